@@ -1,0 +1,6 @@
+"""What the deployables have in common as processes.
+
+settings     environment → frozen dataclass, every wrong value refused by its name
+log          one JSON line per event, without exception texts
+request_id   a caller's id where it is sane, a new one otherwise
+"""

@@ -1,0 +1,95 @@
+"""Logs: one JSON object per line on one stream.
+
+    {"time": "2026-01-31T12:00:00.000Z", "level": "info", "event": "call", "request_id": …, …}
+
+A record's own members are given with `extra=fields(...)`. Of an exception a line has the type and
+the places it passed, never its text: that could quote a key or a message. For the same reason the
+event of a library's record is its template, without the arguments.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+"""The levels that `configure` takes."""
+
+_FIELDS: Final = "chat_fields"
+_LONGEST_EVENT: Final = 512
+_OURS: Final = ("service", "restbridge", "chatcompletion")
+
+
+def fields(**members: object) -> dict[str, dict[str, object]]:
+    """Return the `extra` argument of a logging call that adds these members to its line."""
+    return {_FIELDS: members}
+
+
+def event(logger: str, name: str, **members: object) -> None:
+    """Log one event of a process at the level info."""
+    logging.getLogger(logger).info(name, extra=fields(**members))
+
+
+def exception_members(
+    kind: type[BaseException], trace: TracebackType | None
+) -> dict[str, str | list[str]]:
+    """Return what a line says about an exception: its type and the innermost places."""
+    frames = traceback.extract_tb(trace)[-8:]
+    places = [f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in frames]
+    return {"exception": kind.__qualname__, "places": places}
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its line break."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": (record.getMessage() if _is_ours(record) else str(record.msg))[
+                :_LONGEST_EVENT
+            ],
+        }
+        members: dict[str, Any] | None = getattr(record, _FIELDS, None)
+        if members:
+            line.update(members)
+        if record.exc_info and record.exc_info[0] is not None:
+            line.update(exception_members(record.exc_info[0], record.exc_info[2]))
+        return json.dumps(line, ensure_ascii=True, default=lambda value: type(value).__name__)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in _OURS
+
+
+def report_exceptions(loop: asyncio.AbstractEventLoop) -> None:
+    """Have an event loop report what nobody awaited as a log line, without the exception's text."""
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        exception = context.get("exception")
+        members = exception_members(type(exception), exception.__traceback__) if exception else {}
+        logging.getLogger("asyncio").error("unhandled in event loop", extra=fields(**members))
+
+    loop.set_exception_handler(report)
+
+
+def configure(level: str, stream: TextIO = sys.stderr) -> None:
+    """Send all logging of the process to `stream` as JSON lines.
+
+    Args:
+        level: The least level shown, one of `LEVELS`. Libraries show warnings and errors only.
+        stream: Where the lines go.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())

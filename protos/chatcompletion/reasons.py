@@ -1,0 +1,60 @@
+"""Why a call can fail, and how each door says so.
+
+    v1/error.proto ── options of ErrorReason ──► RULES: reason → gRPC code, HTTP status, type, code
+
+There is no second table: the service raises by it and the bridge answers by it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import grpc
+
+from chatcompletion.v1 import error_pb2
+
+DOMAIN: Final = "chatcompletion.v1"
+"""`google.rpc.ErrorInfo.domain` of every failure of ours."""
+
+_PREFIX = "ERROR_REASON_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """How one reason is told."""
+
+    reason: str
+    """`google.rpc.ErrorInfo.reason`: the enum value's name without its prefix."""
+    grpc_code: grpc.StatusCode
+    http_status: int
+    """The status where nothing was sent yet."""
+    type: str
+    """`type` of the OpenAI error object."""
+    code: str
+    """`code` of the OpenAI error object, unless a specific one is given."""
+    retryable: bool
+    """Whether the same request may succeed later, unless the failure says otherwise."""
+
+
+def _read(name: str) -> Rule:
+    value = error_pb2.ErrorReason.DESCRIPTOR.values_by_name[name]
+    rule = value.GetOptions().Extensions[error_pb2.error_rule]
+    return Rule(
+        reason=name.removeprefix(_PREFIX),
+        grpc_code=grpc.StatusCode[rule.grpc_code],
+        http_status=rule.http_status,
+        type=rule.type,
+        code=rule.code,
+        retryable=rule.retryable,
+    )
+
+
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        name.removeprefix(_PREFIX): _read(name)
+        for name, number in error_pb2.ErrorReason.items()
+        if number != error_pb2.ERROR_REASON_UNSPECIFIED
+    }
+)
+"""Every reason but UNSPECIFIED, by its name."""
