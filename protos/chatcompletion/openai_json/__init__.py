@@ -1,0 +1,73 @@
+"""The OpenAI JSON form of the messages: lossless in both directions.
+
+    {"id": "chatcmpl-1",            id: "chatcmpl-1"
+     "created": 1700000000,         created: 1700000000
+     "choices": [                   choices {
+       {"index": 0,                   index: 0
+        "delta": {"content": "Hi"},   delta { content_text: "Hi" }
+        "finish_reason": null,        extra_json { key: "finish_reason" value: "null" }
+        "stop_reason": 7}],           extra_json { key: "stop_reason" value: "7" }
+                                    }
+     "usage": null}                 extra_json { key: "usage" value: "null" }
+
+`decode_*` reads JSON, `encode_*` writes it, each per kind of document. What the fields cannot say
+stands in extra_json at the same object, so that nothing is lost: writing what was read gives the
+same JSON. Exactly, but for what JSON itself does not tell apart: the order of members, spaces, the
+escapes of a string; of duplicate members the last is kept, and numbers in fields are spelt anew.
+
+Pure functions: no I/O, no state, no policy. A chunk takes a few microseconds, for the code for each
+message is generated from its descriptor at import.
+
+    shapes       what each message says in JSON, from the descriptors
+    readers      JSON → message, generated; strict_values and lenient_values read single values
+    writers      message → JSON, generated
+    canonical    whether a message is what its JSON says, generated
+    places       paths, and the members of a wrong type
+    numbers      which number fits which field
+    verbatim     JSON that stays text
+    limits       depth and number of values
+    documents    the public functions, by kind of document
+"""
+
+from chatcompletion.openai_json.documents import (
+    canonicalize_request,
+    decode_chunk,
+    decode_completion,
+    decode_error,
+    decode_model,
+    decode_model_list,
+    decode_request,
+    encode_chunk,
+    encode_completion,
+    encode_error,
+    encode_model,
+    encode_model_list,
+    encode_request,
+    mistyped_members,
+)
+from chatcompletion.openai_json.errors import CodecError, DecodeError, EncodeError
+from chatcompletion.openai_json.limits import MAX_DEPTH, MAX_VALUES
+from chatcompletion.openai_json.places import Mistyped
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "CodecError",
+    "DecodeError",
+    "EncodeError",
+    "Mistyped",
+    "canonicalize_request",
+    "decode_chunk",
+    "decode_completion",
+    "decode_error",
+    "decode_model",
+    "decode_model_list",
+    "decode_request",
+    "encode_chunk",
+    "encode_completion",
+    "encode_error",
+    "encode_model",
+    "encode_model_list",
+    "encode_request",
+    "mistyped_members",
+]

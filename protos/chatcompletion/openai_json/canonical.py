@@ -1,0 +1,115 @@
+"""Messages that do not come from JSON: made the same as if they did.
+
+    a caller may send                           it becomes
+    extra_json["model"] = '"expensive"'         model = "expensive"
+    extra_json["x"] = '1,"model":"expensive"'   refused: not one JSON value
+    extra_json["model"] and model               refused: a name in two places
+    temperature = NaN                           refused: JSON cannot say it
+    RawJson(text='{"a":1,"a":2}')               RawJson(text='{"a":2}')
+    extra_json["refusal"] = "null"              itself
+
+A message is canonical when it is what reading its own JSON gives. That is how one is made, too;
+only where a walk has found text or a number that could make a difference, though, which few
+messages have. The walk is one function per message, generated from the shapes:
+
+    def is_plain_ChatMessage(message):
+        has = message.HasField
+        extra = message.extra_json
+        if extra and not is_plain_extra(message, extra, members):
+            return False
+        items = message.tool_calls
+        if items and not all(map(is_plain_ToolCall, items[:])):
+            return False
+        ...
+        return True
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+from google.protobuf.message import Message
+
+from chatcompletion.openai_json import verbatim
+from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+
+Check = Callable[[Message], bool]
+"""Whether a message is canonical as far as a look at it can tell; False is a maybe."""
+
+
+def checks(shapes: dict[str, Shape]) -> dict[str, Check]:
+    """A check per shape, by full name."""
+    namespace: dict[str, Any] = {
+        "isfinite": isfinite,
+        "is_plain_extra": _is_plain_extra,
+        "is_plain_text": _is_plain_text,
+    }
+    for shape in shapes.values():
+        namespace[_members_name(shape.name)] = shape.members
+    source = "\n".join(line for shape in shapes.values() for line in _function(shape))
+    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
+    return {name: namespace[_function_name(name)] for name in shapes}
+
+
+def _is_plain_text(text: str) -> bool:
+    return text != "null" and verbatim.is_kept(text)
+
+
+def _is_plain_extra(message: Message, extra: Mapping[str, str], members: dict[str, Member]) -> bool:
+    for name in extra:
+        text = extra[name]
+        member = members.get(name)
+        if member is not None:
+            if text != "null" or any(_is_set(message, arm) for arm in member.arms):
+                return False
+        elif name[:1] == '"' or not (text == "null" or verbatim.is_kept(text)):
+            return False
+    return True
+
+
+def _is_set(message: Message, arm: Arm) -> bool:
+    return bool(getattr(message, arm.field)) if arm.repeated else message.HasField(arm.field)
+
+
+def _function_name(shape: str) -> str:
+    return "is_plain_" + shape.replace(".", "_")
+
+
+def _members_name(shape: str) -> str:
+    return "members_" + shape.replace(".", "_")
+
+
+def _function(shape: Shape) -> Iterator[str]:
+    yield f"def {_function_name(shape.name)}(message):"
+    yield "    has = message.HasField"
+    yield f"    extra = message.{EXTRA}"
+    yield f"    if extra and not is_plain_extra(message, extra, {_members_name(shape.name)}):"
+    yield "        return False"
+    for member in shape.members.values():
+        for arm in member.arms:
+            yield from ("    " + line for line in _arm(arm))
+    yield "    return True"
+
+
+def _arm(arm: Arm) -> Iterator[str]:
+    """Statements that return False where the value of an arm is not plain."""
+    field = f"message.{arm.field}"
+    check = _function_name(arm.shape) if arm.shape else ""
+    match arm.form:
+        case Form.NUMBER:
+            yield f"if not isfinite({field}):"
+        case Form.NUMBER_MAP:
+            yield f"items = {field}"
+            yield "if items and not all(isfinite(items[key]) for key in items):"
+        case Form.ANY:
+            yield f"if has({arm.field!r}) and not is_plain_text({field}.text):"
+        case Form.OBJECT:
+            yield f"if has({arm.field!r}) and not {check}({field}):"
+        case Form.OBJECTS if arm.boxed:
+            yield f"if has({arm.field!r}) and not all(map({check}, {field}.items[:])):"
+        case Form.OBJECTS:
+            yield f"items = {field}"
+            yield f"if items and not all(map({check}, items[:])):"
+        case _:
+            return
+    yield "    return False"

@@ -1,0 +1,286 @@
+"""The documents of the API, each with its message: the functions of this package.
+
+    decode_                 encode_                  message
+    request                 request                  ChatCompletionParams
+    completion              completion               ChatCompletion
+    chunk                   chunk                    ChatCompletionChunk
+    error                   error                    ApiError, under "error"
+    model                   model                    Model
+    model_list              model_list               ListModelsResponse
+
+Reading tries the strict values first. A document that msgspec refuses may only have half of a
+surrogate pair somewhere; then it is read again with the lenient values, which also say what else is
+wrong with it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Generic, Self, TypeVar
+
+import msgspec
+from google.protobuf.message import Message
+
+from chatcompletion.openai_json import lenient_values, places, strict_values
+from chatcompletion.openai_json.canonical import Check, checks
+from chatcompletion.openai_json.errors import DecodeError, EncodeError
+from chatcompletion.openai_json.limits import MAX_DEPTH, MAX_VALUES, check_shape
+from chatcompletion.openai_json.places import Mistyped
+from chatcompletion.openai_json.readers import Reader, readers
+from chatcompletion.openai_json.shapes import EXTRA, Form, Shape, shapes_below
+from chatcompletion.openai_json.writers import Writer, encode_value, writers
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionParams,
+)
+from chatcompletion.v1.error_pb2 import ApiError
+from chatcompletion.v1.model_service_pb2 import ListModelsResponse, Model
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+SHAPES = shapes_below(
+    ChatCompletionParams.DESCRIPTOR,
+    ChatCompletion.DESCRIPTOR,
+    ChatCompletionChunk.DESCRIPTOR,
+    ApiError.DESCRIPTOR,
+    ListModelsResponse.DESCRIPTOR,
+)
+"""The shape of each message that mirrors a JSON object, by full name."""
+
+_STRICT = readers(SHAPES, strict_values)
+_LENIENT = readers(SHAPES, lenient_values)
+_WRITERS = writers(SHAPES)
+_CHECKS = checks(SHAPES)
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class _Codec(Generic[AnyMessage]):
+    """The generated functions for one kind of document."""
+
+    message: type[AnyMessage]
+    shape: Shape
+    read: Reader
+    read_lenient: Reader
+    write: Writer
+    is_plain: Check
+
+    @classmethod
+    def of(cls, message: type[AnyMessage]) -> Self:
+        name = message.DESCRIPTOR.full_name
+        return cls(
+            message=message,
+            shape=SHAPES[name],
+            read=_STRICT[name],
+            read_lenient=_LENIENT[name],
+            write=_WRITERS[name],
+            is_plain=_CHECKS[name],
+        )
+
+    def decode(self, data: bytes) -> AnyMessage:
+        """The message of a document whose shape is checked."""
+        message = self.message()
+        members, strict = _members(data)
+        (self.read if strict else self.read_lenient)(message, members)
+        return message
+
+    def members(self, message: AnyMessage) -> dict[str, Any] | msgspec.Raw:
+        """The members of a message's document, or its text: see `Writer`."""
+        try:
+            return self.write(message)
+        except EncodeError as error:
+            raise self._located(error, message) from None
+
+    def encode(self, message: AnyMessage) -> bytes:
+        """The document of a message."""
+        return encode_value(self.members(message))
+
+    def _located(self, error: EncodeError, message: AnyMessage) -> EncodeError:
+        """The same error with its whole path: the first object that cannot be written has it."""
+        for path, shape, inner in places.objects(SHAPES, self.shape, message):
+            try:
+                _WRITERS[shape.name](inner)
+            except EncodeError as found:
+                # A name that the contract does not have is the caller's, and is not repeated.
+                name = found.param if found.param in shape.members else EXTRA
+                param = places.join(path, name or EXTRA)
+                return EncodeError(found.message, code=found.code, param=param)
+        return error
+
+
+_REQUEST = _Codec.of(ChatCompletionParams)
+_COMPLETION = _Codec.of(ChatCompletion)
+_CHUNK = _Codec.of(ChatCompletionChunk)
+_ERROR = _Codec.of(ApiError)
+_MODEL = _Codec.of(Model)
+_MODEL_LIST = _Codec.of(ListModelsResponse)
+
+
+def _members(data: bytes) -> tuple[dict[str, Any], bool]:
+    """The slices of a document that is an object by name, and whether they are strict values.
+
+    Raises:
+        DecodeError: It is not JSON (`invalid_json`), or not an object (`invalid_type`).
+    """
+    try:
+        if not data.isascii():
+            data.decode()  # msgspec does not look into the strings that it passes over
+        return strict_values.members(data), True
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 (byte {error.start})"
+    except msgspec.DecodeError:
+        if lenient_values.CUT_PAIR.search(data):
+            return lenient_values.document(data), False
+        reason = _why_malformed(data)
+        if reason is None:
+            raise DecodeError("The JSON is not an object.", code="invalid_type") from None
+    raise DecodeError(f"The JSON is malformed: {reason}.", code="invalid_json")
+
+
+def _why_malformed(data: bytes) -> str | None:
+    """What is wrong with a document that is not JSON; None where it is JSON."""
+    try:
+        strict_values.whole(data)
+    except msgspec.DecodeError as error:
+        return str(error).removeprefix("JSON is malformed: ")
+    return None
+
+
+def decode_request(
+    data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES
+) -> ChatCompletionParams:
+    """Read the body of POST /v1/chat/completions.
+
+    Args:
+        data: The body.
+        max_depth: Levels of arrays and objects, at most 500.
+        max_values: Values of any kind, those in arrays and objects included.
+
+    Raises:
+        DecodeError: It is not JSON or beyond a limit (`invalid_json`), or not an object
+            (`invalid_type`).
+    """
+    check_shape(data, max_depth=max_depth, max_values=max_values)
+    return _REQUEST.decode(data)
+
+
+def encode_request(params: ChatCompletionParams) -> bytes:
+    """Write the body of POST /v1/chat/completions, on one line.
+
+    Raises:
+        EncodeError: A number is not finite, or the text in extra_json or RawJson is not JSON or
+            says what a field says.
+    """
+    return _REQUEST.encode(params)
+
+
+def decode_completion(data: bytes, *, max_depth: int = MAX_DEPTH) -> ChatCompletion:
+    """Read a `chat.completion`. Arguments and errors are those of `decode_request`."""
+    check_shape(data, max_depth=max_depth)
+    return _COMPLETION.decode(data)
+
+
+def encode_completion(completion: ChatCompletion) -> bytes:
+    """Write a `chat.completion` on one line. Errors are those of `encode_request`."""
+    return _COMPLETION.encode(completion)
+
+
+def decode_chunk(data: bytes, *, max_depth: int = MAX_DEPTH) -> ChatCompletionChunk:
+    """Read a `chat.completion.chunk`. Arguments and errors are those of `decode_request`."""
+    check_shape(data, max_depth=max_depth)
+    return _CHUNK.decode(data)
+
+
+def encode_chunk(chunk: ChatCompletionChunk) -> bytes:
+    """Write a `chat.completion.chunk` on one line. Errors are those of `encode_request`."""
+    return _CHUNK.encode(chunk)
+
+
+def decode_error(data: bytes, *, max_depth: int = MAX_DEPTH) -> ApiError:
+    """Read an error body: `{"error": {...}}`. What stands beside "error" is left out.
+
+    Raises:
+        DecodeError: It is not JSON or too deep (`invalid_json`), or not an object with an object
+            `error` (`invalid_type`; the param is "error" where the body is an object).
+    """
+    check_shape(data, max_depth=max_depth)
+    body, strict = _members(data)
+    values: ModuleType = strict_values if strict else lenient_values
+    try:
+        members = values.reader((Form.OBJECT,))(body["error"])
+    except (KeyError, *values.MISFITS):
+        members = None
+    if members is None:
+        raise DecodeError("'error' is not an object.", code="invalid_type", param="error")
+    error = ApiError()
+    (_ERROR.read if strict else _ERROR.read_lenient)(error, members)
+    return error
+
+
+def encode_error(error: ApiError) -> bytes:
+    """Write an error body on one line; message, type, param and code are there, null if need be.
+
+    Errors are those of `encode_request`.
+    """
+    members = _ERROR.members(error)
+    if isinstance(members, dict):
+        members = dict.fromkeys(("message", "type", "param", "code")) | members
+    return encode_value({"error": members})
+
+
+def decode_model(data: bytes, *, max_depth: int = MAX_DEPTH) -> Model:
+    """Read a `model`. Arguments and errors are those of `decode_request`."""
+    check_shape(data, max_depth=max_depth)
+    return _MODEL.decode(data)
+
+
+def encode_model(model: Model) -> bytes:
+    """Write a `model` on one line. Errors are those of `encode_request`."""
+    return _MODEL.encode(model)
+
+
+def decode_model_list(data: bytes, *, max_depth: int = MAX_DEPTH) -> ListModelsResponse:
+    """Read a `list` of models. Arguments and errors are those of `decode_request`."""
+    check_shape(data, max_depth=max_depth)
+    return _MODEL_LIST.decode(data)
+
+
+def encode_model_list(models: ListModelsResponse) -> bytes:
+    """Write a `list` of models on one line; `data` is there even where it is empty.
+
+    Errors are those of `encode_request`.
+    """
+    members = _MODEL_LIST.members(models)
+    if isinstance(members, dict):
+        members.setdefault("data", [])
+    return encode_value(members)
+
+
+def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
+    """The message that reading the JSON of `params` gives; `params` itself where it is that.
+
+    For messages that do not come from `decode_request`. After it, what a field can say is in the
+    field, so that a policy that looks at fields sees all that the upstream will see.
+
+    Raises:
+        DecodeError: A number is not finite (`invalid_number`), text in extra_json or RawJson is not
+            one JSON value or is beyond a limit (`invalid_json`), or a name is in a field and in
+            extra_json (`duplicate_member`).
+    """
+    if _REQUEST.is_plain(params):
+        return params
+    try:
+        canonical = decode_request(_REQUEST.encode(params))
+    except EncodeError as error:
+        raise DecodeError(error.message, code=error.code, param=error.param) from None
+    return params if canonical == params else canonical
+
+
+def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
+    """The members of a canonical request whose values are not what their fields carry.
+
+    They stand in extra_json under the name of a field. Null does not count, nor does an empty array
+    or object where there could be items, nor a string with half of a surrogate pair.
+    """
+    if not _REQUEST.is_plain(params):
+        yield from places.mistyped_members(SHAPES, _REQUEST.shape, params)

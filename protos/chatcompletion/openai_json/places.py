@@ -1,0 +1,133 @@
+"""Where in a document something is: messages and members by their paths.
+
+    messages[0]                           an element of an array of objects
+    messages[0].content[1].image_url      an object in an object
+    messages[0].content                   a member
+    stop[2]                               an element of an array of strings
+
+`mistyped_members` walks a message for the members whose values are not what their fields carry.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from chatcompletion.openai_json import lenient_values
+from chatcompletion.openai_json.numbers import exceeds_int64, is_double
+from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Mistyped:
+    """A member, or an element of it, whose value is not what its field carries.
+
+    Attributes:
+        param: Its path, such as `messages[0].content[1]`.
+        name: The name of the member, such as `content`.
+        expected: What it may be, for people, such as ("string", "array of objects"). For an element
+            the same of the element.
+        out_of_range: Whether it is a number, as it should be, beyond what the field can hold.
+    """
+
+    param: str
+    name: str
+    expected: tuple[str, ...]
+    out_of_range: bool
+
+
+def join(path: str, name: str) -> str:
+    """The path of a member of the object at `path`, which is empty for the document."""
+    return f"{path}.{name}" if path else name
+
+
+def objects(
+    shapes: dict[str, Shape], shape: Shape, message: Message, path: str = ""
+) -> Iterator[tuple[str, Shape, Message]]:
+    """Each object in a message with its path, inner ones first."""
+    for member in shape.members.values():
+        for arm in member.arms:
+            if arm.shape is None or not (arm.repeated or message.HasField(arm.field)):
+                continue
+            value = getattr(message, arm.field)
+            place = join(path, member.name)
+            if arm.form is Form.OBJECT:
+                yield from objects(shapes, shapes[arm.shape], value, place)
+                continue
+            for index, item in enumerate(value.items if arm.boxed else value):
+                yield from objects(shapes, shapes[arm.shape], item, f"{place}[{index}]")
+    yield path, shape, message
+
+
+def mistyped_members(
+    shapes: dict[str, Shape], shape: Shape, message: Message
+) -> Iterator[Mistyped]:
+    """What in the canonical `message` stands in extra_json for being of another type.
+
+    Not null, which a field cannot say but an optional member may be; nor an empty array or object
+    where it could have items; nor strings with half of a surrogate pair.
+    """
+    for path, inner, owner in objects(shapes, shape, message):
+        extra = getattr(owner, EXTRA)
+        for name in sorted(extra):
+            member = inner.members.get(name)
+            if member is not None and (text := extra[name]) != "null":
+                found = _mistyped(member, text, join(path, name))
+                if found is not None:
+                    yield found
+
+
+SCALAR_STARTS = {
+    Form.STRING: '"',
+    Form.INTEGER: "-0123456789",
+    Form.NUMBER: "-0123456789",
+    Form.BOOLEAN: "tf",
+    Form.OBJECT: "{",
+}
+"""What a value of these forms begins with."""
+
+ELEMENTS = {
+    Form.STRINGS: ("[", Form.STRING),
+    Form.OBJECTS: ("[", Form.OBJECT),
+    Form.STRING_MAP: ("{", Form.STRING),
+    Form.NUMBER_MAP: ("{", Form.NUMBER),
+}
+"""What a value of these forms begins with, and the form of what is in it."""
+
+
+def _mistyped(member: Member, text: str, path: str) -> Mistyped | None:
+    for arm in member.arms:
+        if arm.form in SCALAR_STARTS:
+            if text[0] in SCALAR_STARTS[arm.form]:
+                return _number(member, arm.form, text, path)
+        elif arm.form in ELEMENTS and text[0] == ELEMENTS[arm.form][0]:
+            return _element(member, arm, text, path)
+    expected = tuple(form.value for form in member.forms)
+    return Mistyped(param=path, name=member.name, expected=expected, out_of_range=False)
+
+
+def _number(member: Member, form: Form, literal: str, path: str) -> Mistyped | None:
+    if form not in {Form.INTEGER, Form.NUMBER}:
+        return None
+    return Mistyped(
+        param=path,
+        name=member.name,
+        expected=(form.value,),
+        out_of_range=form is Form.NUMBER or exceeds_int64(literal),
+    )
+
+
+def _element(member: Member, arm: Arm, text: str, path: str) -> Mistyped | None:
+    begin, form = ELEMENTS[arm.form]
+    if begin == "[":
+        items = [(f"{path}[{at}]", item) for at, item in enumerate(lenient_values.elements(text))]
+        expected = form.value
+    else:
+        items = [(path, item) for item in lenient_values.members(text).values()]
+        expected = arm.form.value
+    for place, item in items:
+        if item[0] not in SCALAR_STARTS[form]:
+            return Mistyped(param=place, name=member.name, expected=(expected,), out_of_range=False)
+        if form is Form.NUMBER and not is_double(item):
+            return Mistyped(param=place, name=member.name, expected=(expected,), out_of_range=True)
+    return None

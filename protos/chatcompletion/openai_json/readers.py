@@ -1,0 +1,168 @@
+"""From JSON to messages: one function per message, generated from the shapes.
+
+For the role and the content of a message, say, it is
+
+    def read_ChatMessage(message, members):
+        value = members.pop("role", None)
+        if value is not None:
+            try:
+                read = value_STRING(value)
+            except misfits:
+                members["role"] = value
+            else:
+                if read is None:
+                    message.extra_json["role"] = "null"
+                else:
+                    message.role = read
+            if not members:
+                return
+        ...
+        keep(message.extra_json, members)
+
+Members that the fields can say are taken out of `members`; what is left is what extra_json keeps.
+The same source runs on the values of `strict_values` and of `lenient_values`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from chatcompletion.openai_json.numbers import integral
+from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+
+Reader = Callable[[Message, dict[str, Any]], None]
+"""Fills an empty message from the members of an object, which it consumes."""
+
+
+class Values(Protocol):
+    """The functions of a module that reads one value at a time."""
+
+    MISFITS: tuple[type[Exception], ...]
+
+    def reader(self, forms: tuple[Form, ...]) -> Callable[[Any], Any]:
+        """What reads a slice of any of these forms, or null."""
+
+    def text(self, value: Any) -> str:
+        """The JSON text of a slice."""
+
+    def keep(self, extra: Any, members: dict[str, Any]) -> None:
+        """Put members into extra_json."""
+
+
+PYTHON_TYPES = {
+    Form.STRING: "str",
+    Form.INTEGER: "int",
+    Form.OBJECT: "dict",
+    Form.STRINGS: "list",
+    Form.OBJECTS: "list",
+}
+"""What a value of each form is read as, where a member has several."""
+
+
+def readers(shapes: dict[str, Shape], values: Any) -> dict[str, Reader]:
+    """A reader per shape, by full name.
+
+    Args:
+        shapes: The shapes, complete: each that an arm names is there.
+        values: A module that has the functions of `Values`.
+    """
+    module: Values = values
+    namespace: dict[str, Any] = {
+        "misfits": module.MISFITS,
+        "keep": module.keep,
+        "respelt": lambda value: integral(module.text(value)),
+    }
+    for shape in shapes.values():
+        for member in shape.members.values():
+            namespace[_value_function(member)] = module.reader(member.forms)
+    source = "\n".join(line for shape in shapes.values() for line in _function(shape))
+    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
+    return {name: namespace[_function_name(name)] for name in shapes}
+
+
+def _function_name(shape: str) -> str:
+    return "read_" + shape.replace(".", "_")
+
+
+def _value_function(member: Member) -> str:
+    return "value_" + "_".join(form.name for form in member.forms)
+
+
+def _function(shape: Shape) -> Iterator[str]:
+    yield f"def {_function_name(shape.name)}(message, members):"
+    for member in shape.members.values():
+        yield from _indent(1, _member(member))
+    yield f"    keep(message.{EXTRA}, members)"
+
+
+def _member(member: Member) -> Iterator[str]:
+    name = member.name
+    yield f"value = members.pop({name!r}, None)"
+    yield "if value is not None:"
+    yield "    try:"
+    yield f"        read = {_value_function(member)}(value)"
+    yield "    except misfits:"
+    yield from _indent(2, _misfit(member))
+    yield "    else:"
+    yield "        if read is None:"
+    yield f"            message.{EXTRA}[{name!r}] = 'null'"
+    for arm in member.arms:
+        if len(member.arms) > 1:
+            yield f"        elif type(read) is {PYTHON_TYPES[arm.form]}:"
+        elif arm.repeated:
+            yield "        elif not read:"
+            yield f"            members[{name!r}] = value"
+            yield "        else:"
+        else:
+            yield "        else:"
+        yield from _indent(3, _assignment(arm))
+    yield "    if not members:"
+    yield "        return"
+
+
+def _misfit(member: Member) -> Iterator[str]:
+    integers = [arm for arm in member.arms if arm.form is Form.INTEGER]
+    if not integers:
+        yield f"members[{member.name!r}] = value"
+        return
+    # 7.0 and 70e-1 are the integer 7.
+    yield "read = respelt(value)"
+    yield "if read is None:"
+    yield f"    members[{member.name!r}] = value"
+    yield "else:"
+    yield f"    message.{integers[0].field} = read"
+
+
+def _assignment(arm: Arm) -> Iterator[str]:
+    """Statements that put what was read, in `read`, into an arm."""
+    field = f"message.{arm.field}"
+    reader = _function_name(arm.shape) if arm.shape else ""
+    if arm.boxed:
+        yield f"box = {field}"
+        yield "if not read:"
+        yield "    box.SetInParent()"
+        field = "box.items"
+    match arm.form:
+        case Form.OBJECT:
+            yield f"child = {field}"
+            yield "if read:"
+            yield f"    {reader}(child, read)"
+            yield "else:"
+            yield "    child.SetInParent()"
+        case Form.OBJECTS:
+            yield f"add = {field}.add"
+            yield "for item in read:"
+            yield f"    {reader}(add(), item)"
+        case Form.STRINGS:
+            yield f"{field}.extend(read)"
+        case Form.STRING_MAP | Form.NUMBER_MAP:
+            yield f"{field}.update(read)"
+        case Form.ANY:
+            yield f"{field}.text = read"
+        case _:
+            yield f"{field} = read"
+
+
+def _indent(levels: int, lines: Iterator[str]) -> Iterator[str]:
+    return (" " * 4 * levels + line for line in lines)

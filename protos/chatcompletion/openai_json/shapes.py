@@ -1,0 +1,180 @@
+"""What each message says in JSON, read from the descriptors.
+
+    field in the .proto                    form           JSON
+    optional string                        STRING         string
+    optional int64                         INTEGER        integer
+    optional double                        NUMBER         number
+    optional bool                          BOOLEAN        true, false
+    optional bytes                         BYTES          array of integers from 0 to 255
+    RawJson                                ANY            any value but null
+    another message                        OBJECT         object
+    repeated string, StringList            STRINGS        array of strings
+    repeated message, ContentPartList      OBJECTS        array of objects
+    map<string, string>                    STRING_MAP     object with string values
+    map<string, double>                    NUMBER_MAP     object with number values
+
+A plain field is a member with one arm. A oneof is a member with an arm for each JSON type, and a
+list in it is boxed in a message of its own, which has presence: there `[]` can be said.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+EXTRA = "extra_json"
+"""The name of the field that holds what the others cannot say: always field 15."""
+
+
+class Form(enum.Enum):
+    """How a field stands in JSON; the value names it for people."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    BYTES = "array of integers from 0 to 255"
+    ANY = "any value"
+    OBJECT = "object"
+    STRINGS = "array of strings"
+    OBJECTS = "array of objects"
+    STRING_MAP = "object with string values"
+    NUMBER_MAP = "object with number values"
+
+
+SCALARS = {
+    FieldDescriptor.TYPE_STRING: Form.STRING,
+    FieldDescriptor.TYPE_INT64: Form.INTEGER,
+    FieldDescriptor.TYPE_DOUBLE: Form.NUMBER,
+    FieldDescriptor.TYPE_BOOL: Form.BOOLEAN,
+    FieldDescriptor.TYPE_BYTES: Form.BYTES,
+}
+
+MAPS = {
+    FieldDescriptor.TYPE_STRING: Form.STRING_MAP,
+    FieldDescriptor.TYPE_DOUBLE: Form.NUMBER_MAP,
+}
+
+ARMS_BY_TYPE = {Form.STRING, Form.INTEGER, Form.OBJECT, Form.STRINGS, Form.OBJECTS}
+"""The forms that a oneof may have as arms: the JSON value alone tells them apart."""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Arm:
+    """One way to say a member.
+
+    Attributes:
+        field: The name of the field.
+        form: How it stands in JSON.
+        shape: For OBJECT and OBJECTS, the full name of the message that an object is.
+        boxed: Whether the list is the field `items` of a message of its own.
+    """
+
+    field: str
+    form: Form
+    shape: str | None = None
+    boxed: bool = False
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the field has no presence, so that empty and absent look alike."""
+        lists = {Form.STRINGS, Form.OBJECTS, Form.STRING_MAP, Form.NUMBER_MAP}
+        return self.form in lists and not self.boxed
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Member:
+    """A member of a JSON object: its name, and the arms that can carry it."""
+
+    name: str
+    arms: tuple[Arm, ...]
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms of the arms."""
+        return tuple(arm.form for arm in self.arms)
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Shape:
+    """A message that mirrors a JSON object.
+
+    Attributes:
+        name: The full name of the message.
+        message: Its class.
+        members: Its members by name, in the order of the .proto file; without extra_json.
+    """
+
+    name: str
+    message: type[Message]
+    members: dict[str, Member]
+
+
+def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
+    """The shapes of these messages and of all that stand in them, by full name.
+
+    Raises:
+        TypeError: A field that no rule of this module covers.
+    """
+    found: dict[str, Shape] = {}
+    waiting = list(roots)
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor.full_name in found:
+            continue
+        members = {member.name: member for member in _members(descriptor)}
+        found[descriptor.full_name] = Shape(
+            name=descriptor.full_name, message=GetMessageClass(descriptor), members=members
+        )
+        for field in descriptor.fields:
+            waiting.extend(_objects_in(field))
+    return found
+
+
+def _members(descriptor: Descriptor) -> Iterator[Member]:
+    for field in descriptor.fields:
+        oneof = field.containing_oneof
+        if field.name == EXTRA:
+            continue
+        if oneof is None or len(oneof.fields) == 1:
+            yield Member(name=field.name, arms=(_arm(field, boxable=False),))
+        elif field.name == oneof.fields[0].name:
+            arms = tuple(_arm(arm, boxable=True) for arm in oneof.fields)
+            if not {arm.form for arm in arms} <= ARMS_BY_TYPE:
+                raise TypeError(f"{oneof.full_name}: no JSON type tells its arms apart")
+            yield Member(name=oneof.name, arms=arms)
+
+
+def _arm(field: FieldDescriptor, *, boxable: bool) -> Arm:
+    message = field.message_type
+    if message is None:
+        form = SCALARS[field.type]
+        if not field.is_repeated:
+            return Arm(field=field.name, form=form)
+        if form is Form.STRING:
+            return Arm(field=field.name, form=Form.STRINGS)
+    elif message.GetOptions().map_entry:
+        return Arm(field=field.name, form=MAPS[message.fields_by_name["value"].type])
+    elif field.is_repeated:
+        return Arm(field=field.name, form=Form.OBJECTS, shape=message.full_name)
+    elif message.name == "RawJson":
+        return Arm(field=field.name, form=Form.ANY)
+    elif EXTRA in message.fields_by_name:
+        return Arm(field=field.name, form=Form.OBJECT, shape=message.full_name)
+    elif boxable:
+        items = _arm(message.fields_by_name["items"], boxable=False)
+        return Arm(field=field.name, form=items.form, shape=items.shape, boxed=True)
+    raise TypeError(f"{field.full_name}: no rule says how it stands in JSON")
+
+
+def _objects_in(field: FieldDescriptor) -> Iterator[Descriptor]:
+    message = field.message_type
+    if message is None or message.GetOptions().map_entry or message.name == "RawJson":
+        return
+    if EXTRA in message.fields_by_name:
+        yield message
+    else:
+        yield from _objects_in(message.fields_by_name["items"])

@@ -1,0 +1,117 @@
+"""Reading one JSON value at a time, where each string is Unicode.
+
+A *slice* is the text of one value: here a msgspec.Raw, cut out of the document without a copy. What
+a value holds is itself slices until the level that they stand on is read.
+
+    form          slice               read
+    STRING        "a"                 'a'
+    INTEGER       7                   7
+    NUMBER        0.5                 0.5
+    BYTES         [104, 105]          b'hi'
+    ANY           {"b": [1.0]}        '{"b": [1.0]}'
+    OBJECT        {"b": [1.0]}        {'b': <slice of [1.0]>}
+    OBJECTS       [{"b": 1}]          [{'b': <slice of 1>}]
+    each          null                None
+    each          another type        raises a misfit
+
+This module is built on msgspec, which refuses half a surrogate pair anywhere in a document;
+`lenient_values` has the same functions for such documents.
+"""
+
+from collections.abc import Callable, MutableMapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from chatcompletion.openai_json import verbatim
+from chatcompletion.openai_json.numbers import CONSECUTIVE, INT64_MAX, INT64_MIN, says
+from chatcompletion.openai_json.shapes import Form
+
+
+class MisfitError(Exception):
+    """A value that is not of the form wanted."""
+
+
+MISFITS = (msgspec.ValidationError, MisfitError)
+"""What a reader of values raises."""
+
+TYPES: dict[Form, Any] = {
+    Form.STRING: str,
+    Form.INTEGER: Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)],
+    Form.NUMBER: float,
+    Form.BOOLEAN: bool,
+    Form.BYTES: list[Annotated[int, Meta(ge=0, le=255)]],
+    Form.OBJECT: dict[str, Raw],
+    Form.STRINGS: list[str],
+    Form.OBJECTS: list[dict[str, Raw]],
+    Form.STRING_MAP: dict[str, str],
+    Form.NUMBER_MAP: dict[str, Raw],
+}
+
+_float = msgspec.json.Decoder(float | None).decode
+
+members: Callable[[bytes], dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw]).decode
+"""The slices of a document that is an object by name; of duplicates the last.
+
+Raises:
+    msgspec.ValidationError: It is of another type; whether it is JSON is not looked at.
+    msgspec.DecodeError: It is not JSON, or it has half of a surrogate pair.
+"""
+
+whole: Callable[[bytes], Raw] = msgspec.json.Decoder(Raw).decode
+"""A document of any type.
+
+Raises:
+    msgspec.DecodeError: It is not JSON, or it has half of a surrogate pair.
+"""
+
+
+def reader(forms: tuple[Form, ...]) -> Callable[[Raw], Any]:
+    """What reads a slice of any of these forms, or null."""
+    if forms == (Form.NUMBER,):
+        return _number
+    if forms == (Form.ANY,):
+        return _any
+    union: Any = None
+    for form in forms:
+        union = TYPES[form] if union is None else union | TYPES[form]
+    decode: Callable[[Raw], Any] = msgspec.json.Decoder(union | None).decode
+    if forms == (Form.BYTES,):
+        return lambda value: None if (octets := decode(value)) is None else bytes(octets)
+    if forms == (Form.NUMBER_MAP,):
+        return lambda value: None if (items := decode(value)) is None else _numbers(items)
+    return decode
+
+
+def text(value: Raw) -> str:
+    """The JSON text of a slice, as extra_json keeps it."""
+    return verbatim.kept(bytes(value))
+
+
+def keep(extra: MutableMapping[str, str], members: dict[str, Raw]) -> None:
+    """Put members into extra_json."""
+    for name, value in members.items():
+        key = verbatim.key(name) if name[:1] == '"' else name
+        extra[key] = verbatim.kept(bytes(value))
+
+
+def _number(value: Raw) -> float | None:
+    number: float | None = _float(value)
+    if number is None or (number and -CONSECUTIVE < number < CONSECUTIVE):
+        return number
+    if says(number, bytes(value).decode()):
+        return number
+    raise MisfitError
+
+
+def _numbers(items: dict[str, Raw]) -> dict[str, float]:
+    numbers = {name: _number(value) for name, value in items.items()}
+    if None in numbers.values():
+        raise MisfitError
+    return numbers  # type: ignore[return-value]  # the line above: there is no None in it
+
+
+def _any(value: Raw) -> str | None:
+    spelt = text(value)
+    return None if spelt == "null" else spelt

@@ -1,0 +1,151 @@
+"""From messages to JSON: one function per message, generated from the shapes.
+
+For the role and the content of a message, say, it is
+
+    def write_ChatMessage(message):
+        has = message.HasField
+        members = {}
+        value = message.role
+        if value or has("role"):
+            members["role"] = value
+        value = message.content_text
+        if value or has("content_text"):
+            members["content"] = value
+        elif has("content_parts"):
+            items = message.content_parts.items
+            members["content"] = [write_ContentPart(item) for item in items[:]]
+        ...
+        extra = message.extra_json
+        if extra:
+            return with_extra(members, extra)
+        return members
+
+A slice of a repeated field is a list, and iterates faster. What is returned is written by msgspec; msgspec.Raw stands for text that goes in as it is.
+Such text is checked here, so that whatever a message holds, the outcome is one JSON object on one
+line in which each name stands once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from google.protobuf.message import Message
+
+from chatcompletion.openai_json import verbatim
+from chatcompletion.openai_json.errors import EncodeError
+from chatcompletion.openai_json.numbers import written
+from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+
+Writer = Callable[[Any], dict[str, Any] | msgspec.Raw]
+"""Gives the members of a message's object, or its text where a name in it is not Unicode."""
+
+encode_value = msgspec.json.Encoder().encode
+
+
+def writers(shapes: dict[str, Shape]) -> dict[str, Callable[[Message], Any]]:
+    """A writer per shape, by full name."""
+    namespace: dict[str, Any] = {
+        "any_value": _any_value,
+        "number": written,
+        "with_extra": _with_extra,
+    }
+    source = "\n".join(line for shape in shapes.values() for line in _function(shape))
+    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
+    return {name: namespace[_function_name(name)] for name in shapes}
+
+
+def _any_value(text: str, name: str) -> msgspec.Raw:
+    if not verbatim.is_value(text):
+        raise EncodeError(f"'{name}' is not one JSON value.", code="invalid_json", param=name)
+    return msgspec.Raw(verbatim.one_line(text))
+
+
+def _with_extra(members: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any] | msgspec.Raw:
+    cut: dict[str, str] = {}  # under names that are not Unicode, which msgspec does not write
+    for key in extra:
+        text = extra[key]
+        if text == "null" and key[:1] != '"' and key not in members:
+            members[key] = None
+            continue
+        name = key if key[:1] != '"' else _name_of(key)
+        if name in members or name in cut:
+            raise EncodeError(
+                f"A member is in '{EXTRA}' and elsewhere.", code="duplicate_member", param=name
+            )
+        if not verbatim.is_value(text):
+            raise EncodeError(
+                f"A value in '{EXTRA}' is not one JSON value.", code="invalid_json", param=name
+            )
+        text = verbatim.one_line(text)
+        if verbatim.is_unicode(name):
+            members[name] = msgspec.Raw(text)
+        else:
+            cut[name] = text
+    if not cut:
+        return members
+    whole = {name: encode_value(value).decode() for name, value in members.items()}
+    return msgspec.Raw(verbatim.object_text(whole | cut))
+
+
+def _name_of(key: str) -> str:
+    try:
+        return verbatim.name_of(key)
+    except ValueError:
+        raise EncodeError(
+            f"A key in '{EXTRA}' begins with a quotation mark and is not a JSON string.",
+            code="invalid_json",
+            param=EXTRA,
+        ) from None
+
+
+def _function_name(shape: str) -> str:
+    return "write_" + shape.replace(".", "_")
+
+
+def _function(shape: Shape) -> Iterator[str]:
+    yield f"def {_function_name(shape.name)}(message):"
+    yield "    has = message.HasField"
+    yield "    members = {}"
+    for member in shape.members.values():
+        for position, arm in enumerate(member.arms):
+            yield from ("    " + line for line in _arm(member, arm, "el" if position else ""))
+    yield f"    extra = message.{EXTRA}"
+    yield "    if extra:"
+    yield "        return with_extra(members, extra)"
+    yield "    return members"
+
+
+def _arm(member: Member, arm: Arm, otherwise: str) -> Iterator[str]:
+    into = f"members[{member.name!r}] = {_value(member, arm)}"
+    if arm.repeated:
+        yield f"items = message.{arm.field}"
+        yield "if items:"
+    elif arm.form in {Form.STRING, Form.INTEGER, Form.BOOLEAN} and not otherwise:
+        # A value that is not the type's zero is set; that is cheaper to ask.
+        yield f"value = message.{arm.field}"
+        yield f"if value or has({arm.field!r}):"
+    else:
+        yield f"{otherwise}if has({arm.field!r}):"
+        if arm.boxed:
+            yield f"    items = message.{arm.field}.items"
+        else:
+            yield f"    value = message.{arm.field}"
+    yield f"    {into}"
+
+
+def _value(member: Member, arm: Arm) -> str:
+    """An expression for the JSON value of an arm whose value is `value`, or whose items `items`."""
+    write = _function_name(arm.shape) if arm.shape else ""
+    return {
+        Form.STRING: "value",
+        Form.INTEGER: "value",
+        Form.BOOLEAN: "value",
+        Form.BYTES: "list(value)",
+        Form.NUMBER: f"number(value, {member.name!r})",
+        Form.ANY: f"any_value(value.text, {member.name!r})",
+        Form.OBJECT: f"{write}(value)",
+        Form.OBJECTS: f"[{write}(item) for item in items[:]]",
+        Form.STRINGS: "items[:]",
+        Form.STRING_MAP: "{key: items[key] for key in items}",
+        Form.NUMBER_MAP: f"{{key: number(items[key], {member.name!r}) for key in items}}",
+    }[arm.form]
