@@ -1,0 +1,87 @@
+"""`python -m service.simulator --listen 127.0.0.1:8081`: the simulator on its own.
+
+arguments -> SimulatorConfig -> server -> SIGINT or SIGTERM -> stop, exit 0
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from service.simulator.config import SimulatorConfig
+from service.simulator.server import COMPLETIONS, SimulatorServer
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line; what is wrong ends the program with 2 and a message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service.simulator",
+        description="An OpenAI-compatible upstream that calls no model.",
+    )
+    parser.add_argument("--listen", type=address, default=("127.0.0.1", 8081), metavar="HOST:PORT")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the texts")
+    parser.add_argument("--time-to-first-token", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--inter-token-delay", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--completion-tokens", type=int, default=48, metavar="TOKENS")
+    parser.add_argument("--api-key", default=None, help="demand this bearer key")
+    read = parser.parse_args(argv)
+    try:
+        read.config = SimulatorConfig(
+            seed=read.seed,
+            time_to_first_token=read.time_to_first_token,
+            inter_token_delay=read.inter_token_delay,
+            completion_tokens=read.completion_tokens,
+            api_key=read.api_key,
+            records_kept=0,
+        )
+    except ValueError as exc:
+        parser.error(str(exc))
+    return read
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of "host:port" or "[::1]:port".
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither, or the port is not 0 to 65535.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
+async def serve(host: str, port: int, config: SimulatorConfig) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with await SimulatorServer.start(config, host=host, port=port) as server:
+        sys.stdout.write(f"simulator (no model is called) at {server.base_url}{COMPLETIONS}\n")
+        sys.stdout.flush()
+        await stopped.wait()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the simulator; gives the exit status."""
+    read = arguments(argv)
+    host, port = read.listen
+    try:
+        uvloop.run(serve(host, port, read.config))
+    except OSError as exc:
+        sys.stderr.write(f"cannot listen on {host}:{port}: {exc.strerror}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

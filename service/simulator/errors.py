@@ -1,0 +1,36 @@
+"""Refusals, as OpenAI's error object.
+
+HTTP status + {"error": {"message", "type", "param", "code"}}
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+INVALID_REQUEST = "invalid_request_error"
+
+
+@dataclass(kw_only=True, slots=True)
+class RefusedError(Exception):
+    """The request is answered with an error status and an OpenAI error object."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+    def body(self) -> bytes:
+        """The answer's body."""
+        return error_body(self.message, param=self.param, code=self.code)
+
+
+def error_body(
+    message: str,
+    *,
+    kind: str = INVALID_REQUEST,
+    param: str | None = None,
+    code: str | int | None = None,
+) -> bytes:
+    """OpenAI's error object as JSON; `kind` is its member `type`."""
+    error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": error}).encode()

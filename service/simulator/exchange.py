@@ -1,0 +1,161 @@
+"""One answer on the wire, in HTTP/1.1's own pieces.
+
+    reply(status, body)                             an answer of known length
+    head(...) -> event(...)* | body(...)* -> end()  a streamed one, chunked
+    raw(...), flush(), reset(), hang_up()           what a broken server writes and does
+
+Writing never waits; `drained()` does, while the caller reads slower than the simulator writes.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Protocol
+
+from service.simulator.records import RequestRecord
+
+SERVER = "chat-completion-simulator"
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+Headers = Iterable[tuple[str, str]]
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n" for s in HTTPStatus}
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Line(Protocol):
+    """What an exchange needs of the connection below it."""
+
+    transport: asyncio.Transport
+
+    @property
+    def congested(self) -> bool:
+        """The caller does not read what was written: write no more for now."""
+
+    async def drained(self) -> None:
+        """Waits until the connection takes more."""
+
+
+class Exchange:
+    """The answer to one request.
+
+    Its task is cancelled when the connection is lost: what it opened it closes in `finally`.
+    """
+
+    def __init__(
+        self, line: Line, record: RequestRecord, *, keep_alive: bool, http_1_0: bool
+    ) -> None:
+        self.record = record
+        self.keep_alive = keep_alive
+        self.complete = False
+        """The answer was handed to the transport as a whole and well formed."""
+        self._line = line
+        self._transport = line.transport
+        self._http_1_0 = http_1_0
+        self._chunked = False
+        self._held: list[bytes] = []
+
+    @property
+    def congested(self) -> bool:
+        """True while writing has to wait for `drained()`."""
+        return self._line.congested
+
+    async def drained(self) -> None:
+        """Waits while the caller reads slower than the simulator writes."""
+        if self._line.congested:
+            await self._line.drained()
+
+    def reply(
+        self, status: int, body: bytes, *, content_type: str = JSON, headers: Headers = ()
+    ) -> None:
+        """The whole answer, in one write."""
+        head = self._head(status, content_type, headers, f"content-length: {len(body)}\r\n")
+        self.raw(head if self.record.method == "HEAD" else head + body)
+        self.complete = True
+
+    def head(
+        self,
+        status: int = 200,
+        *,
+        content_type: str = EVENT_STREAM,
+        headers: Headers = (),
+        length: int | None = None,
+    ) -> None:
+        """The head of a streamed answer: chunked, or of the length that is given (or claimed)."""
+        if length is not None:
+            framing = f"content-length: {length}\r\n"
+        elif self._http_1_0:
+            self.keep_alive = False
+            framing = ""
+        else:
+            self._chunked = True
+            framing = "transfer-encoding: chunked\r\n"
+        self.raw(self._head(status, content_type, headers, framing))
+
+    def event(self, payload: bytes) -> None:
+        """One server-sent event with the payload as its data; the payload holds no line end."""
+        self.record.chunks_sent += 1
+        self.body(b"data: %b\n\n" % payload)
+
+    def body(self, data: bytes) -> None:
+        """A piece of the body; as an HTTP chunk of its own where the body is chunked."""
+        if self._chunked:
+            self.raw(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self.raw(data)
+
+    def end(self) -> None:
+        """The end of a streamed answer."""
+        if self._chunked:
+            self.raw(b"0\r\n\r\n")
+        self.complete = True
+
+    def hold_event(self, payload: bytes) -> None:
+        """The same as `event`, to be written together with what is written next."""
+        self.record.chunks_sent += 1
+        event = b"data: %b\n\n" % payload
+        self._held.append(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)
+
+    def raw(self, data: bytes) -> None:
+        """These bytes, with no framing at all."""
+        if self._held:
+            data = b"".join((*self._held, data))
+            self._held.clear()
+        self.record.bytes_sent += len(data)
+        self._transport.write(data)
+
+    async def flush(self) -> None:
+        """Waits until the operating system has taken every byte written so far."""
+        low, high = self._transport.get_write_buffer_limits()
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            await self.drained()
+        finally:
+            self._transport.set_write_buffer_limits(high=high, low=low)
+
+    def reset(self) -> None:
+        """Breaks the connection with a TCP reset; what is not flushed is lost."""
+        self._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER
+        )
+        self._transport.abort()
+
+    def hang_up(self) -> None:
+        """Ends the connection (FIN) after what was written, whatever the framing promised."""
+        self._transport.close()
+
+    def _head(self, status: int, content_type: str, headers: Headers, framing: str) -> bytes:
+        self.record.status = status
+        lines = [
+            _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unassigned\r\n",
+            f"server: {SERVER}\r\ncontent-type: {content_type}\r\n",
+            framing,
+        ]
+        lines += [f"{name}: {value}\r\n" for name, value in headers]
+        if not self.keep_alive:
+            lines.append("connection: close\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")

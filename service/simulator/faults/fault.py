@@ -1,0 +1,79 @@
+"""What a fault is, and what it is given to fail with.
+
+Fault(name, form, covers, sentence, play)      one row of the table
+Play(exchange, request, completion, value)     one request that meets it
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from service.simulator.completion import Completion
+from service.simulator.documents import Document, chunk_documents, completion_document, encode
+from service.simulator.errors import RefusedError
+from service.simulator.exchange import Exchange
+from service.simulator.request import CompletionRequest
+
+Form = Literal["any", "stream", "unary"]
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Play:
+    """One request that is answered with a fault."""
+
+    exchange: Exchange
+    request: CompletionRequest
+    completion: Completion
+    value: str | None
+    """What follows the fault's name and "="."""
+    delay: float
+    """The inter-token delay, in seconds."""
+
+    def chunks(self) -> list[Document]:
+        """The chunks of the sound answer."""
+        return list(chunk_documents(self.completion, include_usage=self.request.include_usage))
+
+    def payloads(self) -> list[bytes]:
+        """The data of the events of the sound answer, `[DONE]` not among them."""
+        return [encode(chunk) for chunk in self.chunks()]
+
+    def document(self) -> Document:
+        """The sound unary answer."""
+        return completion_document(self.completion)
+
+    def number(self, default: float, *, lowest: float = 0, highest: float = 1e9) -> float:
+        """The value as a number.
+
+        Raises:
+            RefusedError: it is none or out of its range (400).
+        """
+        if self.value is None:
+            return default
+        try:
+            number = float(self.value)
+        except ValueError:
+            number = float("nan")
+        if not lowest <= number <= highest:
+            self.refuse(f"The value of this fault is a number of {lowest:g} to {highest:g}.")
+        return number
+
+    def refuse(self, message: str, param: str = "model") -> NoReturn:
+        """Ends the play before it began: the request does not suit the fault.
+
+        Raises:
+            RefusedError: always (400).
+        """
+        raise RefusedError(status=400, message=message, param=param, code="invalid_value")
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Fault:
+    """A way in which an upstream fails."""
+
+    name: str
+    form: Form
+    """Which requests it can answer; the other form is refused with 400."""
+    covers: str
+    """The item of the failure catalogue that it stands for."""
+    sentence: str
+    play: Callable[[Play], Awaitable[None]]

@@ -1,0 +1,267 @@
+"""Sound answers in a form that few servers write, yet every client has to read."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from service.simulator.documents import Document, encode
+from service.simulator.exchange import JSON, Exchange
+from service.simulator.faults.fault import Fault, Play
+from service.simulator.streaming import DONE, finish, send_events
+
+WIDE = "na\u00efve \u6f22\u5b57 \U0001f680"
+"""A text with characters of one to four bytes in UTF-8."""
+SEPARATORS = "one\u2028two\u2029three\u0085four\u000bfive\u001csix"
+"""A text with the line separators of Unicode, none of which ends a line of an event stream."""
+PIECES = ("\ud83d", "\ude00")
+"""The halves of a surrogate pair, as an upstream cuts an emoji between two chunks."""
+VENDOR = {"text": "of a vendor", "big": 2**60, "none": None, "list": [], "object": {}}
+"""What `vendor-members` adds to every object, as its member `x_vendor`."""
+
+_Frame = Callable[[bytes], bytes]
+
+
+def _framed(name: str, covers: str, sentence: str, frame: _Frame, opening: bytes = b"") -> Fault:
+    """A fault that writes each event, `[DONE]` too, in its own way."""
+
+    async def play(play: Play) -> None:
+        exchange = play.exchange
+        exchange.head()
+        before = opening
+        for payload in play.payloads():
+            exchange.record.chunks_sent += 1
+            exchange.body(before + frame(payload))
+            before = b""
+            await exchange.drained()
+        exchange.body(frame(b"[DONE]"))
+        exchange.end()
+
+    return Fault(name=name, form="stream", covers=covers, sentence=sentence, play=play)
+
+
+def _line_ends(*ends: bytes) -> _Frame:
+    """Events whose two line ends are these."""
+    first, second = ends
+    return lambda payload: b"data: " + payload + first + second
+
+
+def _on_two_lines(payload: bytes) -> bytes:
+    if payload == b"[DONE]":
+        return DONE
+    return b"data: {\ndata: " + payload[1:] + b"\n\n"
+
+
+def _reworded(name: str, covers: str, sentence: str, texts: tuple[str, ...]) -> Fault:
+    """A fault whose first texts are these, as plain UTF-8 where they can be."""
+
+    async def play(play: Play) -> None:
+        exchange = play.exchange
+        if not play.request.stream:
+            document = play.document()
+            document["choices"][0]["message"]["content"] = texts[0]
+            exchange.reply(200, encode(document))
+            return
+        exchange.head()
+        await send_events(exchange, map(encode, _with_texts(play.chunks(), texts)), play.delay)
+        finish(exchange)
+
+    return Fault(name=name, form="any", covers=covers, sentence=sentence, play=play)
+
+
+def _with_texts(chunks: list[Document], texts: tuple[str, ...]) -> Iterator[Document]:
+    """The chunks, with the first contents of choice 0 replaced."""
+    waiting = list(texts)
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            if waiting and choice["index"] == 0 and choice["delta"].get("content"):
+                choice["delta"]["content"] = waiting.pop(0)
+        yield chunk
+
+
+async def _one_byte_writes(play: Play) -> None:
+    if play.request.stream:
+        play.exchange.head()
+        whole = b"".join(b"data: %b\n\n" % payload for payload in play.payloads()) + DONE
+    else:
+        play.exchange.head(content_type=JSON)
+        whole = encode(play.document())
+    await play.exchange.flush()
+    for byte in whole:
+        await _write_alone(play.exchange, bytes((byte,)))
+    play.exchange.end()
+
+
+async def _write_alone(exchange: Exchange, piece: bytes) -> None:
+    """One HTTP chunk that the operating system has before anything follows."""
+    exchange.body(piece)
+    await exchange.flush()
+
+
+def _split(name: str, covers: str, sentence: str, cuts: Callable[[bytes], Iterator[int]]) -> Fault:
+    """A fault that divides each event at the offsets that `cuts` finds in it."""
+
+    async def play(play: Play) -> None:
+        exchange = play.exchange
+        exchange.head()
+        chunks = play.chunks()
+        for chunk in _with_texts(chunks, (WIDE,) * len(chunks)):
+            event = b"data: %b\n\n" % encode(chunk)
+            start = 0
+            for cut in [*cuts(event), len(event)]:
+                await _write_alone(exchange, event[start:cut])
+                start = cut
+            exchange.record.chunks_sent += 1
+        finish(exchange)
+
+    return Fault(name=name, form="stream", covers=covers, sentence=sentence, play=play)
+
+
+def _inside_characters(event: bytes) -> Iterator[int]:
+    """Before each byte that continues a character."""
+    return (place for place, byte in enumerate(event) if byte & 0xC0 == 0x80)
+
+
+def _inside_fields(event: bytes) -> Iterator[int]:
+    """Inside and after "data:", and between the two line ends."""
+    return iter((2, 5, 6, len(event) - 2, len(event) - 1))
+
+
+async def _vendor_members(play: Play) -> None:
+    if not play.request.stream:
+        play.exchange.reply(200, encode(_extended(play.document())))
+        return
+    play.exchange.head()
+    payloads = (encode(_extended(chunk)) for chunk in play.chunks())
+    await send_events(play.exchange, payloads, play.delay)
+    finish(play.exchange)
+
+
+def _extended(value: Any) -> Any:
+    """The document with a vendor's member in every object."""
+    if isinstance(value, dict):
+        return {**{name: _extended(member) for name, member in value.items()}, "x_vendor": VENDOR}
+    return [_extended(item) for item in value] if isinstance(value, list) else value
+
+
+async def _escaped(play: Play) -> None:
+    if not play.request.stream:
+        document = play.document()
+        document["choices"][0]["message"]["content"] = WIDE
+        play.exchange.reply(200, json.dumps(document, indent=2).encode())
+        return
+    play.exchange.head()
+    chunks = _with_texts(play.chunks(), (WIDE,))
+    await send_events(play.exchange, (json.dumps(c).encode() for c in chunks), play.delay)
+    finish(play.exchange)
+
+
+async def _untyped_stream(play: Play) -> None:
+    play.exchange.head(content_type="text/plain")
+    await send_events(play.exchange, play.payloads(), play.delay)
+    finish(play.exchange)
+
+
+FAULTS = (
+    Fault(
+        name="one-byte-writes",
+        form="any",
+        covers="one-byte chunks",
+        sentence="Writes every byte of the body as a chunk and a TCP write of its own.",
+        play=_one_byte_writes,
+    ),
+    _split(
+        "split-utf8",
+        "splits inside UTF-8",
+        "Divides the writes inside every character of more than one byte.",
+        _inside_characters,
+    ),
+    _split(
+        "split-data",
+        "splits inside data:",
+        "Divides the writes inside the field name and between the line ends.",
+        _inside_fields,
+    ),
+    _framed(
+        "crlf",
+        "CRLF line ends",
+        "Ends lines with CR LF.",
+        _line_ends(b"\r\n", b"\r\n"),
+    ),
+    _framed("cr-only", "CR-only line ends", "Ends lines with CR.", _line_ends(b"\r", b"\r")),
+    _framed(
+        "mixed-line-ends",
+        "CRLF line ends",
+        "Ends an event's line with CR LF and its blank line with CR.",
+        _line_ends(b"\r\n", b"\r"),
+    ),
+    _framed(
+        "comments",
+        "comments",
+        "Puts comments before, inside and between events.",
+        lambda payload: b": before\n:\ndata: " + payload + b"\n: inside\n\n: between\n\n",
+    ),
+    _framed(
+        "multi-line-data",
+        "multi-line data",
+        "Divides each event's JSON into two data lines.",
+        _on_two_lines,
+    ),
+    _framed(
+        "bom",
+        "byte-order mark",
+        "Begins the stream with a byte-order mark.",
+        _line_ends(b"\n", b"\n"),
+        opening=b"\xef\xbb\xbf",
+    ),
+    _framed(
+        "no-space",
+        "data: without a space",
+        "Leaves out the space after the colon.",
+        lambda payload: b"data:" + payload + b"\n\n",
+    ),
+    _framed(
+        "other-fields",
+        "other fields",
+        "Gives each event a name, an id, a retry time and an unknown field.",
+        lambda payload: b"event: message\nid: 7\nretry: 10\nx: y\ndata: " + payload + b"\n\n",
+    ),
+    _framed(
+        "blank-lines",
+        "blank lines",
+        "Puts blank lines between events.",
+        lambda payload: b"\n\n\ndata: " + payload + b"\n\n\n",
+    ),
+    _reworded(
+        "unicode-separators",
+        "U+2028 in content",
+        "Sends a text with U+2028, U+2029 and U+0085 unescaped.",
+        (SEPARATORS,),
+    ),
+    _reworded(
+        "lone-surrogates",
+        "lone surrogates",
+        "Sends the two halves of a surrogate pair in two chunks (unary: the first alone).",
+        PIECES,
+    ),
+    Fault(
+        name="vendor-members",
+        form="any",
+        covers="vendor members",
+        sentence="Adds a member of a vendor to every object of a sound answer.",
+        play=_vendor_members,
+    ),
+    Fault(
+        name="escaped-json",
+        form="any",
+        covers="JSON with escapes and spaces",
+        sentence="Writes JSON with white space and every wide character escaped.",
+        play=_escaped,
+    ),
+    Fault(
+        name="untyped-stream",
+        form="stream",
+        covers="another content type",
+        sentence="Calls a sound event stream text/plain.",
+        play=_untyped_stream,
+    ),
+)

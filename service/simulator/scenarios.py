@@ -1,0 +1,102 @@
+"""What a model's name asks of the simulator.
+
+    any-name                               a plain answer
+    sim:ttft=0.2,itd=0.01,tokens=500       a plain answer with its own timing and length
+    sim:pack=8                             a stream whose events are written eight at a time
+    sim-fault:<fault>                      a failure, see `faults`
+    sim-fault:<fault>=<value>,times=2      the same with its value, for the first two requests
+
+Options: `ttft` time to first token in seconds, `itd` delay between two tokens in seconds (both 0 to
+3,600), `tokens` length of the text (0 to 100,000). Of plain answers `pack`: how many events share
+a write where no delay keeps them apart (1 to 1,000; otherwise each has a write of its own). Of
+faults `times`: how many requests of exactly this model name fail before the rest succeeds (1 to
+1,000,000).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from service.simulator.config import SimulatorConfig
+from service.simulator.errors import RefusedError
+
+TIMED = "sim:"
+FAULTY = "sim-fault:"
+
+
+class Scenario(msgspec.Struct, kw_only=True, frozen=True):
+    """How one request is to be answered."""
+
+    time_to_first_token: float
+    inter_token_delay: float
+    tokens: int
+    pack: int = 1
+    tokens_given: bool = False
+    """The name itself says the length."""
+    fault: str | None = None
+    value: str | None = None
+    times: int | None = None
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[str], float | int], float, float]] = {
+    # option: (field, type, lowest, highest)
+    "ttft": ("time_to_first_token", float, 0, 3600),
+    "itd": ("inter_token_delay", float, 0, 3600),
+    "tokens": ("tokens", int, 0, 100_000),
+    "pack": ("pack", int, 1, 1000),
+    "times": ("times", int, 1, 1_000_000),
+}
+
+
+def plain(config: SimulatorConfig) -> Scenario:
+    """What a model's name asks for that asks for nothing."""
+    return Scenario(
+        time_to_first_token=config.time_to_first_token,
+        inter_token_delay=config.inter_token_delay,
+        tokens=config.completion_tokens,
+    )
+
+
+def parse(model: str, default: Scenario) -> Scenario:
+    """Reads a model's name; what it leaves open is as in `default`.
+
+    Raises:
+        RefusedError: the name begins like a scenario's and does not go on like one (400).
+    """
+    if not model.startswith((TIMED, FAULTY)):
+        return default
+    fields: dict[str, Any] = {}
+    if model.startswith(FAULTY):
+        head, *options = model.removeprefix(FAULTY).split(",")
+        name, found, value = head.partition("=")
+        fields["fault"] = name
+        fields["value"] = value if found else None
+        allowed = {"ttft", "itd", "tokens", "times"}
+    else:
+        options = model.removeprefix(TIMED).split(",")
+        allowed = {"ttft", "itd", "tokens", "pack"}
+    for option in options:
+        name, _, text = option.partition("=")
+        if name not in allowed:
+            raise _unreadable(f"{name!r} is not one of {', '.join(sorted(allowed))}")
+        field, read, lowest, highest = _OPTIONS[name]
+        try:
+            number = read(text)
+        except ValueError:
+            raise _unreadable(f"{name} is not a number") from None
+        if not lowest <= number <= highest:
+            raise _unreadable(f"{name} has to be {lowest} to {highest}")
+        fields[field] = number
+        if name == "tokens":
+            fields["tokens_given"] = True
+    return msgspec.structs.replace(default, **fields)
+
+
+def _unreadable(why: str) -> RefusedError:
+    return RefusedError(
+        status=400,
+        message=f"The simulator cannot read this model name: {why}.",
+        param="model",
+        code="invalid_model_name",
+    )
