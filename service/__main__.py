@@ -1,0 +1,73 @@
+"""`python -m service`: read the settings, serve until a signal, drain.
+
+SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain delay; a second signal
+of either kind ends at once what is left. The exit status is 0 after a drain, 1 where the service
+could not start, 2 where a setting is wrong.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+
+import uvloop
+
+from chatcompletion.process import log
+from chatcompletion.process.settings import SettingsError, usage
+from service.config import Settings, load
+from service.models import Catalogue
+from service.server import Server, StartError
+
+
+async def serve(settings: Settings, catalogue: Catalogue) -> None:
+    """Run a service until the first signal, and drain it.
+
+    Raises:
+        StartError: an address cannot be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    log.report_exceptions(loop)
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    server = Server(settings, catalogue)
+    await server.start()
+    # What stands now stands for the life of the process; the collector need not look at it.
+    gc.collect()
+    gc.freeze()
+    log.event("service", "serving", address=server.address, upstream=server.upstream_description)
+    first = await signals.get()
+    log.event("service", "draining", signal=first.name)
+    stopping = asyncio.create_task(server.stop(delay=0 if first == signal.SIGINT else None))
+    second = asyncio.create_task(signals.get())
+    await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
+    server.hurry()
+    second.cancel()
+    await stopping
+    log.event("service", "stopped")
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(usage("python -m service", (Settings,)))  # noqa: T201  (asked for)
+        return 0
+    try:
+        if sys.argv[1:]:
+            raise SettingsError("unknown argument; the settings are environment variables: --help")
+        settings, catalogue = load(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  (logging is not configured yet)
+        return 2
+    log.configure(settings.log_level)
+    try:
+        uvloop.run(serve(settings, catalogue))
+    except StartError as error:
+        print(error, file=sys.stderr)  # noqa: T201  (for the person who starts it)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""A call in flight, as the parts of the service know it, and the bounded set of all of them."""
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import Overloaded
+from service.telemetry import CallRecord
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Call:
+    """One RPC from its arrival to its end."""
+
+    record: CallRecord
+    authorization: str | None
+    """The metadata `authorization` as received; never logged."""
+    traceparent: str | None
+    """W3C Trace Context, to be carried to the upstream."""
+    deadline: float
+    """When the call must have ended, by the event loop's clock: the caller's deadline or the
+    configured maximum, whichever is sooner."""
+    deadline_is_callers: bool
+    task: asyncio.Task[object]
+    draining: bool = False
+    """The server ends the call because it shuts down."""
+    dispatched: bool = False
+    """The upstream may have worked for the call."""
+
+
+CURRENT: Final[ContextVar[Call]] = ContextVar("call")
+"""The call that the running task serves; set by the interceptor."""
+
+
+class Calls:
+    """The calls in flight.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._running: set[Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def check(self) -> None:
+        """See that there is room for one more.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if len(self._running) > self._most:
+            raise Overloaded
+
+    def add(self, call: Call) -> None:
+        """Take note of a call that begins."""
+        self._running.add(call)
+        self._idle.clear()
+
+    def discard(self, call: Call) -> None:
+        """Take note of a call that ended."""
+        self._running.discard(call)
+        if not self._running:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call is in flight."""
+        await self._idle.wait()
+
+    def cut(self) -> None:
+        """End every call in flight with the reason DRAINING."""
+        for call in self._running:
+            call.draining = True
+            call.task.cancel()

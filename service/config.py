@@ -1,0 +1,214 @@
+"""What the service is told: settings from the environment, models from a file.
+
+    environment ──► Settings ──┬─ CHAT_MODELS_FILE ──► models.toml ─┐
+                               └─ neither file nor upstream ────────┴──► Catalogue of models
+
+The environment is read here and nowhere else. Both are checked at start; a wrong entry is refused
+with its name and what is allowed.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from chatcompletion.process import log
+from chatcompletion.process.settings import (
+    Address,
+    SettingsError,
+    address,
+    api_key,
+    base_url,
+    integer,
+    one_of,
+    optional_address,
+    read,
+    readable_file,
+    seconds,
+    setting,
+)
+from service.models import Catalogue, CatalogueError, catalogue
+
+SIMPLISMART_BASE_URL: Final = "https://api.simplismart.live"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The settings of the service; the README has the same table."""
+
+    listen: Address = setting(
+        "CHAT_LISTEN", "0.0.0.0:50051", address, "Where gRPC listens, without TLS."
+    )
+    metrics_listen: Address | None = setting(
+        "CHAT_METRICS_LISTEN",
+        "127.0.0.1:9464",
+        optional_address,
+        "Where Prometheus reads the metrics of the service.",
+    )
+    upstream_base_url: str = setting(
+        "CHAT_UPSTREAM_BASE_URL",
+        "",
+        base_url,
+        "The OpenAI-compatible upstream; `/v1` is added where the address has no path.",
+    )
+    upstream_api_key: str = setting(
+        "CHAT_UPSTREAM_API_KEY", "", api_key, "The bearer key for CHAT_UPSTREAM_BASE_URL."
+    )
+    simplismart_api_key: str = setting(
+        "SIMPLISMART_API_KEY",
+        "",
+        api_key,
+        "The key for Simplismart, which is the upstream where this alone is set.",
+    )
+    models_file: str = setting(
+        "CHAT_MODELS_FILE",
+        "",
+        readable_file,
+        "The TOML file of upstreams and models; without it the model `default` is served.",
+    )
+    bootstrap_api_key: str = setting(
+        "CHAT_BOOTSTRAP_API_KEY",
+        "",
+        api_key,
+        "The API key that is accepted; without it no call is.",
+    )
+    max_request_bytes: int = setting(
+        "CHAT_MAX_REQUEST_BYTES",
+        "8388608",
+        integer(1024, 256 * 1024 * 1024),
+        "The largest request, in bytes; a larger one is 413.",
+    )
+    max_response_bytes: int = setting(
+        "CHAT_MAX_RESPONSE_BYTES",
+        "33554432",
+        integer(1024, 256 * 1024 * 1024),
+        "The largest unary answer that is taken from the upstream, in bytes.",
+    )
+    max_concurrent_calls: int = setting(
+        "CHAT_MAX_CONCURRENT_CALLS",
+        "1000",
+        integer(1, 100_000),
+        "Calls in flight; one more is answered 503.",
+    )
+    request_timeout: float = setting(
+        "CHAT_REQUEST_TIMEOUT",
+        "600",
+        seconds(0.1, 3600),
+        "The longest a call takes, in seconds, where its deadline is not sooner.",
+    )
+    upstream_ca_file: str = setting(
+        "CHAT_UPSTREAM_CA_FILE",
+        "",
+        readable_file,
+        "A PEM file of the certificate authorities of the upstreams, in place of the usual ones.",
+    )
+    upstream_max_connections: int = setting(
+        "CHAT_UPSTREAM_MAX_CONNECTIONS",
+        "1000",
+        integer(1, 100_000),
+        "Connections to the upstreams; a further request waits as long as for connecting.",
+    )
+    connect_timeout: float = setting(
+        "CHAT_UPSTREAM_CONNECT_TIMEOUT",
+        "5",
+        seconds(0.05, 60),
+        "The longest wait for a connection to the upstream, in seconds.",
+    )
+    first_byte_timeout: float = setting(
+        "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT",
+        "120",
+        seconds(0.05, 3600),
+        "The longest wait for the upstream's response headers, in seconds.",
+    )
+    idle_timeout: float = setting(
+        "CHAT_UPSTREAM_IDLE_TIMEOUT",
+        "60",
+        seconds(0.05, 3600),
+        "The longest silence of the upstream within an answer, in seconds.",
+    )
+    longest_retry_after: float = setting(
+        "CHAT_UPSTREAM_LONGEST_RETRY_AFTER",
+        "5",
+        seconds(0, 120),
+        "The longest Retry-After of the upstream that is waited out, once, in seconds.",
+    )
+    drain_delay: float = setting(
+        "CHAT_DRAIN_DELAY",
+        "5",
+        seconds(0, 600),
+        "How long calls are still accepted after SIGTERM, in seconds.",
+    )
+    drain_grace: float = setting(
+        "CHAT_DRAIN_GRACE",
+        "30",
+        seconds(0, 3600),
+        "How long calls in flight may go on after that, in seconds.",
+    )
+    simulator_time_to_first_token: float = setting(
+        "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN",
+        "0.2",
+        seconds(0, 60),
+        "How long the built-in simulator waits before its first token, in seconds.",
+    )
+    simulator_inter_token_delay: float = setting(
+        "CHAT_SIMULATOR_INTER_TOKEN_DELAY",
+        "0.02",
+        seconds(0, 60),
+        "How long the built-in simulator waits between tokens, in seconds.",
+    )
+    log_level: str = setting(
+        "CHAT_LOG_LEVEL", "info", one_of(*log.LEVELS), "The least level that is logged."
+    )
+
+
+def load(environment: Mapping[str, str]) -> tuple[Settings, Catalogue]:
+    """Read settings and models.
+
+    Raises:
+        SettingsError: a setting or the models file is wrong; has a line for each mistake.
+    """
+    settings = read(Settings, environment)
+    try:
+        return settings, catalogue(_document(settings), environment)
+    except CatalogueError as error:
+        raise SettingsError(f"CHAT_MODELS_FILE: {error}") from error
+
+
+def _document(settings: Settings) -> Mapping[str, Any]:
+    if not settings.models_file:
+        return _built_in(settings)
+    try:
+        text = Path(settings.models_file).read_text(encoding="utf-8")
+        return tomllib.loads(text, parse_float=Decimal)
+    except ValueError as error:
+        raise CatalogueError(f"is not TOML ({error})") from error
+
+
+def _built_in(settings: Settings) -> Mapping[str, Any]:
+    """Return what models.toml would say where there is none."""
+    upstream: dict[str, Any]
+    if settings.upstream_base_url:
+        upstream = {
+            "base_url": settings.upstream_base_url,
+            "api_key_variable": "CHAT_UPSTREAM_API_KEY",
+        }
+    elif settings.simplismart_api_key:
+        upstream = {
+            "base_url": SIMPLISMART_BASE_URL,
+            "api_key_variable": "SIMPLISMART_API_KEY",
+        }
+    else:
+        upstream = {"simulator": True}
+    return {
+        "upstreams": {"default": upstream},
+        "models": {
+            "default": {
+                "upstream": "default",
+                "upstream_model": "google/gemma-3-4b-it",
+                "default_output_tokens": 1024,
+                "maximum_output_tokens": 8192,
+            }
+        },
+    }

@@ -1,0 +1,328 @@
+"""One exception per reason of the contract, and its form on the wire.
+
+    raise UpstreamTimeout()  ─► interceptors ─► status(failure, request_id) ─► code, text, trailers
+
+The gRPC code, the HTTP status, `type` and `code` of a reason stand in `v1/error.proto`; what is
+said to people stands here. A test walks the reasons and finds one class for each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from chatcompletion.process import request_id as request_ids
+from chatcompletion.reasons import DOMAIN, RULES, Rule
+from chatcompletion.v1 import error_pb2
+
+STATUS_DETAILS: Final = "grpc-status-details-bin"
+"""The trailer that holds the serialized `google.rpc.Status`."""
+
+_LONGEST_TEXT: Final = 1024
+_LONGEST_PATH: Final = 128
+_MOST_VIOLATIONS: Final = 8
+_LARGEST_STATUS: Final = 4096
+"""Bytes; near 8 KiB of trailers grpcio replaces the status by one of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Violation:
+    """One member of a request that breaks the contract."""
+
+    param: str
+    """Its path, such as `messages[0].role`."""
+    message: str
+    """What is wrong with it, for people; never quotes the value."""
+    code: str = "invalid_value"
+    """For machines: `code` of the OpenAI error object."""
+
+
+class Failure(Exception):  # noqa: N818  (its subclasses are named after the reasons)
+    """A call fails for a reason of the contract."""
+
+    reason: ClassVar[str]
+    default_message: ClassVar[str]
+    default_retry_after: ClassVar[float | None] = None
+    """Seconds a retryable failure tells where nothing better is known; None tells none."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        param: str | None = None,
+        code: str | int | None = None,
+        kind: str | None = None,
+        retry_after: float | None = None,
+        dispatched: bool = False,
+    ) -> None:
+        """Describe the failure.
+
+        Args:
+            message: The text for people; the class has a default.
+            param: The path of the request member at fault.
+            code: `code` of the error object, where it is more specific than the reason's.
+            kind: `type` of the error object, where the upstream gave one.
+            retry_after: After how many seconds the call may succeed.
+            dispatched: The upstream may have worked for this call, so that a retry pays twice.
+        """
+        super().__init__(message or self.default_message)
+        self.message = (message or self.default_message)[:_LONGEST_TEXT]
+        self.param = param
+        self.code = code
+        self.kind = kind
+        self.retry_after = retry_after
+        self.dispatched = dispatched
+
+    @property
+    def rule(self) -> Rule:
+        """How the reason is told."""
+        return RULES[self.reason]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the caller may send the same request again."""
+        return self.rule.retryable and not self.dispatched
+
+    def details(self) -> Sequence[Message]:
+        """Return the standard details that this kind of failure adds."""
+        return ()
+
+
+class InvalidApiKey(Failure):
+    """See the reason in error.proto; one text for every cause."""
+
+    reason = "INVALID_API_KEY"
+    default_message = "Incorrect API key provided."
+
+
+class InsufficientCredits(Failure):
+    """See the reason in error.proto."""
+
+    reason = "INSUFFICIENT_CREDITS"
+    default_message = "The account's credit does not cover this request."
+
+
+class CreditsHeld(Failure):
+    """See the reason in error.proto."""
+
+    reason = "CREDITS_HELD"
+    default_message = "The account's credit is held for requests in flight; try again shortly."
+    default_retry_after = 1.0
+
+
+class ModelNotAllowed(Failure):
+    """See the reason in error.proto."""
+
+    reason = "MODEL_NOT_ALLOWED"
+    default_message = "The API key may not use this model."
+
+
+class ModelNotFound(Failure):
+    """See the reason in error.proto."""
+
+    reason = "MODEL_NOT_FOUND"
+    default_message = "The model does not exist."
+
+
+class RequestTooLarge(Failure):
+    """See the reason in error.proto."""
+
+    reason = "REQUEST_TOO_LARGE"
+    default_message = "The request is too large."
+
+
+class InvalidRequest(Failure):
+    """See the reason in error.proto."""
+
+    reason = "INVALID_REQUEST"
+    default_message = "The request is not valid."
+
+    violations: tuple[Violation, ...] = ()
+
+    @classmethod
+    def of(cls, violations: Sequence[Violation]) -> "InvalidRequest":
+        """Make the failure of at least one violation; the first is the message."""
+        first = violations[0]
+        failure = cls(first.message, param=first.param, code=first.code)
+        failure.violations = tuple(violations)
+        return failure
+
+    def details(self) -> Sequence[Message]:
+        """Return a BadRequest with every violation, as far as the trailer allows."""
+        listed = [
+            error_details_pb2.BadRequest.FieldViolation(
+                field=violation.param[:_LONGEST_PATH], description=violation.message[:_LONGEST_PATH]
+            )
+            for violation in self.violations[:_MOST_VIOLATIONS]
+        ]
+        return (error_details_pb2.BadRequest(field_violations=listed),) if listed else ()
+
+
+class RateLimited(Failure):
+    """See the reason in error.proto."""
+
+    reason = "RATE_LIMITED"
+    default_message = "Rate limit reached."
+    default_retry_after = 1.0
+
+
+class UpstreamRateLimited(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_RATE_LIMITED"
+    default_message = "The upstream limits the rate of requests; try again later."
+    default_retry_after = 1.0
+
+
+class Internal(Failure):
+    """See the reason in error.proto. The text of the cause is never part of it."""
+
+    reason = "INTERNAL"
+    default_message = "The server had an error while processing the request."
+
+
+class UpstreamUnavailable(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_UNAVAILABLE"
+    default_message = "The upstream could not be reached."
+
+
+class UpstreamError(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_ERROR"
+    default_message = "The upstream failed."
+
+
+class UpstreamTimeout(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_TIMEOUT"
+    default_message = "The upstream did not answer in time."
+
+
+class UpstreamInvalidResponse(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_INVALID_RESPONSE"
+    default_message = "The upstream's answer is not a chat completion."
+
+
+class UpstreamTruncated(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_TRUNCATED"
+    default_message = "The upstream's answer ended before it was complete."
+
+
+class UpstreamAccount(Failure):
+    """See the reason in error.proto."""
+
+    reason = "UPSTREAM_ACCOUNT"
+    default_message = "The upstream refused this service."
+
+
+class Overloaded(Failure):
+    """See the reason in error.proto."""
+
+    reason = "OVERLOADED"
+    default_message = "The server is overloaded; try again shortly."
+    default_retry_after = 1.0
+
+
+class Draining(Failure):
+    """See the reason in error.proto."""
+
+    reason = "DRAINING"
+    default_message = "The server is shutting down."
+    default_retry_after = 1.0
+
+
+class StoreUnavailable(Failure):
+    """See the reason in error.proto."""
+
+    reason = "STORE_UNAVAILABLE"
+    default_message = "The accounts cannot be reached; try again shortly."
+    default_retry_after = 1.0
+
+
+class DeadlineExceeded(Failure):
+    """See the reason in error.proto."""
+
+    reason = "DEADLINE_EXCEEDED"
+    default_message = "The deadline of the request passed."
+
+
+class Cancelled(Failure):
+    """See the reason in error.proto. Written to logs and metrics; nobody is left to be told."""
+
+    reason = "CANCELLED"
+    default_message = "The caller left."
+
+
+# ------------------------------------------------------------------------------ on the wire
+
+
+class Status(NamedTuple):
+    """What `ServicerContext.abort` takes."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+def error_object(failure: Failure) -> error_pb2.ApiError:
+    """Return the OpenAI error object of a failure."""
+    rule = failure.rule
+    error = error_pb2.ApiError(message=failure.message, type=failure.kind or rule.type)
+    if failure.param is not None:
+        error.param = failure.param[:_LONGEST_PATH]
+    if isinstance(failure.code, int):
+        error.code_number = failure.code
+    else:
+        error.code_text = failure.code or rule.code
+    return error
+
+
+def status(failure: Failure, request_id: str) -> Status:
+    """Return the gRPC status of a failure, smaller than 4 KiB."""
+    rule = failure.rule
+    info = error_details_pb2.ErrorInfo(
+        reason=rule.reason,
+        domain=DOMAIN,
+        metadata={
+            "retryable": "true" if failure.retryable else "false",
+            "request_id": request_id,
+        },
+    )
+    detail = error_pb2.ErrorDetail(http_status=rule.http_status, error=error_object(failure))
+    needed: list[Message] = [info, detail]
+    wait = failure.retry_after or failure.default_retry_after
+    if wait is not None and failure.retryable:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(wait * 1000))
+        needed.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = _pack(failure, [*needed, *failure.details()])
+    if packed.ByteSize() > _LARGEST_STATUS:
+        packed = _pack(failure, needed)
+    trailers: list[tuple[str, str | bytes]] = [
+        (STATUS_DETAILS, packed.SerializeToString()),
+        (request_ids.HEADER, request_id),
+    ]
+    if failure.dispatched:
+        trailers.append(("grpc-retry-pushback-ms", "-1"))
+    return Status(rule.grpc_code, failure.message, tuple(trailers))
+
+
+def _pack(failure: Failure, details: Sequence[Message]) -> status_pb2.Status:
+    packed = status_pb2.Status(code=failure.rule.grpc_code.value[0], message=failure.message)
+    for detail in details:
+        wrapped = any_pb2.Any()
+        wrapped.Pack(detail)
+        packed.details.append(wrapped)
+    return packed

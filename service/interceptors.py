@@ -1,0 +1,209 @@
+"""Around each RPC of the contract: who calls, until when, and how it ended.
+
+    metadata, deadline ──► Call ──► handler ──► response(s), or an exception
+                                                     │
+                          Failure ─► its status ◄────┤
+                     the clock ran out ─► a Failure ◄┤
+          the caller left ─► reason CANCELLED only ◄─┤
+        anything else ─► INTERNAL; type and place to the log, the text to nobody
+
+Responses are written here rather than yielded to grpcio: so the clock covers a caller who does not
+read, and every ending passes this one place.
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
+
+import grpc
+from grpc.aio import Metadata, ServicerContext
+
+from chatcompletion.process import log
+from chatcompletion.process import request_id as request_ids
+from service import errors
+from service.call import CURRENT, Call, Calls
+from service.telemetry import CallRecord, Telemetry
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+# Quoted, since these are generic for type checkers only.
+_Context: TypeAlias = "ServicerContext[Any, Any]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation: TypeAlias = (
+    "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+)
+
+_OURS: Final = "/chatcompletion."
+_LONGEST_TRACEPARENT: Final = 128
+
+_log = logging.getLogger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Turns each RPC of the contract into a `Call`, and each exception into a status.
+
+    Args:
+        calls: The set of calls in flight.
+        telemetry: Told of every call that begins and ends.
+        longest: The longest a call takes, in seconds.
+        clock: A monotonic clock in seconds, finer than the event loop's, for what is measured.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        telemetry: Telemetry,
+        *,
+        longest: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._calls = calls
+        self._telemetry = telemetry
+        self._longest = longest
+        self._handlers: dict[str, _Handler] = {}
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        """Return the handler of a method, wrapped once if it is of the contract."""
+        method = handler_call_details.method
+        if not method.startswith(_OURS):
+            return await continuation(handler_call_details)
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._wrap(method.rpartition("/")[2], handler)
+        return self._handlers[method]
+
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._streamed(method, cast("Any", handler.unary_stream)), **codecs
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, cast("Any", handler.unary_unary)), **codecs
+        )
+
+    def _unary(
+        self, method: str, handler: Callable[[_Request, _Context], Awaitable[_Response]]
+    ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
+        async def serve(request: _Request, context: _Context) -> _Response:
+            async with self._call(method, context) as call:
+                response = await handler(request, context)
+                await context.send_initial_metadata(self._initial_metadata(call))
+                return response
+
+        return serve
+
+    def _streamed(
+        self, method: str, handler: Callable[[_Request, _Context], AsyncGenerator[_Response]]
+    ) -> Callable[[_Request, _Context], Awaitable[None]]:
+        async def serve(request: _Request, context: _Context) -> None:
+            async with (
+                self._call(method, context) as call,
+                aclosing(handler(request, context)) as responses,
+            ):
+                begun = False
+                async for response in responses:
+                    if not begun:
+                        begun = True
+                        await context.send_initial_metadata(self._initial_metadata(call))
+                    await context.write(response)
+
+        return serve
+
+    def _initial_metadata(self, call: Call) -> Metadata:
+        elapsed = self._clock() - call.record.started
+        return Metadata(
+            (request_ids.HEADER, call.record.request_id),
+            ("openai-processing-ms", str(round(elapsed * 1000))),
+        )
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: _Context) -> AsyncIterator[Call]:
+        call = self._begin(method, context)
+        CURRENT.set(call)
+        self._calls.add(call)
+        self._telemetry.begin(call.record)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                self._calls.check()
+                yield call
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
+            await self._fail(error, call, context)
+        finally:
+            self._calls.discard(call)
+            self._telemetry.end(call.record, self._clock())
+
+    def _begin(self, method: str, context: _Context) -> Call:
+        metadata = _single_values(context)
+        now = asyncio.get_running_loop().time()
+        remaining = context.time_remaining()
+        callers = remaining is not None and remaining < self._longest
+        traceparent = metadata.get("traceparent")
+        if traceparent is not None and len(traceparent) > _LONGEST_TRACEPARENT:
+            traceparent = None
+        return Call(
+            record=CallRecord(
+                method=method,
+                request_id=request_ids.accept(metadata.get(request_ids.HEADER)),
+                started=self._clock(),
+            ),
+            authorization=metadata.get("authorization"),
+            traceparent=traceparent,
+            deadline=now + (remaining if callers else self._longest),
+            deadline_is_callers=callers,
+            task=cast("asyncio.Task[object]", asyncio.current_task()),
+        )
+
+    async def _fail(self, error: BaseException, call: Call, context: _Context) -> NoReturn:
+        failure = self._failure(error, call, context)
+        call.record.reason = failure.reason
+        if isinstance(failure, errors.InvalidRequest):
+            call.record.violations = tuple(v.param for v in failure.violations)
+        if context.done() or isinstance(failure, errors.Cancelled):
+            raise error  # nobody is left to be told
+        status = errors.status(failure, call.record.request_id)
+        await context.abort(status.code, status.details, status.trailing_metadata)
+        raise AssertionError("abort raises")
+
+    def _failure(self, error: BaseException, call: Call, context: _Context) -> errors.Failure:
+        if isinstance(error, errors.Failure):
+            return error
+        if isinstance(error, asyncio.CancelledError) and call.draining:
+            call.task.uncancel()
+            return errors.Draining(dispatched=call.dispatched)
+        if call.deadline_is_callers and asyncio.get_running_loop().time() >= call.deadline:
+            return errors.DeadlineExceeded(dispatched=call.dispatched)
+        if isinstance(error, asyncio.CancelledError) or context.done():
+            return errors.Cancelled()
+        if isinstance(error, TimeoutError):
+            return errors.UpstreamTimeout(dispatched=call.dispatched)
+        members = log.fields(request_id=call.record.request_id, method=call.record.method)
+        _log.error("unforeseen exception", exc_info=error, extra=members)
+        return errors.Internal(
+            f"{errors.Internal.default_message} Request id: {call.record.request_id}",
+            dispatched=call.dispatched,
+        )
+
+
+def _single_values(context: _Context) -> Mapping[str, str]:
+    """Return the text metadata; what is given twice counts as absent."""
+    values: dict[str, str] = {}
+    twice: set[str] = set()
+    for key, value in context.invocation_metadata() or ():
+        if key in values:
+            twice.add(key)
+        if isinstance(value, str):
+            values[key] = value
+    return {key: value for key, value in values.items() if key not in twice}

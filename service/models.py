@@ -1,0 +1,256 @@
+"""The models that callers can name, and the upstreams that answer for them.
+
+    [upstreams.NAME]                      [models.NAME]
+    base_url         = "https://…"        upstream              = "NAME"
+    api_key_variable = "…"                upstream_model        = "vendor/model"
+    or                                    default_output_tokens = 1024
+    simulator        = true               maximum_output_tokens = 8192
+                                          …: see _MODEL and _UPSTREAM below
+
+Pure: a document goes in, a `Catalogue` comes out, or a `CatalogueError` that names the entry.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from chatcompletion.process.settings import base_url
+from chatcompletion.v1 import model_service_pb2
+
+NANO: Final = 10**9
+"""Nano-credits in a credit."""
+
+_CREATED: Final = 1741737600
+"""2025-03-12, when the built-in model's weights were published: the default of `created`."""
+
+OutputLimit = Literal["max_tokens", "max_completion_tokens"]
+
+
+class CatalogueError(ValueError):
+    """The document of models is wrong; the text names the entry and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upstream:
+    """An OpenAI-compatible server."""
+
+    name: str
+    base_url: str
+    """Up to and without `/chat/completions`; "" is the built-in simulator."""
+    api_key: str
+    """The bearer key; "" sends none."""
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model under the name that callers use."""
+
+    name: str
+    upstream: Upstream
+    upstream_model: str
+    """Its name at the upstream."""
+    default_output_tokens: int
+    """Tokens per choice where the request sets no limit."""
+    maximum_output_tokens: int
+    """Tokens per choice that a request may ask for."""
+    output_limit: OutputLimit
+    """The member in which the upstream is told the default limit."""
+    input_price: int
+    """Nano-credits per million prompt tokens."""
+    output_price: int
+    """Nano-credits per million completion tokens."""
+    owned_by: str
+    created: int
+    """Seconds since the Unix epoch."""
+
+    def message(self) -> model_service_pb2.Model:
+        """Return the model as the contract shows it."""
+        return model_service_pb2.Model(
+            id=self.name, object="model", created=self.created, owned_by=self.owned_by
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Catalogue:
+    """All models, in the order of the file."""
+
+    models: Mapping[str, Model]
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The upstreams that at least one model uses."""
+        return tuple({model.upstream.name: model.upstream for model in self}.values())
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self.models.values())
+
+    def get(self, name: str) -> Model | None:
+        """Return the model of that name, or None."""
+        return self.models.get(name)
+
+
+# -------------------------------------------------------------------- what an entry may hold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """One member of a table of the document."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    default: Any = None
+    """Taken where the member is absent; None makes it required."""
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable()
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000
+
+
+def _is_price(value: Any) -> bool:
+    return (
+        isinstance(value, int | Decimal)
+        and not isinstance(value, bool)
+        and 0 <= value <= 1_000_000
+        and (Decimal(value) * NANO) % 1 == 0
+    )
+
+
+def _is_base_url(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and base_url(value) != ""
+    except ValueError:
+        return False
+
+
+_PRICE: Final = _Entry(
+    allowed="credits per million tokens, from 0 to 1000000, with at most 9 decimals",
+    accepts=_is_price,
+    default=0,
+)
+_COUNT: Final = "an integer from 1 to 10000000"
+
+_MODEL: Final[Mapping[str, _Entry]] = {
+    "upstream": _Entry(allowed="the name of an upstream", accepts=_is_name),
+    "upstream_model": _Entry(allowed="the model's name at the upstream", accepts=_is_name),
+    "default_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
+    "maximum_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
+    "output_limit": _Entry(
+        allowed='"max_tokens" or "max_completion_tokens"',
+        accepts=lambda value: value in ("max_tokens", "max_completion_tokens"),
+        default="max_tokens",
+    ),
+    "input_price": _PRICE,
+    "output_price": _PRICE,
+    "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
+    "created": _Entry(
+        allowed="seconds since the Unix epoch",
+        accepts=lambda value: isinstance(value, int) and 0 <= value < 2**53,
+        default=_CREATED,
+    ),
+}
+
+_UPSTREAM: Final[Mapping[str, _Entry]] = {
+    "base_url": _Entry(
+        allowed="an http:// or https:// address without query", accepts=_is_base_url, default=""
+    ),
+    "api_key_variable": _Entry(
+        allowed="the name of an environment variable", accepts=_is_name, default=""
+    ),
+    "simulator": _Entry(
+        allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
+    ),
+}
+
+
+# ------------------------------------------------------------------------------- the document
+
+
+def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Catalogue:
+    """Read the document of models.
+
+    Args:
+        document: The parsed TOML, fractions as `Decimal`.
+        environment: Where the keys of the upstreams are looked up.
+
+    Raises:
+        CatalogueError: an entry is unknown, missing or not allowed.
+    """
+    unknown = document.keys() - {"upstreams", "models"}
+    if unknown:
+        raise CatalogueError(f"{min(unknown)}: the tables are upstreams and models")
+    upstreams = {
+        name: _upstream(name, members, environment)
+        for name, members in _tables(document, "upstreams").items()
+    }
+    models = {
+        name: _model(name, members, upstreams)
+        for name, members in _tables(document, "models").items()
+    }
+    return Catalogue(models=MappingProxyType(models))
+
+
+def _tables(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    tables = document.get(kind)
+    if not isinstance(tables, dict) or not tables:
+        raise CatalogueError(f"{kind}: there must be at least one [{kind}.NAME]")
+    for name in tables:
+        if not _is_name(name):
+            raise CatalogueError(f"{kind}: a name has 1 to 256 printable characters")
+    return tables
+
+
+def _members(place: str, table: Any, entries: Mapping[str, _Entry]) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise CatalogueError(f"{place} must be a table")
+    unknown = table.keys() - entries.keys()
+    if unknown:
+        raise CatalogueError(f"{place}.{min(unknown)}: the members are {', '.join(entries)}")
+    members: dict[str, Any] = {}
+    for name, entry in entries.items():
+        if name not in table and entry.default is None:
+            raise CatalogueError(f"{place}.{name} is missing: it must be {entry.allowed}")
+        members[name] = table.get(name, entry.default)
+        if name in table and not entry.accepts(members[name]):
+            raise CatalogueError(f"{place}.{name} must be {entry.allowed}")
+    return members
+
+
+def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream:
+    place = f"upstreams.{name}"
+    members = _members(place, table, _UPSTREAM)
+    if members["simulator"] == bool(members["base_url"]):
+        raise CatalogueError(f"{place} must have either base_url or simulator = true")
+    url = members["base_url"].rstrip("/")
+    if url and not urlsplit(url).path:
+        url += "/v1"
+    variable = members["api_key_variable"]
+    key = environment.get(variable, "") if variable else ""
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise CatalogueError(f"{place}: {variable} must be printable ASCII without spaces")
+    return Upstream(name=name, base_url=url, api_key=key)
+
+
+def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
+    place = f"models.{name}"
+    members = _members(place, table, _MODEL)
+    if members["upstream"] not in upstreams:
+        raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")
+    if members["default_output_tokens"] > members["maximum_output_tokens"]:
+        raise CatalogueError(f"{place}.default_output_tokens must not exceed the maximum")
+    return Model(
+        name=name,
+        upstream=upstreams[members.pop("upstream")],
+        input_price=int(Decimal(members.pop("input_price")) * NANO),
+        output_price=int(Decimal(members.pop("output_price")) * NANO),
+        **members,
+    )

@@ -1,0 +1,275 @@
+"""The service as a process: build the parts, start, drain.
+
+start  simulator, if it is the upstream · gRPC · metrics · health SERVING
+stop   health NOT_SERVING, for good · keep serving for the drain delay · stop accepting
+       · grace for what runs · end the rest with DRAINING · close the upstream · flush
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from chatcompletion.v1 import (
+    chat_completion_service_pb2,
+    chat_completion_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from service.admission import Admission
+from service.call import Calls
+from service.config import Settings
+from service.interceptors import CallInterceptor
+from service.models import Catalogue
+from service.servicer import ChatCompletionServicer, ModelServicer
+from service.simulator import SimulatorConfig, SimulatorServer
+from service.telemetry import Telemetry
+from service.upstream import Limits, UpstreamClient, transport
+
+SERVICES: Final = tuple(
+    file.services_by_name[name].full_name
+    for file, name in (
+        (chat_completion_service_pb2.DESCRIPTOR, "ChatCompletionService"),
+        (model_service_pb2.DESCRIPTOR, "ModelService"),
+    )
+)
+"""The services of the contract, by full name."""
+
+READINESS: Final = ("", *SERVICES)
+"""Health names that say whether calls should be sent here."""
+
+LIVENESS: Final = "liveness"
+"""The health name that says only that the process runs."""
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_LONGEST_ENDING: Final = 5.0
+"""Seconds for the calls that were cut to settle and say so."""
+
+
+class StartError(Exception):
+    """The service cannot start; the text names the setting at fault."""
+
+
+class Server:
+    """One service.
+
+    Args:
+        settings: The settings.
+        catalogue: The models.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._telemetry = Telemetry()
+        self._calls = Calls(settings.max_concurrent_calls)
+        self._health = health.aio.HealthServicer()
+        self._hurry = asyncio.Event()
+        self._resources = AsyncExitStack()
+        self._grpc: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """Where a client on this machine dials, as `host:port`; known after `start`."""
+        return str(
+            replace(
+                self._settings.listen, host=_dialable(self._settings.listen.host), port=self._port
+            )
+        )
+
+    @property
+    def upstream_description(self) -> str:
+        """Which upstreams answer, for people; never their keys."""
+        return ", ".join(
+            upstream.base_url or "the built-in simulator" for upstream in self._catalogue.upstreams
+        )
+
+    async def start(self) -> None:
+        """Start; the health is SERVING when this returns.
+
+        Raises:
+            StartError: an address cannot be listened on.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        catalogue = await self._with_simulator()
+        upstream = UpstreamClient(
+            transport(
+                max_connections=settings.upstream_max_connections,
+                verify=settings.upstream_ca_file or True,
+            ),
+            Limits(
+                connect=settings.connect_timeout,
+                first_byte=settings.first_byte_timeout,
+                idle=settings.idle_timeout,
+                longest_retry_after=settings.longest_retry_after,
+                max_response_bytes=settings.max_response_bytes,
+            ),
+            self._telemetry,
+            now=lambda: datetime.now(UTC),
+            random=random.random,
+        )
+        self._resources.push_async_callback(upstream.aclose)
+        interceptor = CallInterceptor(
+            self._calls, self._telemetry, longest=settings.request_timeout, clock=time.monotonic
+        )
+        server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
+        admission = Admission(settings.bootstrap_api_key)
+        chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
+            ChatCompletionServicer(
+                admission,
+                catalogue,
+                upstream,
+                max_request_bytes=settings.max_request_bytes,
+                clock=time.monotonic,
+            ),
+            server,
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(admission, catalogue), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        try:
+            self._port = server.add_insecure_port(str(settings.listen))
+        except RuntimeError as error:
+            raise StartError(f"CHAT_LISTEN: cannot listen on {settings.listen}") from error
+        self._start_metrics()
+        await self._set_health(_SERVING, LIVENESS, *READINESS)
+        await server.start()
+        self._grpc = server
+
+    async def stop(self, *, delay: float | None = None) -> None:
+        """Drain and stop; returns when nothing is left.
+
+        Args:
+            delay: How long calls are still accepted, in seconds; the setting where it is None.
+        """
+        if self._grpc is None:
+            return
+        # 1. No new caller should come here; those who do are still served.
+        await self._set_health(_NOT_SERVING, *READINESS)
+        await self._wait(self._settings.drain_delay if delay is None else delay)
+        # 2. No new call is accepted; those in flight have their grace.
+        grace = self._settings.drain_grace
+        stopping = asyncio.create_task(self._grpc.stop(grace + _LONGEST_ENDING))
+        await self._wait(grace, self._calls.idle())
+        # 3. What is left ends with our own status, settled.
+        self._calls.cut()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_ENDING):
+                await self._calls.idle()
+        await self._set_health(_NOT_SERVING, LIVENESS)
+        if not stopping.done():
+            # Watchers of the health are all that may be left; they have been told.
+            await self._grpc.stop(None)
+        await stopping
+        # 4. Upstream connections, metrics, simulator.
+        await self._resources.aclose()
+
+    def hurry(self) -> None:
+        """Cut the delay and the grace of `stop` short."""
+        self._hurry.set()
+
+    async def _wait(self, seconds: float, event: Any = None) -> None:
+        """Wait for a time, or less where the event comes or `hurry` is called."""
+        tasks = [asyncio.ensure_future(self._hurry.wait())]
+        if event is not None:
+            tasks.append(asyncio.ensure_future(event))
+        try:
+            await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _set_health(self, status: Any, *names: str) -> None:
+        for name in names:
+            await self._health.set(name, status)
+
+    async def _with_simulator(self) -> Catalogue:
+        """Return the catalogue, with a simulator started where it is an upstream."""
+        if all(upstream.base_url for upstream in self._catalogue.upstreams):
+            return self._catalogue
+        simulator = await SimulatorServer.start(
+            SimulatorConfig(
+                time_to_first_token=self._settings.simulator_time_to_first_token,
+                inter_token_delay=self._settings.simulator_inter_token_delay,
+                clock=time.time,
+                records_kept=0,
+            )
+        )
+        self._resources.push_async_callback(simulator.stop)
+        base_url = f"{simulator.base_url}/v1"
+        models = {
+            model.name: model
+            if model.upstream.base_url
+            else replace(model, upstream=replace(model.upstream, base_url=base_url))
+            for model in self._catalogue
+        }
+        return Catalogue(models=MappingProxyType(models))
+
+    def _start_metrics(self) -> None:
+        listen = self._settings.metrics_listen
+        if listen is None:
+            return
+        try:
+            server, thread = start_http_server(
+                listen.port, listen.host, registry=self._telemetry.registry
+            )
+        except OSError as error:
+            raise StartError(f"CHAT_METRICS_LISTEN: cannot listen on {listen}") from error
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        self._resources.push_async_callback(asyncio.to_thread, stop)
+
+
+def _dialable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
+
+
+def _options(settings: Settings) -> Sequence[tuple[str, int]]:
+    """Return the options of the gRPC server: what its defaults leave open or leave to chance."""
+    return (
+        # Two processes on one port would share its calls; the second is refused instead.
+        ("grpc.so_reuseport", 0),
+        # A request is measured by us, for our own status; this bounds what is read for that.
+        ("grpc.max_receive_message_length", 2 * settings.max_request_bytes),
+        ("grpc.max_send_message_length", 2 * settings.max_response_bytes),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 64 * 1024),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_calls),
+        # A dead peer is found within 40 s; a peer may ping every 10 s, call or no call.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+        # Connections end now and then, so that balancers see new replicas; calls are left to end.
+        ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+        ("grpc.max_connection_age_grace_ms", int(settings.request_timeout * 1000)),
+        ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
+    )

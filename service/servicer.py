@@ -1,0 +1,140 @@
+"""The RPCs. Each is one straight line: authenticate, accept, admit, ask the upstream.
+
+Nothing is caught here: a failure is an exception that the interceptor turns into a status, and the
+admission records the use on its way out.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from grpc.aio import ServicerContext
+
+from chatcompletion import openai_json
+from chatcompletion.v1 import (
+    chat_completion_service_pb2,
+    chat_completion_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from service import errors, validation
+from service.admission import Admission
+from service.call import CURRENT, Call
+from service.forwarding import output_limit
+from service.models import Catalogue, Model
+from service.upstream import UpstreamClient
+
+# Quoted, since it is generic for type checkers only.
+_Context: TypeAlias = "ServicerContext[Any, Any]"
+
+
+class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServiceServicer):
+    """Completions.
+
+    Args:
+        admission: Who may call.
+        catalogue: The models.
+        upstream: Who answers.
+        max_request_bytes: The largest request, in bytes of its message.
+        clock: A monotonic clock in seconds, for what is measured.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        catalogue: Catalogue,
+        upstream: UpstreamClient,
+        *,
+        max_request_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._admission = admission
+        self._catalogue = catalogue
+        self._upstream = upstream
+        self._max_request_bytes = max_request_bytes
+
+    async def CreateChatCompletion(  # noqa: N802  (named by the contract)
+        self, request: chat_completion_service_pb2.CreateChatCompletionRequest, context: _Context
+    ) -> chat_completion_service_pb2.CreateChatCompletionResponse:
+        """Return the whole completion."""
+        call = CURRENT.get()
+        caller = self._admission.authenticate(call.authorization)
+        params, model = self._accept(request.params, call, streamed=False)
+        with self._admission.admit(caller, call, wants_usage=True) as progress:
+            completion = await self._upstream.complete(params, model, call)
+            if completion.HasField("usage"):
+                progress.usage = completion.usage
+            return chat_completion_service_pb2.CreateChatCompletionResponse(completion=completion)
+
+    async def StreamChatCompletion(  # noqa: N802  (named by the contract)
+        self, request: chat_completion_service_pb2.StreamChatCompletionRequest, context: _Context
+    ) -> AsyncGenerator[chat_completion_service_pb2.StreamChatCompletionResponse]:
+        """Yield the chunks as they arrive."""
+        call = CURRENT.get()
+        caller = self._admission.authenticate(call.authorization)
+        params, model = self._accept(request.params, call, streamed=True)
+        wants_usage = params.stream_options.include_usage
+        with self._admission.admit(caller, call, wants_usage=wants_usage) as progress:
+            chunks = self._upstream.stream(params, model, call, progress)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    call.record.note_chunk(self._clock())
+                    yield chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
+
+    def _accept(
+        self, params: ChatCompletionParams, call: Call, *, streamed: bool
+    ) -> tuple[ChatCompletionParams, Model]:
+        """Return the parameters, canonical and within the contract, and their model."""
+        if params.ByteSize() > self._max_request_bytes:
+            raise errors.RequestTooLarge(
+                f"The request is larger than {self._max_request_bytes} bytes."
+            )
+        try:
+            params = openai_json.canonicalize_request(params)
+        except openai_json.DecodeError as error:
+            raise errors.InvalidRequest(
+                error.message, param=error.param, code=error.code
+            ) from error
+        found = validation.violations(params, streamed=streamed)
+        if found:
+            raise errors.InvalidRequest.of(found)
+        model = self._catalogue.get(params.model)
+        if model is None:
+            raise errors.ModelNotFound(param="model")
+        call.record.model = model.name
+        output_limit(params, model)
+        return params, model
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """The models that callers can name.
+
+    Args:
+        admission: Who may call.
+        catalogue: The models.
+    """
+
+    def __init__(self, admission: Admission, catalogue: Catalogue) -> None:
+        self._admission = admission
+        self._catalogue = catalogue
+
+    async def ListModels(  # noqa: N802  (named by the contract)
+        self, request: model_service_pb2.ListModelsRequest, context: _Context
+    ) -> model_service_pb2.ListModelsResponse:
+        """Return all models."""
+        self._admission.authenticate(CURRENT.get().authorization)
+        return model_service_pb2.ListModelsResponse(
+            object="list", data=[model.message() for model in self._catalogue]
+        )
+
+    async def GetModel(  # noqa: N802  (named by the contract)
+        self, request: model_service_pb2.GetModelRequest, context: _Context
+    ) -> model_service_pb2.GetModelResponse:
+        """Return one model."""
+        self._admission.authenticate(CURRENT.get().authorization)
+        model = self._catalogue.get(request.model)
+        if model is None:
+            raise errors.ModelNotFound(param="model")
+        return model_service_pb2.GetModelResponse(model=model.message())

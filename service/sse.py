@@ -1,0 +1,117 @@
+r"""A parser for event streams, on bytes: no I/O, bounded memory.
+
+    bytes, cut anywhere ──feed──► [(event name, data), …]
+
+It follows the WHATWG HTML standard, section 9.2.6: lines end with CRLF, LF or CR; a line that
+begins with a colon is a comment; the `data` lines of an event are joined by LF; an empty line
+dispatches; an event without data is dropped, and so is what follows the last empty line. Only these
+three characters end a line: JSON may hold U+2028, U+0085 and the like as they are.
+
+`id` and `retry` have no meaning for a request that is never repeated and are skipped.
+"""
+
+from typing import Final
+
+MAX_EVENT_BYTES: Final = 1024 * 1024
+"""Default bound of a line and of the data of an event. A chunk of a completion has some hundred
+bytes; one with a whole base64 sound or the log probabilities of a long answer has some hundred
+thousand."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class EventTooLargeError(ValueError):
+    """A line or an event is larger than the bound."""
+
+
+class EventStream:
+    """The state of one stream.
+
+    Args:
+        max_event_bytes: The largest line, and the largest data of one event, in bytes.
+    """
+
+    __slots__ = ("_after_cr", "_data", "_data_bytes", "_first", "_limit", "_name", "_tail")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._limit = max_event_bytes
+        self._tail = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._name = b""
+        self._first = True
+        self._after_cr = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether the bytes so far end within an event."""
+        return bool(self._tail or self._data)
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """Take the next bytes and return the events that they complete.
+
+        Returns:
+            Pairs of the event's name, empty where it has none, and its data.
+
+        Raises:
+            EventTooLargeError: a line or an event exceeds the bound.
+        """
+        if self._after_cr or b"\r" in data:
+            data = self._normalize(data)
+        if b"\n" not in data:
+            self._tail += data
+            self._check(len(self._tail))
+            return []
+        if self._tail:
+            data = bytes(self._tail) + data
+            self._tail.clear()
+        lines = data.split(b"\n")
+        tail = lines.pop()
+        if tail:
+            self._tail += tail
+            self._check(len(tail))
+        return self._take(lines)
+
+    def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+        events: list[tuple[bytes, bytes]] = []
+        for line in lines:
+            if not line:
+                if self._data:
+                    data = self._data
+                    events.append((self._name, data[0] if len(data) == 1 else b"\n".join(data)))
+                    self._data = []
+                    self._data_bytes = 0
+                self._name = b""
+                continue
+            if self._first:
+                self._first = False
+                line = line.removeprefix(_BOM)  # noqa: PLW2901  (the rest of the line counts)
+            if line.startswith(b"data: "):
+                self._add(line[6:])
+            elif not line.startswith(b":"):
+                self._field(*line.split(b":", 1))
+        return events
+
+    def _field(self, name: bytes, value: bytes = b"") -> None:
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._add(value)
+        elif name == b"event":
+            self._name = value
+
+    def _add(self, value: bytes) -> None:
+        self._data_bytes += len(value) + 1
+        self._check(self._data_bytes)
+        self._data.append(value)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise EventTooLargeError
+
+    def _normalize(self, data: bytes) -> bytes:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

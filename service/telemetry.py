@@ -1,0 +1,175 @@
+"""What the service shows of itself: the names of its metrics and the fields of its log lines.
+
+    a call ends ──► observe(call) ──┬─► histograms and counters on CHAT_METRICS_LISTEN
+                                    └─► one log line
+
+Metrics are named after OpenTelemetry's semantic conventions for generative AI, in Prometheus'
+spelling, where these have one; `error_type` is a reason of the contract, and empty for success.
+Labels are bounded: methods of the contract, configured models, reasons of the contract.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from chatcompletion.process import log
+
+UNKNOWN_MODEL: Final = "unknown"
+"""The label of a call whose model was not resolved."""
+
+_log = logging.getLogger(__name__)
+
+# The buckets of the conventions.
+_DURATION_BUCKETS = tuple(0.01 * 2**power for power in range(17))
+_FIRST_TOKEN_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5),
+    *(0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0),
+)
+_PER_TOKEN_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2),
+    *(0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
+)
+_TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+_CLOSE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class CallRecord:
+    """What is known of a call; filled while it runs, observed once when it ended.
+
+    Times are readings of a monotonic clock, in seconds.
+    """
+
+    method: str
+    """The RPC's name, such as `StreamChatCompletion`."""
+    request_id: str
+    started: float
+    model: str = UNKNOWN_MODEL
+    """The name the caller used, once it is known to be configured."""
+    first_chunk: float | None = None
+    last_chunk: float | None = None
+    chunks: int = 0
+    """Chunks that were sent to the caller."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    """The tokens are counted, not reported by the upstream."""
+    upstream_attempts: int = 0
+    reason: str = ""
+    """The reason of the failure; "" is success."""
+    key_name: str = ""
+    """The name of the caller's key, never the key."""
+    violations: tuple[str, ...] = ()
+    """The paths of the members at fault, never their values."""
+
+    def note_chunk(self, now: float) -> None:
+        """Count a chunk that goes to the caller."""
+        if self.first_chunk is None:
+            self.first_chunk = now
+        self.last_chunk = now
+        self.chunks += 1
+
+
+class Telemetry:
+    """The metrics of one process.
+
+    Args:
+        registry: Where they are registered; the process's own, so that tests have their own.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        call = ("rpc_method", "gen_ai_request_model")
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Time from the arrival of a call to its end; its count is the number of calls.",
+            (*call, "error_type"),
+            registry=self.registry,
+            buckets=_DURATION_BUCKETS,
+        )
+        self._first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from the arrival of a streamed call to its first chunk.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
+            buckets=_FIRST_TOKEN_BUCKETS,
+        )
+        self._per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time between the chunks of a streamed call after its first.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
+            buckets=_PER_TOKEN_BUCKETS,
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a call, reported by the upstream or else counted.",
+            ("gen_ai_request_model", "gen_ai_token_type"),
+            registry=self.registry,
+            buckets=_TOKEN_BUCKETS,
+        )
+        self._in_flight = Gauge(
+            "chat_calls_in_flight", "Calls that run.", ("rpc_method",), registry=self.registry
+        )
+        self.upstream_streams = Gauge(
+            "chat_upstream_streams_open", "Streams open at the upstream.", registry=self.registry
+        )
+        self._upstream_retries = Counter(
+            "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
+        )
+        self._upstream_close = Histogram(
+            "chat_cancel_to_upstream_close_seconds",
+            "Time from the cancellation of a call to the end of its upstream request.",
+            registry=self.registry,
+            buckets=_CLOSE_BUCKETS,
+        )
+
+    def begin(self, call: CallRecord) -> None:
+        """Count a call as running."""
+        self._in_flight.labels(call.method).inc()
+
+    def upstream_closed(self, seconds: float) -> None:
+        """Record how long a cancelled call took to close its upstream request."""
+        self._upstream_close.observe(seconds)
+
+    def end(self, call: CallRecord, now: float) -> None:
+        """Record a call that ended, in the metrics and as a log line."""
+        duration = now - call.started
+        self._in_flight.labels(call.method).dec()
+        self._duration.labels(call.method, call.model, call.reason).observe(duration)
+        if call.upstream_attempts > 1:
+            self._upstream_retries.inc(call.upstream_attempts - 1)
+        members: dict[str, object] = {
+            "request_id": call.request_id,
+            "method": call.method,
+            "model": call.model,
+            "reason": call.reason or "OK",
+            "duration_ms": _milliseconds(duration),
+        }
+        if call.key_name:
+            members["key"] = call.key_name
+        if call.violations:
+            members["violations"] = call.violations
+        if call.upstream_attempts:
+            members["upstream_attempts"] = call.upstream_attempts
+        if call.first_chunk is not None and call.last_chunk is not None:
+            to_first = call.first_chunk - call.started
+            self._first_token.labels(call.model).observe(to_first)
+            members["first_token_ms"] = _milliseconds(to_first)
+            members["chunks"] = call.chunks
+            if call.chunks > 1:
+                mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
+                self._per_token.labels(call.model).observe(mean)
+        if call.prompt_tokens or call.completion_tokens:
+            self._tokens.labels(call.model, "input").observe(call.prompt_tokens)
+            self._tokens.labels(call.model, "output").observe(call.completion_tokens)
+            members["prompt_tokens"] = call.prompt_tokens
+            members["completion_tokens"] = call.completion_tokens
+            members["estimated"] = call.estimated
+        _log.info("call", extra=log.fields(**members))
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)

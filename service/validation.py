@@ -1,0 +1,337 @@
+"""The limits of the contract, as tables of rules.
+
+    violations(params, streamed=…) ──► [] or every violation, in the order of the tables
+
+A rule is a function from the parameters to the violations it finds; `RULES` lists them all, and the
+plain ones (a range, a length, a pair that excludes each other) are rows of tables of their own.
+What vendors extend is left to the upstream: unknown roles, part types, formats and members pass.
+
+The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text
+"null" in `extra_json`, a known member of a wrong type is there under its name.
+
+Sources: the OpenAI API reference for chat completions, and for limits that it states in prose
+(metadata, names, logit_bias) that prose.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
+from service.errors import Violation
+
+Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
+
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "n": (1, 128),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "max_tokens": (1, math.inf),
+    "max_completion_tokens": (1, math.inf),
+    # -1 asks vLLM for all of them.
+    "top_logprobs": (-1, 20),
+}
+"""Numbers: the least and the most, both allowed."""
+
+LENGTHS: Final[Mapping[str, tuple[str, int]]] = {
+    "safety_identifier": ("characters", 64),
+    "functions": ("entries", 128),
+    "metadata": ("entries", 16),
+}
+"""Strings, arrays and maps: the longest."""
+
+EXCLUSIVE: Final[tuple[tuple[str, str], ...]] = (
+    ("max_tokens", "max_completion_tokens"),
+    ("functions", "tools"),
+)
+"""Members of which a request has one."""
+
+OPEN: Final = frozenset({"reasoning_effort"})
+"""Members that vendors take in further JSON types."""
+
+_STOP_SEQUENCES: Final = 4
+_METADATA_NAME: Final = 64
+_METADATA_VALUE: Final = 512
+_LOGIT_BIAS: Final = 100
+_CACHE_BREAKPOINTS: Final = 4
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violation]:
+    """Return what in a request breaks the contract, the most basic first.
+
+    Args:
+        params: The parameters, canonical.
+        streamed: Whether the answer is streamed.
+    """
+    found = [violation for rule in RULES for violation in rule(params)]
+    if not streamed and params.HasField("stream_options"):
+        found.append(Violation(param="stream_options", message="Only allowed with stream: true."))
+    return found
+
+
+# ------------------------------------------------------------------------------------ presence
+
+
+def _required(params: ChatCompletionParams) -> Iterator[Violation]:
+    if not params.model and "model" not in _mistyped_names(params):
+        yield _missing("model")
+    if not params.messages and "messages" not in _mistyped_names(params):
+        if "messages" in params.extra_json:
+            yield Violation(
+                param="messages", message="Must have at least one message.", code="empty_array"
+            )
+        else:
+            yield _missing("messages")
+
+
+def _mistyped_names(params: ChatCompletionParams) -> set[str]:
+    return {
+        name for name in ("model", "messages") if params.extra_json.get(name, "null") not in _NONE
+    }
+
+
+_NONE: Final = ("null", "[]")
+
+
+def _messages(params: ChatCompletionParams) -> Iterator[Violation]:
+    called: set[str] = set()
+    for index, message in enumerate(params.messages):
+        role = message.role
+        if not role and not _is_mistyped(message, "role"):
+            yield _missing(f"messages[{index}].role")
+        if role == "tool":
+            yield from _tool_message(message, index, called)
+        if not _says_something(message, role):
+            yield _missing(f"messages[{index}].content")
+        called.update(call.id for call in message.tool_calls)
+
+
+def _tool_message(message: ChatMessage, index: int, called: set[str]) -> Iterator[Violation]:
+    param = f"messages[{index}].tool_call_id"
+    if not message.tool_call_id:
+        if not _is_mistyped(message, "tool_call_id"):
+            yield _missing(param)
+    elif message.tool_call_id not in called:
+        yield Violation(param=param, message="Must be the id of a tool call before it.")
+
+
+def _says_something(message: ChatMessage, role: str) -> bool:
+    """Whether a message has content, or is of a kind that needs none."""
+    if message.HasField("content_text"):
+        return True
+    if message.HasField("content_parts"):
+        return bool(message.content_parts.items)
+    if _is_mistyped(message, "content"):
+        return True  # reported as such
+    match role:
+        case "assistant":
+            # A refusal or spoken answer that is sent back has null content.
+            return bool(
+                message.tool_calls
+                or message.HasField("function_call")
+                or message.HasField("refusal")
+                or message.HasField("audio")
+                or message.HasField("reasoning_content")
+                or message.HasField("reasoning")
+            )
+        case "developer" | "system" | "user" | "tool":
+            return False
+        case _:
+            return True  # "function" allows null; other roles are the upstream's matter
+
+
+def _is_mistyped(message: ChatMessage, name: str) -> bool:
+    return message.extra_json.get(name, "null") != "null"
+
+
+# --------------------------------------------------------------------------------------- types
+
+
+def _types(params: ChatCompletionParams) -> Iterator[Violation]:
+    for member in openai_json.mistyped_members(params):
+        if member.param in OPEN:
+            continue
+        if member.out_of_range:
+            yield Violation(
+                param=member.param, message="Is out of range.", code="number_out_of_range"
+            )
+        else:
+            expected = " or ".join(member.expected)
+            yield Violation(
+                param=member.param, message=f"Must be: {expected}.", code="invalid_type"
+            )
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def _ranges(params: ChatCompletionParams) -> Iterator[Violation]:
+    for name, (least, most) in RANGES.items():
+        if params.HasField(name) and not least <= getattr(params, name) <= most:  # type: ignore[arg-type]  # a table's string is not a literal
+            allowed = f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
+            yield Violation(param=name, message=f"Must be {allowed}.", code="number_out_of_range")
+
+
+def _lengths(params: ChatCompletionParams) -> Iterator[Violation]:
+    for name, (unit, most) in LENGTHS.items():
+        if len(getattr(params, name)) > most:
+            yield _too_long(name, most, unit)
+    if len(params.stop_list.items) > _STOP_SEQUENCES:
+        yield _too_long("stop", _STOP_SEQUENCES, "entries")
+    for name, value in params.metadata.items():
+        if len(name) > _METADATA_NAME or len(value) > _METADATA_VALUE:
+            yield Violation(
+                param="metadata",
+                message=f"Names have at most {_METADATA_NAME} characters, "
+                f"values at most {_METADATA_VALUE}.",
+                code="string_too_long",
+            )
+            return
+
+
+def _exclusive(params: ChatCompletionParams) -> Iterator[Violation]:
+    for first, second in EXCLUSIVE:
+        if _has(params, first) and _has(params, second):
+            yield Violation(param=first, message=f"Not allowed together with {second}.")
+
+
+def _has(params: ChatCompletionParams, name: str) -> bool:
+    field = params.DESCRIPTOR.fields_by_name[name]
+    if field.is_repeated:
+        return len(getattr(params, name)) > 0
+    return params.HasField(name)  # type: ignore[arg-type]  # a table's string is not a literal
+
+
+# --------------------------------------------------------------------------------------- names
+
+
+def _tools(params: ChatCompletionParams) -> Iterator[Violation]:
+    for index, tool in enumerate(params.tools):
+        if tool.type == "function":
+            if not tool.HasField("function"):
+                yield from _absent(tool.extra_json, f"tools[{index}]", "function")
+            else:
+                function = tool.function
+                yield from _name(function.name, function.extra_json, f"tools[{index}].function")
+        elif not tool.type:
+            yield from _absent(tool.extra_json, f"tools[{index}]", "type")
+    for index, function in enumerate(params.functions):
+        yield from _name(function.name, function.extra_json, f"functions[{index}]")
+
+
+def _response_format(params: ChatCompletionParams) -> Iterator[Violation]:
+    if not params.HasField("response_format"):
+        return
+    response_format = params.response_format
+    if not response_format.type:
+        yield from _absent(response_format.extra_json, "response_format", "type")
+    elif response_format.type == "json_schema":
+        if not response_format.HasField("json_schema"):
+            yield from _absent(response_format.extra_json, "response_format", "json_schema")
+        else:
+            schema = response_format.json_schema
+            yield from _name(schema.name, schema.extra_json, "response_format.json_schema")
+
+
+def _name(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violation]:
+    if not name:
+        yield from _absent(extra, place, "name")
+    elif not _NAME.fullmatch(name):
+        yield Violation(
+            param=f"{place}.name", message="Must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -."
+        )
+
+
+def _absent(extra: Mapping[str, str], place: str, name: str) -> Iterator[Violation]:
+    """Yield that a member is missing, unless it is there and reported as mistyped."""
+    if extra.get(name, "null") == "null":
+        yield _missing(f"{place}.{name}" if place else name)
+
+
+# ------------------------------------------------------------------------------ across members
+
+
+def _logprobs(params: ChatCompletionParams) -> Iterator[Violation]:
+    if params.top_logprobs and not params.logprobs:
+        yield Violation(param="top_logprobs", message="Only allowed with logprobs: true.")
+
+
+def _logit_bias(params: ChatCompletionParams) -> Iterator[Violation]:
+    if any(abs(bias) > _LOGIT_BIAS for bias in params.logit_bias.values()):
+        yield Violation(
+            param="logit_bias",
+            message=f"Each bias must be -{_LOGIT_BIAS} to {_LOGIT_BIAS}.",
+            code="number_out_of_range",
+        )
+
+
+def _audio(params: ChatCompletionParams) -> Iterator[Violation]:
+    if "audio" in params.modalities and not params.HasField("audio"):
+        yield from _absent(params.extra_json, "", "audio")
+
+
+def _tool_choice(params: ChatCompletionParams) -> Iterator[Violation]:
+    mode = params.tool_choice_mode
+    chosen = params.HasField("tool_choice_object")
+    if (chosen or (mode and mode != "none")) and not params.tools:
+        yield Violation(param="tool_choice", message="Only allowed with tools.")
+    elif chosen:
+        choice = params.tool_choice_object
+        names = {(tool.type, tool.function.name or tool.custom.name) for tool in params.tools}
+        for kind, name in (("function", choice.function.name), ("custom", choice.custom.name)):
+            if choice.type == kind and (kind, name) not in names:
+                yield Violation(
+                    param=f"tool_choice.{kind}.name", message="Must name one of the tools."
+                )
+        for index, tool in enumerate(choice.allowed_tools.tools):
+            name = tool.function.name or tool.custom.name
+            if name and (tool.type, name) not in names:
+                yield Violation(
+                    param=f"tool_choice.allowed_tools.tools[{index}]",
+                    message="Must name one of the tools.",
+                )
+
+
+def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
+    marked = sum(
+        part.HasField("prompt_cache_breakpoint")
+        for message in params.messages
+        if message.HasField("content_parts")
+        for part in message.content_parts.items
+    )
+    if marked > _CACHE_BREAKPOINTS:
+        yield _too_long("messages", _CACHE_BREAKPOINTS, "prompt_cache_breakpoint")
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    _required,
+    _types,
+    _messages,
+    _ranges,
+    _lengths,
+    _exclusive,
+    _tools,
+    _response_format,
+    _logprobs,
+    _logit_bias,
+    _audio,
+    _tool_choice,
+    _cache_breakpoints,
+)
+
+
+def _missing(param: str) -> Violation:
+    return Violation(
+        param=param,
+        message=f"Missing required parameter: '{param}'.",
+        code="missing_required_parameter",
+    )
+
+
+def _too_long(param: str, most: int, unit: str) -> Violation:
+    return Violation(param=param, message=f"At most {most} {unit} are allowed.", code="too_long")
