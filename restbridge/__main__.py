@@ -1,0 +1,183 @@
+"""`python -m restbridge`: read the settings, serve until a signal, drain.
+
+    python -m restbridge               the bridge, to a service elsewhere
+    python -m restbridge --standalone  the bridge and the service in one process, for one machine
+
+SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain delay; a second signal
+of either kind ends at once what is left. The exit status is 0 after a drain, 1 where an address
+cannot be listened on, 2 where a setting is wrong.
+
+This is the only file of the bridge that knows the service, and only in the second form.
+"""
+
+import asyncio
+import gc
+import os
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import uvloop
+
+from chatcompletion.process import log
+from chatcompletion.process.settings import Address, SettingsError, read, usage
+from restbridge.config import Settings
+from restbridge.server import Bridge, ListenError
+
+COMMAND: Final = "python -m restbridge [--standalone]"
+
+_KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
+_KEY_BYTES: Final = 32
+_FILES_BESIDES: Final = 128
+# Descriptors that are not connections of clients: the channel, the metrics, the process's own.
+
+
+async def serve(settings: Settings) -> None:
+    """Run a bridge until the first signal, and drain it.
+
+    Raises:
+        ListenError: an address cannot be listened on.
+    """
+    signals = _signals()
+    bridge = Bridge(settings)
+    await bridge.start()
+    _settle()
+    log.event("restbridge", "serving", address=bridge.address, service=settings.service_target)
+    await _until_drained(signals, bridge.stop, bridge.hurry)
+
+
+async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Run a bridge and a service until the first signal, and drain both, the bridge first.
+
+    Raises:
+        SettingsError: a setting of the service is wrong.
+        ListenError: an address cannot be listened on.
+    """
+    from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
+    from service.server import Server, StartError  # noqa: PLC0415 - as above
+
+    key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
+    service_settings, catalogue = load({**environment, _KEY: key})
+    signals = _signals()
+    server = Server(service_settings, catalogue)
+    try:
+        await server.start()
+    except StartError as error:
+        raise ListenError(str(error)) from error
+    bridge = Bridge(replace(settings, service_target=server.address))
+
+    async def stop(*, delay: float | None) -> None:
+        # One process has one drain delay; during it both still serve.
+        await bridge.stop(delay=delay)
+        await server.stop(delay=0)
+
+    def hurry() -> None:
+        bridge.hurry()
+        server.hurry()
+
+    try:
+        await bridge.start()
+    except ListenError:
+        await server.stop(delay=0)
+        raise
+    _settle()
+    rest = _dialable(settings.listen, bridge.port)
+    lines = {
+        "REST": f"http://{rest}/v1",
+        "gRPC": server.address,
+        "metrics": _metrics(settings.metrics_listen, service_settings.metrics_listen),
+        "upstream": server.upstream_description,
+        "API key": key,
+    }
+    print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
+    print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
+    await _until_drained(signals, stop, hurry)
+
+
+async def _until_drained(
+    signals: "asyncio.Queue[signal.Signals]",
+    stop: Callable[..., Awaitable[None]],
+    hurry: Callable[[], None],
+) -> None:
+    first = await signals.get()
+    log.event("restbridge", "draining", signal=first.name)
+    stopping = asyncio.ensure_future(stop(delay=0 if first == signal.SIGINT else None))
+    second = asyncio.create_task(signals.get())
+    await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        hurry()
+    second.cancel()
+    await stopping
+    log.event("restbridge", "stopped")
+
+
+def _signals() -> "asyncio.Queue[signal.Signals]":
+    loop = asyncio.get_running_loop()
+    log.report_exceptions(loop)
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    return signals
+
+
+def _settle() -> None:
+    # What stands now stands for the life of the process; the collector need not look at it.
+    gc.collect()
+    gc.freeze()
+
+
+def _dialable(listen: Address, port: int) -> Address:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - compared only
+    return Address(host, port)
+
+
+def _metrics(*listens: Address | None) -> str:
+    return ", ".join(f"http://{listen}/metrics" for listen in listens if listen) or "none"
+
+
+def _curl(rest: Address, key: str, *, model: str) -> str:
+    body = f'{{"model":"{model}","messages":[{{"role":"user","content":"Hello!"}}],"stream":true}}'
+    return (
+        f"\ncurl -N http://{rest}/v1/chat/completions"
+        f" -H 'authorization: Bearer {key}' -H 'content-type: application/json' -d '{body}'\n"
+    )
+
+
+def allow_connections(settings: Settings) -> Settings:
+    """Raise the process's limit of descriptors to what the settings need, as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + _FILES_BESIDES
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == unlimited or soft >= wanted:
+        return settings
+    return replace(settings, max_connections=max(1, soft - _FILES_BESIDES))
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]):
+        print(usage(COMMAND, (Settings,)))  # noqa: T201 - asked for
+        return 0
+    try:
+        if arguments not in ([], ["--standalone"]):
+            raise SettingsError("unknown argument; the settings are environment variables: --help")
+        settings = allow_connections(read(Settings, os.environ))
+        log.configure(settings.log_level)
+        run: Any = serve_standalone(settings, os.environ) if arguments else serve(settings)
+        uvloop.run(run)
+    except (SettingsError, ListenError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        return 2 if isinstance(error, SettingsError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

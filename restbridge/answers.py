@@ -1,0 +1,56 @@
+"""Answers that are one JSON document.
+
+    with the request's body read     answer, and the connection serves the next request
+    with the body unread             answer, close; what still arrives is read away first
+
+Closing a connection on which a client still sends resets it, and the client may then never see the
+answer: so the bridge goes on reading for a moment, and throws away what it reads.
+"""
+
+import asyncio
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from restbridge.errors import Failure
+from restbridge.exchange import exchange_of
+
+LINGER: Final = 2.0
+"""Seconds for which the rest of a refused body is read away."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+async def answer(
+    scope: Scope, receive: Receive, send: Send, *, status: int, body: bytes, headers: Headers
+) -> None:
+    """Send a JSON document, and end the exchange."""
+    exchange = exchange_of(scope)
+    sent = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode("ascii")),
+        *headers,
+    ]
+    closes = exchange.body_is_pending
+    if closes and (b"connection", b"close") not in headers:
+        sent.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    if closes:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await _read_away(receive)
+        body = b""
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, failure: Failure, body: bytes) -> None:
+    """Send a failure with its status, and end the exchange."""
+    await answer(scope, receive, send, status=failure.status, body=body, headers=failure.headers())
+
+
+async def _read_away(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        return

@@ -1,0 +1,127 @@
+"""The routes, and the layers around them.
+
+    Edge ► [Cors] ► Failures ► Router ► Resource ► chat_completions, models, probes
+    id, log         answers    ROUTES   405
+
+    POST  /v1/chat/completions
+    GET   /v1/models
+    GET   /v1/models/{model}
+    GET   /healthz
+    GET   /readyz
+
+Everything else is 404, also with a trailing slash: nothing is redirected. Query strings and Accept
+are ignored, as OpenAI does. Starlette's own error answers are not JSON and never used.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from restbridge.channel import Service
+from restbridge.chat_completions import ChatCompletions
+from restbridge.clock import Clock, LoopClock
+from restbridge.config import Settings
+from restbridge.edge import Edge
+from restbridge.errors import RefusedError, of_reason
+from restbridge.event_stream import SILENCE
+from restbridge.failures import Failures
+from restbridge.headers import EXPOSED
+from restbridge.limits import Bodies, InFlight, Limits
+from restbridge.models import Model, Models
+from restbridge.probes import Readyz, healthz
+from restbridge.telemetry import Telemetry
+
+GET: Final = ("GET", "HEAD")
+POST: Final = ("POST",)
+
+
+class Resource:
+    """An ASGI application that has some methods only.
+
+    Args:
+        app: The application.
+        methods: The methods.
+    """
+
+    def __init__(self, app: ASGIApp, methods: tuple[str, ...]) -> None:
+        self._app = app
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, or raise `RefusedError`."""
+        if scope["method"] not in self._methods:
+            raise RefusedError(of_reason("METHOD_NOT_ALLOWED", allow=", ".join(self._methods)))
+        await self._app(scope, receive, send)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's CORS; a preflight that is not allowed is told in OpenAI's shape too."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight request."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        failure = of_reason("CORS_NOT_ALLOWED")
+        told = {
+            name: value
+            for name, value in response.headers.items()
+            if not name.startswith("content-")
+        }
+        return Response(failure.body(), failure.status, told, "application/json")
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RefusedError(of_reason("UNKNOWN_URL"))
+
+
+def create_app(
+    settings: Settings,
+    service: Service,
+    telemetry: Telemetry,
+    *,
+    limits: Limits,
+    draining: Callable[[], bool],
+    silence: float = SILENCE,
+    clock: Clock | None = None,
+) -> Edge:
+    """Build the application.
+
+    Args:
+        settings: The settings.
+        service: The service that it bridges to.
+        telemetry: Told of every exchange.
+        limits: The limits on requests.
+        draining: Whether the bridge shuts down.
+        silence: Seconds without an event after which a stream says that it is alive.
+        clock: The time; the event loop's where it is None.
+    """
+    clock = clock or LoopClock()
+    api = InFlight(limits.in_flight)
+    completions = ChatCompletions(service, Bodies(limits), telemetry, clock, silence=silence)
+
+    def route(path: str, app: ASGIApp, methods: tuple[str, ...]) -> Route:
+        return Route(path, Resource(app, methods))
+
+    routes = [
+        route("/v1/chat/completions", api.wrap(completions), POST),
+        route("/v1/models", api.wrap(Models(service)), GET),
+        route("/v1/models/{model:path}", api.wrap(Model(service)), GET),
+        route("/healthz", healthz, GET),
+        route("/readyz", Readyz(service, draining), GET),
+    ]
+    app: ASGIApp = Failures(Router(routes, redirect_slashes=False, default=_unknown))
+    if settings.cors_origins:
+        app = Cors(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    return Edge(app, telemetry, clock)

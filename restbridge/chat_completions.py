@@ -1,0 +1,146 @@
+"""POST /v1/chat/completions: decode, call, encode; whole or streamed.
+
+    read body ► decode ► stream? ─ no ─► CreateChatCompletion ► one document
+                            │
+                            yes ► StreamChatCompletion ► take the first message
+                                                            ├─ failed: a status and an error
+                                                            └─ there: 200, events, [DONE]
+
+There is no `try` here: a failure is raised, and `failures` knows what can still be answered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from chatcompletion.openai_json import DecodeError, decode_request, encode_chunk, encode_completion
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from chatcompletion.v1.chat_completion_service_pb2 import (
+    CreateChatCompletionRequest,
+    StreamChatCompletionRequest,
+    StreamChatCompletionResponse,
+)
+from restbridge import headers
+from restbridge.answers import answer
+from restbridge.channel import Service
+from restbridge.clock import Clock
+from restbridge.errors import RefusedError, of_document
+from restbridge.event_stream import SILENCE, EventStream
+from restbridge.exchange import Departure, Exchange, exchange_of
+from restbridge.limits import Bodies, check_json
+from restbridge.telemetry import Telemetry
+
+_DECODED_IN_PLACE: Final = 256 * 1024
+# A larger body is decoded in a thread: other streams go on meanwhile.
+
+
+class ChatCompletions:
+    """The resource, as an ASGI application.
+
+    Args:
+        service: The service.
+        bodies: Reads the request bodies.
+        telemetry: Told of open streams.
+        clock: Measures silence.
+        silence: Seconds without an event after which a stream says that it is alive.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        bodies: Bodies,
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        silence: float = SILENCE,
+    ) -> None:
+        self._service = service
+        self._bodies = bodies
+        self._telemetry = telemetry
+        self._clock = clock
+        self._silence = silence
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        check_json(scope)
+        with self._bodies.holding() as body:
+            params = await _decode(await body.read(scope, receive))
+            if params.stream:
+                await self._stream(scope, receive, send, params)
+            else:
+                await self._create(scope, receive, send, params)
+
+    async def _create(
+        self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
+    ) -> None:
+        exchange = exchange_of(scope)
+        call = self._service.completions.CreateChatCompletion(
+            CreateChatCompletionRequest(params=params),
+            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            timeout=self._service.timeout,
+        )
+        with Departure(exchange, receive):
+            response = await call
+        await answer(
+            scope,
+            receive,
+            send,
+            status=200,
+            body=encode_completion(response.completion),
+            headers=headers.answer(await call.initial_metadata()),
+        )
+
+    async def _stream(
+        self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
+    ) -> None:
+        exchange = exchange_of(scope)
+        call = self._service.completions.StreamChatCompletion(
+            StreamChatCompletionRequest(params=params),
+            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            timeout=self._service.timeout,
+        )
+        try:
+            with Departure(exchange, receive), self._telemetry.streams.track_inprogress():
+                async with self._events(exchange, send) as events:
+                    await relay(call, events)
+        finally:
+            call.cancel()
+
+    def _events(self, exchange: Exchange, send: Send) -> EventStream:
+        return EventStream(exchange, send, clock=self._clock, silence=self._silence)
+
+
+class Responses(Protocol):
+    """A streaming call, as far as it is relayed."""
+
+    def __aiter__(self) -> AsyncIterator[StreamChatCompletionResponse]:
+        """Return the messages; the iteration raises where the call failed."""
+
+    async def initial_metadata(self) -> headers.Metadata:
+        """Return what the service sent before its first message."""
+
+
+async def relay(call: Responses, events: EventStream) -> None:
+    """Send the messages of a call as events.
+
+    Nothing is sent before the first message is there: until then a failure has its status.
+    """
+    responses = aiter(call)
+    first = await anext(responses, None)
+    await events.open(headers.answer(await call.initial_metadata()))
+    if first is not None:
+        await events.write(encode_chunk(first.chunk))
+        async for response in responses:
+            await events.write(encode_chunk(response.chunk))
+    await events.finish()
+
+
+async def _decode(body: bytes) -> ChatCompletionParams:
+    try:
+        if len(body) <= _DECODED_IN_PLACE:
+            return decode_request(body)
+        return await asyncio.to_thread(decode_request, body)
+    except DecodeError as error:
+        raise RefusedError(of_document(error)) from None

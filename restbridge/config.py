@@ -1,0 +1,104 @@
+"""The bridge's settings: one row is one environment variable."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from chatcompletion.process.log import LEVELS
+from chatcompletion.process.settings import (
+    Address,
+    address,
+    integer,
+    one_of,
+    optional_address,
+    parser,
+    seconds,
+    setting,
+)
+
+_ORIGIN: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?"
+)
+_UNIX: Final = "unix:"
+_DNS: Final = "dns:///"
+
+
+@parser("host:port, unix:PATH or dns:///host:port")
+def target(text: str) -> str:
+    """Take the gRPC name of a service."""
+    if text.startswith(_UNIX):
+        if not text.removeprefix(_UNIX) or any(c.isspace() for c in text):
+            raise ValueError
+        return text
+    address(text.removeprefix(_DNS))
+    return text
+
+
+@parser("origins such as https://chat.example separated by commas, or *")
+def origins(text: str) -> tuple[str, ...]:
+    """Take a list of web origins; none where the variable is absent."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
+        raise ValueError
+    return names
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the bridge is told at its start."""
+
+    listen: Address = setting("CHAT_BRIDGE_LISTEN", "0.0.0.0:8080", address, "Where HTTP listens.")
+    service_target: str = setting(
+        "CHAT_SERVICE_TARGET", "127.0.0.1:50051", target, "Where the gRPC service is."
+    )
+    metrics_listen: Address | None = setting(
+        "CHAT_BRIDGE_METRICS_LISTEN",
+        "127.0.0.1:9465",
+        optional_address,
+        "Where the bridge's Prometheus metrics listen.",
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "CHAT_BRIDGE_CORS_ORIGINS",
+        "",
+        origins,
+        "The web origins whose pages may call the bridge; without any, CORS is off.",
+    )
+    max_body_bytes: int = setting(
+        "CHAT_BRIDGE_MAX_BODY_BYTES",
+        str(8 * 1024 * 1024),
+        integer(1024, 256 * 1024 * 1024),
+        "The largest request body, in bytes.",
+    )
+    max_concurrency: int = setting(
+        "CHAT_BRIDGE_MAX_CONCURRENCY",
+        "1000",
+        integer(1, 100_000),
+        "How many API requests run at a time; one more is answered 503.",
+    )
+    max_connections: int = setting(
+        "CHAT_BRIDGE_MAX_CONNECTIONS",
+        "10000",
+        integer(1, 1_000_000),
+        "How many connections are open at a time; one more is answered 503 and closed.",
+    )
+    timeout: float = setting(
+        "CHAT_BRIDGE_TIMEOUT",
+        "600",
+        seconds(0.1, 86_400),
+        "The deadline of each call to the service, in seconds.",
+    )
+    drain_delay: float = setting(
+        "CHAT_BRIDGE_DRAIN_DELAY",
+        "5",
+        seconds(0, 600),
+        "How long requests are still accepted after SIGTERM, in seconds; SIGINT does not wait.",
+    )
+    drain_grace: float = setting(
+        "CHAT_BRIDGE_DRAIN_GRACE",
+        "30",
+        seconds(0, 3600),
+        "How long requests in flight may go on after that, in seconds.",
+    )
+    log_level: str = setting(
+        "CHAT_LOG_LEVEL", "info", one_of(*LEVELS), "The least level that is logged."
+    )

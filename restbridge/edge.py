@@ -1,0 +1,92 @@
+"""What every request meets first and last.
+
+    request ──► id ──► application ──► x-request-id on the answer ──► metrics, one log line
+
+The id is the caller's where it is sane. The log line has the route's template, never the URL.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final, cast
+
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatcompletion.process import request_id
+from restbridge.clock import Clock
+from restbridge.errors import Failure
+from restbridge.exchange import Exchange, attach
+from restbridge.headers import single
+from restbridge.telemetry import Telemetry
+
+_ID: Final = request_id.HEADER.encode("ascii")
+UNKNOWN_ROUTE: Final = "unknown"
+"""The route of a request to nothing that there is."""
+
+
+class Edge:
+    """The outermost application.
+
+    Args:
+        app: The application inside.
+        telemetry: Told of every exchange.
+        clock: Measures them.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, clock: Clock) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._clock = clock
+        self._running: set[Exchange] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one exchange."""
+        exchange = _begin(scope, self._clock.time())
+        attach(scope, exchange)
+        named = (_ID, exchange.request_id.encode("ascii"))
+
+        def send_named(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message["headers"], named]
+            return send(message)
+
+        self._running.add(exchange)
+        self._telemetry.begin()
+        try:
+            await self._app(scope, receive, cast("Send", send_named))
+        finally:
+            self._running.discard(exchange)
+            route = scope.get("route")
+            self._telemetry.end(
+                exchange,
+                method=scope["method"],
+                route=route.path if isinstance(route, Route) else UNKNOWN_ROUTE,
+                now=self._clock.time(),
+            )
+
+    @property
+    def running(self) -> int:
+        """How many exchanges run."""
+        return len(self._running)
+
+    def end_all(self, failure: Failure) -> None:
+        """End every exchange that runs, with this failure."""
+        for exchange in tuple(self._running):
+            exchange.end(failure)
+
+
+def _begin(scope: Scope, now: float) -> Exchange:
+    headers = scope["headers"]
+    asked = single(headers, _ID)
+    length = single(headers, b"content-length")
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("an exchange runs in a task")
+    return Exchange(
+        request_id=request_id.accept(asked.decode("latin-1") if asked is not None else None),
+        task=task,
+        began=now,
+        body_is_pending=(length is not None and length.strip(b"0") != b"")
+        or any(name == b"transfer-encoding" for name, _ in headers),
+    )

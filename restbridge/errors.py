@@ -1,0 +1,326 @@
+"""Why a request failed, as HTTP tells it.
+
+    our reason in the call's status details  ►  the service's own status and error object
+    none, but a gRPC status                  ►  FOREIGN: what grpcio or a proxy on the way means
+    found by the bridge itself               ►  BRIDGE, or a reason of `chatcompletion.reasons`
+
+Whatever is unforeseen is one fixed text with the request id: a foreign text never leaves the
+process.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import grpc
+from google.protobuf.message import DecodeError as ProtoDecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from chatcompletion.openai_json import DecodeError, encode_error
+from chatcompletion.reasons import DOMAIN, RULES
+from chatcompletion.v1.error_pb2 import ApiError, ErrorDetail
+
+STATUS_DETAILS: Final = "grpc-status-details-bin"
+"""The trailing metadata that holds a google.rpc.Status."""
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+_LONGEST_WAIT_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a request failed, and how it is answered."""
+
+    reason: str
+    """A name from `REASONS`: bounded, for logs and metrics."""
+    status: int
+    """The HTTP status where nothing was sent yet."""
+    error: ApiError
+    retryable: bool | None = None
+    """What x-should-retry says; None says nothing."""
+    retry_after_ms: int | None = None
+    closes: bool = False
+    """Whether the connection is of no further use."""
+    allow: str = ""
+    """The methods that the resource has, where the method was wrong."""
+
+    def body(self) -> bytes:
+        """Return the JSON document `{"error": {...}}`, on one line."""
+        return encode_error(self.error)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that tell of this failure, without those of the body."""
+        told: list[tuple[bytes, bytes]] = []
+        if self.retryable is not None:
+            told.append((b"x-should-retry", b"true" if self.retryable else b"false"))
+        if self.retry_after_ms is not None:
+            whole = max(1, math.ceil(self.retry_after_ms / 1000))
+            told.append((b"retry-after", str(whole).encode("ascii")))
+            told.append((b"retry-after-ms", str(self.retry_after_ms).encode("ascii")))
+        if self.allow:
+            told.append((b"allow", self.allow.encode("ascii")))
+        if self.status == 401:
+            told.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 11.6.1
+        if self.closes:
+            told.append((b"connection", b"close"))
+        return told
+
+
+class RefusedError(Exception):
+    """The request ends with this failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+# ------------------------------------------------------------------------- found by the bridge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BridgeRule:
+    """How a failure that only the bridge finds is told."""
+
+    status: int
+    code: str
+    message: str
+    type: str = "invalid_request_error"
+    closes: bool = False
+
+
+BRIDGE: Final[Mapping[str, BridgeRule]] = MappingProxyType(
+    {
+        "INVALID_JSON": BridgeRule(
+            status=400, code="invalid_json", message="The body is not valid JSON."
+        ),
+        "MALFORMED_HTTP": BridgeRule(
+            status=400,
+            code="malformed_request",
+            message="The request is not valid HTTP/1.1.",
+            closes=True,
+        ),
+        "CORS_NOT_ALLOWED": BridgeRule(
+            status=400,
+            code="cors_not_allowed",
+            message="This origin, method or header is not allowed here.",
+        ),
+        "UNKNOWN_URL": BridgeRule(
+            status=404, code="unknown_url", message="There is nothing at this URL."
+        ),
+        "METHOD_NOT_ALLOWED": BridgeRule(
+            status=405,
+            code="method_not_allowed",
+            message="This URL does not have this method.",
+        ),
+        "REQUEST_TIMEOUT": BridgeRule(
+            status=408,
+            code="request_timeout",
+            message="The request was not received in time.",
+            closes=True,
+        ),
+        "UNSUPPORTED_MEDIA_TYPE": BridgeRule(
+            status=415,
+            code="unsupported_media_type",
+            message="The content-type must be application/json.",
+        ),
+        "UNSUPPORTED_CODING": BridgeRule(
+            status=415,
+            code="unsupported_content_encoding",
+            message="The body must not be compressed.",
+        ),
+        "HEADERS_TOO_LARGE": BridgeRule(
+            status=431,
+            code="headers_too_large",
+            message="The headers are larger than this server accepts.",
+            closes=True,
+        ),
+        "SERVICE_UNAVAILABLE": BridgeRule(
+            status=503,
+            type="service_unavailable_error",
+            code="service_unavailable",
+            message="The service cannot be reached at the moment.",
+        ),
+    }
+)
+"""Failures that only the bridge finds, by their reason."""
+
+REASONS: Final = frozenset({*RULES, *BRIDGE})
+"""Every reason that a failure can have."""
+
+_OF_RULE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "INVALID_API_KEY": "The API key is missing or not valid.",
+        "INSUFFICIENT_CREDITS": "The credit does not cover this request.",
+        "CREDITS_HELD": "The credit is held for requests in flight.",
+        "MODEL_NOT_ALLOWED": "This API key may not use this model.",
+        "MODEL_NOT_FOUND": "There is no model of this name.",
+        "REQUEST_TOO_LARGE": "The request is larger than this server accepts.",
+        "INVALID_REQUEST": "The request is not valid.",
+        "RATE_LIMITED": "The limit of this API key is reached.",
+        "UPSTREAM_RATE_LIMITED": "The upstream limits requests at the moment.",
+        "INTERNAL": "The server had an internal error.",
+        "UPSTREAM_UNAVAILABLE": "The upstream cannot be reached.",
+        "UPSTREAM_ERROR": "The upstream failed.",
+        "UPSTREAM_TIMEOUT": "The upstream did not answer in time.",
+        "UPSTREAM_INVALID_RESPONSE": "The upstream's answer is not valid.",
+        "UPSTREAM_TRUNCATED": "The upstream's answer ended before it was complete.",
+        "UPSTREAM_ACCOUNT": "The upstream refused this service.",
+        "OVERLOADED": "The server has as many requests as it accepts. Try again later.",
+        "DRAINING": "The server is shutting down.",
+        "STORE_UNAVAILABLE": "The store of accounts cannot be reached.",
+        "DEADLINE_EXCEEDED": "The deadline of the request passed.",
+        "CANCELLED": "The request was cancelled.",
+    }
+)
+"""What is said where a reason comes without a text of its own."""
+
+_PAUSE_MS: Final = 1000
+"""Retry-After of a server that is busy, not there, or gone."""
+
+_PAUSING: Final = frozenset({"OVERLOADED", "DRAINING", "SERVICE_UNAVAILABLE"})
+
+
+def of_reason(
+    reason: str,
+    *,
+    message: str | None = None,
+    param: str | None = None,
+    code: str | None = None,
+    allow: str = "",
+) -> Failure:
+    """Return the failure for a reason of `BRIDGE` or `chatcompletion.reasons.RULES`.
+
+    Args:
+        reason: One of `REASONS`.
+        message: What to say instead of the reason's usual text.
+        param: The path of the member at fault.
+        code: A more specific code than the reason's own.
+        allow: The methods that the resource has, where the method was wrong.
+    """
+    error = ApiError()
+    pause = _PAUSE_MS if reason in _PAUSING else None
+    if own := BRIDGE.get(reason):
+        error.message, error.type, error.code_text = (
+            message or own.message,
+            own.type,
+            code or own.code,
+        )
+        failure = Failure(
+            reason=reason,
+            status=own.status,
+            error=error,
+            retryable=True if pause else None,
+            retry_after_ms=pause,
+            closes=own.closes,
+            allow=allow,
+        )
+    else:
+        rule = RULES[reason]
+        error.message, error.type = message or _OF_RULE[reason], rule.type
+        error.code_text = code or rule.code
+        failure = Failure(
+            reason=reason,
+            status=rule.http_status,
+            error=error,
+            retryable=rule.retryable,
+            retry_after_ms=pause,
+        )
+    if param is not None:
+        error.param = param
+    return failure
+
+
+def internal(exchange_id: str) -> Failure:
+    """Return the failure for whatever nobody foresaw."""
+    text = f"{_OF_RULE['INTERNAL']} Please give the request id {exchange_id} when you report it."
+    return of_reason("INTERNAL", message=text)
+
+
+def of_document(error: DecodeError) -> Failure:
+    """Return the failure for a body that is not a request."""
+    reason = "INVALID_JSON" if error.code == "invalid_json" else "INVALID_REQUEST"
+    return of_reason(reason, message=error.message, param=error.param, code=error.code)
+
+
+# ------------------------------------------------------------------------ told by the gRPC call
+
+FOREIGN: Final[Mapping[grpc.StatusCode, str]] = MappingProxyType(
+    {
+        grpc.StatusCode.UNAVAILABLE: "SERVICE_UNAVAILABLE",
+        grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+        grpc.StatusCode.RESOURCE_EXHAUSTED: "OVERLOADED",
+    }
+)
+"""What a status without a reason of ours means. Any other code is a defect: INTERNAL."""
+
+# grpcio tells its own causes of RESOURCE_EXHAUSTED apart by their text only. None of them is a
+# limit of the caller's use.
+_EXHAUSTED: Final = (
+    ("client: received message larger than max", "INTERNAL"),  # an answer beyond our own limit
+    ("message larger than max", "REQUEST_TOO_LARGE"),
+    ("metadata size exceeds", "HEADERS_TOO_LARGE"),
+)
+
+
+def of_call(
+    code: grpc.StatusCode, text: str | None, trailers: Metadata | None, exchange_id: str
+) -> Failure:
+    """Return the failure for a call that ended with an error status.
+
+    Args:
+        code: The status code.
+        text: The status's text. Used only to tell grpcio's own failures apart.
+        trailers: The trailing metadata.
+        exchange_id: The request id, for failures that are defects.
+    """
+    return _told(trailers, exchange_id) or _foreign(code, text, exchange_id)
+
+
+def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> Failure:
+    reason = FOREIGN.get(code, "INTERNAL")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        lowered = (text or "").lower()
+        reason = next((mapped for part, mapped in _EXHAUSTED if part in lowered), reason)
+    return internal(exchange_id) if reason == "INTERNAL" else of_reason(reason)
+
+
+def _told(trailers: Metadata | None, exchange_id: str) -> Failure | None:
+    """Read the failure that the service itself tells; None where it tells none."""
+    packed = next((value for key, value in trailers or () if key == STATUS_DETAILS), None)
+    info = error_details_pb2.ErrorInfo()
+    detail = ErrorDetail()
+    retry = error_details_pb2.RetryInfo()
+    try:
+        status = status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
+        for item in status.details:
+            # Unpack answers whether the item is of that type.
+            _ = item.Unpack(info) or item.Unpack(detail) or item.Unpack(retry)
+    except ProtoDecodeError:
+        return None
+    rule = RULES.get(info.reason) if info.domain == DOMAIN else None
+    if rule is None and not detail.HasField("error"):
+        return None
+    if rule is not None and not detail.HasField("error"):
+        told = internal(exchange_id) if rule.reason == "INTERNAL" else of_reason(rule.reason)
+        error = told.error
+    else:
+        error = detail.error
+    http_status = detail.http_status if 400 <= detail.http_status <= 599 else None
+    retryable = {"true": True, "false": False}.get(info.metadata.get("retryable", ""))
+    return Failure(
+        reason=rule.reason if rule else "INTERNAL",
+        status=http_status or (rule.http_status if rule else 500),
+        error=error,
+        retryable=retryable if retryable is not None or rule is None else rule.retryable,
+        retry_after_ms=_wait(retry),
+    )
+
+
+def _wait(retry: error_details_pb2.RetryInfo) -> int | None:
+    if not retry.HasField("retry_delay"):
+        return None
+    milliseconds: int = retry.retry_delay.seconds * 1000 + math.ceil(retry.retry_delay.nanos / 1e6)
+    return min(max(milliseconds, 0), _LONGEST_WAIT_MS)

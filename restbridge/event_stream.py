@@ -1,0 +1,126 @@
+"""Server-sent events, as OpenAI's SDKs read them.
+
+    data: {"id":"chatcmpl-1", …}      write    one line of JSON each
+    : keep-alive                               after each silence
+    data: [DONE]                      finish   the stream is complete
+    data: {"error":{ … }}             fail     it is not; nothing follows
+
+Never `id:`, `event:` or `retry:`: with a blank line after them, some SDKs fail to parse. The status
+line goes out with `open`, or with the first keep-alive where nothing was there to say until then.
+There is no queue: who writes waits until the client has read.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from starlette.types import Send
+
+from restbridge.clock import Clock, Timer
+from restbridge.exchange import Exchange
+
+SILENCE: Final = 15.0
+"""Seconds without an event after which a comment is sent: well below the idle limits of proxies."""
+
+HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+
+
+def event(document: bytes) -> bytes:
+    """Frame a JSON document of one line as an event."""
+    return b"data: %b\n\n" % document
+
+
+class EventStream:
+    """One answer as a stream of events.
+
+    Args:
+        exchange: The exchange that is answered.
+        send: The ASGI channel.
+        clock: The clock of the exchange.
+        silence: Seconds of silence before a comment is sent.
+    """
+
+    def __init__(
+        self, exchange: Exchange, send: Send, *, clock: Clock, silence: float = SILENCE
+    ) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._clock = clock
+        self._silence = silence
+        self._last = clock.time()
+        self._timer: Timer | None = None
+        self._comment: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._timer = self._clock.call_later(self._silence, self._tick)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hush()
+        if self._comment is not None:
+            self._comment.cancel()
+            await asyncio.gather(self._comment, return_exceptions=True)
+
+    async def open(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the status line, unless it is out already: the first event is there."""
+        await self._after_comment()
+        if not self._exchange.streams_events:
+            await self._begin(headers)
+        self._exchange.first_event = self._clock.time()
+
+    async def write(self, document: bytes) -> None:
+        """Send an event; returns when the client keeps up."""
+        if self._comment is not None:
+            await self._after_comment()
+        self._last = self._clock.time()
+        self._exchange.events += 1
+        await self._send({"type": "http.response.body", "body": event(document), "more_body": True})
+
+    async def finish(self) -> None:
+        """Say that the stream is complete, and end it."""
+        await self._after_comment()
+        self._hush()
+        await self._send({"type": "http.response.body", "body": DONE, "more_body": False})
+
+    def _hush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
+        # Before the await: from now on a failure is an event.
+        self._exchange.streams_events = True
+        await self._send(
+            {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]}
+        )
+
+    def _tick(self) -> None:
+        wait = self._last + self._silence - self._clock.time()
+        if wait <= 0:
+            if self._comment is None:
+                self._comment = asyncio.create_task(self._say_nothing())
+            wait = self._silence
+        self._timer = self._clock.call_later(wait, self._tick)
+
+    async def _say_nothing(self) -> None:
+        if not self._exchange.streams_events:
+            await self._begin([])
+        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        self._last = self._clock.time()
+        self._comment = None
+
+    async def _after_comment(self) -> None:
+        # A comment that waits for a slow reader goes first: the status line may be in it.
+        if self._comment is not None:
+            await self._comment

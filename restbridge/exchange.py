@@ -1,0 +1,105 @@
+"""One exchange: a request and its answer.
+
+    running ──► answered                       the application returned
+       ├──────► failed                         it raised; `failure` says why
+       └─ end(failure) ─► cancelled ─► failed  the caller left, or the bridge shuts down
+
+What ends an exchange early cancels its task, whatever it waits for: the body, the service, a reader
+that does not read. The reason travels beside the cancellation, as in `asyncio.timeout`.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self, cast
+
+from starlette.types import Receive, Scope
+
+from restbridge.errors import Failure, RefusedError, of_reason
+
+_KEY: Final = "restbridge.exchange"
+
+LEFT: Final = of_reason("CANCELLED")
+"""The failure of an exchange whose caller left. Never sent."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Exchange:
+    """What is known of a request while it is answered."""
+
+    request_id: str
+    task: asyncio.Task[object] = field(repr=False)
+    began: float
+    """When it began, by the bridge's clock."""
+    status: int = 0
+    """The HTTP status that was sent; 0 before."""
+    body_is_pending: bool = False
+    """The request has a body that was not read."""
+    streams_events: bool = False
+    """The answer that began is a stream of events."""
+    first_event: float | None = None
+    """When the first event of a stream was there, by the same clock."""
+    events: int = 0
+    """How many events were sent."""
+    failure: Failure | None = None
+    _running: bool = True
+
+    def end(self, failure: Failure) -> None:
+        """End the exchange early with this failure. The first one counts."""
+        if self._running and self.failure is None:
+            self.failure = failure
+            self.task.cancel()
+
+    def settle(self) -> None:
+        """Take note that the application returned or raised: nothing ends the exchange now."""
+        self._running = False
+
+    def was_ended(self) -> bool:
+        """Tell, in the handler of a CancelledError, whether `end` was its only cause."""
+        return self.failure is not None and self.task.uncancel() == 0
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange to which a scope belongs."""
+    return cast("Exchange", scope[_KEY])
+
+
+def attach(scope: Scope, exchange: Exchange) -> None:
+    """Make this the exchange of a scope."""
+    scope[_KEY] = exchange
+
+
+class Departure:
+    """Ends an exchange as soon as its caller leaves; entered once the body is read.
+
+    with Departure(exchange, receive):
+        ...                                  # cancelled when the client disconnects
+    """
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._exchange.end(LEFT)
+
+    def __enter__(self) -> Self:
+        self._watch = asyncio.create_task(self._wait())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+
+def left() -> RefusedError:
+    """Return the exception of a caller who left before the request was complete."""
+    return RefusedError(LEFT)

@@ -1,0 +1,86 @@
+"""Every exception becomes the one answer that is still possible.
+
+what is out already     what the client gets
+nothing                 the status, and {"error": …}
+a stream of events      one event data: {"error": …}, and the end of the body: no [DONE]
+a part of a document    the connection is closed
+the caller is gone      nothing
+"""
+
+import asyncio
+import logging
+
+from grpc.aio import AioRpcError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chatcompletion.openai_json import EncodeError
+from chatcompletion.process import log
+from restbridge.answers import refuse
+from restbridge.errors import Failure, RefusedError, internal, of_call
+from restbridge.event_stream import event
+from restbridge.exchange import LEFT, Exchange, exchange_of
+
+_log = logging.getLogger(__name__)
+
+
+class Failures:
+    """Answers for an application that raises.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and answer if it raises."""
+        exchange = exchange_of(scope)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not exchange.was_ended():
+                raise
+        except Exception as exception:  # noqa: BLE001 - the last resort: each has an answer
+            exchange.failure = _failure_of(exception, exchange)
+        exchange.settle()
+        failure = exchange.failure
+        if failure is None or failure is LEFT:
+            return
+        body = _document(failure, exchange)
+        if exchange.streams_events:
+            await send({"type": "http.response.body", "body": event(body), "more_body": False})
+        elif not exchange.status:
+            await refuse(scope, receive, send, failure, body)
+
+
+def _failure_of(exception: Exception, exchange: Exchange) -> Failure:
+    if isinstance(exception, RefusedError):
+        return exception.failure
+    if isinstance(exception, AioRpcError):
+        failure = of_call(
+            exception.code(),
+            exception.details(),
+            exception.trailing_metadata(),
+            exchange.request_id,
+        )
+    else:
+        failure = internal(exchange.request_id)
+    if failure.reason == "INTERNAL":
+        _log.error(
+            "unforeseen failure",
+            extra=log.fields(
+                request_id=exchange.request_id,
+                grpc_code=exception.code().name if isinstance(exception, AioRpcError) else None,
+                **log.exception_members(type(exception), exception.__traceback__),
+            ),
+        )
+    return failure
+
+
+def _document(failure: Failure, exchange: Exchange) -> bytes:
+    try:
+        return failure.body()
+    except EncodeError:
+        # The error object of the service is not JSON: its reason still stands.
+        return internal(exchange.request_id).body()

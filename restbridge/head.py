@@ -1,0 +1,95 @@
+"""The head of one request while it arrives: how long it is, and whether it is one.
+
+    Host                none or two (HTTP/1.1), or not a host     400
+    Transfer-Encoding   anything but one `chunked`, or HTTP/1.0   400
+    version             not 1.0 or 1.1                            400
+    bytes, headers      too many                                  431
+
+Two servers that read one of these differently can be made to see different requests. No I/O.
+"""
+
+import re
+from typing import Final
+
+from restbridge.errors import Failure, of_reason
+from restbridge.limits import Limits
+
+_OVERHEAD: Final = 4  # a colon, a space, CR and LF
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+
+class BadHeadError(Exception):
+    """The head breaks a rule; `failure` says which."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class Head:
+    """Counts and checks; the headers of a trailer likewise.
+
+    Args:
+        limits: The limits.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._size = 0
+        self._count = 0
+        self._hosts: list[bytes] = []
+        self._codings: list[bytes] = []
+        self._unfinished = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a byte of it is there."""
+        return self._size > 0 or self._unfinished > 0
+
+    def line(self, url: bytes) -> None:
+        """Take a part of the request line."""
+        self._grow(len(url))
+
+    def header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._count += 1
+        if self._count > self._limits.headers:
+            raise BadHeadError(of_reason("HEADERS_TOO_LARGE"))
+        self._grow(len(name) + len(value) + _OVERHEAD)
+        lowered = name.lower()
+        if lowered == b"host":
+            self._hosts.append(value)
+        elif lowered == b"transfer-encoding":
+            self._codings.append(value.strip().lower())
+
+    def unfinished(self, size: int) -> None:
+        """Take note of so many bytes that arrived without completing the head.
+
+        The parser gives a header when it is complete: without this, one could grow for ever.
+        """
+        self._unfinished += size
+        if self._unfinished > self._limits.head_bytes:
+            raise BadHeadError(of_reason("HEADERS_TOO_LARGE"))
+
+    def complete(self, version: str) -> None:
+        """Check the whole.
+
+        Args:
+            version: The HTTP version, such as "1.1".
+        """
+        hosts = len(self._hosts)
+        wrong = (
+            version not in _VERSIONS
+            or hosts > 1
+            or (hosts == 0 and version == "1.1")
+            or not all(_HOST.fullmatch(host) for host in self._hosts)
+            or (self._codings and (self._codings != [b"chunked"] or version == "1.0"))
+        )
+        if wrong:
+            raise BadHeadError(of_reason("MALFORMED_HTTP"))
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self._limits.head_bytes:
+            raise BadHeadError(of_reason("HEADERS_TOO_LARGE"))

@@ -1,0 +1,86 @@
+"""What crosses between HTTP and gRPC, by allow-list; everything else stays outside.
+
+request header        ► metadata          condition
+authorization           authorization     one, printable ASCII, at most 4 KiB
+x-request-id            x-request-id      the exchange's id, made where the caller's is not sane
+traceparent, tracestate as they are       W3C Trace Context, well formed
+
+metadata              ► response header
+x-ratelimit-* (six)     same name         printable ASCII, at most 256
+openai-processing-ms    same name         same
+retry-after(-ms)        same name         same
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from chatcompletion.process import request_id
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+"""Header names in lower case and their values, as ASGI has them."""
+
+Metadata = Iterable[tuple[str, str | bytes]]
+"""Keys and values of gRPC metadata."""
+
+RATE_LIMIT: Final = tuple(
+    f"x-ratelimit-{what}-{unit}"
+    for what in ("limit", "remaining", "reset")
+    for unit in ("requests", "tokens")
+)
+"""The headers in which OpenAI tells the state of a key's limits."""
+
+ANSWER: Final = frozenset({*RATE_LIMIT, "openai-processing-ms", "retry-after", "retry-after-ms"})
+"""The metadata of the service that become response headers."""
+
+EXPOSED: Final = (request_id.HEADER, "x-should-retry", *sorted(ANSWER))
+"""The response headers that a web page may read."""
+
+_LONGEST_KEY: Final = 4096
+# grpcio refuses more than 8 KiB of metadata; nothing that could be a key is as long as this.
+_LONGEST_ANSWER: Final = 256
+_LONGEST_STATE: Final = 512  # W3C Trace Context, section 3.3.1.5: what must be propagated at least
+_PRINTABLE: Final = re.compile(r"[ -~]+")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
+
+def single(headers: RawHeaders, name: bytes) -> bytes | None:
+    """Return the value of a header that is there exactly once, otherwise None."""
+    values = [value for key, value in headers if key == name]
+    return values[0] if len(values) == 1 else None
+
+
+def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call to the service for a request with these headers.
+
+    An authorization that cannot be a key is left out: the service then answers as to a missing one.
+    """
+    pairs = [(request_id.HEADER, exchange_id)]
+    key = single(headers, b"authorization")
+    if key is not None and len(key) <= _LONGEST_KEY:
+        text = key.decode("latin-1")
+        if _PRINTABLE.fullmatch(text):
+            pairs.append(("authorization", text))
+    parent = single(headers, b"traceparent")
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        pairs.append(("traceparent", parent.decode("ascii")))
+        state = b",".join(value for key, value in headers if key == b"tracestate").decode("latin-1")
+        if len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state):
+            pairs.append(("tracestate", state))
+    return tuple(pairs)
+
+
+def answer(*metadata: Metadata | None) -> list[tuple[bytes, bytes]]:
+    """Return the response headers for the service's metadata; the last of a name counts."""
+    found: dict[bytes, bytes] = {}
+    for key, value in (pair for pairs in metadata for pair in pairs or ()):
+        if (
+            key in ANSWER
+            and isinstance(value, str)
+            and len(value) <= _LONGEST_ANSWER
+            and _PRINTABLE.fullmatch(value)
+        ):
+            found[key.encode("ascii")] = value.encode("ascii")
+    return list(found.items())

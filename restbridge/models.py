@@ -1,0 +1,87 @@
+"""GET /v1/models and GET /v1/models/{model}.
+
+A model's name may contain "/" and ":", as it is or percent-encoded: SDKs differ in that. It is
+decoded once, and nothing in it is resolved: to the bridge, `..` is a name like any other.
+"""
+
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Receive, Scope, Send
+
+from chatcompletion.openai_json import encode_model, encode_model_list
+from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
+from restbridge import headers
+from restbridge.answers import answer
+from restbridge.channel import Service
+from restbridge.errors import RefusedError, of_reason
+from restbridge.exchange import Departure, exchange_of
+
+_PREFIX: Final = b"/v1/models/"
+
+
+class Models:
+    """The list of models, as an ASGI application.
+
+    Args:
+        service: The service.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = exchange_of(scope)
+        call = self._service.models.ListModels(
+            ListModelsRequest(),
+            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            timeout=self._service.timeout,
+        )
+        with Departure(exchange, receive):
+            response = await call
+        told = headers.answer(await call.initial_metadata())
+        body = encode_model_list(response)
+        await answer(scope, receive, send, status=200, body=body, headers=told)
+
+
+class Model:
+    """One model, as an ASGI application.
+
+    Args:
+        service: The service.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = exchange_of(scope)
+        call = self._service.models.GetModel(
+            GetModelRequest(model=model_name(scope["raw_path"])),
+            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            timeout=self._service.timeout,
+        )
+        with Departure(exchange, receive):
+            response = await call
+        told = headers.answer(await call.initial_metadata())
+        body = encode_model(response.model)
+        await answer(scope, receive, send, status=200, body=body, headers=told)
+
+
+def model_name(raw_path: bytes) -> str:
+    """Return the model that a path names.
+
+    Raises:
+        RefusedError: the path does not name one.
+    """
+    if not raw_path.startswith(_PREFIX):
+        raise RefusedError(of_reason("UNKNOWN_URL"))
+    try:
+        name = unquote_to_bytes(raw_path.removeprefix(_PREFIX)).decode("utf-8")
+    except UnicodeDecodeError:
+        raise RefusedError(of_reason("UNKNOWN_URL")) from None
+    if not name:
+        raise RefusedError(of_reason("UNKNOWN_URL"))
+    return name

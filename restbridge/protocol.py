@@ -1,0 +1,263 @@
+"""One HTTP/1.1 connection: what an ASGI application cannot see of it.
+
+    connected ─► head ─► exchange ─► idle ─► head ─► …         uvicorn's protocol, on llhttp
+        │         │         │         └ idle_seconds: closed
+        │         │         └ exchange_seconds: reset; a second request meanwhile: not answered
+        │         └ head_bytes, headers: 431 · head_seconds: 408 · malformed: 400
+        └ connections: 503
+
+llhttp is strict: it refuses Transfer-Encoding together with Content-Length, a second
+Content-Length, folded lines, bare line feeds, spaces in names. `head` refuses the rest.
+
+After a refusal the connection is read on for a moment and then closed: closing it while the client
+still sends would reset it, and the client might never see the answer.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from chatcompletion.process import request_id
+from restbridge.answers import LINGER
+from restbridge.errors import Failure, of_reason
+from restbridge.head import BadHeadError, Head
+from restbridge.headers import single
+from restbridge.limits import Limits
+from restbridge.telemetry import Telemetry
+
+_MOST_IGNORED: Final = 1024 * 1024
+"""What is read away after a refusal, in bytes."""
+
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class _SecondRequestError(Exception):
+    """A request began before the answer to the one before it was complete."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol within limits.
+
+    Args:
+        config: uvicorn's configuration.
+        server_state: uvicorn's state.
+        app_state: uvicorn's state of the lifespan.
+        limits: The limits.
+        telemetry: Told of connections.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits,
+        telemetry: Telemetry,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._telemetry = telemetry
+        self._head = Head(limits)
+        self._head_timer = _Timer(self.loop)
+        self._end_timer = _Timer(self.loop)
+        self._deaf = False
+        self._ignored = 0
+        self._replays = False
+
+    # ------------------------------------------------------------------------ asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """Take a connection, if there is room."""
+        super().connection_made(transport)
+        self._telemetry.connections.inc()
+        _limit_stall(transport, self._limits.stall_seconds)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(of_reason("OVERLOADED"))
+        else:
+            self._head_timer.start(self._limits.head_seconds, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._telemetry.connections.dec()
+        self._head_timer.stop()
+        self._end_timer.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived."""
+        if self._deaf:
+            self._ignore(len(data))
+            return
+        self._unset_keepalive_if_required()
+        if not self._is_busy():
+            self._head_timer.start(self._limits.head_seconds, self._head_is_late)
+        try:
+            self._feed(data)
+            if not self._is_busy():
+                self._head.unfinished(len(data))
+        except BadHeadError as bad:
+            self._refuse(bad.failure)
+        except _SecondRequestError:
+            # The answer under way is finished; the client sends the other one again elsewhere.
+            self._deaf = True
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        super().timeout_keep_alive_handler()
+        self._end_timer.start(self._limits.stall_seconds, self.transport.abort)
+
+    # ------------------------------------------------------------------------- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if self._is_busy():
+            raise _SecondRequestError
+        if not self._replays:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request line."""
+        if not self._replays:
+            self._head.line(url)
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. One that follows the body is counted and dropped."""
+        if not self._replays:
+            self._head.header(name, value)
+            if not self._is_busy():
+                super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin the exchange."""
+        if self._replays:
+            self._replays = False
+            return
+        self._head.complete(self.parser.get_http_version())
+        self._head_timer.stop()
+        self._head = Head(self._limits)
+        super().on_headers_complete()
+        self._end_timer.start(self._limits.exchange_seconds, self.transport.abort)
+
+    def on_message_complete(self) -> None:
+        """End the request; its answer may be under way."""
+        # Of a request that asks to switch protocols llhttp believes that the head is all.
+        if not self.parser.should_upgrade():
+            self._head = Head(self._limits)
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the end of the connection."""
+        super().on_response_complete()
+        self._end_timer.stop()
+        if self.transport.is_closing():
+            # What is still to be sent goes to a client who may not read.
+            self._end_timer.start(self._limits.stall_seconds, self.transport.abort)
+
+    # ------------------------------------------------------------------------------------- inside
+
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(cause, BadHeadError | _SecondRequestError):
+                raise cause from None
+            raise BadHeadError(of_reason("MALFORMED_HTTP")) from None
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read the body of a request whose Upgrade is ignored (RFC 9110, section 7.8).
+
+        Java's HTTP client asks for HTTP/2 in this way with every first request. llhttp cannot be
+        told to go on, so that a new parser is told the framing of the same request.
+        """
+        framing = [(name, value) for name, value in self.headers if name in _FRAMING]
+        lines = [b"POST / HTTP/1.1", b"host: -", *(b"%b: %b" % line for line in framing)]
+        self.parser = httptools.HttpRequestParser(self)
+        self._replays = True
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    def _head_is_late(self) -> None:
+        if self._head.has_begun:
+            self._refuse(of_reason("REQUEST_TIMEOUT"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, failure: Failure) -> None:
+        """Answer what is not a request, and close."""
+        self._deaf = True
+        self._head_timer.stop()
+        if self._is_busy():
+            # The body cannot be read to its end: nobody waits for it any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+        asked = single(self.headers or (), request_id.HEADER.encode("ascii"))
+        exchange_id = request_id.accept(asked.decode("latin-1") if asked is not None else None)
+        self._telemetry.refused(failure, exchange_id)
+        body = failure.body()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode("ascii")),
+            (request_id.HEADER.encode("ascii"), exchange_id.encode("ascii")),
+            *(pair for pair in failure.headers() if pair[0] != b"connection"),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        self.transport.write(STATUS_LINE[failure.status] + lines + b"\r\n" + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._end_timer.start(LINGER, self.transport.abort)
+
+    def _ignore(self, size: int) -> None:
+        self._ignored += size
+        if self._ignored > _MOST_IGNORED:
+            self.transport.abort()
+
+
+class _Timer:
+    """One call that may be due.
+
+    Args:
+        loop: The event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Have the call after so many seconds, unless one is due already."""
+        if self._handle is None:
+            self._handle = self._loop.call_later(seconds, callback)
+
+    def stop(self) -> None:
+        """Have no call."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+def _limit_stall(transport: asyncio.Transport, seconds: float) -> None:
+    """Have the kernel reset a connection whose client takes nothing for so long."""
+    connection = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+    if option is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+        connection.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))

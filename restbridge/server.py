@@ -1,0 +1,211 @@
+"""One bridge, from start to drain.
+
+start   listen ► metrics ► channel ► uvicorn
+stop    1 /readyz says 503; requests are still accepted      drain_delay
+        2 stop accepting; what runs may finish               drain_grace
+        3 end what is left: an error, never a silent end
+        4 close the channel and the metrics
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Final, cast
+
+import grpc.aio
+import uvicorn
+from prometheus_client import start_http_server
+
+from chatcompletion.process.settings import Address
+from restbridge.app import create_app
+from restbridge.channel import open_channel, service
+from restbridge.config import Settings
+from restbridge.edge import Edge
+from restbridge.errors import Failure, of_reason
+from restbridge.event_stream import SILENCE
+from restbridge.limits import Limits
+from restbridge.protocol import BoundedProtocol
+from restbridge.telemetry import Telemetry
+
+CUT_OFF: Final[Failure] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)
+"""The failure of an exchange that a shutdown ends: it had begun, and is not to be retried."""
+
+_AFTER_GRACE: Final = 5.0
+# For how long an ended exchange may take to say so, before its task is cancelled outright.
+
+
+class ListenError(Exception):
+    """An address cannot be listened on. The text says which one and why."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits that follow from the settings."""
+    return Limits(
+        connections=settings.max_connections,
+        body_bytes=settings.max_body_bytes,
+        bodies_bytes=max(Limits().bodies_bytes, settings.max_body_bytes),
+        in_flight=settings.max_concurrency,
+        exchange_seconds=settings.timeout + 2 * Limits().body_seconds,
+    )
+
+
+class Bridge:
+    """One bridge in this process and event loop.
+
+    Args:
+        settings: The settings; port 0 takes a free one.
+        limits: The limits, where they are not what the settings say.
+        silence: Seconds without an event after which a stream says that it is alive.
+    """
+
+    def __init__(
+        self, settings: Settings, *, limits: Limits | None = None, silence: float = SILENCE
+    ) -> None:
+        self._settings = settings
+        self._limits = limits or limits_of(settings)
+        self._silence = silence
+        self.telemetry = Telemetry()
+        self._draining = False
+        self._hurry = asyncio.Event()
+        self._exit = contextlib.AsyncExitStack()
+        self._channel: grpc.aio.Channel
+        self._edge: Edge
+        self._server: _Server
+        self._serving: asyncio.Task[None]
+        self.port = 0
+        """The port on which it listens, once started."""
+        self.metrics_port: int | None = None
+        """The port of the metrics, once started, where there are any."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        return str(Address(self._settings.listen.host, self.port))
+
+    @property
+    def running(self) -> int:
+        """How many exchanges run."""
+        return self._edge.running
+
+    async def start(self) -> None:
+        """Listen, and return when requests are answered.
+
+        Raises:
+            ListenError: an address is not free or not ours.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            listener = stack.enter_context(_listener(self._settings.listen))
+            self.port = listener.getsockname()[1]
+            self._start_metrics(stack)
+            self._channel = open_channel(self._settings)
+            stack.push_async_callback(self._channel.close)
+            self._edge = create_app(
+                self._settings,
+                service(self._channel, self._settings.timeout),
+                self.telemetry,
+                limits=self._limits,
+                draining=lambda: self._draining,
+                silence=self._silence,
+            )
+            self._server = _Server(self._configuration())
+            self._serving = asyncio.create_task(self._server.serve([listener]))
+            await self._server.ready.wait()
+            self._exit = stack.pop_all()
+
+    async def stop(self, *, delay: float | None = None, grace: float | None = None) -> None:
+        """Shut down: see the table of this module.
+
+        Args:
+            delay: How long requests are still accepted, in seconds; the setting where it is None.
+            grace: How long what runs may go on, in seconds; the setting where it is None.
+        """
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_delay if delay is None else delay):
+                await self._hurry.wait()
+        grace = self._settings.drain_grace if grace is None else grace
+        if self._hurry.is_set():
+            grace = 0
+        self._server.config.timeout_graceful_shutdown = cast("int", grace + _AFTER_GRACE)
+        ending = asyncio.get_running_loop().call_later(grace, self._edge.end_all, CUT_OFF)
+        try:
+            self._server.should_exit = True
+            await self._serving
+        finally:
+            ending.cancel()
+            await self._exit.aclose()
+
+    def hurry(self) -> None:
+        """Cut the delay and the grace of `stop` short."""
+        self._hurry.set()
+        self._edge.end_all(CUT_OFF)
+
+    def _configuration(self) -> uvicorn.Config:
+        protocol = partial(BoundedProtocol, limits=self._limits, telemetry=self.telemetry)
+        return uvicorn.Config(
+            self._edge,
+            http=cast("type[asyncio.Protocol]", protocol),  # uvicorn only calls it
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=cast("int", self._limits.idle_seconds),
+        )
+
+    def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
+        listen = self._settings.metrics_listen
+        if listen is None:
+            return
+        try:
+            server, thread = start_http_server(listen.port, listen.host, self.telemetry.registry)
+        except OSError as error:
+            raise _cannot_listen(listen, error) from error
+        self.metrics_port = server.server_port
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        stack.push_async_callback(asyncio.to_thread, close)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server as a part of a process: it tells when it is ready and takes no signals."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _listener(listen: Address) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    with contextlib.closing(listener):
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((listen.host, listen.port))
+            listener.listen()
+        except OSError as error:
+            raise _cannot_listen(listen, error) from error
+        yield listener
+
+
+def _cannot_listen(listen: Address, error: OSError) -> ListenError:
+    return ListenError(f"cannot listen on {listen}: {error.strerror or 'name not found'}")

@@ -1,0 +1,112 @@
+"""What the bridge shows of itself: the names of its metrics and the fields of its log lines.
+
+    an exchange ends ──► end(exchange) ──┬─► histograms and gauges on CHAT_BRIDGE_METRICS_LISTEN
+                                         └─► one log line
+
+Metrics are named after OpenTelemetry's semantic conventions for HTTP servers, in Prometheus'
+spelling, where these have one; `error_type` is a reason, and empty for success. Labels are bounded:
+routes are templates, methods those of the contract, reasons those of the tables.
+"""
+
+import logging
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from chatcompletion.process import log
+from restbridge.errors import Failure
+from restbridge.exchange import LEFT, Exchange
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD: Final = "_OTHER"
+"""The label of any other method, as the conventions want it."""
+
+# The buckets of the conventions, and beyond: completions take minutes.
+_DURATION_BUCKETS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0),
+    *(2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+_MILLISECONDS: Final = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """The metrics of one bridge.
+
+    Args:
+        registry: Where they are registered; the bridge's own, so that tests have their own.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._duration = Histogram(
+            "http_server_request_duration_seconds",
+            "Time from the head of a request to the end of its answer; its count is the number.",
+            ("http_request_method", "http_route", "http_response_status_code", "error_type"),
+            registry=self.registry,
+            buckets=_DURATION_BUCKETS,
+        )
+        self._active = Gauge(
+            "http_server_active_requests", "Requests that are answered.", registry=self.registry
+        )
+        self.connections = Gauge(
+            "http_server_open_connections", "Connections that are open.", registry=self.registry
+        )
+        self._first_event = Histogram(
+            "chat_bridge_time_to_first_event_seconds",
+            "Time from the head of a streamed request to its first event.",
+            registry=self.registry,
+            buckets=_DURATION_BUCKETS,
+        )
+        self.streams = Gauge(
+            "chat_bridge_streams_open", "Streams open to clients.", registry=self.registry
+        )
+        self._events = Counter(
+            "chat_bridge_events", "Events sent, without comments.", registry=self.registry
+        )
+        self._refused = Counter(
+            "chat_bridge_refused_connections",
+            "Connections refused before a request was understood.",
+            ("error_type",),
+            registry=self.registry,
+        )
+
+    def begin(self) -> None:
+        """Count an exchange as running."""
+        self._active.inc()
+
+    def end(self, exchange: Exchange, *, method: str, route: str, now: float) -> None:
+        """Record an exchange that ended, in the metrics and as a log line."""
+        duration = now - exchange.began
+        method = method if method in METHODS else OTHER_METHOD
+        # Where nothing could be sent, what the table says of the failure.
+        status = exchange.status or (exchange.failure.status if exchange.failure else 0)
+        if exchange.failure is LEFT:
+            status = LEFT.status
+        reason = exchange.failure.reason if exchange.failure else ""
+        self._active.dec()
+        self._duration.labels(method, route, str(status), reason).observe(duration)
+        members: dict[str, object] = {
+            "request_id": exchange.request_id,
+            "method": method,
+            "route": route,
+            "status": status,
+            "reason": reason or "OK",
+            "duration_ms": round(duration * _MILLISECONDS, 1),
+        }
+        if exchange.first_event is not None:
+            to_first = exchange.first_event - exchange.began
+            self._first_event.observe(to_first)
+            self._events.inc(exchange.events)
+            members["first_event_ms"] = round(to_first * _MILLISECONDS, 1)
+            members["events"] = exchange.events
+        _log.info("request", extra=log.fields(**members))
+
+    def refused(self, failure: Failure, request_id: str) -> None:
+        """Record a connection that was refused before a request was understood."""
+        self._refused.labels(failure.reason).inc()
+        _log.info(
+            "refused connection",
+            extra=log.fields(request_id=request_id, status=failure.status, reason=failure.reason),
+        )
