@@ -1,23 +1,81 @@
 # One command per intention; CI runs the same ones.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+NODE_TESTS := tests/e2e/node
+NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(STAMP): requirements-dev.lock pyproject.toml
+# ------------------------------------------------------------------ environment
+
+$(STAMP): requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The tests with OpenAI's Node SDK need Node; without it they are skipped, but not in CI.
+$(NODE_STAMP): $(NODE_TESTS)/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  npm ci --prefix $(NODE_TESTS) --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "npm is not here: the tests with the Node SDK are left out"; fi
+
 .PHONY: setup
 setup: $(STAMP) ## Make the environment in .venv
+
+# -------------------------------------------------------------------------- run
+
+.PHONY: up
+up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051, a simulated upstream
+	@exec $(BIN)/python -m restbridge --standalone
+
+# ------------------------------------------------------------------------ prove
+
+.PHONY: test
+test: $(STAMP) $(NODE_STAMP) ## Run every test
+	$(BIN)/python -m pytest -q
+
+.PHONY: check
+check: $(STAMP) breaking ## Check style, types, protos and import boundaries
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python -m pytest -q tests/contract/test_imports.py
+
+# Against the main branch; on its tip, against the commit before.
+.PHONY: breaking
+breaking: $(STAMP)
+	@base=$$(git rev-parse --verify --quiet origin/main || git rev-parse --verify --quiet main || true); \
+	if [ "$$base" = "$$(git rev-parse HEAD)" ] && git diff --quiet HEAD -- protos; then \
+	  base=$$(git rev-parse --verify --quiet HEAD^ || true); fi; \
+	if [ -n "$$base" ] && git cat-file -e "$$base:buf.yaml" 2>/dev/null; then \
+	  echo "buf breaking --against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"; \
+	else echo "buf breaking: there is no earlier contract to compare with"; fi
+
+.PHONY: bench
+bench: $(STAMP) ## Print what the parts cost; asserts nothing
+	@for file in tests/load/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# ----------------------------------------------------------------------- change
+
+.PHONY: format
+format: $(STAMP) ## Format the sources
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+.PHONY: stubs
+stubs: $(STAMP) ## Generate the stubs from the .proto files
+	$(BIN)/python protos/generate.py
 
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
