@@ -95,6 +95,7 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
     }
     print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
     print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
+    log.event("restbridge", "serving", address=bridge.address, service=server.address)
     await _until_drained(signals, stop, hurry)
 
 

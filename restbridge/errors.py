@@ -9,8 +9,8 @@ process.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -21,11 +21,11 @@ from google.rpc import error_details_pb2, status_pb2
 from chatcompletion.openai_json import DecodeError, encode_error
 from chatcompletion.reasons import DOMAIN, RULES
 from chatcompletion.v1.error_pb2 import ApiError, ErrorDetail
+from restbridge import headers
+from restbridge.headers import Metadata
 
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 """The trailing metadata that holds a google.rpc.Status."""
-
-Metadata = Iterable[tuple[str, str | bytes]]
 
 _LONGEST_WAIT_MS: Final = 3_600_000
 
@@ -46,6 +46,8 @@ class Failure:
     """Whether the connection is of no further use."""
     allow: str = ""
     """The methods that the resource has, where the method was wrong."""
+    metadata: tuple[tuple[bytes, bytes], ...] = ()
+    """Headers that the service told with its failure, by the allow-list."""
 
     def body(self) -> bytes:
         """Return the JSON document `{"error": {...}}`, on one line."""
@@ -53,20 +55,20 @@ class Failure:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that tell of this failure, without those of the body."""
-        told: list[tuple[bytes, bytes]] = []
+        told = dict(self.metadata)
         if self.retryable is not None:
-            told.append((b"x-should-retry", b"true" if self.retryable else b"false"))
+            told[b"x-should-retry"] = b"true" if self.retryable else b"false"
         if self.retry_after_ms is not None:
             whole = max(1, math.ceil(self.retry_after_ms / 1000))
-            told.append((b"retry-after", str(whole).encode("ascii")))
-            told.append((b"retry-after-ms", str(self.retry_after_ms).encode("ascii")))
+            told[b"retry-after"] = str(whole).encode("ascii")
+            told[b"retry-after-ms"] = str(self.retry_after_ms).encode("ascii")
         if self.allow:
-            told.append((b"allow", self.allow.encode("ascii")))
+            told[b"allow"] = self.allow.encode("ascii")
         if self.status == 401:
-            told.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 11.6.1
+            told[b"www-authenticate"] = b"Bearer"  # RFC 9110, section 11.6.1
         if self.closes:
-            told.append((b"connection", b"close"))
-        return told
+            told[b"connection"] = b"close"
+        return list(told.items())
 
 
 class RefusedError(Exception):
@@ -180,7 +182,7 @@ _OF_RULE: Final[Mapping[str, str]] = MappingProxyType(
 _PAUSE_MS: Final = 1000
 """Retry-After of a server that is busy, not there, or gone."""
 
-_PAUSING: Final = frozenset({"OVERLOADED", "DRAINING", "SERVICE_UNAVAILABLE"})
+_PAUSING: Final = frozenset({"OVERLOADED", "DRAINING", "STORE_UNAVAILABLE", "SERVICE_UNAVAILABLE"})
 
 
 def of_reason(
@@ -266,17 +268,24 @@ _EXHAUSTED: Final = (
 
 
 def of_call(
-    code: grpc.StatusCode, text: str | None, trailers: Metadata | None, exchange_id: str
+    code: grpc.StatusCode,
+    text: str | None,
+    *,
+    exchange_id: str,
+    metadata: Metadata | None = None,
+    trailers: Metadata | None = None,
 ) -> Failure:
     """Return the failure for a call that ended with an error status.
 
     Args:
         code: The status code.
         text: The status's text. Used only to tell grpcio's own failures apart.
-        trailers: The trailing metadata.
         exchange_id: The request id, for failures that are defects.
+        metadata: The initial metadata.
+        trailers: The trailing metadata.
     """
-    return _told(trailers, exchange_id) or _foreign(code, text, exchange_id)
+    failure = _told(trailers, exchange_id) or _foreign(code, text, exchange_id)
+    return replace(failure, metadata=tuple(headers.answer(metadata, trailers)))
 
 
 def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> Failure:

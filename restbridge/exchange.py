@@ -82,8 +82,10 @@ class Departure:
         self._watch: asyncio.Task[None] | None = None
 
     async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        while (message := await self._receive())["type"] != "http.disconnect":
+            # A body that nobody asked for is read away.
+            if not message.get("more_body", False):
+                self._exchange.body_is_pending = False
         self._exchange.end(LEFT)
 
     def __enter__(self) -> Self:

@@ -61,8 +61,9 @@ def _failure_of(exception: Exception, exchange: Exchange) -> Failure:
         failure = of_call(
             exception.code(),
             exception.details(),
-            exception.trailing_metadata(),
-            exchange.request_id,
+            exchange_id=exchange.request_id,
+            metadata=exception.initial_metadata(),
+            trailers=exception.trailing_metadata(),
         )
     else:
         failure = internal(exchange.request_id)

@@ -119,10 +119,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        if self._replays:
+            return
         if self._is_busy():
             raise _SecondRequestError
-        if not self._replays:
-            super().on_message_begin()
+        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request line."""

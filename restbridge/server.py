@@ -36,6 +36,8 @@ CUT_OFF: Final[Failure] = replace(of_reason("DRAINING"), retryable=False, retry_
 _AFTER_GRACE: Final = 5.0
 # For how long an ended exchange may take to say so, before its task is cancelled outright.
 
+_FLUSH_INTERVAL: Final = 0.02
+
 
 class ListenError(Exception):
     """An address cannot be listened on. The text says which one and why."""
@@ -133,6 +135,7 @@ class Bridge:
         ending = asyncio.get_running_loop().call_later(grace, self._edge.end_all, CUT_OFF)
         try:
             self._server.should_exit = True
+            self._server.leave.set()
             await self._serving
         finally:
             ending.cancel()
@@ -183,10 +186,41 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.leave = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            # Each tick renews the date in the answers.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # 1. Stop accepting.
+        for server in self.servers:
+            server.close()
+        # 2. Idle connections close now, the others with their answer.
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
+        # 3. What runs may finish; it is ended in time by who called.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                await self._until_closed()
+        # 4. What is left has a client who does not read.
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
+
+    async def _until_closed(self) -> None:
+        while self.server_state.tasks:
+            await asyncio.wait(tuple(self.server_state.tasks))
+        while self.server_state.connections:  # noqa: ASYNC110 - nothing tells when they have sent all
+            await asyncio.sleep(_FLUSH_INTERVAL)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -196,7 +230,8 @@ class _Server(uvicorn.Server):
 @contextlib.contextmanager
 def _listener(listen: Address) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio switches Nagle's algorithm off on each connection.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with contextlib.closing(listener):
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -184,6 +184,8 @@ def _document(settings: Settings) -> Mapping[str, Any]:
         return tomllib.loads(text, parse_float=Decimal)
     except ValueError as error:
         raise CatalogueError(f"is not TOML ({error})") from error
+    except ArithmeticError as error:
+        raise CatalogueError("has a number with too large an exponent") from error
 
 
 def _built_in(settings: Settings) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ _LONGEST_TEXT: Final = 1024
 _LONGEST_PATH: Final = 128
 _MOST_VIOLATIONS: Final = 8
 _LARGEST_STATUS: Final = 4096
-"""Bytes; near 8 KiB of trailers grpcio replaces the status by one of its own."""
+"""Lengths in bytes; near 8 KiB of trailers grpcio replaces the status by one of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
             dispatched: The upstream may have worked for this call, so that a retry pays twice.
         """
         super().__init__(message or self.default_message)
-        self.message = (message or self.default_message)[:_LONGEST_TEXT]
+        self.message = _cut(message or self.default_message, _LONGEST_TEXT)
         self.param = param
         self.code = code
         self.kind = kind
@@ -155,7 +155,8 @@ class InvalidRequest(Failure):
         """Return a BadRequest with every violation, as far as the trailer allows."""
         listed = [
             error_details_pb2.BadRequest.FieldViolation(
-                field=violation.param[:_LONGEST_PATH], description=violation.message[:_LONGEST_PATH]
+                field=_cut(violation.param, _LONGEST_PATH),
+                description=_cut(violation.message, _LONGEST_PATH),
             )
             for violation in self.violations[:_MOST_VIOLATIONS]
         ]
@@ -279,13 +280,15 @@ class Status(NamedTuple):
 def error_object(failure: Failure) -> error_pb2.ApiError:
     """Return the OpenAI error object of a failure."""
     rule = failure.rule
-    error = error_pb2.ApiError(message=failure.message, type=failure.kind or rule.type)
+    error = error_pb2.ApiError(message=failure.message, type=rule.type)
+    if failure.kind:
+        error.type = _cut(failure.kind, _LONGEST_PATH)
     if failure.param is not None:
-        error.param = failure.param[:_LONGEST_PATH]
+        error.param = _cut(failure.param, _LONGEST_PATH)
     if isinstance(failure.code, int):
         error.code_number = failure.code
     else:
-        error.code_text = failure.code or rule.code
+        error.code_text = _cut(failure.code or rule.code, _LONGEST_PATH)
     return error
 
 
@@ -326,3 +329,8 @@ def _pack(failure: Failure, details: Sequence[Message]) -> status_pb2.Status:
         wrapped.Pack(detail)
         packed.details.append(wrapped)
     return packed
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the beginning of a text, as far as it takes at most so many bytes."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")

@@ -39,6 +39,8 @@ _Continuation: TypeAlias = (
 
 _OURS: Final = "/chatcompletion."
 _LONGEST_TRACEPARENT: Final = 128
+_TICK: Final = 0.002
+"""Seconds by which the loop's clock may lag when a deadline comes: uvloop counts milliseconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +185,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, asyncio.CancelledError) and call.draining:
             call.task.uncancel()
             return errors.Draining(dispatched=call.dispatched)
-        if call.deadline_is_callers and asyncio.get_running_loop().time() >= call.deadline:
+        if call.deadline_is_callers and asyncio.get_running_loop().time() >= call.deadline - _TICK:
             return errors.DeadlineExceeded(dispatched=call.dispatched)
         if isinstance(error, asyncio.CancelledError) or context.done():
             return errors.Cancelled()

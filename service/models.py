@@ -120,6 +120,7 @@ def _is_price(value: Any) -> bool:
     return (
         isinstance(value, int | Decimal)
         and not isinstance(value, bool)
+        and Decimal(value).is_finite()
         and 0 <= value <= 1_000_000
         and (Decimal(value) * NANO) % 1 == 0
     )
@@ -154,7 +155,7 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",
-        accepts=lambda value: isinstance(value, int) and 0 <= value < 2**53,
+        accepts=lambda value: type(value) is int and 0 <= value < 2**53,
         default=_CREATED,
     ),
 }

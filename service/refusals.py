@@ -56,7 +56,7 @@ def _seconds(value: str, now: datetime) -> float | None:
         pass
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max((date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds(), 0.0)
 
@@ -144,14 +144,15 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
 
 
+# Each takes time in proportion to the text, whatever that is: an upstream chooses it.
 _SECRETS: Final = (
-    re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE),
+    re.compile(r"[a-z][a-z0-9+.-]{0,30}://\S+", re.IGNORECASE),
     re.compile(r"\b(?:org|proj|acct|user)[-_][A-Za-z0-9_-]{6,}"),
     re.compile(r"\b(?:sk|pk|key|rk)-[A-Za-z0-9_*.-]{4,}"),
     re.compile(r"\bbearer\s+\S+", re.IGNORECASE),
     re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"),
     # Host names of private networks.
-    re.compile(r"\b[\w-]+(?:\.[\w-]+)*\.(?:internal|local|svc|lan|corp|cluster)\b[\w.:-]*", re.I),
+    re.compile(r"(?<![\w.-])[\w.-]+\.(?:internal|local|svc|lan|corp|cluster)\b[\w.:-]*", re.I),
 )
 _REDACTED: Final = "[redacted]"
 

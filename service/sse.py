@@ -67,6 +67,9 @@ class EventStream:
             self._tail.clear()
         lines = data.split(b"\n")
         tail = lines.pop()
+        if self._first:
+            self._first = False
+            lines[0] = lines[0].removeprefix(_BOM)
         if tail:
             self._tail += tail
             self._check(len(tail))
@@ -83,9 +86,8 @@ class EventStream:
                     self._data_bytes = 0
                 self._name = b""
                 continue
-            if self._first:
-                self._first = False
-                line = line.removeprefix(_BOM)  # noqa: PLW2901  (the rest of the line counts)
+            if len(line) > self._limit:
+                raise EventTooLargeError
             if line.startswith(b"data: "):
                 self._add(line[6:])
             elif not line.startswith(b":"):

@@ -16,6 +16,7 @@ closed or, after a complete answer, kept.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _USER_AGENT: Final = "chatcompletion/0.1"
 _CLIENT_ERRORS: Final = (aiohttp.ClientError, httpx.HTTPError, OSError)
+# aiohttp's word for a connection that broke, by invalid chunking for one, while nobody read.
+_BODY_ERRORS: Final = (*_CLIENT_ERRORS, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +96,15 @@ def transport(*, max_connections: int, verify: bool | str = True) -> httpx.Async
         max_connections: The most connections at a time; a further request waits for one as long as
             for connecting.
         verify: The file of certificate authorities, or True for the usual ones.
+
+    Raises:
+        ssl.SSLError: the file has no certificates.
     """
-    context = httpx.create_ssl_context(verify=verify, trust_env=False)
+    context = (
+        ssl.create_default_context(cafile=verify)
+        if isinstance(verify, str)
+        else httpx.create_ssl_context(verify=verify, trust_env=False)
+    )
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             ssl=context, limit=max_connections, keepalive_timeout=KEEPALIVE
@@ -264,6 +274,7 @@ class UpstreamClient:
         if refusal is None:
             return response
         await response.aclose()
+        call.dispatched = refusal.dispatched
         raise refusal
 
     async def _refusal(
@@ -305,7 +316,7 @@ class UpstreamClient:
                 return
             except TimeoutError as error:
                 raise errors.UpstreamTimeout(dispatched=True) from error
-            except _CLIENT_ERRORS as error:
+            except _BODY_ERRORS as error:
                 failure = _failure(error)
                 if isinstance(failure, errors.UpstreamTimeout):
                     raise failure from error
@@ -365,20 +376,26 @@ def _chunk(name: bytes, data: bytes, model: Model) -> ChatCompletionChunk:
         chunk = openai_json.decode_chunk(data)
     except openai_json.DecodeError as error:
         raise errors.UpstreamInvalidResponse(dispatched=True) from error
-    if name == b"error" or "error" in chunk.extra_json or chunk.object == "error":
+    told_by_member = chunk.extra_json.get("error", "null") != "null"
+    if told_by_member or name == b"error" or chunk.object == "error":
         told = _error_object(data)
-        if told is not None:
-            raise refusals.failure(refusals.status_of(told), told, None, model)
+        status = refusals.status_of(told) if told is not None else 500
+        raise refusals.failure(status, told, None, model)
     return chunk
 
 
 def _error_object(body: bytes) -> error_pb2.ApiError | None:
     """Return the error object of a body, or None where it has none."""
-    try:
+    with suppress(openai_json.DecodeError):
         error = openai_json.decode_error(body)
-    except openai_json.DecodeError:
-        return None
-    return error if error.ByteSize() else None
+        if error.ByteSize():
+            return error
+    # Older releases of vLLM send the object itself: {"object": "error", "message": …}.
+    with suppress(openai_json.DecodeError):
+        error = openai_json.decode_error(b'{"error":%b}' % body)
+        if error.message:
+            return error
+    return None
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:

@@ -81,7 +81,7 @@ def _required(params: ChatCompletionParams) -> Iterator[Violation]:
     if not params.model and "model" not in _mistyped_names(params):
         yield _missing("model")
     if not params.messages and "messages" not in _mistyped_names(params):
-        if "messages" in params.extra_json:
+        if params.extra_json.get("messages") == "[]":
             yield Violation(
                 param="messages", message="Must have at least one message.", code="empty_array"
             )

@@ -209,8 +209,9 @@ class _Maker:
         raise UnsatisfiableError("minProperties is too large")
 
     def further_member(self, keywords: dict[str, Any], number: int) -> tuple[str, Schema]:
-        by_pattern = keywords.get("patternProperties") or {}
-        for pattern, schema in by_pattern.items():
+        by_pattern = keywords.get("patternProperties")
+        if by_pattern:
+            pattern, schema = next(iter(by_pattern.items()))
             try:
                 return matching(pattern, variant=number), schema
             except UnreadablePatternError as exc:

@@ -127,23 +127,20 @@ def _members(data: bytes) -> tuple[dict[str, Any], bool]:
             data.decode()  # msgspec does not look into the strings that it passes over
         return strict_values.members(data), True
     except UnicodeDecodeError as error:
-        reason = f"not UTF-8 (byte {error.start})"
+        raise _malformed(f"not UTF-8 (byte {error.start})") from None
     except msgspec.DecodeError:
         if lenient_values.CUT_PAIR.search(data):
             return lenient_values.document(data), False
-        reason = _why_malformed(data)
-        if reason is None:
-            raise DecodeError("The JSON is not an object.", code="invalid_type") from None
-    raise DecodeError(f"The JSON is malformed: {reason}.", code="invalid_json")
-
-
-def _why_malformed(data: bytes) -> str | None:
-    """What is wrong with a document that is not JSON; None where it is JSON."""
+    # The type is told before the rest is looked at.
     try:
         strict_values.whole(data)
     except msgspec.DecodeError as error:
-        return str(error).removeprefix("JSON is malformed: ")
-    return None
+        raise _malformed(str(error).removeprefix("JSON is malformed: ")) from None
+    raise DecodeError("The JSON is not an object.", code="invalid_type")
+
+
+def _malformed(reason: str) -> DecodeError:
+    return DecodeError(f"The JSON is malformed: {reason}.", code="invalid_json")
 
 
 def decode_request(

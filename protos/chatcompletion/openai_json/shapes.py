@@ -19,7 +19,7 @@ list in it is boxed in a message of its own, which has presence: there `[]` can 
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -52,6 +52,8 @@ SCALARS = {
     FieldDescriptor.TYPE_BOOL: Form.BOOLEAN,
     FieldDescriptor.TYPE_BYTES: Form.BYTES,
 }
+
+REPEATED = {FieldDescriptor.TYPE_STRING: Form.STRINGS}
 
 MAPS = {
     FieldDescriptor.TYPE_STRING: Form.STRING_MAP,
@@ -110,7 +112,7 @@ class Shape:
 
     name: str
     message: type[Message]
-    members: dict[str, Member]
+    members: dict[str, Member] = field(repr=False)
 
 
 def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
@@ -129,8 +131,8 @@ def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
         found[descriptor.full_name] = Shape(
             name=descriptor.full_name, message=GetMessageClass(descriptor), members=members
         )
-        for field in descriptor.fields:
-            waiting.extend(_objects_in(field))
+        inner = {arm.shape for member in members.values() for arm in member.arms if arm.shape}
+        waiting.extend(map(descriptor.file.pool.FindMessageTypeByName, sorted(inner)))
     return found
 
 
@@ -140,41 +142,38 @@ def _members(descriptor: Descriptor) -> Iterator[Member]:
         if field.name == EXTRA:
             continue
         if oneof is None or len(oneof.fields) == 1:
-            yield Member(name=field.name, arms=(_arm(field, boxable=False),))
+            yield Member(name=field.name, arms=(_arm(field),))
         elif field.name == oneof.fields[0].name:
-            arms = tuple(_arm(arm, boxable=True) for arm in oneof.fields)
+            arms = tuple(map(_oneof_arm, oneof.fields))
             if not {arm.form for arm in arms} <= ARMS_BY_TYPE:
                 raise TypeError(f"{oneof.full_name}: no JSON type tells its arms apart")
             yield Member(name=oneof.name, arms=arms)
 
 
-def _arm(field: FieldDescriptor, *, boxable: bool) -> Arm:
+def _oneof_arm(field: FieldDescriptor) -> Arm:
+    if _form(field) is not None:
+        return _arm(field)
+    items = field.message_type.fields_by_name.get("items") if field.message_type else None
+    if items is None:
+        raise TypeError(f"{field.full_name}: no rule says how it stands in JSON")
+    return replace(_arm(items), field=field.name, boxed=True)
+
+
+def _arm(field: FieldDescriptor) -> Arm:
+    form = _form(field)
+    if form is None:
+        raise TypeError(f"{field.full_name}: no rule says how it stands in JSON")
+    nested = field.message_type if form in {Form.OBJECT, Form.OBJECTS} else None
+    return Arm(field=field.name, form=form, shape=nested.full_name if nested else None)
+
+
+def _form(field: FieldDescriptor) -> Form | None:
     message = field.message_type
     if message is None:
-        form = SCALARS[field.type]
-        if not field.is_repeated:
-            return Arm(field=field.name, form=form)
-        if form is Form.STRING:
-            return Arm(field=field.name, form=Form.STRINGS)
-    elif message.GetOptions().map_entry:
-        return Arm(field=field.name, form=MAPS[message.fields_by_name["value"].type])
-    elif field.is_repeated:
-        return Arm(field=field.name, form=Form.OBJECTS, shape=message.full_name)
-    elif message.name == "RawJson":
-        return Arm(field=field.name, form=Form.ANY)
-    elif EXTRA in message.fields_by_name:
-        return Arm(field=field.name, form=Form.OBJECT, shape=message.full_name)
-    elif boxable:
-        items = _arm(message.fields_by_name["items"], boxable=False)
-        return Arm(field=field.name, form=items.form, shape=items.shape, boxed=True)
-    raise TypeError(f"{field.full_name}: no rule says how it stands in JSON")
-
-
-def _objects_in(field: FieldDescriptor) -> Iterator[Descriptor]:
-    message = field.message_type
-    if message is None or message.GetOptions().map_entry or message.name == "RawJson":
-        return
+        table = REPEATED if field.is_repeated else SCALARS
+        return table.get(field.type)
+    if message.GetOptions().map_entry:
+        return MAPS.get(message.fields_by_name["value"].type)
     if EXTRA in message.fields_by_name:
-        yield message
-    else:
-        yield from _objects_in(message.fields_by_name["items"])
+        return Form.OBJECTS if field.is_repeated else Form.OBJECT
+    return Form.ANY if message.name == "RawJson" and not field.is_repeated else None

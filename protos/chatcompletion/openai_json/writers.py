@@ -20,9 +20,9 @@ For the role and the content of a message, say, it is
             return with_extra(members, extra)
         return members
 
-A slice of a repeated field is a list, and iterates faster. What is returned is written by msgspec; msgspec.Raw stands for text that goes in as it is.
-Such text is checked here, so that whatever a message holds, the outcome is one JSON object on one
-line in which each name stands once.
+A slice of a repeated field is a list, and iterates faster. What is returned is written by msgspec;
+msgspec.Raw stands for text that goes in as it is. Such text is checked here, so that whatever a
+message holds, the outcome is one JSON object on one line in which each name stands once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
