@@ -7,6 +7,7 @@ stop   health NOT_SERVING, for good · keep serving for the drain delay · stop 
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -100,7 +101,7 @@ class Server:
         """Start; the health is SERVING when this returns.
 
         Raises:
-            StartError: an address cannot be listened on.
+            StartError: an address cannot be listened on, or a file cannot be used.
         """
         try:
             await self._start()
@@ -111,11 +112,15 @@ class Server:
     async def _start(self) -> None:
         settings = self._settings
         catalogue = await self._with_simulator()
-        upstream = UpstreamClient(
-            transport(
+        try:
+            connections = transport(
                 max_connections=settings.upstream_max_connections,
                 verify=settings.upstream_ca_file or True,
-            ),
+            )
+        except ssl.SSLError as error:
+            raise StartError("CHAT_UPSTREAM_CA_FILE: holds no certificates in PEM") from error
+        upstream = UpstreamClient(
+            connections,
             Limits(
                 connect=settings.connect_timeout,
                 first_byte=settings.first_byte_timeout,

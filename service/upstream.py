@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, cast
 
 import aiohttp
@@ -337,6 +338,11 @@ def _failure(error: Exception) -> errors.Failure:
     return errors.UpstreamError(dispatched=True)
 
 
+@lru_cache(maxsize=128)
+def _url(base_url: str) -> httpx.URL:
+    return httpx.URL(f"{base_url}/chat/completions")
+
+
 def _request(
     body: bytes,
     upstream: Upstream,
@@ -357,7 +363,7 @@ def _request(
         headers.append(("traceparent", call.traceparent))
     return httpx.Request(
         "POST",
-        f"{upstream.base_url}/chat/completions",
+        _url(upstream.base_url),
         headers=headers,
         content=body,
         extensions={**timeouts},

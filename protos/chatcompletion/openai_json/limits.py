@@ -3,7 +3,7 @@
     document      {"a": [1, "x]", {"b": 2}]}
     structure     {:[,,{:}]}                      everything outside of strings
     depth         1 2   3                         the most brackets open at once
-    values        at most one per comma and bracket, and the document itself
+    values        one per comma and opening bracket, and the document: empty arrays count twice
 
 A parser recurses once per level and allocates once per value: both are bounded here, at a cost
 that grows with the number of bytes only. A document that is not JSON is measured up to its first

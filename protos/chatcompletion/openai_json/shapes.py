@@ -17,9 +17,10 @@ A plain field is a member with one arm. A oneof is a member with an arm for each
 list in it is boxed in a message of its own, which has presence: there `[]` can be said.
 """
 
+import dataclasses
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -112,7 +113,7 @@ class Shape:
 
     name: str
     message: type[Message]
-    members: dict[str, Member] = field(repr=False)
+    members: dict[str, Member] = dataclasses.field(repr=False)
 
 
 def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
@@ -156,7 +157,7 @@ def _oneof_arm(field: FieldDescriptor) -> Arm:
     items = field.message_type.fields_by_name.get("items") if field.message_type else None
     if items is None:
         raise TypeError(f"{field.full_name}: no rule says how it stands in JSON")
-    return replace(_arm(items), field=field.name, boxed=True)
+    return dataclasses.replace(_arm(items), field=field.name, boxed=True)
 
 
 def _arm(field: FieldDescriptor) -> Arm:

@@ -8,7 +8,6 @@ event of a library's record is its template, without the arguments.
 """
 
 import asyncio
-import json
 import logging
 import sys
 import traceback
@@ -16,9 +15,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TextIO
 
+import msgspec
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 """The levels that `configure` takes."""
 
+_encode: Final = msgspec.json.Encoder(enc_hook=lambda value: type(value).__name__).encode
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
 _OURS: Final = ("service", "restbridge", "chatcompletion")
@@ -61,7 +63,7 @@ class JsonFormatter(logging.Formatter):
             line.update(members)
         if record.exc_info and record.exc_info[0] is not None:
             line.update(exception_members(record.exc_info[0], record.exc_info[2]))
-        return json.dumps(line, ensure_ascii=True, default=lambda value: type(value).__name__)
+        return _encode(line).decode()
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
