@@ -160,6 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the next request, or for the end of the connection."""
         super().on_response_complete()
         self._end_timer.stop()
+        self.headers = []  # what comes next has headers of its own
         if self.transport.is_closing():
             # What is still to be sent goes to a client who may not read.
             self._end_timer.start(self._limits.stall_seconds, self.transport.abort)
@@ -225,6 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[failure.status] + lines + b"\r\n" + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        self._end_timer.stop()
         self._end_timer.start(LINGER, self.transport.abort)
 
     def _ignore(self, size: int) -> None:

@@ -114,7 +114,10 @@ class Bridge:
             )
             self._server = _Server(self._configuration())
             self._serving = asyncio.create_task(self._server.serve([listener]))
+            self._serving.add_done_callback(lambda _: self._server.ready.set())
             await self._server.ready.wait()
+            if self._serving.done():
+                await self._serving  # raises why
             self._exit = stack.pop_all()
 
     async def stop(self, *, delay: float | None = None, grace: float | None = None) -> None:
@@ -131,6 +134,7 @@ class Bridge:
         grace = self._settings.drain_grace if grace is None else grace
         if self._hurry.is_set():
             grace = 0
+        # uvicorn's annotation says int; both times only reach asyncio, which takes fractions.
         self._server.config.timeout_graceful_shutdown = cast("int", grace + _AFTER_GRACE)
         ending = asyncio.get_running_loop().call_later(grace, self._edge.end_all, CUT_OFF)
         try:
@@ -211,10 +215,11 @@ class _Server(uvicorn.Server):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
                 await self._until_closed()
         # 4. What is left has a client who does not read.
-        for task in tuple(self.server_state.tasks):
-            task.cancel()
         for connection in tuple(self.server_state.connections):
             connection.transport.abort()
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
 
     async def _until_closed(self) -> None:
         while self.server_state.tasks:

@@ -1,0 +1,118 @@
+"""An exchange without a socket: what the application sees, and what it sends."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Message, Scope
+
+from restbridge.exchange import Exchange, attach
+
+
+@dataclass(kw_only=True, slots=True)
+class FakeTimer:
+    """A call that is due at a time."""
+
+    due: float
+    callback: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass(kw_only=True, slots=True)
+class FakeClock:
+    """A clock that a test moves."""
+
+    now: float = 0.0
+    timers: list[FakeTimer] = field(default_factory=list)
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> FakeTimer:
+        timer = FakeTimer(due=self.now + delay, callback=callback)
+        self.timers.append(timer)
+        return timer
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and what is due happen."""
+        end = self.now + seconds
+        while due := [t for t in self.timers if not t.cancelled and t.due <= end]:
+            first = min(due, key=lambda timer: timer.due)
+            self.timers.remove(first)
+            self.now = first.due
+            first.callback()
+            await turn()
+        self.now = end
+
+    @property
+    def pending(self) -> int:
+        return sum(not timer.cancelled for timer in self.timers)
+
+
+async def turn() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Wire:
+    """The ASGI channels of one exchange; `gate` holds up what is sent."""
+
+    def __init__(self, *received: Message) -> None:
+        self.sent: list[Message] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._received: asyncio.Queue[Message] = asyncio.Queue()
+        for message in received:
+            self._received.put_nowait(message)
+
+    async def receive(self) -> Message:
+        return await self._received.get()
+
+    async def send(self, message: Message) -> None:
+        await self.gate.wait()
+        self.sent.append(message)
+
+    def leave(self) -> None:
+        self._received.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.sent) and not self.sent[-1].get("more_body", False)
+
+
+def exchange(**members: Any) -> Exchange:
+    """Make an exchange of the running task."""
+    task = asyncio.current_task()
+    assert task is not None
+    return Exchange(**{"request_id": "req_1", "task": task, "began": 0.0, **members})
+
+
+def scope(*headers: tuple[bytes, bytes], of: Exchange | None = None, **members: Any) -> Scope:
+    """Make the scope of an exchange."""
+    made: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "raw_path": b"/",
+        "headers": list(headers),
+        **members,
+    }
+    attach(made, of or exchange())
+    return made

@@ -1,0 +1,80 @@
+"""The first-message rule, on iterators."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionResponse
+from restbridge.chat_completions import relay
+from restbridge.event_stream import DONE, KEEP_ALIVE, EventStream
+from restbridge.exchange import Exchange
+from restbridge.headers import Metadata
+from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange
+
+
+class FakeCall:
+    """A call that gives so many messages, and then fails or not."""
+
+    def __init__(self, messages: int, fails: Exception | None = None, *, clock: FakeClock) -> None:
+        self._messages = messages
+        self._fails = fails
+        self._clock = clock
+
+    async def __aiter__(self) -> AsyncIterator[StreamChatCompletionResponse]:
+        for number in range(self._messages):
+            await self._clock.advance(20 if self._messages > 5 else 0)
+            response = StreamChatCompletionResponse()
+            response.chunk.id = str(number)
+            yield response
+        if self._fails is not None:
+            raise self._fails
+
+    async def initial_metadata(self) -> Metadata:
+        return (("openai-processing-ms", "3"), ("set-cookie", "a"))
+
+
+async def run(
+    messages: int, fails: Exception | None = None
+) -> tuple[Wire, Exchange, Exception | None]:
+    wire, clock, of = Wire(), FakeClock(), exchange()
+    try:
+        async with EventStream(of, wire.send, clock=clock) as events:
+            await relay(FakeCall(messages, fails, clock=clock), events)
+    except ValueError as error:
+        return wire, of, error
+    return wire, of, None
+
+
+async def test_messages_become_events() -> None:
+    wire, _, _ = await run(2)
+    assert wire.body == b'data: {"id":"0"}\n\ndata: {"id":"1"}\n\n' + DONE
+    assert wire.ended
+    assert wire.headers[b"openai-processing-ms"] == b"3"
+    assert b"set-cookie" not in wire.headers
+
+
+async def test_no_message_is_a_complete_stream() -> None:
+    wire, _, _ = await run(0)
+    assert (wire.status, wire.body) == (200, DONE)
+
+
+async def test_a_failure_before_the_first_message_finds_nothing_sent() -> None:
+    wire, of, error = await run(0, ValueError())
+    assert isinstance(error, ValueError)
+    assert wire.sent == []
+    assert not of.streams_events
+
+
+@pytest.mark.parametrize("messages", [1, 3])
+async def test_a_failure_after_it_finds_a_stream_that_is_not_done(messages: int) -> None:
+    wire, of, error = await run(messages, ValueError())
+    assert isinstance(error, ValueError)
+    assert of.streams_events
+    assert DONE not in wire.body
+    assert not wire.ended
+
+
+async def test_silence_is_broken_between_messages() -> None:
+    wire, _, _ = await run(6)
+    assert wire.body.count(KEEP_ALIVE) == 6
+    assert wire.body.endswith(DONE)

@@ -1,0 +1,125 @@
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+
+import grpc
+import pytest
+from grpc.aio import AioRpcError, Metadata
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chatcompletion.v1.error_pb2 import ApiError
+from restbridge.errors import Failure, RefusedError, of_reason
+from restbridge.event_stream import EventStream
+from restbridge.exchange import LEFT, exchange_of
+from restbridge.failures import Failures
+from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, scope
+
+
+def raising(exception: BaseException) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise exception
+
+    return app
+
+
+def streaming(exception: BaseException) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async with EventStream(exchange_of(scope), send, clock=FakeClock()) as events:
+            await events.open([])
+            await events.write(b"1")
+            raise exception
+
+    return app
+
+
+async def run(app: ASGIApp) -> tuple[Wire, Scope]:
+    wire, asked = Wire(), scope(of=exchange(request_id="req_x"))
+    await Failures(app)(asked, wire.receive, wire.send)
+    return wire, asked
+
+
+RPC_ERROR = AioRpcError(
+    grpc.StatusCode.UNKNOWN, Metadata(), Metadata(), "canary", debug_error_string="canary"
+)
+
+
+@pytest.mark.parametrize(
+    ("exception", "status", "code"),
+    [
+        (RefusedError(of_reason("UNKNOWN_URL")), 404, "unknown_url"),
+        (RPC_ERROR, 500, "internal_error"),
+        (ValueError("canary"), 500, "internal_error"),
+        (TimeoutError("canary"), 500, "internal_error"),
+    ],
+)
+async def test_a_failure_is_a_status_before_and_an_event_after(
+    exception: Exception, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        wire, asked = await run(raising(exception))
+        assert wire.status == status
+        assert json.loads(wire.body)["error"]["code"] == code
+        assert wire.headers[b"content-type"] == b"application/json"
+
+        wire, asked = await run(streaming(exception))
+    assert wire.status == 200
+    assert wire.ended
+    first, second, rest = wire.body.split(b"\n\n")
+    assert (first, rest) == (b"data: 1", b"")
+    assert json.loads(second.removeprefix(b"data: "))["error"]["code"] == code
+    assert exchange_of(asked).failure is not None
+    assert b"canary" not in wire.body
+    assert "canary" not in caplog.text
+
+
+async def test_a_defect_is_logged_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        await run(raising(ValueError("canary")))
+    [record] = caplog.records
+    members = record.__dict__["chat_fields"]
+    assert (members["exception"], members["request_id"]) == ("ValueError", "req_x")
+
+
+async def test_what_the_caller_did_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        await run(raising(RefusedError(of_reason("INVALID_REQUEST"))))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("make", [raising, streaming])
+async def test_one_who_left_is_told_nothing(make: Callable[[BaseException], ASGIApp]) -> None:
+    wire, asked = await run(make(RefusedError(LEFT)))
+    assert not wire.ended
+    assert exchange_of(asked).failure is LEFT
+
+
+async def test_a_success_is_left_alone() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    wire, asked = await run(app)
+    assert (wire.status, exchange_of(asked).failure) == (204, None)
+
+
+@pytest.mark.parametrize("make", [raising, streaming])
+async def test_an_end_is_answered_and_a_cancellation_is_not(
+    make: Callable[[BaseException], ASGIApp],
+) -> None:
+    async def ended(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange_of(scope).end(of_reason("DRAINING"))
+        await asyncio.Event().wait()
+
+    wire, _ = await run(ended)
+    assert (wire.status, wire.ended) == (503, True)
+    with pytest.raises(asyncio.CancelledError):
+        await run(make(asyncio.CancelledError()))
+
+
+async def test_an_error_object_that_is_not_json_is_an_internal_error() -> None:
+    error = ApiError(message="m")
+    error.extra_json["x"] = "}{"
+    failure = Failure(reason="RATE_LIMITED", status=429, error=error)
+    wire, _ = await run(raising(RefusedError(failure)))
+    assert wire.status == 429
+    assert json.loads(wire.body)["error"]["code"] == "internal_error"

@@ -1,0 +1,103 @@
+import pytest
+
+from restbridge.headers import ANSWER, EXPOSED, RATE_LIMIT, answer, metadata, single
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def sent(*headers: tuple[bytes, bytes]) -> dict[str, str]:
+    pairs = metadata(headers, "req_1")
+    assert len(pairs) == len(dict(pairs))
+    return dict(pairs)
+
+
+def test_the_request_id_is_always_sent() -> None:
+    assert sent((b"x-request-id", b"other"), (b"cookie", b"c")) == {"x-request-id": "req_1"}
+
+
+@pytest.mark.parametrize("key", [b"Bearer sk-1", b"Basic a", b"anything", b"x" * 4096])
+def test_an_authorization_is_carried_as_it_is(key: bytes) -> None:
+    assert sent((b"authorization", key))["authorization"] == key.decode()
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 4097, b"a\xff", b"a\tb", b"a\nb", b"a\x00"])
+def test_what_cannot_be_a_key_is_left_out(key: bytes) -> None:
+    assert "authorization" not in sent((b"authorization", key))
+
+
+def test_two_keys_are_left_out() -> None:
+    assert "authorization" not in sent((b"authorization", b"a"), (b"authorization", b"a"))
+
+
+def test_trace_context_is_carried() -> None:
+    told = sent((b"traceparent", PARENT), (b"tracestate", b"a=1"), (b"tracestate", b"b=2"))
+    assert (told["traceparent"], told["tracestate"]) == (PARENT.decode(), "a=1,b=2")
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        b"",
+        PARENT.upper(),
+        PARENT + b"-00",
+        PARENT[:-1],
+        b"ff" + PARENT[2:],
+        b"00-" + b"0" * 32 + PARENT[35:],
+        PARENT[:36] + b"0" * 16 + b"-01",
+        PARENT + b"\n",
+    ],
+)
+def test_trace_context_that_is_malformed_is_left_out(parent: bytes) -> None:
+    told = sent((b"traceparent", parent), (b"tracestate", b"a=1"))
+    assert set(told) == {"x-request-id"}
+
+
+@pytest.mark.parametrize("state", [b"", b"x" * 513, b"a\xff"])
+def test_a_trace_state_that_is_malformed_is_left_out(state: bytes) -> None:
+    told = sent((b"traceparent", PARENT), (b"tracestate", state))
+    assert "tracestate" not in told
+    assert "traceparent" in told
+
+
+@pytest.mark.parametrize("name", sorted(ANSWER))
+def test_listed_metadata_become_headers(name: str) -> None:
+    assert answer(((name, "7"),)) == [(name.encode(), b"7")]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("set-cookie", "a"),
+        ("x-internal", "a"),
+        ("content-type", "text/html"),
+        ("x-request-id", "other"),
+        ("retry-after", ""),
+        ("retry-after", "a\r\nset-cookie: b"),
+        ("retry-after", "é"),
+        ("retry-after", "x" * 257),
+        ("retry-after", b"1"),
+    ],
+)
+def test_nothing_else_does(pair: tuple[str, str | bytes]) -> None:
+    assert answer((pair,), None) == []
+
+
+def test_of_a_repeated_name_the_last_counts() -> None:
+    assert answer((("retry-after", "1"),), (("retry-after", "2"),)) == [(b"retry-after", b"2")]
+
+
+def test_the_limits_are_openais_six() -> None:
+    assert set(RATE_LIMIT) == {
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    }
+    assert {*ANSWER, "x-request-id", "x-should-retry"} == set(EXPOSED)
+
+
+def test_a_single_header_is_there_once() -> None:
+    headers = [(b"a", b"1"), (b"b", b"2"), (b"b", b"3")]
+    assert [single(headers, name) for name in (b"a", b"b", b"c")] == [b"1", None, None]
