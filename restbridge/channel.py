@@ -38,8 +38,9 @@ def options(settings: Settings) -> tuple[tuple[str, str | int], ...]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.http2.max_pings_without_data", 0),
-        # One layer retries, and it is the service.
-        ("grpc.enable_retries", 0),
+        # Without a policy, gRPC sends again only what the service never saw: a call that met the
+        # end of an old connection. Anything else is retried by one layer, and it is the service.
+        ("grpc.enable_retries", 1),
         # A service that starts late is found within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 2_000),

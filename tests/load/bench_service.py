@@ -10,14 +10,16 @@ from __future__ import annotations  # AsyncStub is a name for type checkers only
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import grpc
 import uvloop
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from chatcompletion.v1 import chat_completion_service_pb2 as messages
 from chatcompletion.v1 import chat_completion_service_pb2_grpc as services
@@ -42,8 +44,6 @@ def resident_megabytes(pid: int) -> float:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -53,7 +53,12 @@ async def until_serving(target: str) -> None:
     while True:
         try:
             async with grpc.aio.insecure_channel(target) as channel:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(
+                check = channel.unary_unary(
+                    "/grpc.health.v1.Health/Check",
+                    request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                    response_deserializer=health_pb2.HealthCheckResponse.FromString,
+                )
+                answer = await check(
                     health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=10
                 )
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
@@ -100,9 +105,10 @@ async def streamed(stub: services.ChatCompletionServiceAsyncStub, streams: int) 
     return chunks
 
 
-async def main() -> None:
+def start(directory: Path) -> tuple[str, subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """Start simulator and service; return where the service will listen, and both."""
     simulator_port, service_port = free_port(), free_port()
-    models = Path("/tmp") / f"bench-models-{os.getpid()}.toml"  # noqa: S108  (removed below)
+    models = directory / "models.toml"
     models.write_text(
         f'[upstreams.simulator]\nbase_url = "http://127.0.0.1:{simulator_port}"\n'
         + "".join(
@@ -124,35 +130,42 @@ async def main() -> None:
         [sys.executable, "-m", "service.simulator", "--listen", f"127.0.0.1:{simulator_port}"],
         stdout=subprocess.DEVNULL,
     )
-    started = time.perf_counter()
     service = subprocess.Popen(
-        [sys.executable, "-m", "service"], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "service"], env=environment, cwd=directory, stderr=subprocess.DEVNULL
     )
-    target = f"127.0.0.1:{service_port}"
-    try:
-        await until_serving(target)
-        print(f"cold start to SERVING        {(time.perf_counter() - started) * 1000:8.0f} ms")
-        print(f"CPU until SERVING            {cpu_seconds(service.pid) * 1000:8.0f} ms")
-        print(f"resident memory at rest      {resident_megabytes(service.pid):8.1f} MB")
-        async with grpc.aio.insecure_channel(target) as channel:
-            stub = services.ChatCompletionServiceStub(channel)
-            await unary(stub, CONCURRENCY * 10)
-            before = cpu_seconds(service.pid)
-            await unary(stub, CALLS)
-            used = cpu_seconds(service.pid) - before
-            print(f"CPU per unary call           {used / CALLS * 1e6:8.0f} µs")
-            await streamed(stub, CONCURRENCY)
-            before = cpu_seconds(service.pid)
-            chunks = await streamed(stub, STREAMS)
-            used = cpu_seconds(service.pid) - before
-            print(f"CPU per streamed chunk       {used / chunks * 1e6:8.1f} µs   ({chunks} chunks)")
-        print(f"resident memory after        {resident_megabytes(service.pid):8.1f} MB")
-    finally:
-        service.terminate()
-        simulator.terminate()
-        service.wait()
-        simulator.wait()
-        models.unlink()
+    return f"127.0.0.1:{service_port}", service, simulator
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        started = time.perf_counter()
+        target, service, simulator = start(Path(directory))
+        try:
+            await measure(target, service, started)
+        finally:
+            for process in (service, simulator):
+                process.terminate()
+                process.wait()
+
+
+async def measure(target: str, service: subprocess.Popen[bytes], started: float) -> None:
+    await until_serving(target)
+    print(f"cold start to SERVING        {(time.perf_counter() - started) * 1000:8.0f} ms")
+    print(f"CPU until SERVING            {cpu_seconds(service.pid) * 1000:8.0f} ms")
+    print(f"resident memory at rest      {resident_megabytes(service.pid):8.1f} MB")
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = services.ChatCompletionServiceStub(channel)
+        await unary(stub, CONCURRENCY * 10)
+        before = cpu_seconds(service.pid)
+        await unary(stub, CALLS)
+        used = cpu_seconds(service.pid) - before
+        print(f"CPU per unary call           {used / CALLS * 1e6:8.0f} µs")
+        await streamed(stub, CONCURRENCY)
+        before = cpu_seconds(service.pid)
+        chunks = await streamed(stub, STREAMS)
+        used = cpu_seconds(service.pid) - before
+        print(f"CPU per streamed chunk       {used / chunks * 1e6:8.1f} µs   ({chunks} chunks)")
+    print(f"resident memory after        {resident_megabytes(service.pid):8.1f} MB")
 
 
 if __name__ == "__main__":
