@@ -20,6 +20,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc.aio import Metadata, ServicerContext
 
 from chatcompletion.process import log
@@ -41,6 +42,9 @@ _OURS: Final = "/chatcompletion."
 _LONGEST_TRACEPARENT: Final = 128
 _TICK: Final = 0.002
 """Seconds by which the loop's clock may lag when a deadline comes: uvloop counts milliseconds."""
+
+# grpc's own is of a message or its metadata that could not be written: the connection is lost.
+_GONE: Final = (asyncio.CancelledError, grpc.aio.InternalError)
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         codecs = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _forgiving(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -101,6 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
         async def serve(request: _Request, context: _Context) -> _Response:
             async with self._call(method, context) as call:
+                _check(request)
                 response = await handler(request, context)
                 await context.send_initial_metadata(self._initial_metadata(call))
                 return response
@@ -115,6 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._call(method, context) as call,
                 aclosing(handler(request, context)) as responses,
             ):
+                _check(request)
                 begun = False
                 async for response in responses:
                     if not begun:
@@ -174,7 +180,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(failure, errors.InvalidRequest):
             call.record.violations = tuple(v.param for v in failure.violations)
         if context.done() or isinstance(failure, errors.Cancelled):
-            raise error  # nobody is left to be told
+            # Nobody is left to be told; grpc would log any other exception.
+            raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
         status = errors.status(failure, call.record.request_id)
         await context.abort(status.code, status.details, status.trailing_metadata)
         raise AssertionError("abort raises")
@@ -187,7 +194,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return errors.Draining(dispatched=call.dispatched)
         if call.deadline_is_callers and asyncio.get_running_loop().time() >= call.deadline - _TICK:
             return errors.DeadlineExceeded(dispatched=call.dispatched)
-        if isinstance(error, asyncio.CancelledError) or context.done():
+        if isinstance(error, _GONE) or context.done():
             return errors.Cancelled()
         if isinstance(error, TimeoutError):
             return errors.UpstreamTimeout(dispatched=call.dispatched)
@@ -197,6 +204,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,
         )
+
+
+def _forgiving(
+    deserialize: Callable[[bytes], Any] | None,
+) -> Callable[[bytes], Any] | None:
+    """Return a deserializer that gives None for what is no message.
+
+    grpc would tell the caller the exception's text, under UNKNOWN.
+    """
+    if deserialize is None:
+        return None
+
+    def forgiving(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return None
+
+    return forgiving
+
+
+def _check(request: object) -> None:
+    if request is None:
+        raise errors.InvalidRequest("The request is not a message of this method.")
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

@@ -151,6 +151,7 @@ _SECRETS: Final = (
     re.compile(r"\b(?:sk|pk|key|rk)-[A-Za-z0-9_*.-]{4,}"),
     re.compile(r"\bbearer\s+\S+", re.IGNORECASE),
     re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"),
+    re.compile(r"\[?\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){3,7}\]?(?::\d+)?", re.I),
     # Host names of private networks.
     re.compile(r"(?<![\w.-])[\w.-]+\.(?:internal|local|svc|lan|corp|cluster)\b[\w.:-]*", re.I),
 )
@@ -163,7 +164,7 @@ def scrub(text: str, model: Model) -> str:
     host = urlsplit(upstream.base_url).hostname
     for secret in (upstream.api_key, upstream.base_url, host):
         if secret:
-            text = text.replace(secret, _REDACTED)
+            text = re.sub(re.escape(secret), _REDACTED, text, flags=re.IGNORECASE)
     text = text.replace(model.upstream_model, model.name)
     for pattern in _SECRETS:
         text = pattern.sub(_REDACTED, text)

@@ -94,9 +94,10 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         try:
             params = openai_json.canonicalize_request(params)
         except openai_json.DecodeError as error:
-            raise errors.InvalidRequest(
-                error.message, param=error.param, code=error.code
-            ) from error
+            violation = errors.Violation(
+                param=error.param or "params", message=error.message, code=error.code
+            )
+            raise errors.InvalidRequest.of([violation]) from error
         found = validation.violations(params, streamed=streamed)
         if found:
             raise errors.InvalidRequest.of(found)

@@ -42,11 +42,6 @@ class EventStream:
         self._first = True
         self._after_cr = False
 
-    @property
-    def pending(self) -> bool:
-        """Whether the bytes so far end within an event."""
-        return bool(self._tail or self._data)
-
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """Take the next bytes and return the events that they complete.
 

@@ -2,8 +2,9 @@
 
     violations(params, streamed=…) ──► [] or every violation, in the order of the tables
 
-A rule is a function from the parameters to the violations it finds; `RULES` lists them all, and the
-plain ones (a range, a length, a pair that excludes each other) are rows of tables of their own.
+A rule is a function from the parameters to the violations it finds. `RULES` lists them, but for the
+one that depends on the RPC; the plain ones (a range, a length, a pair that excludes each other) are
+rows of tables of their own.
 What vendors extend is left to the upstream: unknown roles, part types, formats and members pass.
 
 The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text

@@ -57,7 +57,11 @@ def is_double(literal: str) -> bool:
 
 def exceeds_int64(literal: str) -> bool:
     """Whether a number is too large, positive or negative, for an int64."""
-    return not INT64_MIN <= Decimal(literal) <= INT64_MAX
+    try:
+        return not INT64_MIN <= Decimal(literal) <= INT64_MAX
+    except InvalidOperation:
+        # No Decimal has an exponent of so many digits: the number is beyond all, or next to zero.
+        return "e-" not in literal.lower()
 
 
 def written(value: float, name: str) -> int | float:

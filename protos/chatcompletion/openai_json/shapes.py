@@ -113,7 +113,7 @@ class Shape:
 
     name: str
     message: type[Message]
-    members: dict[str, Member] = dataclasses.field(repr=False)
+    members: dict[str, Member]
 
 
 def shapes_below(*roots: Descriptor) -> dict[str, Shape]:

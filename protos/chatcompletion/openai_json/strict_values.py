@@ -100,9 +100,10 @@ def _number(value: Raw) -> float | None:
     number: float | None = _float(value)
     if number is None or (number and -CONSECUTIVE < number < CONSECUTIVE):
         return number
-    if says(number, bytes(value).decode()):
-        return number
-    raise MisfitError
+    literal = bytes(value).decode()
+    if not says(number, literal):
+        raise MisfitError
+    return number or float(literal)  # msgspec reads -0 without its sign
 
 
 def _numbers(items: dict[str, Raw]) -> dict[str, float]:

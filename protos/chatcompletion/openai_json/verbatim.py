@@ -64,8 +64,9 @@ def is_kept(text: str) -> bool:
 def is_value(text: str) -> bool:
     """Whether `text` is exactly one JSON value, nested no deeper than a document may be."""
     try:
-        check_shape(text.encode(), max_depth=MAX_DEPTH)
-        _check_value(text)
+        value = text.encode()
+        check_shape(value, max_depth=MAX_DEPTH)
+        _check_value(value)
     except (DecodeError, UnicodeEncodeError):
         return False
     except msgspec.DecodeError:
@@ -137,7 +138,7 @@ def _has_duplicates_literally(value: bytes) -> bool:
         nonlocal found
         found = found or len({name for name, _ in pairs}) < len(pairs)
 
-    json.loads(value, parse_int=_Literal, parse_float=_Literal, object_pairs_hook=count)
+    json.loads(value.decode(), parse_int=_Literal, parse_float=_Literal, object_pairs_hook=count)
     return found
 
 

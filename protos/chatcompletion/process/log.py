@@ -8,6 +8,7 @@ event of a library's record is its template, without the arguments.
 """
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
@@ -20,10 +21,16 @@ import msgspec
 LEVELS: Final = ("debug", "info", "warning", "error")
 """The levels that `configure` takes."""
 
-_encode: Final = msgspec.json.Encoder(enc_hook=lambda value: type(value).__name__).encode
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
 _OURS: Final = ("service", "restbridge", "chatcompletion")
+
+
+def _name_of_type(value: object) -> str:
+    return type(value).__name__
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_name_of_type).encode
 
 
 def fields(**members: object) -> dict[str, dict[str, object]]:
@@ -63,7 +70,11 @@ class JsonFormatter(logging.Formatter):
             line.update(members)
         if record.exc_info and record.exc_info[0] is not None:
             line.update(exception_members(record.exc_info[0], record.exc_info[2]))
-        return _encode(line).decode()
+        try:
+            return _encode(line).decode()
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, as in the name of a file; escapes can say it.
+            return json.dumps(line, default=_name_of_type)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

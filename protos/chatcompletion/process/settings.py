@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 _ROW: Final = "setting"
 _T = TypeVar("_T")
@@ -160,15 +161,17 @@ def api_key(value: str) -> str:
     return value
 
 
-@parser("an http:// or https:// address without query or fragment")
+@parser("an http:// or https:// address without credentials, query or fragment")
 def base_url(value: str) -> str:
     """Take a base URL without its trailing slash, or "" where the variable is absent."""
-    scheme, separator, rest = value.partition("://")
-    if value and (
-        scheme not in {"http", "https"}
-        or not separator
-        or not rest.split("/", 1)[0]
-        or any(c in "?#\\@" or c.isspace() or not c.isprintable() for c in rest)
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if (
+        not value.startswith(("http://", "https://"))
+        or not parts.hostname
+        or parts.port == 0
+        or any(c in "?#\\@" or c.isspace() or not c.isprintable() for c in value)
     ):
         raise ValueError
     return value.rstrip("/")

@@ -256,7 +256,7 @@ class ChatCompletionParams(_message.Message):
     store: _builtins.bool
     """Whether the upstream keeps the completion. Default false."""
     service_tier: _builtins.str
-    """"auto", "default", "flex", "scale", "priority". Default "auto"."""
+    """"auto", "default", "flex", "scale", "priority", "fast". Default "auto"."""
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def user(self) -> _builtins.str:
@@ -1021,9 +1021,12 @@ class PromptCacheBreakpoint(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MODE_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """"explicit"."""
+    ttl: _builtins.str
+    """How long, such as "30m"."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Members that the fields cannot say: rule 3."""
@@ -1032,15 +1035,21 @@ class PromptCacheBreakpoint(_message.Message):
         self,
         *,
         mode: _builtins.str | None = ...,
+        ttl: _builtins.str | None = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "extra_json", b"extra_json", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "extra_json", b"extra_json", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    _WhichOneofReturnType__ttl: _TypeAlias = _typing.Literal["ttl"]  # noqa: Y015
+    _WhichOneofArgType__ttl: _TypeAlias = _typing.Literal["_ttl", b"_ttl"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl) -> _WhichOneofReturnType__ttl | None: ...
 
 Global___PromptCacheBreakpoint: _TypeAlias = PromptCacheBreakpoint  # noqa: Y015
 

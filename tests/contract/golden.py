@@ -1,0 +1,855 @@
+"""Golden pairs: a document, and the message that it is.
+
+    REQUESTS, COMPLETIONS, CHUNKS, ERRORS   JSON ↔ message, the same in both directions
+    MISTYPED                                requests with members of a wrong type, and their paths
+
+The JSON is as a client or an upstream sends it, the message in protobuf's text format. A server
+should pass on each of the requests, and hand back each of the completions and chunks.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Golden:
+    """A document and its message, both as text, and why the pair is here."""
+
+    name: str
+    why: str
+    json: str
+    message: str
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class MistypedGolden:
+    """A request, the paths of its members of a wrong type, and whether they are out of range."""
+
+    name: str
+    json: str
+    params: tuple[str, ...]
+    out_of_range: bool = False
+
+
+def _request(name: str, why: str, members: str, fields: str) -> Golden:
+    return Golden(
+        name=name,
+        why=why,
+        json='{"model":"default","messages":[{"role":"user","content":"Hi"}],' + members + "}",
+        message='model: "default" messages { role: "user" content_text: "Hi" } ' + fields,
+    )
+
+
+def _messages(name: str, why: str, messages: str, fields: str) -> Golden:
+    return Golden(
+        name=name,
+        why=why,
+        json='{"model":"default","messages":[' + messages + "]}",
+        message='model: "default" ' + fields,
+    )
+
+
+def _completion(name: str, why: str, members: str, fields: str) -> Golden:
+    return Golden(
+        name=name,
+        why=why,
+        json='{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m",'
+        '"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},'
+        '"finish_reason":"stop"}],' + members + "}",
+        message='id: "chatcmpl-1" object: "chat.completion" created: 1700000000 model: "m" '
+        'choices { index: 0 message { role: "assistant" content_text: "Hi" } '
+        'finish_reason: "stop" } ' + fields,
+    )
+
+
+def _answer(name: str, why: str, choice: str, fields: str) -> Golden:
+    return Golden(
+        name=name,
+        why=why,
+        json='{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m",'
+        '"choices":[{"index":0,' + choice + "}]}",
+        message='id: "chatcmpl-1" object: "chat.completion" created: 1700000000 model: "m" '
+        "choices { index: 0 " + fields + " }",
+    )
+
+
+def _chunk(name: str, why: str, members: str, fields: str) -> Golden:
+    return Golden(
+        name=name,
+        why=why,
+        json='{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,'
+        '"model":"m",' + members + "}",
+        message='id: "chatcmpl-1" object: "chat.completion.chunk" created: 1700000000 '
+        'model: "m" ' + fields,
+    )
+
+
+def _delta(name: str, why: str, delta: str, fields: str) -> Golden:
+    return _chunk(
+        name,
+        why,
+        '"choices":[{"index":0,"delta":{' + delta + '},"finish_reason":null}]',
+        "choices { index: 0 delta { " + fields + ' } extra_json { key: "finish_reason" '
+        'value: "null" } }',
+    )
+
+
+REQUESTS: tuple[Golden, ...] = (
+    Golden(
+        name="smallest",
+        why="what every example sends",
+        json='{"model":"default","messages":[{"role":"user","content":"Hi"}]}',
+        message='model: "default" messages { role: "user" content_text: "Hi" }',
+    ),
+    _request(
+        "sampling",
+        "doubles that are and are not integers; zero is a value",
+        '"temperature":0.7,"top_p":1,"presence_penalty":-0.5,"frequency_penalty":0,"n":2,"seed":0',
+        "temperature: 0.7 top_p: 1 presence_penalty: -0.5 frequency_penalty: 0 n: 2 seed: 0",
+    ),
+    _request(
+        "numbers in other spellings",
+        "a number in a field is spelt anew",
+        '"temperature":1.0,"top_p":5e-1,"n":1e0,"seed":42.0',
+        "temperature: 1 top_p: 0.5 n: 1 seed: 42",
+    ),
+    _request(
+        "limits of int64",
+        "beyond 2**53, where a double would round",
+        '"seed":-9223372036854775808,"max_completion_tokens":16',
+        "seed: -9223372036854775808 max_completion_tokens: 16",
+    ),
+    _request(
+        "older names",
+        "deprecated members still arrive",
+        '"max_tokens":16,"user":"u-1","prompt_cache_retention":"24h"',
+        'max_tokens: 16 user: "u-1" prompt_cache_retention: "24h"',
+    ),
+    _request(
+        "nulls",
+        "openai-python sends a None as null; absent and null differ",
+        '"temperature":null,"stop":null,"tools":null,"logit_bias":null,"audio":null,'
+        '"stream":null,"metadata":null,"tool_choice":null,"modalities":null',
+        'extra_json { key: "temperature" value: "null" } extra_json { key: "stop" value: "null" } '
+        'extra_json { key: "tools" value: "null" } extra_json { key: "logit_bias" value: "null" } '
+        'extra_json { key: "audio" value: "null" } extra_json { key: "stream" value: "null" } '
+        'extra_json { key: "metadata" value: "null" } '
+        'extra_json { key: "tool_choice" value: "null" } '
+        'extra_json { key: "modalities" value: "null" }',
+    ),
+    _request(
+        "empty collections",
+        "vLLM refuses tools [] and accepts no tools: what came must arrive",
+        '"tools":[],"logit_bias":{},"metadata":{},"modalities":[],"functions":[]',
+        'extra_json { key: "tools" value: "[]" } extra_json { key: "logit_bias" value: "{}" } '
+        'extra_json { key: "metadata" value: "{}" } extra_json { key: "modalities" value: "[]" } '
+        'extra_json { key: "functions" value: "[]" }',
+    ),
+    _request("stop as a string", "a union", '"stop":"END"', 'stop_text: "END"'),
+    _request(
+        "stop as a list",
+        "the other arm of the union",
+        '"stop":["a","\\n",""]',
+        'stop_list { items: "a" items: "\\n" items: "" }',
+    ),
+    _request(
+        "streamed",
+        "picks the RPC",
+        '"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}',
+        "stream: true stream_options { include_usage: true include_obfuscation: false }",
+    ),
+    _request("not streamed", "openai-python's parse says so", '"stream":false', "stream: false"),
+    _request(
+        "logprobs",
+        "a boolean and its integer",
+        '"logprobs":true,"top_logprobs":5',
+        "logprobs: true top_logprobs: 5",
+    ),
+    _request(
+        "logit bias",
+        "vLLM takes fractions",
+        '"logit_bias":{"50256":-100,"1":0.5,"2":0}',
+        'logit_bias { key: "50256" value: -100 } logit_bias { key: "1" value: 0.5 } '
+        'logit_bias { key: "2" value: 0 }',
+    ),
+    _request(
+        "metadata",
+        "a map with names of any characters",
+        '"metadata":{"a":"1","":"","\\"q":"ä"}',
+        'metadata { key: "a" value: "1" } metadata { key: "" value: "" } '
+        'metadata { key: "\\"q" value: "ä" }',
+    ),
+    _request(
+        "a function tool",
+        "the schema stays as it is: order, spelling of numbers, escapes",
+        '"tools":[{"type":"function","function":{"name":"f","description":"d",'
+        '"parameters":{"type":"object","properties":{"b":{"minimum":1.0},"a":{"const":1e2}},'
+        '"x":"\\u00e4"},"strict":true}}],"tool_choice":"auto","parallel_tool_calls":false',
+        'tools { type: "function" function { name: "f" description: "d" parameters { text: '
+        '\'{"type":"object","properties":{"b":{"minimum":1.0},"a":{"const":1e2}},'
+        '"x":"\\\\u00e4"}\' } strict: true } } '
+        'tool_choice_mode: "auto" parallel_tool_calls: false',
+    ),
+    _request(
+        "a function without parameters",
+        "absent, null and empty parameters are three things",
+        '"tools":[{"type":"function","function":{"name":"f"}},'
+        '{"type":"function","function":{"name":"g","parameters":null,"strict":null}},'
+        '{"type":"function","function":{"name":"h","parameters":{}}}]',
+        'tools { type: "function" function { name: "f" } } '
+        'tools { type: "function" function { name: "g" '
+        'extra_json { key: "parameters" value: "null" } '
+        'extra_json { key: "strict" value: "null" } } } '
+        'tools { type: "function" function { name: "h" parameters { text: "{}" } } }',
+    ),
+    _request(
+        "a custom tool",
+        "its input is text in a grammar",
+        '"tools":[{"type":"custom","custom":{"name":"c","description":"d","format":'
+        '{"type":"grammar","grammar":{"definition":"start: /a/","syntax":"lark"}}}}],'
+        '"tool_choice":{"type":"custom","custom":{"name":"c"}}',
+        'tools { type: "custom" custom { name: "c" description: "d" format { type: "grammar" '
+        'grammar { definition: "start: /a/" syntax: "lark" } } } } '
+        'tool_choice_object { type: "custom" custom { name: "c" } }',
+    ),
+    _request(
+        "a vendor's tool",
+        "a type that the contract does not have brings its own body",
+        '"tools":[{"type":"web_search","web_search":{"max":3}}]',
+        'tools { type: "web_search" extra_json { key: "web_search" value: \'{"max":3}\' } }',
+    ),
+    _request(
+        "a named function",
+        "the object arm of tool_choice",
+        '"tools":[{"type":"function","function":{"name":"f"}}],'
+        '"tool_choice":{"type":"function","function":{"name":"f"}}',
+        'tools { type: "function" function { name: "f" } } '
+        'tool_choice_object { type: "function" function { name: "f" } }',
+    ),
+    _request(
+        "allowed tools",
+        "a list of tools inside of tool_choice",
+        '"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":'
+        '"allowed_tools","allowed_tools":{"mode":"required","tools":'
+        '[{"type":"function","function":{"name":"f"}}]}}',
+        'tools { type: "function" function { name: "f" } } '
+        'tool_choice_object { type: "allowed_tools" allowed_tools { mode: "required" '
+        'tools { type: "function" function { name: "f" } } } }',
+    ),
+    _request(
+        "functions",
+        "the older form of tools",
+        '"functions":[{"name":"f","parameters":{"type":"object"}}],"function_call":"auto"',
+        'functions { name: "f" parameters { text: \'{"type":"object"}\' } } '
+        'function_call_mode: "auto"',
+    ),
+    _request(
+        "a function by name",
+        "the object arm of function_call",
+        '"functions":[{"name":"f"}],"function_call":{"name":"f"}',
+        'functions { name: "f" } function_call_object { name: "f" }',
+    ),
+    _request(
+        "a JSON schema",
+        "what openai-python's parse sends",
+        '"response_format":{"type":"json_schema","json_schema":{"name":"r","description":"d",'
+        '"schema":{"$defs":{},"type":"object","additionalProperties":false},"strict":true}}',
+        'response_format { type: "json_schema" json_schema { name: "r" description: "d" schema { '
+        'text: \'{"$defs":{},"type":"object","additionalProperties":false}\' } '
+        "strict: true } }",
+    ),
+    _request(
+        "a vendor's format",
+        "vLLM's structural tags",
+        '"response_format":{"type":"structural_tag","structures":[{"begin":"<f>"}]}',
+        'response_format { type: "structural_tag" extra_json { key: "structures" '
+        'value: \'[{"begin":"<f>"}]\' } }',
+    ),
+    _request(
+        "audio",
+        "a voice by name",
+        '"modalities":["text","audio"],"audio":{"voice":"alloy","format":"wav"}',
+        'modalities: "text" modalities: "audio" audio { voice_name: "alloy" format: "wav" }',
+    ),
+    _request(
+        "a voice of one's own",
+        "the object arm of voice",
+        '"modalities":["audio"],"audio":{"voice":{"id":"v-1"},"format":"pcm16"}',
+        'modalities: "audio" audio { voice_object { id: "v-1" } format: "pcm16" }',
+    ),
+    _request(
+        "a prediction",
+        "a union inside of an object",
+        '"prediction":{"type":"content","content":"x"}',
+        'prediction { type: "content" content_text: "x" }',
+    ),
+    _request(
+        "a prediction in parts",
+        "the list arm",
+        '"prediction":{"type":"content","content":[{"type":"text","text":"x"}]}',
+        'prediction { type: "content" content_parts { items { type: "text" text: "x" } } }',
+    ),
+    _request(
+        "web search",
+        "four levels of objects; a null location",
+        '"web_search_options":{"search_context_size":"low","user_location":{"type":"approximate",'
+        '"approximate":{"country":"CH","region":"ZH","city":"Zürich","timezone":null}}}',
+        'web_search_options { search_context_size: "low" user_location { type: "approximate" '
+        'approximate { country: "CH" region: "ZH" city: "Zürich" '
+        'extra_json { key: "timezone" value: "null" } } } }',
+    ),
+    _request(
+        "empty objects",
+        "an object without members is there",
+        '"stream_options":{},"stream":true,"web_search_options":{},"prompt_cache_options":{}',
+        "stream_options { } stream: true web_search_options { } prompt_cache_options { }",
+    ),
+    _request(
+        "everything by name",
+        "plain strings and booleans",
+        '"reasoning_effort":"high","verbosity":"low","store":false,"service_tier":"flex",'
+        '"safety_identifier":"s","prompt_cache_key":"k",'
+        '"prompt_cache_options":{"ttl":"30m","mode":"explicit"}',
+        'reasoning_effort: "high" verbosity: "low" store: false service_tier: "flex" '
+        'safety_identifier: "s" prompt_cache_key: "k" '
+        'prompt_cache_options { ttl: "30m" mode: "explicit" }',
+    ),
+    _request(
+        "moderation",
+        "a policy for one direction, null for the other",
+        '"moderation":{"model":"omni","policy":{"input":{"mode":"block"},"output":null}}',
+        'moderation { model: "omni" policy { input { mode: "block" } '
+        'extra_json { key: "output" value: "null" } } }',
+    ),
+    _request(
+        "vendor members",
+        "what vLLM and others add travels as it is",
+        '"top_k":-1,"min_p":0.050,"stop_token_ids":[1,2],"chat_template_kwargs":{"a":{"b":null}},'
+        '"guided_json":"{}","extra_big":123456789012345678901234567890,"flag":true',
+        'extra_json { key: "top_k" value: "-1" } extra_json { key: "min_p" value: "0.050" } '
+        'extra_json { key: "stop_token_ids" value: "[1,2]" } '
+        'extra_json { key: "chat_template_kwargs" value: \'{"a":{"b":null}}\' } '
+        'extra_json { key: "guided_json" value: \'"{}"\' } '
+        'extra_json { key: "extra_big" value: "123456789012345678901234567890" } '
+        'extra_json { key: "flag" value: "true" }',
+    ),
+    _request(
+        "odd names",
+        "an empty name, a quoted one, half of a surrogate pair, a name of ours",
+        '"":1,"\\"q":2,"\\ud83d":3,"extra_json":4,"stop_text":5,"a.b":6',
+        'extra_json { key: "" value: "1" } '
+        'extra_json { key: \'"\\\\"q"\' value: "2" } '
+        'extra_json { key: \'"\\\\ud83d"\' value: "3" } '
+        'extra_json { key: "extra_json" value: "4" } '
+        'extra_json { key: "stop_text" value: "5" } extra_json { key: "a.b" value: "6" }',
+    ),
+    _messages(
+        "a conversation",
+        "each role",
+        '{"role":"developer","content":"d","name":"n"},{"role":"system","content":"s"},'
+        '{"role":"user","content":""},{"role":"assistant","content":"a","refusal":null}',
+        'messages { role: "developer" content_text: "d" name: "n" } '
+        'messages { role: "system" content_text: "s" } '
+        'messages { role: "user" content_text: "" } '
+        'messages { role: "assistant" content_text: "a" '
+        'extra_json { key: "refusal" value: "null" } }',
+    ),
+    _messages(
+        "parts",
+        "each kind of part",
+        '{"role":"user","content":[{"type":"text","text":"t",'
+        '"prompt_cache_breakpoint":{"mode":"explicit"}},'
+        '{"type":"image_url","image_url":{"url":"data:image/png;base64,AA==","detail":"low"}},'
+        '{"type":"input_audio","input_audio":{"data":"AA==","format":"wav"}},'
+        '{"type":"file","file":{"filename":"f","file_data":"AA==","file_id":"i"}}]},'
+        '{"role":"assistant","content":[{"type":"refusal","refusal":"r"}]}',
+        'messages { role: "user" content_parts { items { type: "text" text: "t" '
+        'prompt_cache_breakpoint { mode: "explicit" } } '
+        'items { type: "image_url" image_url { url: "data:image/png;base64,AA==" detail: "low" } } '
+        'items { type: "input_audio" input_audio { data: "AA==" format: "wav" } } '
+        'items { type: "file" file { filename: "f" file_data: "AA==" file_id: "i" } } } } '
+        'messages { role: "assistant" content_parts { items { type: "refusal" refusal: "r" } } }',
+    ),
+    _messages(
+        "vendor parts",
+        "a part of a type that the contract does not have",
+        '{"role":"user","content":[{"type":"video_url","video_url":{"url":"u"},"uuid":"1"},'
+        '{"type":"text","text":"t","cache_control":{"type":"ephemeral"}}]}',
+        'messages { role: "user" content_parts { items { type: "video_url" '
+        'extra_json { key: "video_url" value: \'{"url":"u"}\' } '
+        'extra_json { key: "uuid" value: \'"1"\' } } '
+        'items { type: "text" text: "t" '
+        'extra_json { key: "cache_control" value: \'{"type":"ephemeral"}\' } } } }',
+    ),
+    _messages(
+        "tool calls",
+        "what runTools sends back; arguments are text and need not be JSON",
+        '{"role":"user","content":"u"},{"role":"assistant","content":null,"tool_calls":['
+        '{"id":"c1","type":"function","function":{"name":"f","arguments":"{\\"a\\": "}},'
+        '{"id":"c2","type":"custom","custom":{"name":"g","input":"x"}}]},'
+        '{"role":"tool","tool_call_id":"c1","content":"1"},'
+        '{"role":"tool","tool_call_id":"c2","content":[{"type":"text","text":"2"}]}',
+        'messages { role: "user" content_text: "u" } '
+        'messages { role: "assistant" '
+        'tool_calls { id: "c1" type: "function" '
+        'function { name: "f" arguments: \'{"a": \' } } '
+        'tool_calls { id: "c2" type: "custom" custom { name: "g" input: "x" } } '
+        'extra_json { key: "content" value: "null" } } '
+        'messages { role: "tool" tool_call_id: "c1" content_text: "1" } '
+        'messages { role: "tool" tool_call_id: "c2" '
+        'content_parts { items { type: "text" text: "2" } } }',
+    ),
+    _messages(
+        "a completion sent back",
+        "openai-python echoes the nulls of what it received",
+        '{"role":"user","content":"u"},{"role":"assistant","content":"a","refusal":null,'
+        '"annotations":null,"audio":null,"function_call":null,"tool_calls":null,'
+        '"reasoning":"r","reasoning_content":"rc"}',
+        'messages { role: "user" content_text: "u" } '
+        'messages { role: "assistant" content_text: "a" reasoning: "r" reasoning_content: "rc" '
+        'extra_json { key: "refusal" value: "null" } '
+        'extra_json { key: "annotations" value: "null" } '
+        'extra_json { key: "audio" value: "null" } '
+        'extra_json { key: "function_call" value: "null" } '
+        'extra_json { key: "tool_calls" value: "null" } }',
+    ),
+    _messages(
+        "older calls",
+        "a function's answer may be null",
+        '{"role":"user","content":"u"},{"role":"assistant","content":null,'
+        '"function_call":{"name":"f","arguments":"{}"}},'
+        '{"role":"function","name":"f","content":null}',
+        'messages { role: "user" content_text: "u" } '
+        'messages { role: "assistant" function_call { name: "f" arguments: "{}" } '
+        'extra_json { key: "content" value: "null" } } '
+        'messages { role: "function" name: "f" extra_json { key: "content" value: "null" } }',
+    ),
+    _messages(
+        "an audio message",
+        "referred to by its id",
+        '{"role":"user","content":"u"},{"role":"assistant","content":"a","audio":{"id":"a-1"}}',
+        'messages { role: "user" content_text: "u" } '
+        'messages { role: "assistant" content_text: "a" audio { id: "a-1" } }',
+    ),
+    _messages(
+        "half of a surrogate pair",
+        "no protobuf string can hold it; the rest of the request is typed all the same",
+        '{"role":"user","content":"\\ud83d\\ude00"},{"role":"user","content":"\\ud83d"},'
+        '{"role":"user","content":[{"type":"text","text":"a\\udc00b"}]}',
+        'messages { role: "user" content_text: "😀" } '
+        'messages { role: "user" extra_json { key: "content" value: \'"\\\\ud83d"\' } } '
+        'messages { role: "user" content_parts { items { type: "text" '
+        'extra_json { key: "text" value: \'"a\\\\udc00b"\' } } } }',
+    ),
+    _messages(
+        "characters that end lines elsewhere",
+        "legal in JSON strings, and not line ends in an event stream",
+        '{"role":"user","content":"a\u2028b\u2029c\u0085d\\n\\r\\u0000\\u001f\x7f"}',
+        'messages { role: "user" content_text: "a\u2028b\u2029c\u0085d\\n\\r\\000\\037\\177" }',
+    ),
+    _messages(
+        "members of a vendor in a message",
+        "at the object where they stand",
+        '{"role":"user","content":"u","prefix":true,"cache_control":null,"meta":[{"a":[]}]}',
+        'messages { role: "user" content_text: "u" '
+        'extra_json { key: "prefix" value: "true" } '
+        'extra_json { key: "cache_control" value: "null" } '
+        'extra_json { key: "meta" value: \'[{"a":[]}]\' } }',
+    ),
+)
+
+COMPLETIONS: tuple[Golden, ...] = (
+    _completion(
+        "usage",
+        "with all the details; zero is a value",
+        '"usage":{"prompt_tokens":3,"completion_tokens":0,"total_tokens":3,'
+        '"prompt_tokens_details":{"audio_tokens":0,"cached_tokens":1,"text_tokens":2,'
+        '"image_tokens":0,"cache_write_tokens":0},'
+        '"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"text_tokens":0,'
+        '"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}',
+        "usage { prompt_tokens: 3 completion_tokens: 0 total_tokens: 3 "
+        "prompt_tokens_details { audio_tokens: 0 cached_tokens: 1 text_tokens: 2 "
+        "image_tokens: 0 cache_write_tokens: 0 } "
+        "completion_tokens_details { reasoning_tokens: 0 audio_tokens: 0 text_tokens: 0 "
+        "accepted_prediction_tokens: 0 rejected_prediction_tokens: 0 } }",
+    ),
+    _completion(
+        "a vendor's usage",
+        "details null, and a price",
+        '"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,'
+        '"prompt_tokens_details":null,"cost":0.00012}',
+        "usage { prompt_tokens: 3 completion_tokens: 1 total_tokens: 4 "
+        'extra_json { key: "prompt_tokens_details" value: "null" } '
+        'extra_json { key: "cost" value: "0.00012" } }',
+    ),
+    _completion(
+        "nulls",
+        "what vLLM sends",
+        '"usage":null,"service_tier":null,"system_fingerprint":null,"prompt_logprobs":null,'
+        '"kv_transfer_params":null,"metadata":null,"moderation":null',
+        'extra_json { key: "usage" value: "null" } '
+        'extra_json { key: "service_tier" value: "null" } '
+        'extra_json { key: "system_fingerprint" value: "null" } '
+        'extra_json { key: "prompt_logprobs" value: "null" } '
+        'extra_json { key: "kv_transfer_params" value: "null" } '
+        'extra_json { key: "metadata" value: "null" } '
+        'extra_json { key: "moderation" value: "null" }',
+    ),
+    _completion(
+        "tier, fingerprint, metadata",
+        "the rest of the top level",
+        '"service_tier":"default","system_fingerprint":"fp","metadata":{"a":"b"}',
+        'service_tier: "default" system_fingerprint: "fp" metadata { key: "a" value: "b" }',
+    ),
+    _completion(
+        "moderation",
+        "verbatim: its categories grow",
+        '"moderation":{"input":{"type":"moderation_results","results":[{"category_scores":'
+        '{"violence":1e-05}}]},"output":{"type":"error","code":"x","message":"y"}}',
+        'moderation { text: \'{"input":{"type":"moderation_results","results":[{"category_scores":'
+        '{"violence":1e-05}}]},"output":{"type":"error","code":"x","message":"y"}}\' }',
+    ),
+    _answer(
+        "null content",
+        "a tool call has none",
+        '"message":{"role":"assistant","content":null,"refusal":null,"tool_calls":[{"id":"c1",'
+        '"type":"function","function":{"name":"f","arguments":"{}"}}]},'
+        '"finish_reason":"tool_calls","logprobs":null',
+        'message { role: "assistant" tool_calls { id: "c1" type: "function" '
+        'function { name: "f" arguments: "{}" } } '
+        'extra_json { key: "content" value: "null" } '
+        'extra_json { key: "refusal" value: "null" } } '
+        'finish_reason: "tool_calls" extra_json { key: "logprobs" value: "null" }',
+    ),
+    _answer(
+        "a refusal",
+        "content null, refusal text",
+        '"message":{"role":"assistant","content":null,"refusal":"no"},"finish_reason":"stop"',
+        'message { role: "assistant" refusal: "no" '
+        'extra_json { key: "content" value: "null" } } finish_reason: "stop"',
+    ),
+    _answer(
+        "citations",
+        "annotations with their offsets",
+        '"message":{"role":"assistant","content":"c","annotations":[{"type":"url_citation",'
+        '"url_citation":{"start_index":0,"end_index":1,"url":"u","title":""}}]},'
+        '"finish_reason":"stop"',
+        'message { role: "assistant" content_text: "c" annotations { type: "url_citation" '
+        'url_citation { start_index: 0 end_index: 1 url: "u" title: "" } } } '
+        'finish_reason: "stop"',
+    ),
+    _answer(
+        "audio",
+        "a spoken answer",
+        '"message":{"role":"assistant","content":null,"audio":{"id":"a","data":"AA==",'
+        '"transcript":"t","expires_at":1700000000}},"finish_reason":"stop"',
+        'message { role: "assistant" audio { id: "a" data: "AA==" transcript: "t" '
+        'expires_at: 1700000000 } extra_json { key: "content" value: "null" } } '
+        'finish_reason: "stop"',
+    ),
+    _answer(
+        "log probabilities",
+        "bytes null, empty and cut; -9999.0; an exponent; an int in place of a double",
+        '"message":{"role":"assistant","content":"ä"},"finish_reason":"stop","logprobs":{"content":'
+        '[{"token":"\\u00c3","logprob":-0.0009109065448865294,"bytes":[195],"top_logprobs":['
+        '{"token":"a","logprob":-9999.0,"bytes":null},{"token":"b","logprob":-1e-07,"bytes":[]}]},'
+        '{"token":"","logprob":0,"bytes":[0,255],"top_logprobs":[]}],"refusal":null}',
+        'message { role: "assistant" content_text: "ä" } finish_reason: "stop" logprobs { '
+        'content { token: "Ã" logprob: -0.0009109065448865294 bytes: "\\303" '
+        'top_logprobs { token: "a" logprob: -9999 extra_json { key: "bytes" value: "null" } } '
+        'top_logprobs { token: "b" logprob: -1e-07 bytes: "" } } '
+        'content { token: "" logprob: 0 bytes: "\\000\\377" '
+        'extra_json { key: "top_logprobs" value: "[]" } } '
+        'extra_json { key: "refusal" value: "null" } }',
+    ),
+    _answer(
+        "reasoning",
+        "both vendors' names",
+        '"message":{"role":"assistant","content":"c","reasoning_content":"a","reasoning":"b"},'
+        '"finish_reason":"stop","stop_reason":null,"token_ids":null',
+        'message { role: "assistant" content_text: "c" reasoning_content: "a" reasoning: "b" } '
+        'finish_reason: "stop" extra_json { key: "stop_reason" value: "null" } '
+        'extra_json { key: "token_ids" value: "null" }',
+    ),
+    _answer(
+        "content in parts",
+        "Mistral's thinking",
+        '"message":{"role":"assistant","content":[{"type":"thinking","thinking":[{"type":"text",'
+        '"text":"t"}]},{"type":"text","text":"x"}]},"finish_reason":"stop"',
+        'message { role: "assistant" content_parts { items { type: "thinking" '
+        'extra_json { key: "thinking" value: \'[{"type":"text","text":"t"}]\' } } '
+        'items { type: "text" text: "x" } } } finish_reason: "stop"',
+    ),
+    Golden(
+        name="several choices",
+        why="index 0 is said; the order is the upstream's",
+        json='{"id":"i","object":"chat.completion","created":1,"model":"m","choices":['
+        '{"index":1,"message":{"role":"assistant","content":"b"},"finish_reason":"length"},'
+        '{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"stop"}]}',
+        message='id: "i" object: "chat.completion" created: 1 model: "m" '
+        'choices { index: 1 message { role: "assistant" content_text: "b" } '
+        'finish_reason: "length" } '
+        'choices { index: 0 message { role: "assistant" content_text: "" } '
+        'finish_reason: "stop" }',
+    ),
+    Golden(
+        name="wrong types",
+        why="responses are not validated: they reach the caller as they are",
+        json='{"id":7,"object":"chat.completion","created":"1700000000","model":"m","choices":['
+        '{"index":"0","message":{"role":"assistant","content":{"a":1},"tool_calls":[null]},'
+        '"finish_reason":{"type":"stop"},"logprobs":[1,2]}],"usage":{"prompt_tokens":1.5,'
+        '"completion_tokens":18446744073709551616,"total_tokens":true}}',
+        message='object: "chat.completion" model: "m" choices { message { role: "assistant" '
+        'extra_json { key: "content" value: \'{"a":1}\' } '
+        'extra_json { key: "tool_calls" value: "[null]" } } '
+        'extra_json { key: "index" value: \'"0"\' } '
+        'extra_json { key: "finish_reason" value: \'{"type":"stop"}\' } '
+        'extra_json { key: "logprobs" value: "[1,2]" } } '
+        'usage { extra_json { key: "prompt_tokens" value: "1.5" } '
+        'extra_json { key: "completion_tokens" value: "18446744073709551616" } '
+        'extra_json { key: "total_tokens" value: "true" } } '
+        'extra_json { key: "id" value: "7" } '
+        'extra_json { key: "created" value: \'"1700000000"\' }',
+    ),
+    Golden(
+        name="no choices",
+        why="an empty array is there",
+        json='{"id":"i","object":"chat.completion","created":0,"model":"","choices":[]}',
+        message='id: "i" object: "chat.completion" created: 0 model: "" '
+        'extra_json { key: "choices" value: "[]" }',
+    ),
+)
+
+CHUNKS: tuple[Golden, ...] = (
+    _delta(
+        "the first",
+        "a role and empty content",
+        '"role":"assistant","content":"","refusal":null',
+        'role: "assistant" content_text: "" extra_json { key: "refusal" value: "null" }',
+    ),
+    _chunk(
+        "a usual one",
+        "what OpenAI sends with include_usage",
+        '"system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" a"},'
+        '"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"x7"',
+        'system_fingerprint: "fp" choices { index: 0 delta { content_text: " a" } '
+        'extra_json { key: "logprobs" value: "null" } '
+        'extra_json { key: "finish_reason" value: "null" } } '
+        'obfuscation: "x7" extra_json { key: "usage" value: "null" }',
+    ),
+    _chunk(
+        "the last of a choice",
+        "an empty delta is there",
+        '"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"service_tier":"default"',
+        'choices { index: 0 delta { } finish_reason: "stop" } service_tier: "default"',
+    ),
+    _chunk(
+        "the usage",
+        "no choices",
+        '"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}',
+        "usage { prompt_tokens: 1 completion_tokens: 2 total_tokens: 3 } "
+        'extra_json { key: "choices" value: "[]" }',
+    ),
+    _delta(
+        "null content",
+        "absent, null and empty content are three things",
+        '"content":null',
+        'extra_json { key: "content" value: "null" }',
+    ),
+    _delta(
+        "a tool call begins",
+        "index 0 is said",
+        '"tool_calls":[{"index":0,"id":"c1","type":"function",'
+        '"function":{"name":"f","arguments":""}}]',
+        'tool_calls { index: 0 id: "c1" type: "function" function { name: "f" arguments: "" } }',
+    ),
+    _delta(
+        "a tool call goes on",
+        "an absent id must not become an empty one: SDKs refuse that",
+        '"tool_calls":[{"index":0,"function":{"arguments":"{\\"a"}}]',
+        "tool_calls { index: 0 function { arguments: '{\"a' } }",
+    ),
+    _delta(
+        "a tool call with nulls",
+        "as some upstreams send it",
+        '"tool_calls":[{"index":1,"id":null,"type":null,"function":{"name":null,'
+        '"arguments":"}"}}],"content":""',
+        'tool_calls { index: 1 function { arguments: "}" '
+        'extra_json { key: "name" value: "null" } } '
+        'extra_json { key: "id" value: "null" } extra_json { key: "type" value: "null" } } '
+        'content_text: ""',
+    ),
+    _delta(
+        "a custom tool call",
+        "not in the document, but in the wild",
+        '"tool_calls":[{"index":0,"id":"c","type":"custom","custom":{"name":"g","input":"x"}}]',
+        'tool_calls { index: 0 id: "c" type: "custom" custom { name: "g" input: "x" } }',
+    ),
+    _delta(
+        "empty tool calls",
+        "an empty array is there",
+        '"tool_calls":[],"content":"x"',
+        'content_text: "x" extra_json { key: "tool_calls" value: "[]" }',
+    ),
+    _delta(
+        "an older call",
+        "function_call in pieces",
+        '"function_call":{"name":"f","arguments":""}',
+        'function_call { name: "f" arguments: "" }',
+    ),
+    _delta(
+        "reasoning",
+        "in every token of a reasoning model",
+        '"reasoning_content":"r","reasoning":"s","content":null',
+        'reasoning_content: "r" reasoning: "s" extra_json { key: "content" value: "null" }',
+    ),
+    _delta(
+        "a cut emoji",
+        "its first half; the second is in the next chunk",
+        '"content":"a\\ud83d"',
+        'extra_json { key: "content" value: \'"a\\\\ud83d"\' }',
+    ),
+    _delta(
+        "the other half",
+        "a low surrogate alone",
+        '"content":"\\ude00b","role":null',
+        'extra_json { key: "content" value: \'"\\\\ude00b"\' } '
+        'extra_json { key: "role" value: "null" }',
+    ),
+    _delta(
+        "an audio delta",
+        "in pieces",
+        '"audio":{"id":"a","data":"AA==","transcript":"t"}',
+        'audio { id: "a" data: "AA==" transcript: "t" }',
+    ),
+    _delta(
+        "content in parts",
+        "Mistral streams its thinking so",
+        '"content":[{"type":"thinking","thinking":[]},{"type":"text","text":"t"}]',
+        'content_parts { items { type: "thinking" '
+        'extra_json { key: "thinking" value: "[]" } } items { type: "text" text: "t" } }',
+    ),
+    _delta(
+        "unknown members",
+        "name and tool_call_id are members of a message, not of a delta",
+        '"content":"x","name":"n","tool_call_id":"t","padding":[[]]',
+        'content_text: "x" '
+        'extra_json { key: "name" value: \'"n"\' } '
+        'extra_json { key: "tool_call_id" value: \'"t"\' } '
+        'extra_json { key: "padding" value: "[[]]" }',
+    ),
+    _chunk(
+        "log probabilities",
+        "of what was added",
+        '"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,"logprobs":'
+        '{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[]}]}}]',
+        'choices { index: 0 delta { content_text: "a" } logprobs { content { token: "a" '
+        'logprob: -0.5 bytes: "a" extra_json { key: "top_logprobs" value: "[]" } } } '
+        'extra_json { key: "finish_reason" value: "null" } }',
+    ),
+    _chunk(
+        "moderation",
+        "verbatim",
+        '"choices":[],"moderation":{"input":null}',
+        'moderation { text: \'{"input":null}\' } extra_json { key: "choices" value: "[]" }',
+    ),
+    _chunk(
+        "Azure's filters",
+        "vendor members at each level",
+        '"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,'
+        '"content_filter_results":{"hate":{"filtered":false}}}],"prompt_filter_results":[]',
+        'choices { index: 0 delta { content_text: "a" } '
+        'extra_json { key: "finish_reason" value: "null" } '
+        'extra_json { key: "content_filter_results" '
+        'value: \'{"hate":{"filtered":false}}\' } } '
+        'extra_json { key: "prompt_filter_results" value: "[]" }',
+    ),
+)
+
+ERRORS: tuple[Golden, ...] = (
+    Golden(
+        name="all four",
+        why="the usual error",
+        json='{"error":{"message":"m","type":"invalid_request_error","param":"messages[0].role",'
+        '"code":"invalid_value"}}',
+        message='message: "m" type: "invalid_request_error" param: "messages[0].role" '
+        'code_text: "invalid_value"',
+    ),
+    Golden(
+        name="nulls",
+        why="where there is no param and no code",
+        json='{"error":{"message":"m","type":"server_error","param":null,"code":null}}',
+        message='message: "m" type: "server_error" extra_json { key: "param" value: "null" } '
+        'extra_json { key: "code" value: "null" }',
+    ),
+    Golden(
+        name="a number as code",
+        why="vLLM's",
+        json='{"error":{"message":"m","type":"BadRequestError","param":null,"code":400}}',
+        message='message: "m" type: "BadRequestError" code_number: 400 '
+        'extra_json { key: "param" value: "null" }',
+    ),
+    Golden(
+        name="any param",
+        why="Ollama's may be anything; vendors add members",
+        json='{"error":{"message":"m","type":"t","param":{"a":1},"code":1.5,"metadata":{"raw":[]}}}',
+        message='message: "m" type: "t" '
+        'extra_json { key: "param" value: \'{"a":1}\' } '
+        'extra_json { key: "code" value: "1.5" } '
+        'extra_json { key: "metadata" value: \'{"raw":[]}\' }',
+    ),
+)
+
+
+def _mistyped(name: str, members: str, *params: str, out_of_range: bool = False) -> MistypedGolden:
+    return MistypedGolden(
+        name=name,
+        json='{"model":"default","messages":[{"role":"user","content":"Hi"}],' + members + "}",
+        params=params,
+        out_of_range=out_of_range,
+    )
+
+
+MISTYPED: tuple[MistypedGolden, ...] = (
+    MistypedGolden(name="model", json='{"model":1,"messages":[{"role":"u"}]}', params=("model",)),
+    MistypedGolden(
+        name="messages as an object", json='{"model":"default","messages":{}}', params=("messages",)
+    ),
+    MistypedGolden(
+        name="a message as a string",
+        json='{"model":"default","messages":[{"role":"user","content":"Hi"},"x"]}',
+        params=("messages[1]",),
+    ),
+    MistypedGolden(
+        name="role and content",
+        json='{"model":"default","messages":[{"role":1,"content":2},{"role":"user","content":{}}]}',
+        params=("messages[0].content", "messages[0].role", "messages[1].content"),
+    ),
+    MistypedGolden(
+        name="a part as a string",
+        json='{"model":"default","messages":[{"role":"user","content":[{"type":"text"},"x"]}]}',
+        params=("messages[0].content[1]",),
+    ),
+    MistypedGolden(
+        name="a part's member",
+        json='{"model":"default","messages":[{"role":"user","content":[{"type":"text","text":1},'
+        '{"type":"image_url","image_url":{"url":[]}}]}]}',
+        params=("messages[0].content[0].text", "messages[0].content[1].image_url.url"),
+    ),
+    _mistyped("temperature as a string", '"temperature":"1"', "temperature"),
+    _mistyped("a boolean as a number", '"n":true,"top_p":false', "n", "top_p"),
+    _mistyped("a number as a boolean", '"stream":1', "stream"),
+    _mistyped("a fraction as an integer", '"max_tokens":1.5', "max_tokens"),
+    _mistyped("an integer beyond int64", '"max_tokens":1e19', "max_tokens", out_of_range=True),
+    _mistyped("an infinite double", '"temperature":1e999', "temperature", out_of_range=True),
+    _mistyped("a number in stop", '"stop":["a",1]', "stop[1]"),
+    _mistyped("stop as a number", '"stop":1', "stop"),
+    _mistyped("tools as an object", '"tools":{"type":"function"}', "tools"),
+    _mistyped("null in tools", '"tools":[null]', "tools[0]"),
+    _mistyped("tool choice as a list", '"tool_choice":["auto"]', "tool_choice"),
+    _mistyped("a bias as a string", '"logit_bias":{"1":"1"}', "logit_bias"),
+    _mistyped("an infinite bias", '"logit_bias":{"1":1e400}', "logit_bias", out_of_range=True),
+    _mistyped("metadata with a number", '"metadata":{"a":1}', "metadata"),
+    _mistyped("an object as a string", '"stream_options":"x"', "stream_options"),
+    _mistyped("a member of an object", '"audio":{"voice":1,"format":"wav"}', "audio.voice"),
+    _mistyped("a tool's name", '"tools":[{"function":{"name":{}}}]', "tools[0].function.name"),
+)

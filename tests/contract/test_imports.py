@@ -1,0 +1,191 @@
+"""Who may import whom, as told by the source.
+
+restbridge ──► chatcompletion ◄── service        service/simulator ──► none of ours
+
+service, from above to below:
+    __main__
+    server
+    servicer  interceptors
+    admission  upstream  validation  config
+    forwarding  refusals  retries  sse
+    call
+    models  errors  telemetry  simulator
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACES = {
+    "chatcompletion": ROOT / "protos" / "chatcompletion",
+    "service": ROOT / "service",
+    "restbridge": ROOT / "restbridge",
+}
+
+LAYERS = (
+    {"__main__"},
+    {"server"},
+    {"servicer", "interceptors"},
+    {"admission", "upstream", "validation", "config"},
+    {"forwarding", "refusals", "retries", "sse"},
+    {"call"},
+    {"models", "errors", "telemetry", "simulator"},
+)
+"""The rooms of the service: each imports from the layers below its own only."""
+
+STANDALONE = "restbridge.__main__"
+"""Runs both deployables in one process."""
+
+HTTP_CLIENTS = {"httpx", "httpx_aiohttp", "aiohttp", "http.client", "urllib.request", "urllib3"}
+
+PURE = {
+    "chatcompletion", "collections", "dataclasses", "decimal", "enum", "google.protobuf",
+    "itertools", "json", "math", "msgspec", "re", "types", "typing",
+}  # fmt: skip
+"""What the transcoding of messages may import: nothing here does I/O."""
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A module, and a name that it imports: a module or something in one."""
+
+    module: str
+    imported: str
+
+    def reaches(self, package: str) -> bool:
+        """Whether what is imported is the package or in it."""
+        return self.imported == package or self.imported.startswith(package + ".")
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for package, place in PLACES.items():
+        for path in sorted(place.rglob("*.py")):
+            if not path.stem.endswith(("_pb2", "_pb2_grpc")):
+                parts = path.relative_to(place).with_suffix("").parts
+                yield ".".join((package, *parts)).removesuffix(".__init__"), path
+
+
+def _imports(module: str, path: Path) -> Iterator[Import]:
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (Import(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                source = ".".join([*above, source]).rstrip(".")
+            yield from (Import(module, f"{source}.{alias.name}") for alias in node.names)
+
+
+MODULES = dict(_modules())
+IMPORTS = [found for module, path in MODULES.items() for found in _imports(module, path)]
+
+
+def _in(found: Import, package: str) -> bool:
+    return found.module == package or found.module.startswith(package + ".")
+
+
+def test_every_package_is_seen() -> None:
+    for package in PLACES:
+        assert any(module.startswith(package + ".") for module in MODULES)
+
+
+def test_the_deployables_meet_on_the_wire_only() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if (_in(found, "service") and found.reaches("restbridge"))
+        or (_in(found, "restbridge") and found.reaches("service") and found.module != STANDALONE)
+    ] == []
+
+
+def test_the_contract_imports_neither_deployable() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if _in(found, "chatcompletion")
+        and (found.reaches("service") or found.reaches("restbridge"))
+    ] == []
+
+
+def test_transcoding_messages_does_no_input_or_output() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if _in(found, "chatcompletion.openai_json")
+        and not any(found.reaches(package) for package in PURE)
+    ] == []
+    assert [
+        found
+        for found in IMPORTS
+        if _in(found, "chatcompletion.openai_json")
+        and found.reaches("chatcompletion")
+        and not found.reaches("chatcompletion.openai_json")
+        and not found.reaches("chatcompletion.v1")
+    ] == []
+
+
+def test_the_simulator_imports_none_of_ours() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if _in(found, "service.simulator")
+        and any(found.reaches(package) for package in PLACES)
+        and not found.reaches("service.simulator")
+    ] == []
+
+
+def test_one_file_knows_the_http_client() -> None:
+    assert {
+        found.module for found in IMPORTS if any(found.reaches(client) for client in HTTP_CLIENTS)
+    } <= {"service.upstream"}
+
+
+def _rooms() -> dict[str, str]:
+    rooms = {}
+    for module in MODULES:
+        if module.startswith("service."):
+            rooms[module] = module.split(".")[1]
+    return rooms
+
+
+@pytest.mark.parametrize("room", sorted(set(_rooms().values())))
+def test_service_imports_from_below(room: str) -> None:
+    depth = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+    assert room in depth, "a new room needs its layer"
+    for found in IMPORTS:
+        if _rooms().get(found.module) != room or not found.reaches("service"):
+            continue
+        target = found.imported.split(".")[1]
+        assert target == room or depth[target] > depth[room], found
+
+
+def test_the_environment_is_read_where_settings_are() -> None:
+    readers = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"})
+        or (isinstance(node, ast.alias) and node.name in {"environ", "environb", "getenv"})
+    }
+    assert {module.rpartition(".")[2] for module in readers} <= {"__main__", "config"}
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    arrows: dict[str, set[str]] = {module: set() for module in MODULES}
+    for found in IMPORTS:
+        target = found.imported
+        while target and target not in MODULES:
+            target = target.rpartition(".")[0]
+        # A package's face imports its rooms; a room that names the package means another room.
+        if target and not found.module.startswith(target + ".") and target != found.module:
+            arrows[found.module].add(target)
+    while arrows:
+        leaves = {module for module, targets in arrows.items() if not targets & set(arrows)}
+        assert leaves, f"among {sorted(arrows)}"
+        arrows = {module: targets for module, targets in arrows.items() if module not in leaves}

@@ -1,0 +1,137 @@
+"""Messages that do not come from JSON, and what becomes of them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from chatcompletion.openai_json import DecodeError, canonicalize_request, mistyped_members
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+
+
+def _request() -> ChatCompletionParams:
+    params = ChatCompletionParams(model="m", temperature=0.5, stop_text="s")
+    params.messages.add(role="user", content_text="Hi")
+    params.tools.add(type="function").function.parameters.text = '{"type":"object"}'
+    return params
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("top_k", "5"),
+        ("x", "null"),
+        ("", "[1.0, 2]"),
+        ("n", "null"),
+        ("n", '"1"'),
+        ("seed", "18446744073709551616"),
+        ("logit_bias", "{}"),
+        ("modalities", "[1]"),
+        ("tool_choice", "[]"),
+        ('"\\ud83d"', "1"),
+        ('"\\"q"', "1"),
+        ("function_call", '"\\ud83d"'),
+        ("stop_text", '"t"'),
+    ],
+)
+def test_canonical_already(key: str, text: str) -> None:
+    params = _request()
+    params.extra_json[key] = text
+    assert canonicalize_request(params) is params
+
+
+def test_without_extra_json() -> None:
+    params = _request()
+    assert canonicalize_request(params) is params
+    assert list(mistyped_members(params)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("n", "2", lambda params: params.n == 2),
+        ("n", " 2.0\n", lambda params: params.n == 2),
+        ('"n"', "2", lambda params: params.n == 2),
+        ('"\\u006e"', "2", lambda params: params.n == 2),
+        ("top_p", "1e-1", lambda params: params.top_p == 0.1),
+        ("modalities", '["text"]', lambda params: params.modalities == ["text"]),
+        ("tool_choice", '{"type":"x"}', lambda params: params.tool_choice_object.type == "x"),
+        ("metadata", '{"a":"b"}', lambda params: params.metadata["a"] == "b"),
+        ("audio", '{"voice":"v"}', lambda params: params.audio.voice_name == "v"),
+        ('"top_k"', "5", lambda params: params.extra_json["top_k"] == "5"),
+        ("x", '{"a":1,"a":2}', lambda params: params.extra_json["x"] == '{"a":2}'),
+        ("x", "[\n1 ] ", lambda params: params.extra_json["x"] == "[ 1 ]"),
+        ("n", "null ", lambda params: params.extra_json["n"] == "null"),
+    ],
+)
+def test_what_a_field_can_say_is_in_the_field(
+    key: str, text: str, expected: Callable[[ChatCompletionParams], bool]
+) -> None:
+    params = _request()
+    params.extra_json[key] = text
+    before = params.SerializeToString(deterministic=True)
+    canonical = canonicalize_request(params)
+    assert expected(canonical)
+    assert canonicalize_request(canonical) is canonical
+    assert params.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "code", "param"),
+    [
+        ("x", '1,"model":"expensive"', "invalid_json", "extra_json"),
+        ("x", "", "invalid_json", "extra_json"),
+        ("model", '"expensive"', "duplicate_member", "model"),
+        ("model", "null", "duplicate_member", "model"),
+        ('"model"', '"expensive"', "duplicate_member", "model"),
+        ("stop", '["t"]', "duplicate_member", "stop"),
+        ("messages", "[]", "duplicate_member", "messages"),
+        ("tools", "null", "duplicate_member", "tools"),
+        ("x", "[" * 129 + "]" * 129, "invalid_json", "extra_json"),
+        ("x", "[" * 128 + "]" * 128, "invalid_json", None),
+    ],
+)
+def test_smuggling_is_refused(key: str, text: str, code: str, param: str | None) -> None:
+    params = _request()
+    params.extra_json[key] = text
+    if param is None:
+        params.extra_json["y"] = " 1"  # so that it is read as a whole, with one level more
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert (refused.value.code, refused.value.param) == (code, param)
+    assert "expensive" not in str(refused.value)
+
+
+def test_smuggling_below_the_top_is_refused() -> None:
+    params = _request()
+    params.messages[0].extra_json["role"] = '"system"'
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert refused.value.param == "messages[0].role"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [('{"a":1,"a":2}', '{"a":2}'), ("[\n]", "[ ]"), (" true ", "true")],
+)
+def test_raw_json_is_made_fit(text: str, kept: str) -> None:
+    params = _request()
+    params.tools[0].function.parameters.text = text
+    assert canonicalize_request(params).tools[0].function.parameters.text == kept
+
+
+def test_null_has_one_place() -> None:
+    params = _request()
+    params.tools[0].function.parameters.text = "null"
+    function = canonicalize_request(params).tools[0].function
+    assert not function.HasField("parameters")
+    assert function.extra_json["parameters"] == "null"
+
+
+@pytest.mark.parametrize("text", ["", "{", "1,2", '{"a":1}}', "NaN"])
+def test_raw_json_that_is_none_is_refused(text: str) -> None:
+    params = _request()
+    params.tools[0].function.parameters.text = text
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert refused.value.code == "invalid_json"
+    assert refused.value.param == "tools[0].function.parameters"

@@ -1,0 +1,79 @@
+"""Members of a wrong type, by their paths."""
+
+import pytest
+
+from chatcompletion.openai_json import Mistyped, decode_request, mistyped_members
+
+
+def _only(document: str) -> Mistyped:
+    (found,) = mistyped_members(decode_request(document.encode()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("document", "param", "name", "expected"),
+    [
+        ('{"model":1}', "model", "model", ("string",)),
+        ('{"n":"1"}', "n", "n", ("integer",)),
+        ('{"n":1.5}', "n", "n", ("integer",)),
+        ('{"n":1e-99999999999999999999}', "n", "n", ("integer",)),
+        ('{"top_p":"1"}', "top_p", "top_p", ("number",)),
+        ('{"stream":"true"}', "stream", "stream", ("boolean",)),
+        ('{"audio":[]}', "audio", "audio", ("object",)),
+        ('{"stop":1}', "stop", "stop", ("string", "array of strings")),
+        ('{"stop":["a",null]}', "stop[1]", "stop", ("string",)),
+        ('{"modalities":[{}]}', "modalities[0]", "modalities", ("string",)),
+        ('{"tools":["f"]}', "tools[0]", "tools", ("object",)),
+        ('{"tool_choice":true}', "tool_choice", "tool_choice", ("string", "object")),
+        ('{"metadata":{"k":1}}', "metadata", "metadata", ("object with string values",)),
+        ('{"metadata":"x"}', "metadata", "metadata", ("object with string values",)),
+        ('{"logit_bias":{"k":""}}', "logit_bias", "logit_bias", ("object with number values",)),
+        (
+            '{"messages":[{},{"content":[{"image_url":{"url":7}}]}]}',
+            "messages[1].content[0].image_url.url",
+            "url",
+            ("string",),
+        ),
+        (
+            '{"messages":[{"content":true}]}',
+            "messages[0].content",
+            "content",
+            ("string", "array of objects"),
+        ),
+    ],
+)
+def test_a_wrong_type(document: str, param: str, name: str, expected: tuple[str, ...]) -> None:
+    found = Mistyped(param=param, name=name, expected=expected, out_of_range=False)
+    assert _only(document) == found
+
+
+@pytest.mark.parametrize(
+    ("document", "param"),
+    [
+        ('{"seed":9223372036854775808}', "seed"),
+        ('{"seed":1e99}', "seed"),
+        ('{"seed":1e99999999999999999999}', "seed"),
+        ('{"top_p":1e999}', "top_p"),
+        ('{"top_p":1e-999}', "top_p"),
+        ('{"top_p":9007199254740993}', "top_p"),
+        ('{"logit_bias":{"1":0,"2":-1e999}}', "logit_bias"),
+    ],
+)
+def test_out_of_range(document: str, param: str) -> None:
+    found = _only(document)
+    assert (found.param, found.out_of_range) == (param, True)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        '{"model":null,"messages":null,"n":null,"stop":null,"audio":null,"metadata":null}',
+        '{"messages":[],"tools":[ ],"metadata":{},"logit_bias":{ },"modalities":[]}',
+        '{"messages":[{"content":null,"tool_calls":[]}]}',
+        '{"model":"\\ud83d","stop":["\\ud83d"],"metadata":{"a":"\\ud83d"}}',
+        '{"top_k":"5","stop_text":1,"content":2}',
+        '{"n":1.0,"top_p":1,"stop":[]}',
+    ],
+)
+def test_nothing_is_wrong(document: str) -> None:
+    assert list(mistyped_members(decode_request(document.encode()))) == []

@@ -1,0 +1,200 @@
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatcompletion.process.settings import (
+    Address,
+    Row,
+    SettingsError,
+    address,
+    api_key,
+    base_url,
+    integer,
+    one_of,
+    optional_address,
+    read,
+    readable_file,
+    rows,
+    seconds,
+    setting,
+    usage,
+)
+
+KEY = "key-canary-0123456789"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    listen: Address = setting("A_LISTEN", "127.0.0.1:1", address, "Where it listens.")
+    key: str = setting("A_KEY", "", api_key, "The key.")
+    most: int = setting("A_MOST", "5", integer(1, 9), "How many.")
+
+
+def test_what_is_absent_or_empty_has_its_default() -> None:
+    expected = Sample(listen=Address("127.0.0.1", 1), key="", most=5)
+
+    assert read(Sample, {}) == expected
+    assert read(Sample, {"A_MOST": "", "A_KEY": "", "OTHER": "x"}) == expected
+
+
+def test_what_is_there_is_read() -> None:
+    assert read(Sample, {"A_LISTEN": "h:2", "A_KEY": KEY, "A_MOST": "9"}) == Sample(
+        listen=Address("h", 2), key=KEY, most=9
+    )
+
+
+def test_every_wrong_value_has_a_line_that_does_not_quote_it() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(Sample, {"A_LISTEN": "canary", "A_KEY": "canary", "A_MOST": "canary"})
+
+    assert str(refused.value).splitlines() == [
+        "A_LISTEN must be host:port, such as 127.0.0.1:8080 or [::1]:8080, "
+        "with a port from 0 to 65535",
+        "A_KEY must be a key of 16 to 256 printable ASCII characters without spaces",
+        "A_MOST must be an integer from 1 to 9",
+    ]
+
+
+def test_keys_are_not_shown() -> None:
+    shown = repr(read(Sample, {"A_KEY": KEY}))
+
+    assert KEY not in shown
+    assert "most=5" in shown
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        read(Sample, {}).most = 6  # type: ignore[misc]  # what is tested
+
+
+def test_the_table_is_in_the_order_of_the_fields() -> None:
+    assert rows(Sample) == (
+        Row(
+            name="A_LISTEN",
+            default="127.0.0.1:1",
+            allowed="host:port, such as 127.0.0.1:8080 or [::1]:8080, with a port from 0 to 65535",
+            meaning="Where it listens.",
+        ),
+        Row(
+            name="A_KEY",
+            default="",
+            allowed="a key of 16 to 256 printable ASCII characters without spaces",
+            meaning="The key.",
+        ),
+        Row(name="A_MOST", default="5", allowed="an integer from 1 to 9", meaning="How many."),
+    )
+
+
+def test_the_help_has_each_setting() -> None:
+    assert usage("python -m sample", (Sample,)).splitlines() == [
+        "usage: python -m sample",
+        "",
+        "Settings are environment variables:",
+        "",
+        "  A_LISTEN (default: 127.0.0.1:1)",
+        "      Where it listens.",
+        "  A_KEY (default: none)",
+        "      The key.",
+        "  A_MOST (default: 5)",
+        "      How many.",
+    ]
+
+
+Parse = Callable[[str], Any]
+
+ACCEPTED: list[tuple[Parse, str, object]] = [
+    (address, "127.0.0.1:8080", Address("127.0.0.1", 8080)),
+    (address, "localhost:0", Address("localhost", 0)),
+    (address, "[::1]:65535", Address("::1", 65535)),
+    (address, "[::]:1", Address("::", 1)),
+    (optional_address, "none", None),
+    (optional_address, "h:1", Address("h", 1)),
+    (api_key, "", ""),
+    (api_key, "x" * 16, "x" * 16),
+    (api_key, "~" * 256, "~" * 256),
+    (base_url, "", ""),
+    (base_url, "http://h", "http://h"),
+    (base_url, "https://h.example:8443/v1/", "https://h.example:8443/v1"),
+    (base_url, "http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    (seconds(0, 10), "0", 0.0),
+    (seconds(0, 10), "10", 10.0),
+    (seconds(0, 10), "2.5", 2.5),
+    (integer(-1, 10), "-1", -1),
+    (integer(-1, 10), "10", 10),
+    (one_of("a", "b"), "b", "b"),
+    (readable_file, "", ""),
+]
+
+REFUSED: list[tuple[Parse, str]] = [
+    *(
+        (parse, text)
+        for parse in (address, optional_address)
+        for text in (
+            *("", "h", ":1", "h:", "h:x", "h:65536", "h:-1", "h:+1", "h: 1", "h:1 ", "a b:1"),
+            *("::1:80", "[::1]", "[]:1", "[h]:1", "h:1:2", "h:\u0661", "h:" + "9" * 5000, "\n:1"),
+        )
+    ),
+    (address, "none"),
+    *((api_key, text) for text in ("x" * 15, "x" * 257, "x" * 15 + " ", "é" * 16, "x" * 16 + "\n")),
+    *(
+        (base_url, text)
+        for text in (
+            *("h", "h:80", "ftp://h", "HTTP://h", "http:/h", "http://", "http:///v1", "//h"),
+            *(
+                "http://h?q",
+                "http://h/#f",
+                "http://u@h",
+                "http://u:p@h",
+                "http://h/a b",
+                "http://h\n",
+            ),
+            *(
+                "http://h\\x",
+                "http://h/\x00",
+                "http://[",
+                "http://[::1",
+                "http://h:x",
+                "http://:80",
+            ),
+            "http://h:65536",
+        )
+    ),
+    *(
+        (seconds(0, 10), text)
+        for text in ("", "x", "-0.1", "10.1", "nan", "inf", "-inf", "1e400", "1 s", "0x1")
+    ),
+    *((integer(-1, 10), text) for text in ("", "x", "-2", "11", "1.0", "1e1", "9" * 5000)),
+    *((one_of("a", "b"), text) for text in ("", "c", "A", "a ", "a,b")),
+]
+
+
+@pytest.mark.parametrize(("parse", "text", "value"), ACCEPTED)
+def test_what_is_allowed_is_parsed(parse: Parse, text: str, value: object) -> None:
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(("parse", "text"), REFUSED, ids=lambda value: repr(value)[:40])
+def test_what_is_not_allowed_is_refused(parse: Parse, text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (the parser's contract; the text is not shown)
+        parse(text)
+
+
+def test_a_file_must_be_one_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+
+    assert readable_file(str(path)) == str(path)
+    for wrong in (tmp_path / "absent", tmp_path, path / "below"):
+        with pytest.raises(ValueError):  # noqa: PT011  (as above)
+            readable_file(str(wrong))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(Address("h", 1), "h:1"), (Address("::1", 80), "[::1]:80")]
+)
+def test_an_address_is_shown_as_it_is_written(value: Address, text: str) -> None:
+    assert str(value) == text
+    assert address(text) == value

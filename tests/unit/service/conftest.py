@@ -1,0 +1,20 @@
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chatcompletion.process.log import JsonFormatter
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """What is logged so far, each line as the process would write it, read again."""
+    caplog.set_level(logging.DEBUG, logger="service")
+    formatter = JsonFormatter()
+    return lambda: [
+        json.loads(formatter.format(record))
+        for record in caplog.records
+        if record.name.startswith("service")
+    ]

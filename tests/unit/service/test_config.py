@@ -1,0 +1,251 @@
+from pathlib import Path
+
+import pytest
+
+from chatcompletion.process.settings import Address, SettingsError, rows
+from service.config import SIMPLISMART_BASE_URL, Settings, load
+from service.models import Model
+
+KEY = "key-canary-0123456789"
+
+
+@pytest.fixture
+def a_file(tmp_path: Path) -> str:
+    path = tmp_path / "authorities.pem"
+    path.write_text("x")
+    return str(path)
+
+
+def settings(**environment: str) -> Settings:
+    return load(environment)[0]
+
+
+# variable: field, its default, a text, its value, texts that are refused
+Case = tuple[str, object, str, object, tuple[str, ...]]
+DURATIONS = ("soon", "-1", "nan", "inf", "1e9")
+SETTINGS: dict[str, Case] = {
+    "CHAT_LISTEN": (
+        *("listen", Address("0.0.0.0", 50051), "[::1]:0", Address("::1", 0)),
+        ("50051", "localhost", ":80", "a:b", "h:65536", "h:-1", "::1:80", "a b:1", "none"),
+    ),
+    "CHAT_METRICS_LISTEN": (
+        *("metrics_listen", Address("127.0.0.1", 9464), "none", None),
+        ("off", "h:x", "None"),
+    ),
+    "CHAT_UPSTREAM_BASE_URL": (
+        *("upstream_base_url", "", "https://api.example/v1/", "https://api.example/v1"),
+        ("api.example", "ftp://h", "https://", "https://h/?q", "https://h/#f", "https://u@h"),
+    ),
+    "CHAT_UPSTREAM_API_KEY": ("upstream_api_key", "", KEY, KEY, ("short", "x" * 257, "ä" * 20)),
+    "SIMPLISMART_API_KEY": ("simplismart_api_key", "", KEY, KEY, ("short", f"{KEY} {KEY}")),
+    "CHAT_BOOTSTRAP_API_KEY": ("bootstrap_api_key", "", KEY, KEY, ("short", f"{KEY}\n")),
+    "CHAT_MAX_REQUEST_BYTES": (
+        *("max_request_bytes", 8388608, "1024", 1024),
+        ("1023", "268435457", "1e6", "x", "8MB"),
+    ),
+    "CHAT_MAX_RESPONSE_BYTES": (
+        *("max_response_bytes", 33554432, "268435456", 268435456),
+        ("1023", "268435457"),
+    ),
+    "CHAT_MAX_CONCURRENT_CALLS": ("max_concurrent_calls", 1000, "1", 1, ("0", "100001", "-1")),
+    "CHAT_REQUEST_TIMEOUT": ("request_timeout", 600.0, "0.1", 0.1, ("0.09", "3601", *DURATIONS)),
+    "CHAT_UPSTREAM_MAX_CONNECTIONS": (
+        *("upstream_max_connections", 1000, "100000", 100000),
+        ("0", "100001"),
+    ),
+    "CHAT_UPSTREAM_CONNECT_TIMEOUT": (
+        *("connect_timeout", 5.0, "0.05", 0.05),
+        ("0.04", "61", *DURATIONS),
+    ),
+    "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT": (
+        *("first_byte_timeout", 120.0, "3600", 3600.0),
+        ("0", "3601", *DURATIONS),
+    ),
+    "CHAT_UPSTREAM_IDLE_TIMEOUT": (
+        *("idle_timeout", 60.0, "2.5", 2.5),
+        ("0", "3601", *DURATIONS),
+    ),
+    "CHAT_UPSTREAM_LONGEST_RETRY_AFTER": (
+        *("longest_retry_after", 5.0, "0", 0.0),
+        ("121", *DURATIONS),
+    ),
+    "CHAT_DRAIN_DELAY": ("drain_delay", 5.0, "0", 0.0, ("601", *DURATIONS)),
+    "CHAT_DRAIN_GRACE": ("drain_grace", 30.0, "0", 0.0, ("3601", *DURATIONS)),
+    "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN": (
+        *("simulator_time_to_first_token", 0.2, "0", 0.0),
+        ("61", *DURATIONS),
+    ),
+    "CHAT_SIMULATOR_INTER_TOKEN_DELAY": (
+        *("simulator_inter_token_delay", 0.02, "0", 0.0),
+        ("61", *DURATIONS),
+    ),
+    "CHAT_LOG_LEVEL": ("log_level", "info", "debug", "debug", ("DEBUG", "trace", "critical")),
+}
+FILES = {"CHAT_MODELS_FILE": "models_file", "CHAT_UPSTREAM_CA_FILE": "upstream_ca_file"}
+
+
+def test_every_setting_is_in_the_table_above() -> None:
+    assert {row.name for row in rows(Settings)} == SETTINGS.keys() | FILES.keys()
+    assert {SETTINGS[name][0] for name in SETTINGS} | set(FILES.values()) == set(
+        Settings.__dataclass_fields__
+    )
+
+
+@pytest.mark.parametrize("variable", SETTINGS)
+def test_a_setting_has_its_default_where_it_is_absent_or_empty(variable: str) -> None:
+    field, default, *_ = SETTINGS[variable]
+
+    assert getattr(settings(), field) == default
+    assert getattr(settings(**{variable: ""}), field) == default
+
+
+@pytest.mark.parametrize("variable", SETTINGS)
+def test_a_setting_is_read(variable: str) -> None:
+    field, _, text, value, _ = SETTINGS[variable]
+
+    assert getattr(settings(**{variable: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [(variable, text) for variable, case in SETTINGS.items() for text in case[4]],
+)
+def test_a_wrong_value_is_refused_with_the_name_and_what_is_allowed(
+    variable: str, text: str
+) -> None:
+    allowed = next(row.allowed for row in rows(Settings) if row.name == variable)
+    with pytest.raises(SettingsError) as refused:
+        settings(**{variable: text})
+
+    assert str(refused.value) == f"{variable} must be {allowed}"
+
+
+@pytest.mark.parametrize("variable", FILES)
+def test_a_file_must_be_readable(variable: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(SettingsError, match=f"^{variable} must be the path of a file that"):
+            settings(**{variable: str(path)})
+
+
+def test_the_file_of_authorities_is_read(a_file: str) -> None:
+    assert settings().upstream_ca_file == ""
+    assert settings(CHAT_UPSTREAM_CA_FILE=a_file).upstream_ca_file == a_file
+
+
+def test_every_mistake_has_its_line_and_no_value_is_quoted() -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings(CHAT_BOOTSTRAP_API_KEY="canary", CHAT_LOG_LEVEL="canary", CHAT_LISTEN="canary")
+
+    lines = str(refused.value).splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        "CHAT_LISTEN",
+        "CHAT_BOOTSTRAP_API_KEY",
+        "CHAT_LOG_LEVEL",
+    ]
+    assert "canary" not in str(refused.value)
+
+
+def test_keys_are_not_shown() -> None:
+    read, catalogue = load(
+        {
+            "CHAT_UPSTREAM_BASE_URL": "https://api.example",
+            "CHAT_UPSTREAM_API_KEY": KEY,
+            "SIMPLISMART_API_KEY": KEY,
+            "CHAT_BOOTSTRAP_API_KEY": KEY,
+        }
+    )
+
+    assert KEY not in repr(read)
+    assert KEY not in repr(catalogue)
+
+
+# -------------------------------------------------------------------------------------- models
+
+
+def default(**environment: str) -> Model:
+    models = list(load(environment)[1])
+    assert [model.name for model in models] == ["default"]
+    return models[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "base_url", "key"),
+    [
+        ({}, "", ""),
+        ({"SIMPLISMART_API_KEY": KEY}, f"{SIMPLISMART_BASE_URL}/v1", KEY),
+        ({"CHAT_UPSTREAM_BASE_URL": "http://h:1"}, "http://h:1/v1", ""),
+        (
+            {"CHAT_UPSTREAM_BASE_URL": "http://h:1", "CHAT_UPSTREAM_API_KEY": KEY},
+            *("http://h:1/v1", KEY),
+        ),
+        (
+            {"CHAT_UPSTREAM_BASE_URL": "http://h:1/x", "SIMPLISMART_API_KEY": KEY},
+            *("http://h:1/x", ""),
+        ),
+        ({"CHAT_UPSTREAM_API_KEY": KEY}, "", ""),
+    ],
+)
+def test_without_a_file_there_is_one_model(
+    environment: dict[str, str], base_url: str, key: str
+) -> None:
+    model = default(**environment)
+
+    assert model.upstream_model == "google/gemma-3-4b-it"
+    assert (model.default_output_tokens, model.maximum_output_tokens) == (1024, 8192)
+    assert (model.upstream.base_url, model.upstream.api_key) == (base_url, key)
+
+
+def test_simplismart_is_where_it_is() -> None:
+    assert SIMPLISMART_BASE_URL == "https://api.simplismart.live"
+
+
+MODELS = """
+[upstreams.main]
+base_url = "https://api.example"
+api_key_variable = "OUR_KEY"
+
+[models."vendor/m:1"]
+upstream = "main"
+upstream_model = "m"
+default_output_tokens = 10
+maximum_output_tokens = 20
+input_price = 0.1
+"""
+
+
+def test_models_come_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(MODELS)
+    _, catalogue = load({"CHAT_MODELS_FILE": str(path), "OUR_KEY": KEY, "SIMPLISMART_API_KEY": KEY})
+    model = catalogue.get("vendor/m:1")
+
+    assert model is not None
+    assert model.upstream.api_key == KEY
+    # Exact: no binary fraction on the way.
+    assert model.input_price == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[upstreams", "CHAT_MODELS_FILE: is not TOML ("),
+        (b"\xff", "CHAT_MODELS_FILE: is not TOML ("),
+        (b"x = 1e-99999999999999999999", "CHAT_MODELS_FILE: has a number with too large an"),
+        (b"", "CHAT_MODELS_FILE: upstreams: there must be at least one [upstreams.NAME]"),
+        (
+            MODELS.replace("0.1", "nan").encode(),
+            "CHAT_MODELS_FILE: models.vendor/m:1.input_price must be credits",
+        ),
+        (
+            MODELS.replace("= 20", "= 2").encode(),
+            "CHAT_MODELS_FILE: models.vendor/m:1.default_output_tokens must not exceed",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_entry(text: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_bytes(text)
+    with pytest.raises(SettingsError) as refused:
+        load({"CHAT_MODELS_FILE": str(path)})
+
+    assert str(refused.value).startswith(message)

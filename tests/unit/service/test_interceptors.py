@@ -1,0 +1,496 @@
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+import uvloop
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+
+from chatcompletion.v1 import error_pb2
+from service import errors
+from service.call import CURRENT, Call, Calls
+from service.interceptors import CallInterceptor
+from service.telemetry import Telemetry
+from tests.unit.service.samples import CALLER_KEY, Abort, FakeContext, details
+
+Lines = Callable[[], list[dict[str, Any]]]
+Serve = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
+REQUEST = object()
+UNARY = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
+STREAM = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class House:
+    """An interceptor with all that is around it."""
+
+    def __init__(self, *, most: int = 10, longest: float = 60.0) -> None:
+        self.calls = Calls(most)
+        self.telemetry = Telemetry()
+        self.clock = Clock()
+        self.interceptor = CallInterceptor(
+            self.calls, self.telemetry, longest=longest, clock=self.clock
+        )
+
+    async def wrap(self, handler: Any, method: str) -> Any:
+        async def continuation(_: grpc.HandlerCallDetails) -> Any:
+            return handler
+
+        call_details: Any = SimpleNamespace(method=method, invocation_metadata=())
+        return await self.interceptor.intercept_service(continuation, call_details)
+
+    async def unary(self, behavior: Serve) -> Serve:
+        wrapped = await self.wrap(grpc.unary_unary_rpc_method_handler(behavior), UNARY)
+        serve: Serve = wrapped.unary_unary
+        return serve
+
+    async def streamed(self, behavior: Callable[[Any, Any], AsyncGenerator[Any]]) -> Serve:
+        wrapped = await self.wrap(grpc.unary_stream_rpc_method_handler(behavior), STREAM)
+        serve: Serve = wrapped.unary_stream
+        return serve
+
+    async def fail(
+        self, error: BaseException, context: FakeContext | None = None
+    ) -> tuple[errors.Status, dict[Any, Any]]:
+        """Run a call that raises and return what is told of it."""
+
+        async def behavior(request: Any, context: Any) -> Any:
+            raise error
+
+        context = context or FakeContext()
+        with pytest.raises(Abort):
+            await (await self.unary(behavior))(REQUEST, context)
+        assert context.aborted is not None
+        return context.aborted, details(context.aborted)
+
+    def ended(self, reason: str, method: str = "CreateChatCompletion") -> bool:
+        """Whether one call ended for a reason and none runs."""
+        labels = {
+            "rpc_method": method,
+            "gen_ai_request_model": "unknown",
+            "error_type": reason,
+        }
+        value = self.telemetry.registry.get_sample_value
+        return (
+            len(self.calls) == 0
+            and value("chat_calls_in_flight", {"rpc_method": method}) == 0
+            and value("gen_ai_server_request_duration_seconds_count", labels) == 1
+        )
+
+
+async def answer(request: Any, context: Any) -> Any:
+    return "answer"
+
+
+async def wait(request: Any, context: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+# -------------------------------------------------------------------------------------- success
+
+
+async def test_a_response_passes_with_its_metadata() -> None:
+    house = House()
+
+    async def behavior(request: Any, context: Any) -> Any:
+        house.clock.now += 1.2345
+        return f"answer to {request}"
+
+    context = FakeContext(metadata=(("x-request-id", "mine-1"),))
+
+    assert await (await house.unary(behavior))("question", context) == "answer to question"
+    assert context.initial == {"x-request-id": "mine-1", "openai-processing-ms": "1234"}
+    assert house.ended("")
+
+
+async def test_responses_are_written_in_order_after_the_metadata() -> None:
+    house = House()
+
+    async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
+        for item in request:
+            yield item
+
+    context = FakeContext()
+    assert await (await house.streamed(behavior))([1, 2, 3], context) is None
+    assert context.written == [1, 2, 3]
+    assert context.initial is not None
+    assert house.ended("", "StreamChatCompletion")
+
+
+@pytest.mark.parametrize("sent", ["a b", "", "x" * 129, "a\r\nb", "é", "\x00"])
+async def test_a_request_id_that_is_not_sane_is_replaced(sent: str) -> None:
+    context = FakeContext(metadata=(("x-request-id", sent),))
+    await (await House().unary(answer))(REQUEST, context)
+
+    assert context.initial is not None
+    assert context.initial["x-request-id"].startswith("req_")
+
+
+async def test_every_call_has_a_request_id_of_its_own() -> None:
+    serve = await House().unary(answer)
+    contexts = [FakeContext() for _ in range(3)]
+    for context in contexts:
+        await serve(REQUEST, context)
+
+    assert len({(context.initial or {})["x-request-id"] for context in contexts}) == 3
+
+
+async def seen(context: FakeContext, **house: Any) -> Call:
+    """Return the call that a handler sees."""
+    calls: list[Call] = []
+
+    async def behavior(request: Any, context: Any) -> Any:
+        calls.append(CURRENT.get())
+
+    await (await House(**house).unary(behavior))(REQUEST, context)
+    return calls[0]
+
+
+async def test_the_handler_sees_who_calls() -> None:
+    call = await seen(
+        FakeContext(
+            metadata=(("authorization", f"Bearer {CALLER_KEY}"), ("traceparent", "00-a-b-01"))
+        )
+    )
+
+    assert call.authorization == f"Bearer {CALLER_KEY}"
+    assert call.traceparent == "00-a-b-01"
+    assert call.record.method == "CreateChatCompletion"
+    assert call.task is asyncio.current_task()
+
+
+async def test_what_is_given_twice_counts_as_absent() -> None:
+    call = await seen(
+        FakeContext(
+            metadata=(
+                *(("authorization", "Bearer a"), ("authorization", "Bearer b")),
+                *(("traceparent", "00"), ("traceparent", "00"), ("traceparent", "00")),
+            )
+        )
+    )
+
+    assert (call.authorization, call.traceparent) == (None, None)
+
+
+async def test_binary_and_very_long_metadata_count_as_absent() -> None:
+    call = await seen(
+        FakeContext(metadata=(("authorization", b"Bearer a"), ("traceparent", "0" * 129)))
+    )
+
+    assert (call.authorization, call.traceparent) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("remaining", "due_in", "is_callers"), [(None, 60, False), (5.0, 5, True), (600.0, 60, False)]
+)
+async def test_the_deadline_is_the_sooner_one(
+    remaining: float | None, due_in: float, is_callers: bool
+) -> None:
+    now = asyncio.get_running_loop().time()
+    call = await seen(FakeContext(remaining=remaining), longest=60.0)
+
+    assert call.deadline - now == pytest.approx(due_in, abs=1)
+    assert call.deadline_is_callers is is_callers
+
+
+# ------------------------------------------------------------------------------- which methods
+
+
+@pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", "/other.chatcompletion./X"])
+async def test_other_services_are_left_alone(method: str) -> None:
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer)
+
+    assert await House().wrap(handler, method) is handler
+
+
+async def test_an_unknown_method_stays_unknown() -> None:
+    house = House()
+
+    assert await house.wrap(None, "/chatcompletion.v1.ChatCompletionService/Nope") is None
+    assert await house.wrap(None, "/chatcompletion.v1.ChatCompletionService/Nope") is None
+
+
+async def test_a_method_is_wrapped_once_and_keeps_its_codecs() -> None:
+    house = House()
+    handler: Any = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=bytes.decode,
+        response_serializer=str.encode,
+    )
+    wrapped = await house.wrap(handler, UNARY)
+
+    assert await house.wrap(handler, UNARY) is wrapped
+    assert wrapped.request_deserializer(b"as before") == "as before"
+    assert wrapped.response_serializer is handler.response_serializer
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+async def test_a_failure_becomes_its_status() -> None:
+    house = House()
+    context = FakeContext(metadata=(("x-request-id", "mine-1"),))
+    status, found = await house.fail(errors.UpstreamTimeout(dispatched=True), context)
+
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert found[error_details_pb2.ErrorInfo].reason == "UPSTREAM_TIMEOUT"
+    assert dict(status.trailing_metadata)["x-request-id"] == "mine-1"
+    assert context.initial is None
+    assert house.ended("UPSTREAM_TIMEOUT")
+
+
+async def test_a_failure_in_a_stream_comes_after_what_was_written() -> None:
+    house = House()
+    closed = []
+
+    async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
+        try:
+            yield 1
+            raise errors.UpstreamTruncated(dispatched=True)
+        finally:
+            closed.append(True)
+
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await house.streamed(behavior))(REQUEST, context)
+
+    assert context.written == [1]
+    assert context.aborted is not None
+    assert house.ended("UPSTREAM_TRUNCATED", "StreamChatCompletion")
+    assert closed
+
+
+async def test_the_paths_of_violations_are_logged_and_not_their_values(lines: Lines) -> None:
+    violations = [errors.Violation(param="n", message="m"), errors.Violation(param="x", message="")]
+    await House().fail(errors.InvalidRequest.of(violations))
+
+    assert lines()[0]["violations"] == ["n", "x"]
+
+
+class Unforeseen(Exception):  # noqa: N818  (it is what it is)
+    pass
+
+
+@pytest.mark.parametrize("error", [Unforeseen("text-canary"), KeyError("text-canary")])
+async def test_the_text_of_an_unforeseen_exception_leaves_nowhere(
+    error: Exception, lines: Lines
+) -> None:
+    house = House()
+    status, found = await house.fail(error, FakeContext(metadata=(("x-request-id", "mine-1"),)))
+
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert status.details == (
+        "The server had an error while processing the request. Request id: mine-1"
+    )
+    assert found[error_pb2.ErrorDetail].http_status == 500
+    assert "canary" not in repr(status)
+    unforeseen, call = lines()
+    assert (unforeseen["event"], unforeseen["exception"]) == (
+        "unforeseen exception",
+        type(error).__name__,
+    )
+    assert unforeseen["request_id"] == call["request_id"] == "mine-1"
+    assert unforeseen["places"][-1].startswith("test_interceptors.py:")
+    assert "canary" not in repr(lines())
+    assert house.ended("INTERNAL")
+
+
+async def test_a_call_too_many_is_told_so_and_does_not_run() -> None:
+    house = House(most=1)
+    first = asyncio.create_task((await house.unary(wait))(REQUEST, FakeContext()))
+    await asyncio.sleep(0)
+    assert len(house.calls) == 1
+
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await house.unary(wait))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.UNAVAILABLE
+    assert details(context.aborted)[error_pb2.ErrorDetail].error.code_text == "overloaded"
+    assert len(house.calls) == 1
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+# ---------------------------------------------------------------------------- clocks and leaving
+
+
+async def test_the_callers_deadline_has_its_own_reason() -> None:
+    house = House()
+    context = FakeContext(remaining=0.01)
+    with pytest.raises(Abort):
+        await (await house.unary(wait))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert house.ended("DEADLINE_EXCEEDED")
+
+
+def test_the_callers_deadline_is_known_by_a_clock_of_milliseconds_too() -> None:
+    async def told(remaining: float) -> grpc.StatusCode:
+        context = FakeContext(remaining=remaining)
+        with pytest.raises(Abort):
+            await (await House().unary(wait))(REQUEST, context)
+        assert context.aborted is not None
+        return context.aborted.code
+
+    async def all_told() -> set[grpc.StatusCode]:
+        return {await told(0.002 + step * 0.00007) for step in range(30)}
+
+    assert uvloop.run(all_told()) == {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+async def test_our_own_clock_is_the_upstreams_fault() -> None:
+    house = House(longest=0.01)
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await house.unary(wait))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert details(context.aborted)[error_pb2.ErrorDetail].error.code_text == "upstream_timeout"
+    assert house.ended("UPSTREAM_TIMEOUT")
+
+
+async def test_the_clock_covers_a_caller_who_does_not_read() -> None:
+    class Unread(FakeContext):
+        async def write(self, message: Any) -> None:
+            await asyncio.Event().wait()
+
+    async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
+        yield 1
+
+    house = House(longest=0.01)
+    context = Unread()
+    with pytest.raises(Abort):
+        await (await house.streamed(behavior))(REQUEST, context)
+
+    assert house.ended("UPSTREAM_TIMEOUT", "StreamChatCompletion")
+
+
+async def test_a_caller_who_leaves_is_recorded_and_told_nothing() -> None:
+    house = House()
+    begun = asyncio.Event()
+    closed = []
+
+    async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
+        try:
+            yield 1
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    context = FakeContext()
+    task = asyncio.create_task((await house.streamed(behavior))(REQUEST, context))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert context.aborted is None
+    assert closed
+    assert house.ended("CANCELLED", "StreamChatCompletion")
+
+
+async def test_a_failure_is_not_told_to_a_caller_who_left() -> None:
+    house = House()
+
+    async def behavior(request: Any, context: Any) -> Any:
+        raise errors.UpstreamError
+
+    context = FakeContext(done=True)
+    with pytest.raises(asyncio.CancelledError):
+        await (await house.unary(behavior))(REQUEST, context)
+
+    assert context.aborted is None
+    assert house.ended("UPSTREAM_ERROR")
+
+
+async def test_an_exception_after_the_caller_left_is_no_defect(lines: Lines) -> None:
+    house = House()
+
+    async def behavior(request: Any, context: Any) -> Any:
+        raise Unforeseen
+
+    with pytest.raises(asyncio.CancelledError):
+        await (await house.unary(behavior))(REQUEST, FakeContext(done=True))
+
+    assert house.ended("CANCELLED")
+    assert [line["event"] for line in lines()] == ["call"]
+
+
+async def test_a_message_that_cannot_be_written_means_that_the_caller_left(lines: Lines) -> None:
+    class Lost(FakeContext):
+        async def write(self, message: Any) -> None:
+            raise grpc.aio.InternalError
+
+    async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
+        yield 1
+
+    house = House()
+    context = Lost()
+    with pytest.raises(asyncio.CancelledError):
+        await (await house.streamed(behavior))(REQUEST, context)
+
+    assert context.aborted is None
+    assert house.ended("CANCELLED", "StreamChatCompletion")
+    assert [line["event"] for line in lines()] == ["call"]
+
+
+@pytest.mark.parametrize("dispatched", [True, False])
+async def test_a_call_that_is_cut_is_told_that_the_server_drains(dispatched: bool) -> None:
+    house = House()
+    begun = asyncio.Event()
+
+    async def behavior(request: Any, context: Any) -> Any:
+        CURRENT.get().dispatched = dispatched
+        begun.set()
+        await asyncio.Event().wait()
+
+    context = FakeContext()
+    task = asyncio.create_task((await house.unary(behavior))(REQUEST, context))
+    await begun.wait()
+    house.calls.cut()
+    with pytest.raises(Abort):
+        await task
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.UNAVAILABLE
+    found = details(context.aborted)
+    assert found[error_details_pb2.ErrorInfo].reason == "DRAINING"
+    assert (error_details_pb2.RetryInfo in found) is not dispatched
+    assert ("grpc-retry-pushback-ms" in dict(context.aborted.trailing_metadata)) is dispatched
+    assert house.ended("DRAINING")
+
+
+async def test_bytes_that_are_no_message_are_told_as_an_invalid_request() -> None:
+    def refuse(_: bytes) -> None:
+        raise DecodeError("what the bytes were")
+
+    async def answer(_: object, __: object) -> None:
+        raise AssertionError("not reached")
+
+    house = House()
+    handler = grpc.unary_unary_rpc_method_handler(answer, request_deserializer=refuse)
+    wrapped = await house.wrap(handler, UNARY)
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await wrapped.unary_unary(wrapped.request_deserializer(b"\xff"), context)
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "what the bytes were" not in context.aborted.details

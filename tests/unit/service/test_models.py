@@ -1,0 +1,249 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from service.models import Catalogue, CatalogueError, Model, catalogue
+from tests.unit.service.samples import MODEL, UPSTREAM, UPSTREAM_KEY
+
+ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "SPACED_KEY": "a b"}
+
+
+def document(
+    *, upstream: dict[str, Any] | None = None, drop: str = "", **members: Any
+) -> dict[str, Any]:
+    model = {
+        "upstream": "main",
+        "upstream_model": "vendor/gemma",
+        "default_output_tokens": 100,
+        "maximum_output_tokens": 1000,
+        **members,
+    }
+    model.pop(drop, None)
+    return {
+        "upstreams": {"main": upstream if upstream is not None else {"simulator": True}},
+        "models": {"default": model},
+    }
+
+
+def read(tables: dict[str, Any]) -> Catalogue:
+    return catalogue(tables, ENVIRONMENT)
+
+
+def model(**members: Any) -> Model:
+    found = read(document(**members)).get("default")
+    assert found is not None
+    return found
+
+
+def test_a_model_has_defaults() -> None:
+    found = model()
+
+    assert found.name == "default"
+    assert (found.upstream.name, found.upstream.base_url, found.upstream.api_key) == (
+        "main",
+        "",
+        "",
+    )
+    assert found.upstream_model == "vendor/gemma"
+    assert (found.default_output_tokens, found.maximum_output_tokens) == (100, 1000)
+    assert found.output_limit == "max_tokens"
+    assert (found.input_price, found.output_price) == (0, 0)
+    assert found.owned_by == "chatcompletion"
+    assert found.created == 1741737600
+
+
+def test_a_model_has_what_the_document_says() -> None:
+    found = model(
+        output_limit="max_completion_tokens",
+        input_price=2,
+        output_price=Decimal("0.000000001"),
+        owned_by="Ours",
+        created=7,
+    )
+
+    assert found.output_limit == "max_completion_tokens"
+    assert (found.input_price, found.output_price) == (2 * 10**9, 1)
+    assert (found.owned_by, found.created) == ("Ours", 7)
+
+
+@pytest.mark.parametrize(
+    ("written", "base_url"),
+    [
+        ("https://api.example", "https://api.example/v1"),
+        ("https://api.example/", "https://api.example/v1"),
+        ("http://localhost:11434", "http://localhost:11434/v1"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
+        ("https://api.example/openai/v2/", "https://api.example/openai/v2"),
+    ],
+)
+def test_a_path_is_added_where_there_is_none(written: str, base_url: str) -> None:
+    assert model(upstream={"base_url": written}).upstream.base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("variable", "key"), [("THE_KEY", UPSTREAM_KEY), ("NO_SUCH_KEY", ""), (None, "")]
+)
+def test_the_key_is_in_the_environment(variable: str | None, key: str) -> None:
+    table: dict[str, Any] = {"base_url": "https://api.example"}
+    if variable is not None:
+        table["api_key_variable"] = variable
+
+    assert model(upstream=table).upstream.api_key == key
+
+
+def test_the_key_is_never_shown() -> None:
+    assert UPSTREAM_KEY not in repr(UPSTREAM)
+    assert UPSTREAM_KEY not in repr(MODEL)
+    assert UPSTREAM.base_url in repr(UPSTREAM)
+
+
+def test_models_come_in_the_order_of_the_document_and_upstreams_once() -> None:
+    tables = document()
+    tables["upstreams"]["other"] = {"base_url": "https://other.example"}
+    tables["upstreams"]["idle"] = {"base_url": "https://idle.example"}
+    table = tables["models"]["default"]
+    tables["models"] = {
+        "vendor/z:1": table,
+        "b": {**table, "upstream": "other"},
+        "a": table,
+    }
+    found = read(tables)
+
+    assert [model.name for model in found] == ["vendor/z:1", "b", "a"]
+    assert [upstream.name for upstream in found.upstreams] == ["main", "other"]
+    assert found.get("a") is not None
+    assert found.get("A") is None
+    assert found.get("") is None
+
+
+def test_a_model_is_shown_as_the_contract_says() -> None:
+    shown = MODEL.message()
+
+    assert (shown.id, shown.object, shown.created, shown.owned_by) == (
+        *("default", "model"),
+        *(1, "tests"),
+    )
+
+
+def with_tables(**tables: Any) -> dict[str, Any]:
+    return {**document(), **tables}
+
+
+COUNT = "an integer from 1 to 10000000"
+PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
+NAME = "a name has 1 to 256 printable characters"
+MEMBERS_OF_A_MODEL = (
+    "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
+    "output_limit, input_price, output_price, owned_by, created"
+)
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "upstreams: there must be at least one [upstreams.NAME]"),
+    (with_tables(upstreams={}), "upstreams: there must be at least one [upstreams.NAME]"),
+    (with_tables(upstreams=7), "upstreams: there must be at least one [upstreams.NAME]"),
+    (with_tables(models={}), "models: there must be at least one [models.NAME]"),
+    (with_tables(modles={}), "modles: the tables are upstreams and models"),
+    (with_tables(models={"": {}}), f"models: {NAME}"),
+    (with_tables(models={"a\nb": {}}), f"models: {NAME}"),
+    (with_tables(models={"a" * 257: {}}), f"models: {NAME}"),
+    (with_tables(upstreams={"\x00": {}}), f"upstreams: {NAME}"),
+    (with_tables(models={"default": 7}), "models.default must be a table"),
+    (with_tables(upstreams={"main": "x"}), "upstreams.main must be a table"),
+    (document(price=1), f"models.default.price: {MEMBERS_OF_A_MODEL}"),
+    (
+        document(upstream={"url": "x"}),
+        "upstreams.main.url: the members are base_url, api_key_variable, simulator",
+    ),
+    *(
+        (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")
+        for name, allowed in (
+            ("upstream", "the name of an upstream"),
+            ("upstream_model", "the model's name at the upstream"),
+            ("default_output_tokens", COUNT),
+            ("maximum_output_tokens", COUNT),
+        )
+    ),
+    *(
+        (
+            document(upstream_model=value),
+            "models.default.upstream_model must be the model's name at the upstream",
+        )
+        for value in ("", 7, "a\tb", "a" * 257)
+    ),
+    *(
+        (
+            document(default_output_tokens=value),
+            f"models.default.default_output_tokens must be {COUNT}",
+        )
+        for value in (0, -1, 10_000_001, True, Decimal(1), "1")
+    ),
+    *(
+        (
+            document(maximum_output_tokens=value),
+            f"models.default.maximum_output_tokens must be {COUNT}",
+        )
+        for value in (0, 10_000_001, False)
+    ),
+    (
+        document(default_output_tokens=1001),
+        "models.default.default_output_tokens must not exceed the maximum",
+    ),
+    (
+        document(output_limit="tokens"),
+        'models.default.output_limit must be "max_tokens" or "max_completion_tokens"',
+    ),
+    *(
+        (document(input_price=value), f"models.default.input_price must be {PRICE}")
+        for value in (
+            *(-1, True, "1", 1_000_001, Decimal("0.0000000001"), Decimal("NaN")),
+            *(Decimal("Infinity"), Decimal("-Infinity"), Decimal("sNaN"), Decimal("1e-999")),
+        )
+    ),
+    (document(output_price=-1), f"models.default.output_price must be {PRICE}"),
+    (document(owned_by=""), "models.default.owned_by must be a name"),
+    *(
+        (document(created=value), "models.default.created must be seconds since the Unix epoch")
+        for value in (-1, 2**53, Decimal("1.5"), True)
+    ),
+    (document(upstream={}), "upstreams.main must have either base_url or simulator = true"),
+    (
+        document(upstream={"simulator": True, "base_url": "http://a.example"}),
+        "upstreams.main must have either base_url or simulator = true",
+    ),
+    (
+        document(upstream={"simulator": 1}),
+        "upstreams.main.simulator must be true or false",
+    ),
+    *(
+        (
+            document(upstream={"base_url": value}),
+            "upstreams.main.base_url must be an http:// or https:// address without query",
+        )
+        for value in ("", 7, "api.example", "ftp://a", "https://a.example/?q=1", "https://u:p@h")
+    ),
+    (
+        document(upstream={"simulator": True, "api_key_variable": ""}),
+        "upstreams.main.api_key_variable must be the name of an environment variable",
+    ),
+    *(
+        (
+            document(upstream={"simulator": True, "api_key_variable": variable}),
+            f"upstreams.main: {variable} must be printable ASCII without spaces",
+        )
+        for variable in ("WIDE_KEY", "SPACED_KEY")
+    ),
+    (document(upstream_=1), f"models.default.upstream_: {MEMBERS_OF_A_MODEL}"),
+    (
+        with_tables(models={"m": {**document()["models"]["default"], "upstream": "b"}}),
+        "models.m.upstream must be one of main",
+    ),
+]
+
+
+@pytest.mark.parametrize(("tables", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_entry_is_named_with_what_is_allowed(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(CatalogueError) as refused:
+        read(tables)
+
+    assert str(refused.value) == message

@@ -1,0 +1,254 @@
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import pytest
+
+from chatcompletion import openai_json
+from chatcompletion.v1 import chat_completion_service_pb2, model_service_pb2
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from service import errors
+from service.admission import Admission
+from service.call import Call
+from service.models import Catalogue
+from service.servicer import ChatCompletionServicer, ModelServicer
+from service.telemetry import Telemetry
+from service.upstream import Limits, UpstreamClient
+from tests.unit.service.samples import (
+    CALLER_KEY,
+    DONE,
+    MODEL,
+    FakeContext,
+    call,
+    chunk,
+    completion,
+    event,
+    model,
+    params,
+    serving,
+    usage_chunk,
+)
+
+CATALOGUE = Catalogue(models=MappingProxyType({"default": MODEL, "a/b:c": model(name="a/b:c")}))
+CONTEXT: Any = FakeContext()
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def servicer(handler: Handler, *, max_request_bytes: int = 10_000) -> ChatCompletionServicer:
+    upstream = UpstreamClient(
+        httpx.MockTransport(handler),
+        Limits(
+            connect=5, first_byte=5, idle=5, longest_retry_after=0, max_response_bytes=1_000_000
+        ),
+        Telemetry(),
+        now=lambda: datetime.now(UTC),
+        random=lambda: 0.0,
+    )
+    clock = iter(range(1000))
+    return ChatCompletionServicer(
+        Admission(CALLER_KEY),
+        CATALOGUE,
+        upstream,
+        max_request_bytes=max_request_bytes,
+        clock=lambda: float(next(clock)),
+    )
+
+
+def never(request: httpx.Request) -> httpx.Response:
+    raise AssertionError("nothing is sent")
+
+
+def whole(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json=completion())
+
+
+def in_pieces(request: httpx.Request) -> httpx.Response:
+    async def body() -> AsyncIterator[bytes]:
+        for document in (chunk("a"), chunk("b"), chunk(None, "stop"), usage_chunk()):
+            yield event(document)
+        yield DONE
+
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body())
+
+
+async def create(
+    handler: Handler, request: ChatCompletionParams, current: Call | None = None, **options: Any
+) -> Any:
+    message = chat_completion_service_pb2.CreateChatCompletionRequest(params=request)
+    with serving(current or call()):
+        made = await servicer(handler, **options).CreateChatCompletion(message, CONTEXT)
+    return json.loads(openai_json.encode_completion(made.completion))
+
+
+async def stream(
+    handler: Handler, request: ChatCompletionParams, current: Call | None = None
+) -> list[Any]:
+    message = chat_completion_service_pb2.StreamChatCompletionRequest(params=request)
+    with serving(current or call()):
+        return [
+            json.loads(openai_json.encode_chunk(response.chunk))
+            async for response in servicer(handler).StreamChatCompletion(message, CONTEXT)
+        ]
+
+
+async def test_a_completion_is_returned_and_recorded() -> None:
+    current = call()
+
+    assert await create(whole, params(), current) == completion(model="default")
+    record = current.record
+    assert (record.model, record.key_name) == ("default", "bootstrap")
+    assert (record.prompt_tokens, record.completion_tokens, record.estimated) == (3, 5, False)
+
+
+async def test_chunks_are_returned_and_recorded() -> None:
+    current = call()
+    chunks = await stream(in_pieces, params(), current)
+
+    assert [document["choices"][0]["delta"].get("content") for document in chunks] == [
+        *("a", "b"),
+        None,
+    ]
+    assert {document["model"] for document in chunks} == {"default"}
+    record = current.record
+    assert (record.chunks, record.first_chunk, record.last_chunk) == (3, 0.0, 2.0)
+    assert (record.prompt_tokens, record.completion_tokens) == (3, 5)
+
+
+async def test_the_usage_chunk_comes_where_it_was_asked_for() -> None:
+    chunks = await stream(in_pieces, params(stream_options={"include_usage": True}))
+
+    assert chunks[-1] == usage_chunk() | {"model": "default"}
+
+
+@pytest.mark.parametrize(
+    ("members", "failure", "param"),
+    [
+        ({"model": "nobody"}, errors.ModelNotFound, "model"),
+        ({"model": "Default"}, errors.ModelNotFound, "model"),
+        ({"model": "\ud83d"}, errors.ModelNotFound, "model"),
+        ({"temperature": 3}, errors.InvalidRequest, "temperature"),
+        ({"max_tokens": 1001}, errors.InvalidRequest, "max_tokens"),
+        ({"user": "x" * 20_000}, errors.RequestTooLarge, None),
+        ({"model": "nobody", "temperature": 3}, errors.InvalidRequest, "temperature"),
+    ],
+)
+async def test_a_request_that_is_refused_does_not_reach_the_upstream(
+    members: dict[str, Any], failure: type[errors.Failure], param: str | None
+) -> None:
+    for run in (create, stream):
+        current = call()
+        with pytest.raises(failure) as refused:
+            await run(never, params(**members), current)
+
+        assert refused.value.param == param
+        assert not refused.value.dispatched
+        assert current.record.upstream_attempts == 0
+
+
+@pytest.mark.parametrize("run", [create, stream])
+async def test_without_a_key_nothing_is_looked_at(run: Any) -> None:
+    with pytest.raises(errors.InvalidApiKey):
+        await run(never, params(temperature=3, model="nobody"), call(authorization=None))
+
+
+@pytest.mark.parametrize(
+    ("smuggled", "code"),
+    [
+        ({"x": '1,"model":"expensive"'}, "invalid_json"),
+        ({"x": ""}, "invalid_json"),
+        ({"x": "NaN"}, "invalid_json"),
+        ({"model": '"expensive"'}, "duplicate_member"),
+        ({"max_tokens": "5"}, None),
+        ({"max_tokens": "5000"}, "number_out_of_range"),
+        ({"x": "[" * 1000 + "]" * 1000}, "invalid_json"),
+    ],
+)
+async def test_nothing_is_smuggled_past_the_rules(
+    smuggled: dict[str, str], code: str | None
+) -> None:
+    sent: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return whole(request)
+
+    request = params()
+    request.extra_json.update(smuggled)
+    if code is None:
+        await create(handler, request)
+        assert sent[0]["max_tokens"] == 5
+    else:
+        with pytest.raises(errors.InvalidRequest) as refused:
+            await create(handler, request)
+        assert refused.value.code == code
+        assert sent == []
+
+
+async def test_a_model_in_extra_json_is_the_model() -> None:
+    request = params()
+    request.ClearField("model")
+    request.extra_json["model"] = '"expensive"'
+
+    with pytest.raises(errors.ModelNotFound):
+        await create(never, request)
+
+
+async def test_a_request_is_measured_as_a_message() -> None:
+    size = params().ByteSize()
+
+    assert await create(whole, params(), max_request_bytes=size)
+    with pytest.raises(errors.RequestTooLarge, match=f"larger than {size - 1} bytes"):
+        await create(whole, params(), max_request_bytes=size - 1)
+
+
+async def test_a_failure_of_the_upstream_is_recorded_as_no_use() -> None:
+    current = call()
+    with pytest.raises(errors.UpstreamError):
+        await create(lambda _: httpx.Response(500), params(), current)
+
+    assert (current.record.prompt_tokens, current.record.completion_tokens) == (0, 0)
+    assert current.record.model == "default"
+
+
+# --------------------------------------------------------------------------------------- models
+
+MODELS = ModelServicer(Admission(CALLER_KEY), CATALOGUE)
+
+
+async def test_all_models_are_listed() -> None:
+    with serving(call()):
+        listed = await MODELS.ListModels(model_service_pb2.ListModelsRequest(), CONTEXT)
+
+    assert json.loads(openai_json.encode_model_list(listed)) == {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 1, "owned_by": "tests"}
+            for name in ("default", "a/b:c")
+        ],
+    }
+
+
+async def test_a_model_is_found_by_its_name() -> None:
+    with serving(call()):
+        found = await MODELS.GetModel(model_service_pb2.GetModelRequest(model="a/b:c"), CONTEXT)
+
+    assert found.model.id == "a/b:c"
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "a", "a%2Fb:c"])
+async def test_other_models_are_not_found(name: str) -> None:
+    with serving(call()), pytest.raises(errors.ModelNotFound) as refused:
+        await MODELS.GetModel(model_service_pb2.GetModelRequest(model=name), CONTEXT)
+
+    assert refused.value.param == "model"
+
+
+async def test_models_are_for_callers_with_a_key() -> None:
+    with serving(call(authorization="Bearer nobody")):
+        with pytest.raises(errors.InvalidApiKey):
+            await MODELS.ListModels(model_service_pb2.ListModelsRequest(), CONTEXT)
+        with pytest.raises(errors.InvalidApiKey):
+            await MODELS.GetModel(model_service_pb2.GetModelRequest(model="default"), CONTEXT)

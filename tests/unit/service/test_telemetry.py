@@ -1,0 +1,193 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from service.telemetry import UNKNOWN_MODEL, CallRecord, Telemetry
+from tests.unit.service.samples import record
+
+DURATION = "gen_ai_server_request_duration_seconds"
+FIRST = "gen_ai_server_time_to_first_token_seconds"
+PER_TOKEN = "gen_ai_server_time_per_output_token_seconds"
+TOKENS = "gen_ai_client_token_usage"
+
+
+def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
+    return telemetry.registry.get_sample_value(name, labels)
+
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+def read(lines: Lines) -> dict[str, Any]:
+    (line,) = lines()
+    return line
+
+
+def streamed(**members: Any) -> CallRecord:
+    call = record(method="StreamChatCompletion", started=10.0, model="default", **members)
+    for now in (10.25, 10.5, 11.25):
+        call.note_chunk(now)
+    return call
+
+
+def test_a_call_is_in_flight_from_its_begin_to_its_end() -> None:
+    telemetry = Telemetry()
+    call = record()
+    telemetry.begin(call)
+    telemetry.begin(record())
+    assert value(telemetry, "chat_calls_in_flight", rpc_method=call.method) == 2
+
+    telemetry.end(call, 1.0)
+    assert value(telemetry, "chat_calls_in_flight", rpc_method=call.method) == 1
+
+
+@pytest.mark.parametrize("reason", ["", "UPSTREAM_TIMEOUT"])
+def test_a_call_is_counted_by_method_model_and_reason(reason: str) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(started=1.0, model="default", reason=reason), 3.5)
+    labels = {
+        "rpc_method": "CreateChatCompletion",
+        "gen_ai_request_model": "default",
+        "error_type": reason,
+    }
+
+    assert value(telemetry, f"{DURATION}_count", **labels) == 1
+    assert value(telemetry, f"{DURATION}_sum", **labels) == 2.5
+
+
+def test_a_model_that_is_not_known_has_one_label() -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(reason="MODEL_NOT_FOUND"), 1.0)
+
+    assert value(
+        telemetry,
+        f"{DURATION}_count",
+        rpc_method="CreateChatCompletion",
+        gen_ai_request_model=UNKNOWN_MODEL,
+        error_type="MODEL_NOT_FOUND",
+    )
+
+
+def test_chunks_are_timed() -> None:
+    telemetry = Telemetry()
+    telemetry.end(streamed(), 12.0)
+
+    assert value(telemetry, f"{FIRST}_sum", gen_ai_request_model="default") == 0.25
+    assert value(telemetry, f"{PER_TOKEN}_sum", gen_ai_request_model="default") == 0.5
+    assert value(telemetry, f"{PER_TOKEN}_count", gen_ai_request_model="default") == 1
+
+
+def test_one_chunk_has_no_time_between() -> None:
+    telemetry = Telemetry()
+    call = record(model="default")
+    call.note_chunk(0.5)
+    telemetry.end(call, 1.0)
+
+    assert value(telemetry, f"{FIRST}_count", gen_ai_request_model="default") == 1
+    assert value(telemetry, f"{PER_TOKEN}_count", gen_ai_request_model="default") is None
+
+
+def test_a_call_without_chunks_has_no_first_one(lines: Lines) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="default"), 1.0)
+
+    assert value(telemetry, f"{FIRST}_count", gen_ai_request_model="default") is None
+    assert read(lines).keys().isdisjoint({"first_token_ms", "chunks", "prompt_tokens"})
+
+
+def test_tokens_are_counted_in_and_out() -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="default", prompt_tokens=11, completion_tokens=7), 1.0)
+    telemetry.end(record(model="default"), 1.0)
+
+    for kind, count in (("input", 11), ("output", 7)):
+        labels = {"gen_ai_request_model": "default", "gen_ai_token_type": kind}
+        assert value(telemetry, f"{TOKENS}_sum", **labels) == count
+        assert value(telemetry, f"{TOKENS}_count", **labels) == 1
+
+
+@pytest.mark.parametrize(("attempts", "retries"), [(0, 0), (1, 0), (2, 1)])
+def test_retries_are_counted(attempts: int, retries: int) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(upstream_attempts=attempts), 1.0)
+
+    assert value(telemetry, "chat_upstream_retries_total") == retries
+
+
+def test_streams_and_closings_are_measured() -> None:
+    telemetry = Telemetry()
+    with telemetry.upstream_streams.track_inprogress():
+        assert value(telemetry, "chat_upstream_streams_open") == 1
+    telemetry.upstream_closed(0.003)
+
+    assert value(telemetry, "chat_upstream_streams_open") == 0
+    assert value(telemetry, "chat_cancel_to_upstream_close_seconds_sum") == 0.003
+
+
+def test_each_process_has_metrics_of_its_own() -> None:
+    Telemetry()
+    Telemetry()
+
+
+def test_metrics_have_the_names_that_are_documented() -> None:
+    names = {metric.name for metric in Telemetry().registry.collect()}
+
+    assert names == {
+        *(DURATION, FIRST, PER_TOKEN, TOKENS, "chat_calls_in_flight"),
+        *("chat_upstream_streams_open", "chat_upstream_retries"),
+        "chat_cancel_to_upstream_close_seconds",
+    }
+
+
+def test_a_call_is_one_line(lines: Lines) -> None:
+    call = streamed(
+        reason="UPSTREAM_TRUNCATED",
+        key_name="bootstrap",
+        upstream_attempts=2,
+        prompt_tokens=3,
+        completion_tokens=2,
+        estimated=True,
+    )
+    Telemetry().end(call, 12.3456)
+    line = read(lines)
+
+    assert line.pop("time")
+    assert line == {
+        "level": "info",
+        "logger": "service.telemetry",
+        "event": "call",
+        "request_id": "req_1",
+        "method": "StreamChatCompletion",
+        "model": "default",
+        "reason": "UPSTREAM_TRUNCATED",
+        "duration_ms": 2345.6,
+        "key": "bootstrap",
+        "upstream_attempts": 2,
+        "first_token_ms": 250.0,
+        "chunks": 3,
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "estimated": True,
+    }
+
+
+def test_a_success_says_ok(lines: Lines) -> None:
+    Telemetry().end(record(), 1.0)
+
+    assert read(lines)["reason"] == "OK"
+
+
+def test_violations_are_logged_by_their_paths(lines: Lines) -> None:
+    Telemetry().end(record(violations=("messages[0].role", "n")), 1.0)
+
+    assert read(lines)["violations"] == ["messages[0].role", "n"]
+
+
+def test_the_request_id_is_no_label() -> None:
+    telemetry = Telemetry()
+    telemetry.begin(record(request_id="id-canary"))
+    telemetry.end(record(request_id="id-canary", key_name="key-canary"), 1.0)
+
+    assert b"canary" not in generate_latest(telemetry.registry)
