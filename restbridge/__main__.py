@@ -11,19 +11,18 @@ This is the only file of the bridge that knows the service, and only in the seco
 """
 
 import asyncio
-import gc
 import os
 import resource
 import secrets
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 
 from chatcompletion.process import log
+from chatcompletion.process.lifetime import Signals, settle
 from chatcompletion.process.settings import Address, SettingsError, read, usage
 from restbridge.config import Settings
 from restbridge.server import Bridge, ListenError
@@ -42,12 +41,13 @@ async def serve(settings: Settings) -> None:
     Raises:
         ListenError: an address cannot be listened on.
     """
-    signals = _signals()
+    log.report_exceptions(asyncio.get_running_loop())
+    signals = Signals()
     bridge = Bridge(settings)
     await bridge.start()
-    _settle()
+    settle()
     log.event("restbridge", "serving", address=bridge.address, service=settings.service_target)
-    await _until_drained(signals, bridge.stop, bridge.hurry)
+    await signals.drain("restbridge", bridge.stop, bridge.hurry)
 
 
 async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -62,7 +62,8 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
 
     key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
     service_settings, catalogue = load({**environment, _KEY: key})
-    signals = _signals()
+    log.report_exceptions(asyncio.get_running_loop())
+    signals = Signals()
     server = Server(service_settings, catalogue)
     try:
         await server.start()
@@ -84,8 +85,8 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
     except ListenError:
         await server.stop(delay=0)
         raise
-    _settle()
-    rest = _dialable(settings.listen, bridge.port)
+    settle()
+    rest = settings.listen.dialable(bridge.port)
     lines = {
         "REST": f"http://{rest}/v1",
         "gRPC": server.address,
@@ -96,44 +97,7 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
     print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
     print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
     log.event("restbridge", "serving", address=bridge.address, service=server.address)
-    await _until_drained(signals, stop, hurry)
-
-
-async def _until_drained(
-    signals: "asyncio.Queue[signal.Signals]",
-    stop: Callable[..., Awaitable[None]],
-    hurry: Callable[[], None],
-) -> None:
-    first = await signals.get()
-    log.event("restbridge", "draining", signal=first.name)
-    stopping = asyncio.ensure_future(stop(delay=0 if first == signal.SIGINT else None))
-    second = asyncio.create_task(signals.get())
-    await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        hurry()
-    second.cancel()
-    await stopping
-    log.event("restbridge", "stopped")
-
-
-def _signals() -> "asyncio.Queue[signal.Signals]":
-    loop = asyncio.get_running_loop()
-    log.report_exceptions(loop)
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    return signals
-
-
-def _settle() -> None:
-    # What stands now stands for the life of the process; the collector need not look at it.
-    gc.collect()
-    gc.freeze()
-
-
-def _dialable(listen: Address, port: int) -> Address:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - compared only
-    return Address(host, port)
+    await signals.drain("restbridge", stop, hurry)
 
 
 def _metrics(*listens: Address | None) -> str:

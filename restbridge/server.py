@@ -17,8 +17,8 @@ from typing import Final, cast
 
 import grpc.aio
 import uvicorn
-from prometheus_client import start_http_server
 
+from chatcompletion.process import metrics
 from chatcompletion.process.settings import Address
 from restbridge.app import create_app
 from restbridge.channel import open_channel, service
@@ -40,7 +40,7 @@ _FLUSH_INTERVAL: Final = 0.02
 
 
 class ListenError(Exception):
-    """An address cannot be listened on. The text says which one and why."""
+    """An address cannot be listened on. The text names the setting, and says which and why."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -171,16 +171,9 @@ class Bridge:
         if listen is None:
             return
         try:
-            server, thread = start_http_server(listen.port, listen.host, self.telemetry.registry)
+            self.metrics_port, close = metrics.serve(listen, self.telemetry.registry)
         except OSError as error:
-            raise _cannot_listen(listen, error) from error
-        self.metrics_port = server.server_port
-
-        def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
+            raise _cannot_listen("CHAT_BRIDGE_METRICS_LISTEN", listen, error) from error
         stack.push_async_callback(asyncio.to_thread, close)
 
 
@@ -243,9 +236,10 @@ def _listener(listen: Address) -> Iterator[socket.socket]:
             listener.bind((listen.host, listen.port))
             listener.listen()
         except OSError as error:
-            raise _cannot_listen(listen, error) from error
+            raise _cannot_listen("CHAT_BRIDGE_LISTEN", listen, error) from error
         yield listener
 
 
-def _cannot_listen(listen: Address, error: OSError) -> ListenError:
-    return ListenError(f"cannot listen on {listen}: {error.strerror or 'name not found'}")
+def _cannot_listen(setting: str, listen: Address, error: OSError) -> ListenError:
+    why = error.strerror or "name not found"
+    return ListenError(f"{setting}: cannot listen on {listen}: {why}")

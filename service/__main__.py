@@ -6,14 +6,13 @@ could not start, 2 where a setting is wrong.
 """
 
 import asyncio
-import gc
 import os
-import signal
 import sys
 
 import uvloop
 
 from chatcompletion.process import log
+from chatcompletion.process.lifetime import Signals, settle
 from chatcompletion.process.settings import SettingsError, usage
 from service.config import Settings, load
 from service.models import Catalogue
@@ -26,26 +25,13 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
     Raises:
         StartError: an address cannot be listened on.
     """
-    loop = asyncio.get_running_loop()
-    log.report_exceptions(loop)
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    log.report_exceptions(asyncio.get_running_loop())
+    signals = Signals()
     server = Server(settings, catalogue)
     await server.start()
-    # What stands now stands for the life of the process; the collector need not look at it.
-    gc.collect()
-    gc.freeze()
+    settle()
     log.event("service", "serving", address=server.address, upstream=server.upstream_description)
-    first = await signals.get()
-    log.event("service", "draining", signal=first.name)
-    stopping = asyncio.create_task(server.stop(delay=0 if first == signal.SIGINT else None))
-    second = asyncio.create_task(signals.get())
-    await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
-    server.hurry()
-    second.cancel()
-    await stopping
-    log.event("service", "stopped")
+    await signals.drain("service", server.stop, server.hurry)
 
 
 def main() -> int:

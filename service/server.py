@@ -19,8 +19,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
+from chatcompletion.process import metrics
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
     chat_completion_service_pb2_grpc,
@@ -54,6 +54,7 @@ LIVENESS: Final = "liveness"
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_SPARE_STREAMS: Final = 100
 _LONGEST_ENDING: Final = 5.0
 """Seconds for the calls that were cut to settle and say so."""
 
@@ -84,11 +85,7 @@ class Server:
     @property
     def address(self) -> str:
         """Where a client on this machine dials, as `host:port`; known after `start`."""
-        return str(
-            replace(
-                self._settings.listen, host=_dialable(self._settings.listen.host), port=self._port
-            )
-        )
+        return str(self._settings.listen.dialable(self._port))
 
     @property
     def upstream_description(self) -> str:
@@ -238,22 +235,10 @@ class Server:
         if listen is None:
             return
         try:
-            server, thread = start_http_server(
-                listen.port, listen.host, registry=self._telemetry.registry
-            )
+            _, close = metrics.serve(listen, self._telemetry.registry)
         except OSError as error:
             raise StartError(f"CHAT_METRICS_LISTEN: cannot listen on {listen}") from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        self._resources.push_async_callback(asyncio.to_thread, stop)
-
-
-def _dialable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
+        self._resources.push_async_callback(asyncio.to_thread, close)
 
 
 def _options(settings: Settings) -> Sequence[tuple[str, int]]:
@@ -266,7 +251,9 @@ def _options(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.max_send_message_length", 2 * settings.max_response_bytes),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 64 * 1024),
-        ("grpc.max_concurrent_streams", settings.max_concurrent_calls),
+        # More than the calls we take: on one connection, too, a call too many is answered rather
+        # than queued at the client, and questions about the health go on.
+        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls + _SPARE_STREAMS),
         # A dead peer is found within 40 s; a peer may ping every 10 s, call or no call.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

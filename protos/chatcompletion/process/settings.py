@@ -118,6 +118,11 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def dialable(self, port: int) -> "Address":
+        """Return where a client on this machine dials, given the port that was bound."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (only looked up)
+        return Address(everywhere.get(self.host, self.host), port)
+
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):

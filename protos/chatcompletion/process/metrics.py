@@ -1,0 +1,26 @@
+"""The port on which Prometheus reads a process: apart from where it serves."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from chatcompletion.process.settings import Address
+
+
+def serve(listen: Address, registry: CollectorRegistry) -> tuple[int, Callable[[], None]]:
+    """Serve a registry from a thread.
+
+    Returns:
+        The port, and what closes it; that blocks.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    server, thread = start_http_server(listen.port, listen.host, registry)
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return server.server_port, close
