@@ -486,7 +486,7 @@ async def test_bytes_that_are_no_message_are_told_as_an_invalid_request() -> Non
         raise AssertionError("not reached")
 
     house = House()
-    handler = grpc.unary_unary_rpc_method_handler(answer, request_deserializer=refuse)
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer, request_deserializer=refuse)
     wrapped = await house.wrap(handler, UNARY)
     context = FakeContext()
     with pytest.raises(Abort):

@@ -1,0 +1,416 @@
+"""The service as a process: how it starts, drains, is stopped, and what it says meanwhile.
+
+SIGTERM     NOT_SERVING at once · serves on for the delay · grace · DRAINING for the rest · exit 0
+SIGTERM²    the same, at once
+start       exit 1 where an address is taken, 2 where a setting is wrong, each by its name
+logs        JSON on every line; no key, no prompt, no answer, in no log and no metric
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import asyncio
+import http.client
+import json
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from chatcompletion.process.settings import rows
+from service.config import Settings
+from tests.e2e.running import (
+    KEY,
+    Client,
+    Process,
+    client,
+    environment,
+    failed,
+    params,
+    process,
+    service_process,
+    serving,
+    simulator,
+    watched,
+)
+
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+SERVICES: Final = (
+    "chatcompletion.v1.ChatCompletionService",
+    "chatcompletion.v1.ModelService",
+)
+FOREVER: Final = "600"
+"""Seconds: only an event ends such a wait within a test."""
+UPSTREAM_KEY: Final = "sk-canary-upstream-key-31415926"
+
+
+@asynccontextmanager
+async def _models(tmp_path: Path, *names: str, **changes: str) -> AsyncIterator[Any]:
+    """Run a service process over a simulator of this one that serves these models."""
+    async with simulator() as upstream:
+        text = f'[upstreams.u]\nbase_url = "{upstream.base_url}"\napi_key_variable = "UPSTREAM"\n'
+        for name in ("any", *names):
+            text += (
+                f'[models."{name}"]\nupstream = "u"\nupstream_model = "{name}"\n'
+                "default_output_tokens = 1000\nmaximum_output_tokens = 1000000\n"
+            )
+        file = tmp_path / "models.toml"
+        file.write_text(text)
+        variables = {"CHAT_MODELS_FILE": str(file), "UPSTREAM": UPSTREAM_KEY, **changes}
+        async with service_process(**variables) as (running, caller):
+            yield running, caller, upstream
+
+
+async def _health(caller: Client, name: str) -> int:
+    status: int = (await caller.health.Check(health_pb2.HealthCheckRequest(service=name))).status
+    return status
+
+
+async def _last_finish_reason(call: Any) -> str:
+    """Read the rest of a stream."""
+    finish_reason = ""
+    while (response := await call.read()) is not grpc.aio.EOF:
+        for choice in response.chunk.choices:
+            finish_reason = choice.finish_reason
+    return finish_reason
+
+
+def _assert_json(running: Process) -> None:
+    for line in running.lines:
+        assert {"time", "level", "logger", "event"} <= json.loads(line).keys()
+
+
+# ---------------------------------------------------------------------------------------- drains
+
+
+async def test_a_stream_shorter_than_the_grace_is_completed(tmp_path: Path) -> None:
+    model = "sim:itd=0.02,tokens=20"
+    async with _models(tmp_path, model, CHAT_DRAIN_GRACE=FOREVER) as (running, caller, upstream):
+        call = caller.start_stream(model)
+        await call.read()
+        running.send(signal.SIGTERM)
+        assert await _last_finish_reason(call) == "stop"
+        assert await call.code() == grpc.StatusCode.OK
+        assert await running.exit_status() == 0
+        assert upstream.records[0].outcome == "completed"
+        assert (await running.event("stopped"))["level"] == "info"
+        _assert_json(running)
+
+
+async def test_a_call_longer_than_the_grace_is_told_that_the_service_drains(
+    tmp_path: Path,
+) -> None:
+    names = ("sim-fault:hang-mid-stream", "sim-fault:hang-before-headers")
+    async with _models(tmp_path, *names, CHAT_DRAIN_GRACE="0.1") as (running, caller, upstream):
+        streaming = asyncio.ensure_future(caller.collect(names[0]))
+        waiting = asyncio.ensure_future(caller.refusal(names[1]))
+        records = [await upstream.next_record() for _ in names]
+        running.send(signal.SIGTERM)
+        result = await streaming
+        for failure in (result.failure, await waiting):
+            assert failure is not None
+            assert failure.code == grpc.StatusCode.UNAVAILABLE
+            assert failure.reason == "DRAINING"
+            assert failure.http_status == 503
+            # The upstream has worked for it: nobody pays twice without knowing.
+            assert not failure.retryable
+            assert failure.is_final
+        assert len(result.chunks) == 5
+        for record in records:
+            async with asyncio.timeout(5):
+                await record.ended.wait()
+            assert record.outcome == "caller_left"
+        assert await running.exit_status() == 0
+        assert [line["reason"] for line in running.events("call")] == ["DRAINING", "DRAINING"]
+        _assert_json(running)
+
+
+async def test_health_says_so_at_once_while_calls_are_served_on() -> None:
+    async with service_process(CHAT_DRAIN_DELAY=FOREVER) as (running, caller):
+        for name in ("", *SERVICES, "liveness"):
+            assert await _health(caller, name) == SERVING
+        watching = asyncio.ensure_future(watched(caller, NOT_SERVING, SERVICES[0]))
+        running.send(signal.SIGTERM)
+        await watching
+        await watched(caller, NOT_SERVING)
+        for name in ("", *SERVICES):
+            assert await _health(caller, name) == NOT_SERVING
+        assert await _health(caller, "liveness") == SERVING
+        await caller.create("default")
+        # A new connection is accepted, too: whoever routes calls has not heard yet.
+        async with client(caller_address(running)) as other:
+            assert (await other.collect("default")).failure is None
+        running.send(signal.SIGTERM)
+        assert await running.exit_status() == 0
+
+
+def caller_address(running: Process) -> str:
+    """Return where a process said that it serves."""
+    return str(json.loads(running.lines[0])["address"])
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    model = "sim-fault:hang-mid-stream"
+    changes = {"CHAT_DRAIN_DELAY": FOREVER, "CHAT_DRAIN_GRACE": FOREVER}
+    async with _models(tmp_path, model, **changes) as (running, caller, upstream):
+        streaming = asyncio.ensure_future(caller.collect(model))
+        record = await upstream.next_record()
+        running.send(signal.SIGTERM)
+        await watched(caller, NOT_SERVING)
+        assert not streaming.done()
+        running.send(signal.SIGTERM)
+        result = await streaming
+        assert result.failure is not None
+        assert result.failure.reason == "DRAINING"
+        assert await running.exit_status() == 0
+        async with asyncio.timeout(5):
+            await record.ended.wait()
+        assert record.outcome == "caller_left"
+
+
+async def test_an_interrupt_skips_the_delay_but_not_the_grace(tmp_path: Path) -> None:
+    model = "sim:itd=0.02,tokens=20"
+    changes = {"CHAT_DRAIN_DELAY": FOREVER, "CHAT_DRAIN_GRACE": FOREVER}
+    async with _models(tmp_path, model, **changes) as (running, caller, upstream):
+        streaming = asyncio.ensure_future(caller.collect(model))
+        await upstream.next_record()
+        running.send(signal.SIGINT)
+        assert (await streaming).failure is None
+        assert await running.exit_status() == 0
+
+
+async def test_a_watcher_does_not_keep_the_process() -> None:
+    async with service_process(CHAT_DRAIN_GRACE=FOREVER) as (running, caller):
+        watch = caller.health.Watch(health_pb2.HealthCheckRequest(service="liveness"))
+        assert (await watch.read()).status == SERVING
+        running.send(signal.SIGTERM)
+        assert await running.exit_status() == 0
+        watch.cancel()
+
+
+async def test_a_killed_service_leaves_the_upstream(tmp_path: Path) -> None:
+    model = "sim-fault:hang-mid-stream"
+    async with _models(tmp_path, model) as (running, caller, upstream):
+        streaming = asyncio.ensure_future(caller.collect(model))
+        record = await upstream.next_record()
+        running.send(signal.SIGKILL)
+        result = await streaming
+        assert result.failure is not None
+        assert result.failure.code == grpc.StatusCode.UNAVAILABLE
+        assert await running.exit_status() == -signal.SIGKILL
+        async with asyncio.timeout(5):
+            await record.ended.wait()
+        assert record.outcome == "caller_left"
+
+
+async def test_a_stopped_process_goes_on_where_it_was() -> None:
+    async with service_process(CHAT_SIMULATOR_INTER_TOKEN_DELAY="0.02") as (running, caller):
+        call = caller.start_stream("default")
+        await call.read()
+        running.send(signal.SIGSTOP)
+        other = caller.start_create("default")
+        running.send(signal.SIGCONT)
+        assert await _last_finish_reason(call) == "stop"
+        assert (await other).completion.choices
+        running.send(signal.SIGTERM)
+        assert await running.exit_status() == 0
+
+
+# ---------------------------------------------------------------------------------------- starts
+
+
+@pytest.mark.parametrize("name", ["CHAT_LISTEN", "CHAT_METRICS_LISTEN"])
+async def test_a_port_in_use_is_named(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with process("service", environment(**{name: address})) as running:
+            assert await running.exit_status() == 1
+            assert running.lines[-1] == f"{name}: cannot listen on {address}"
+            assert "Traceback" not in "".join(running.lines)
+
+
+async def test_wrong_settings_are_all_named_without_their_values() -> None:
+    wrong = {
+        "CHAT_LISTEN": "canary",
+        "CHAT_UPSTREAM_BASE_URL": "ftp://canary",
+        "CHAT_BOOTSTRAP_API_KEY": "canary",
+        "CHAT_MAX_CONCURRENT_CALLS": "canary",
+        "CHAT_REQUEST_TIMEOUT": "canary",
+        "CHAT_MODELS_FILE": "/canary",
+        "CHAT_LOG_LEVEL": "canary",
+    }
+    async with process("service", environment(**wrong)) as running:
+        assert await running.exit_status() == 2
+    assert sorted(line.partition(" must be ")[0] for line in running.lines) == sorted(wrong)
+    assert "canary" not in "".join(running.lines)
+
+
+async def test_a_wrong_models_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[upstreams.u]\nbase_url = "http://127.0.0.1:1"\n[models.m]\nupstream = "x"\n')
+    async with process("service", environment(CHAT_MODELS_FILE=str(file))) as running:
+        assert await running.exit_status() == 2
+    assert running.lines == [
+        "CHAT_MODELS_FILE: models.m.upstream_model is missing: "
+        "it must be the model's name at the upstream"
+    ]
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+async def test_help_has_every_setting(option: str) -> None:
+    async with process("service", {}, option) as running:
+        assert await running.exit_status() == 0
+    assert running.lines == []
+    text = running.output.decode()
+    assert text.startswith("usage: python -m service\n")
+    for row in rows(Settings):
+        assert f"  {row.name} (default: " in text
+        assert row.meaning in text
+
+
+async def test_an_unknown_argument_is_refused() -> None:
+    async with process("service", environment(), "--listen=127.0.0.1:1") as running:
+        assert await running.exit_status() == 2
+    assert "--help" in running.lines[0]
+
+
+# -------------------------------------------------------------------------------------- is asked
+
+
+async def test_reflection_lists_the_services() -> None:
+    async with service_process() as (_, caller):
+        channel: Any = caller.channel  # the types of the stub know the other kind only
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = reflection.ServerReflectionInfo(iter([asked]))
+        answer = await call.read()
+        names = {service.name for service in answer.list_services_response.service}
+        call.cancel()
+        assert names == {
+            *SERVICES,
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        }
+
+
+async def test_an_unknown_method_and_an_unknown_health_name() -> None:
+    async with service_process() as (_, caller):
+        unknown: Any = caller.channel.unary_unary("/chatcompletion.v1.ChatCompletionService/No")
+        for call, code in (
+            (unknown(b""), grpc.StatusCode.UNIMPLEMENTED),
+            (
+                caller.health.Check(health_pb2.HealthCheckRequest(service="no")),
+                grpc.StatusCode.NOT_FOUND,
+            ),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() == code
+
+
+async def test_bytes_that_are_no_message_are_refused_and_no_more() -> None:
+    async with service_process() as (running, caller):
+        for method in ("CreateChatCompletion", "StreamChatCompletion"):
+            garbage: Any = caller.channel.unary_unary(f"/{SERVICES[0]}/{method}")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await garbage(b"\xff\xff\xff canary", metadata=caller.metadata)
+            failure = failed(refused.value)
+            assert failure.code == grpc.StatusCode.INVALID_ARGUMENT
+            assert failure.reason == "INVALID_REQUEST"
+            assert failure.message == "The request is not a message of this method."
+        await caller.create("default")
+        running.send(signal.SIGTERM)
+        assert await running.exit_status() == 0
+        _assert_json(running)
+        assert "canary" not in "\n".join(running.lines)
+
+
+# ----------------------------------------------------------------------------------------- tells
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _metrics(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+async def test_no_key_no_prompt_and_no_answer_is_logged_or_counted(tmp_path: Path) -> None:
+    prompt, answer, wrong_key = "canary-prompt", "canary-answer", "sk-canary-wrong-key-271828"
+    names = (
+        *("scripted", "sim-fault:400-internal-details", "sim-fault:500", "sim-fault:401"),
+        *("sim-fault:malformed-event", "sim-fault:reset-mid-stream", "sim-fault:bad-chunking"),
+    )
+    port = _free_port()
+    changes = {"CHAT_METRICS_LISTEN": f"127.0.0.1:{port}", "CHAT_LOG_LEVEL": "debug"}
+    async with _models(tmp_path, *names, **changes) as (running, caller, upstream):
+        upstream.reply_with("scripted", body=_completion(answer))
+        for name in ("any", *names):
+            request = params(name, messages=[{"role": "user", "content": prompt}], user=prompt)
+            await caller.collect(request)
+            await caller.start_create(request).code()
+        for bad in (
+            params("any", messages=[{"role": prompt, "content": 5, prompt: prompt}], n=prompt),
+            params("any", temperature=1e9, **{prompt: prompt}),
+            params(prompt),
+        ):
+            await caller.refusal(bad)
+        async with client(caller_address(running), key=wrong_key) as stranger:
+            assert (await stranger.refusal("any")).reason == "INVALID_API_KEY"
+        leaving = caller.start_stream("any", metadata=(("x-request-id", "x\tcanary-id"),))
+        leaving.cancel()
+        metrics = await asyncio.to_thread(_metrics, port)
+        running.send(signal.SIGTERM)
+        assert await running.exit_status() == 0
+        said = "\n".join(running.lines) + running.output.decode()
+        for canary in (prompt, answer, wrong_key, KEY, UPSTREAM_KEY, "canary", "simulated-456"):
+            assert canary not in said
+            assert canary not in metrics
+        _assert_json(running)
+        assert len(upstream.records) >= 2 * len(names)
+        reasons = {line["reason"] for line in running.events("call")}
+        assert {"OK", "INVALID_REQUEST", "INVALID_API_KEY", "UPSTREAM_ERROR"} <= reasons
+        assert 'chat_calls_in_flight{rpc_method="CreateChatCompletion"} 0.0' in metrics
+        assert re.search(r'_count\{error_type="UPSTREAM_ACCOUNT",.*\} 1\.0', metrics)
+
+
+def _completion(content: str) -> bytes:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": "stop",
+    }
+    return json.dumps(
+        {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    ).encode()
+
+
+async def test_it_serves_without_any_setting() -> None:
+    # But for the addresses, which other tests may hold.
+    variables = {"CHAT_LISTEN": "127.0.0.1:0", "CHAT_METRICS_LISTEN": "none"}
+    async with (
+        process("service", variables) as running,
+        client(await running.address()) as caller,
+    ):
+        await serving(caller)
+        # No key is known: none is accepted.
+        assert (await caller.refusal("default")).reason == "INVALID_API_KEY"
+        assert (await running.event("serving"))["upstream"] == "the built-in simulator"
+        running.send(signal.SIGINT)
+        assert await running.exit_status() == 0
