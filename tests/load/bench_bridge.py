@@ -7,8 +7,6 @@ but for the start. Prints a table; asserts nothing. For comparison the same file
 alone costs for the same stream, read by a client that does nothing with it.
 """
 
-
-
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
