@@ -1,0 +1,90 @@
+"""What the README shows can be run: the gRPC client, the curl line, the SDK's client.
+
+the text between the marks ── with the ports that are taken here ──► a fresh process
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from service.simulator.text import INTRODUCTION
+from tests.e2e.running import KEY, PATIENCE, ROOT
+from tests.e2e.stack import Stack, stack
+
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+GRPC_CLIENT: Final = re.compile(r"<!-- grpc client -->\n```python\n(.*?)```", re.DOTALL)
+SDK_CLIENT: Final = re.compile(r"```python\n([^`]*from openai import OpenAI\n.*?)```", re.DOTALL)
+CURL: Final = re.compile(r"```sh\n(curl .*?)```", re.DOTALL)
+ASK: Final = """
+with client:
+    answer = client.chat.completions.create(
+        model="default", messages=[{"role": "user", "content": "Hello"}]
+    )
+    print(answer.choices[0].message.content)
+"""
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Stack]:
+    async with stack({"default": "vendor/model"}) as all_of_it:
+        yield all_of_it
+
+
+def shown(pattern: re.Pattern[str], running: Stack) -> str:
+    """Return what the README shows, with the addresses of what runs here."""
+    [text] = pattern.findall(README)
+    found: str = text.replace("127.0.0.1:8080", running.bridge.address)
+    return found.replace("127.0.0.1:50051", running.service.address)
+
+
+async def output(*command: str, cwd: Path) -> str:
+    """Return what a command prints, which must succeed and say nothing else."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env={"PATH": os.environ.get("PATH", ""), "CHAT_KEY": KEY},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            printed, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, complained.decode()
+    return printed.decode()
+
+
+async def test_the_grpc_client_prints_the_text(running: Stack, tmp_path: Path) -> None:
+    program = shown(GRPC_CLIENT, running)
+
+    printed = await output(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)
+
+    assert printed.startswith(INTRODUCTION)
+    assert len(program.splitlines()) <= 15
+
+
+async def test_the_sdks_client_is_all_it_takes(running: Stack, tmp_path: Path) -> None:
+    program = "import os\n" + shown(SDK_CLIENT, running) + ASK
+
+    printed = await output(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)
+
+    assert printed.startswith(INTRODUCTION)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+async def test_the_curl_line_streams(running: Stack, tmp_path: Path) -> None:
+    printed = await output("sh", "-c", shown(CURL, running), cwd=tmp_path)
+
+    assert '"model":"default"' in printed
+    assert printed.endswith("data: [DONE]\n\n")

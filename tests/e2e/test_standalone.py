@@ -1,0 +1,205 @@
+"""`python -m restbridge --standalone`, which is `make up`: everything in one process.
+
+start ──► addresses, a key, a curl line that works ──► SIGINT ──► exit 0
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from service.simulator.text import INTRODUCTION
+from tests.e2e.running import KEY, PATIENCE, ROOT, client
+from tests.e2e.stack import HELLO
+
+FREE: Final = "127.0.0.1:0"
+ENVIRONMENT: Final = {
+    "CHAT_LISTEN": FREE,
+    "CHAT_BRIDGE_LISTEN": FREE,
+    "CHAT_METRICS_LISTEN": "none",
+    "CHAT_BRIDGE_METRICS_LISTEN": "none",
+    "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN": "0",
+    "CHAT_SIMULATOR_INTER_TOKEN_DELAY": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standalone:
+    """The process, and what it has printed."""
+
+    process: asyncio.subprocess.Process
+    told: Mapping[str, str]
+    """The lines "name   value"."""
+    curl: str
+
+    def openai(self, **options: Any) -> AsyncOpenAI:
+        """Return the SDK's client for what was printed."""
+        usual = {"base_url": self.told["REST"], "api_key": self.told["API key"], "max_retries": 0}
+        return AsyncOpenAI(**{**usual, **options})
+
+    async def interrupted(self) -> tuple[int, list[dict[str, Any]]]:
+        """Press Ctrl-C, and return the exit status and the lines of the log."""
+        self.process.send_signal(signal.SIGINT)
+        return await ended(self.process)
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, list[dict[str, Any]]]:
+    """Wait for the end, and return the exit status and the lines of the log."""
+    async with asyncio.timeout(PATIENCE):
+        _, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, [json.loads(line) for line in errors.splitlines()]
+
+
+@asynccontextmanager
+async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the process; what still runs at the end is killed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "restbridge", "--standalone"),
+        cwd=ROOT,
+        env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT, **changes},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def standalone(**changes: str) -> AsyncIterator[Standalone]:
+    """Start the process, and read what it prints up to the curl line."""
+    async with started(**changes) as process:
+        assert process.stdout is not None
+        told: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE):
+            while not (line := (await process.stdout.readline()).decode()).startswith("curl "):
+                assert line, (await process.communicate())[1]
+                name, _, value = line.partition("  ")
+                told[name] = value.strip()
+        yield Standalone(process=process, told=told, curl=line)
+
+
+async def test_what_it_prints_is_all_one_needs() -> None:
+    async with standalone() as running:
+        told = running.told
+        async with running.openai() as user:
+            whole = await user.chat.completions.create(model="default", messages=HELLO)
+            stream = await user.chat.completions.create(
+                model="default", messages=HELLO, stream=True
+            )
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            [model] = (await user.models.list()).data
+        async with client(told["gRPC"], key=told["API key"]) as caller:
+            streamed = await caller.collect("default")
+        status, log = await running.interrupted()
+
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", told["REST"])
+    assert re.fullmatch(r"sk-live-[\w-]{43}", told["API key"])
+    assert (told["upstream"], told["metrics"]) == ("the built-in simulator", "none")
+    assert whole.choices[0].message.content == text
+    assert text.startswith(INTRODUCTION)
+    assert streamed.text.startswith(INTRODUCTION)
+    assert model.id == "default"
+    assert status == 0
+    assert told["API key"] not in json.dumps(log)
+    assert {line["event"] for line in log} >= {"serving", "draining", "stopped"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+async def test_the_curl_line_works() -> None:
+    async with standalone() as running:
+        curl = await asyncio.create_subprocess_exec(
+            *("sh", "-c", running.curl),
+            env={"PATH": os.environ.get("PATH", "")},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        printed, _ = await curl.communicate()
+
+    assert curl.returncode == 0
+    assert printed.startswith(b"data: {")
+    assert printed.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_key_that_is_given_is_the_one() -> None:
+    async with standalone(CHAT_BOOTSTRAP_API_KEY=KEY) as running:
+        assert running.told["API key"] == KEY
+        async with running.openai() as user:
+            assert await user.chat.completions.create(model="default", messages=HELLO)
+        async with running.openai(api_key="sk-live-another") as stranger:
+            with pytest.raises(openai.AuthenticationError):
+                await stranger.chat.completions.create(model="default", messages=HELLO)
+
+
+async def test_ctrl_c_does_not_wait_for_balancers_but_for_answers() -> None:
+    changes = {
+        "CHAT_DRAIN_DELAY": "600",
+        "CHAT_BRIDGE_DRAIN_DELAY": "600",
+        "CHAT_SIMULATOR_INTER_TOKEN_DELAY": "0.005",
+    }
+    async with standalone(**changes) as running:
+        async with running.openai() as user:
+            stream = await user.chat.completions.create(
+                model="default", messages=HELLO, stream=True, max_tokens=40
+            )
+            await anext(stream)
+            running.process.send_signal(signal.SIGINT)
+            rest = [chunk async for chunk in stream]
+        status, _ = await ended(running.process)
+
+    assert rest[-1].choices[0].finish_reason == "length"
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CHAT_LISTEN": "nowhere"},
+        {"CHAT_BRIDGE_LISTEN": "127.0.0.1:http"},
+        {"CHAT_UPSTREAM_BASE_URL": "ftp://127.0.0.1"},
+        {"CHAT_MODELS_FILE": "no-such-file.toml"},
+        {"CHAT_BRIDGE_TIMEOUT": "soon", "CHAT_LOG_LEVEL": "loud"},
+    ],
+    ids="+".join,
+)
+async def test_a_wrong_setting_is_named(changes: dict[str, str]) -> None:
+    async with started(**changes) as process:
+        printed, complained = await process.communicate()
+
+    assert process.returncode == 2
+    assert printed == b""
+    assert b"Traceback" not in complained
+    for name, value in changes.items():
+        assert f"{name} must be " in complained.decode()
+        assert value not in complained.decode()
+
+
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENT if name.endswith("_LISTEN")])
+async def test_an_address_that_is_taken_is_named(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        async with started(**{name: address}) as process:
+            printed, complained = await process.communicate()
+
+    assert process.returncode == 1
+    assert printed == b""
+    # Before it, grpc's own core may complain of its port.
+    told = complained.decode().splitlines()[-1]
+    assert told.startswith(f"{name}: cannot listen on {address}")
