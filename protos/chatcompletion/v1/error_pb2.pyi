@@ -85,6 +85,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller's deadline passed."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 21
     """The caller left. Seen in logs and metrics only."""
+    ERROR_REASON_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """No account has this name. AccountService only."""
+    ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 23
+    """No key of the account has this name. AccountService only."""
+    ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 24
+    """The name, or the idempotency id, is taken. AccountService only."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. In google.rpc.ErrorInfo.reason the prefix ERROR_REASON_
@@ -150,6 +156,12 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 20
 """The caller's deadline passed."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 21
 """The caller left. Seen in logs and metrics only."""
+ERROR_REASON_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 22
+"""No account has this name. AccountService only."""
+ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 23
+"""No key of the account has this name. AccountService only."""
+ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 24
+"""The name, or the idempotency id, is taken. AccountService only."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
