@@ -80,6 +80,6 @@ stubs: $(STAMP) ## Generate the stubs from the .proto files
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --extra service --extra restbridge pyproject.toml --output-file requirements.lock
+	  --no-header --extra service --extra restbridge --extra postgres pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --all-extras --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock

@@ -170,6 +170,39 @@ class RateLimited(Failure):
     default_message = "Rate limit reached."
     default_retry_after = 1.0
 
+    subject = ""
+    """The limit that was reached, such as "requests per minute"."""
+    fits_later = True
+    """Whether any wait helps; a request may be larger than the whole limit."""
+
+    @classmethod
+    def of(cls, subject: str, message: str, retry_after: float | None) -> "RateLimited":
+        """Make the failure of a limit.
+
+        Args:
+            subject: The limit.
+            message: The text for people.
+            retry_after: After how many seconds the call may succeed; None where no wait helps.
+        """
+        failure = cls(message, retry_after=retry_after)
+        failure.subject = subject
+        failure.fits_later = retry_after is not None
+        return failure
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the caller may send the same request again."""
+        return self.fits_later and super().retryable
+
+    def details(self) -> Sequence[Message]:
+        """Return a QuotaFailure that names the limit."""
+        if not self.subject:
+            return ()
+        violation = error_details_pb2.QuotaFailure.Violation(
+            subject=self.subject, description=self.message
+        )
+        return (error_details_pb2.QuotaFailure(violations=[violation]),)
+
 
 class UpstreamRateLimited(Failure):
     """See the reason in error.proto."""
@@ -264,6 +297,27 @@ class Cancelled(Failure):
 
     reason = "CANCELLED"
     default_message = "The caller left."
+
+
+class AccountNotFound(Failure):
+    """See the reason in error.proto."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+    default_message = "There is no account of this name."
+
+
+class ApiKeyNotFound(Failure):
+    """See the reason in error.proto."""
+
+    reason = "API_KEY_NOT_FOUND"
+    default_message = "The account has no key of this name."
+
+
+class AlreadyExists(Failure):
+    """See the reason in error.proto."""
+
+    reason = "ALREADY_EXISTS"
+    default_message = "The name is taken."
 
 
 # ------------------------------------------------------------------------------ on the wire

@@ -65,6 +65,10 @@ class Model:
     """Nano-credits per million prompt tokens."""
     output_price: int
     """Nano-credits per million completion tokens."""
+    margin: int
+    """What is added to both, in nano-percents: 10^9 is one percent."""
+    attachment_tokens: int
+    """The most prompt tokens that one picture, sound or file is."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
@@ -152,6 +156,12 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     ),
     "input_price": _PRICE,
     "output_price": _PRICE,
+    "margin": _Entry(
+        allowed="a percentage from 0 to 1000000, with at most 9 decimals",
+        accepts=_is_price,
+        default=0,
+    ),
+    "attachment_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=16384),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",
@@ -253,5 +263,6 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
         upstream=upstreams[members.pop("upstream")],
         input_price=int(Decimal(members.pop("input_price")) * NANO),
         output_price=int(Decimal(members.pop("output_price")) * NANO),
+        margin=int(Decimal(members.pop("margin")) * NANO),
         **members,
     )

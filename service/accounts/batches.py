@@ -1,0 +1,141 @@
+"""Group commit: operations that arrive together share a transaction.
+
+    submit ─► pending ─► [up to 256] ─► the store's thread ─► commit ─► the waiters are told
+                 ▲                            │
+                 └── what arrives meanwhile ◄─┘ is the next batch
+
+There is one transaction at a time, so that under load batches grow by themselves and none waits for
+a timer. An operation that was submitted is carried out even if nobody waits for it any more.
+
+Nobody waits for long either: what a store that is away fails, it fails for all that wait by then,
+and a store that does not even fail is interrupted.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from service.accounts.rows import Operation, Outcome
+from service.accounts.store import Store, StoreError
+
+LARGEST_BATCH: Final = 256
+MOST_PENDING: Final = 20_000
+ANSWER_WITHIN: Final = 10.0
+"""Seconds that the store has for a batch or a function; more than it gives itself."""
+
+_T = TypeVar("_T")
+_Result = Outcome | Exception
+
+
+class Batches:
+    """Applies operations to a store from an event loop.
+
+    Args:
+        store: The store; used from one thread.
+        answer_within: Seconds after which what the store does is interrupted.
+    """
+
+    def __init__(self, store: Store, *, answer_within: float = ANSWER_WITHIN) -> None:
+        self._store = store
+        self._answer_within = answer_within
+        self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._began: float | None = None
+        self._watch: asyncio.TimerHandle | None = None
+
+    def submit(self, operation: Operation) -> "asyncio.Future[Outcome]":
+        """Have an operation applied.
+
+        Returns:
+            The outcome, once it is committed; or StoreError where the store is away.
+        """
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if len(self._pending) >= MOST_PENDING:
+            waiter.set_exception(StoreError("too many operations wait"))
+            return waiter
+        self._pending.append((operation, waiter))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return waiter
+
+    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run a function that blocks in the store's thread."""
+        loop = asyncio.get_running_loop()
+        if self._watch is None:
+            self._watch = loop.call_later(self._answer_within, self._look, loop)
+        return await loop.run_in_executor(self._thread, self._timed, loop, function, arguments)
+
+    async def close(self) -> None:
+        """Wait for what was submitted, and for the thread."""
+        while self._running is not None:
+            await asyncio.wait((self._running,))
+        await asyncio.to_thread(self._thread.shutdown)
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._pending:
+                batch = self._pending[:LARGEST_BATCH]
+                del self._pending[:LARGEST_BATCH]
+                results = await self.call(self._apply, [operation for operation, _ in batch])
+                if isinstance(results, StoreError):
+                    # What waits behind it has waited for as long.
+                    batch += self._pending
+                    self._pending.clear()
+                    results = [results] * len(batch)
+                for (_, waiter), result in zip(batch, results, strict=True):
+                    _tell(waiter, result)
+                # Those who were told come first: what they submit belongs to the next batch.
+                await asyncio.sleep(0)
+        finally:
+            self._running = None
+
+    def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
+        """Apply a batch; where it fails for its content, each operation by itself."""
+        try:
+            return self._store.apply(operations)
+        except StoreError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  (one operation must not fail the others)
+            if len(operations) == 1:
+                return [error]
+        results: list[_Result] = []
+        for operation in operations:
+            result = self._apply((operation,))
+            if isinstance(result, StoreError):
+                return [*results, *[result] * (len(operations) - len(results))]
+            results += result
+        return results
+
+    def _timed(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[..., _T], arguments: Sequence[Any]
+    ) -> _T:
+        self._began = loop.time()
+        try:
+            return function(*arguments)
+        finally:
+            self._began = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Interrupt the store where it takes too long; look again while it is busy."""
+        self._watch = None
+        began = self._began
+        if began is None:
+            return
+        left = began + self._answer_within - loop.time()
+        if left <= 0:
+            self._store.interrupt()
+            left = self._answer_within
+        self._watch = loop.call_later(left, self._look, loop)
+
+
+def _tell(waiter: "asyncio.Future[Outcome]", result: _Result) -> None:
+    if waiter.done():
+        return
+    if isinstance(result, Exception):
+        waiter.set_exception(result)
+    else:
+        waiter.set_result(result)

@@ -1,0 +1,553 @@
+"""What operators and callers ask of the store. Functions that block; each is one transaction.
+
+    find ─► who holds a key                              callers
+    statement ─► account, key and usage, of one moment
+    create_account  account  accounts                    operators
+    create_key  keys  revoke_key
+    ledger  grant  usage  differences
+
+Credit is added by the operation `Grant`, through the store. Names and ids are values of statements,
+never their text.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from service.accounts import keys
+from service.accounts.keys import Caller
+from service.accounts.rows import EntryKind, Grant, HoldState
+from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.store import Store
+from service.models import NANO
+
+HOUR: Final = 3600 * 10**9
+DAY: Final = 24 * HOUR
+
+
+def month_back(now: int) -> int:
+    """Return the beginning, in UTC, of the 30th day back, today included."""
+    return now - now % DAY - 29 * DAY
+
+
+class NotFoundError(LookupError):
+    """There is no such account, key or grant."""
+
+
+class AccountNotFoundError(NotFoundError):
+    """There is no account of this name."""
+
+
+class KeyNotFoundError(NotFoundError):
+    """The account has no key of this name."""
+
+
+class ExistsError(ValueError):
+    """The name is taken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountView:
+    """An account, as operators see it. Amounts in nano-credits, times in nanoseconds."""
+
+    id: int
+    name: str
+    balance: int
+    held: int
+    created_at: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyView:
+    """A key, as operators see it: without the key."""
+
+    id: int
+    account: str
+    """The name of its account."""
+    name: str
+    models: tuple[str, ...] | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    expires_at: int | None
+    revoked_at: int | None
+    created_at: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntryView:
+    """A row of the ledger."""
+
+    id: int
+    kind: EntryKind
+    amount: int
+    created_at: int
+    hold_id: str | None
+    key_name: str | None
+    model: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    partial: bool
+    estimated: bool
+    idempotency_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What was used of a model with a key in one interval."""
+
+    start: int
+    """When the interval begins."""
+    key_name: str
+    model: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    charged: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statement:
+    """What a caller sees of its account, all of one moment."""
+
+    account: AccountView
+    key: KeyView
+    usage: list[Usage]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """An account whose row does not say what its ledger and holds say."""
+
+    account: str
+    balance: int
+    ledger: int
+    held: int
+    open_holds: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyLimits:
+    """What a new key may do; None is no limit."""
+
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    expires_at: int | None = None
+
+
+class Directory:
+    """The accounts and keys of a store.
+
+    Every function raises `StoreError` where the store is away.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # ---------------------------------------------------------------------------------- callers
+
+    def find(self, key_digest: bytes) -> Caller | None:
+        """Return who holds the key with this digest, or None where it is unknown or not valid."""
+        with self._store.reading() as connection:
+            row = connection.execute(
+                sa.select(
+                    api_keys.c.id,
+                    api_keys.c.name,
+                    api_keys.c.expires_at,
+                    accounts.c.id.label("account_id"),
+                    accounts.c.name.label("account_name"),
+                )
+                .join(accounts, accounts.c.id == api_keys.c.account_id)
+                .where(api_keys.c.digest == key_digest, api_keys.c.revoked_at.is_(None))
+            ).one_or_none()
+            if row is None or (
+                row.expires_at is not None and row.expires_at <= self._store.now(connection)
+            ):
+                return None
+            return Caller(
+                account_id=row.account_id,
+                account_name=row.account_name,
+                key_id=row.id,
+                key_name=row.name,
+            )
+
+    def statement(self, caller: Caller, *, since: int, most: int) -> Statement | None:
+        """Return what a caller sees, or None where its key is not valid any more.
+
+        Args:
+            caller: Who asks.
+            since: From when the usage of the key is told, by days, the newest first.
+            most: How many sums of usage are told at the most.
+        """
+        with self._reading_at_once() as connection:
+            key = connection.execute(
+                _KEYS.where(api_keys.c.id == caller.key_id, api_keys.c.revoked_at.is_(None))
+            ).one_or_none()
+            if key is None or (
+                key.expires_at is not None and key.expires_at <= self._store.now(connection)
+            ):
+                return None
+            account = connection.execute(
+                sa.select(accounts).where(accounts.c.id == caller.account_id)
+            ).one()
+            wanted = _usage(caller.account_id, DAY).where(
+                ledger.c.key_id == caller.key_id, ledger.c.created_at >= since
+            )
+            newest_first = wanted.order_by(sa.desc("start"), *_KEY_AND_MODEL)
+            used = connection.execute(newest_first.limit(most))
+            return Statement(
+                account=AccountView(**account._asdict()),
+                key=_key_view(key),
+                usage=[_usage_view(row) for row in used],
+            )
+
+    # --------------------------------------------------------------------------------- accounts
+
+    def create_account(self, name: str) -> AccountView:
+        """Create an account without credit.
+
+        Raises:
+            ExistsError: the name is taken.
+        """
+        with self._store.writing() as connection:
+            values = {"name": name, "created_at": self._store.now(connection)}
+            try:
+                row = connection.execute(sa.insert(accounts).returning(accounts), values).one()
+            except exc.IntegrityError as error:
+                raise ExistsError(name) from error
+            return AccountView(**row._asdict())
+
+    def account(self, name: str) -> AccountView:
+        """Return the account of that name.
+
+        Raises:
+            AccountNotFoundError: there is none.
+        """
+        with self._store.reading() as connection:
+            return _account(connection, name)
+
+    def accounts(self, *, after: int = 0, limit: int = 100) -> list[AccountView]:
+        """Return accounts in the order of their ids, from the one after an id."""
+        with self._store.reading() as connection:
+            found = connection.execute(
+                sa.select(accounts)
+                .where(accounts.c.id > after)
+                .order_by(accounts.c.id)
+                .limit(limit)
+            )
+            return [AccountView(**row._asdict()) for row in found]
+
+    # ------------------------------------------------------------------------------------- keys
+
+    def create_key(
+        self, account: str, name: str, limits: KeyLimits, *, key: str | None = None
+    ) -> tuple[KeyView, str]:
+        """Create a key; the second value is the key itself, which is not kept.
+
+        Args:
+            account: The name of the account.
+            name: The name of the key, unique in the account.
+            limits: What it may do.
+            key: The key, where it is given and not made.
+
+        Raises:
+            AccountNotFoundError: there is no such account.
+            ExistsError: the name is taken, or the given key is.
+        """
+        key = keys.make() if key is None else key
+        with self._store.writing() as connection:
+            values = {
+                "account_id": _account(connection, account).id,
+                "name": name,
+                "digest": keys.digest(key),
+                "models": None if limits.models is None else list(limits.models),
+                "requests_per_minute": limits.requests_per_minute,
+                "tokens_per_minute": limits.tokens_per_minute,
+                "concurrency": limits.concurrency,
+                "expires_at": limits.expires_at,
+                "created_at": self._store.now(connection),
+            }
+            try:
+                made = connection.execute(sa.insert(api_keys).returning(api_keys.c.id), values)
+            except exc.IntegrityError as error:
+                raise ExistsError(name) from error
+            id_ = made.scalar_one()
+            return _key_view(connection.execute(_KEYS.where(api_keys.c.id == id_)).one()), key
+
+    def keys(self, account: str, *, after: int = 0, limit: int = 100) -> list[KeyView]:
+        """Return keys of an account in the order of their ids, the revoked ones included.
+
+        Args:
+            account: The name of the account.
+            after: From the one after this id.
+            limit: How many at the most.
+
+        Raises:
+            AccountNotFoundError: there is no such account.
+        """
+        with self._store.reading() as connection:
+            owner = _account(connection, account)
+            found = connection.execute(
+                _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
+                .order_by(api_keys.c.id)
+                .limit(limit)
+            )
+            return [_key_view(row) for row in found]
+
+    def revoke_key(self, account: str, name: str) -> KeyView:
+        """Revoke a key for good; revoking it again changes nothing.
+
+        Raises:
+            AccountNotFoundError: there is no such account.
+            KeyNotFoundError: it has no such key.
+        """
+        with self._store.writing() as connection:
+            id_ = _key_id(connection, _account(connection, account), name)
+            now = self._store.now(connection)
+            connection.execute(
+                sa.update(api_keys)
+                .where(api_keys.c.id == id_, api_keys.c.revoked_at.is_(None))
+                .values(revoked_at=now)
+            )
+            return _key_view(connection.execute(_KEYS.where(api_keys.c.id == id_)).one())
+
+    # --------------------------------------------------------------------------- ledger and usage
+
+    def ledger(
+        self, account: str, *, before: tuple[int, int] | None = None, limit: int = 100
+    ) -> list[EntryView]:
+        """Return entries of the ledger, the newest first.
+
+        Args:
+            account: The name of the account.
+            before: From the one before the entry with this `created_at` and `id`.
+            limit: How many at the most.
+
+        Raises:
+            AccountNotFoundError: there is no such account.
+        """
+        with self._store.reading() as connection:
+            owner = _account(connection, account)
+            # By time, then number: an index has them in this order.
+            place = sa.tuple_(ledger.c.created_at, ledger.c.id)
+            wanted = (
+                _ENTRIES.where(ledger.c.account_id == owner.id)
+                .order_by(ledger.c.created_at.desc(), ledger.c.id.desc())
+                .limit(limit)
+            )
+            if before is not None:
+                wanted = wanted.where(place < before)
+            return [_entry_view(row) for row in connection.execute(wanted)]
+
+    def grant(self, account_id: int, idempotency_id: str) -> EntryView:
+        """Return the entry of a grant that was made.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._store.reading() as connection:
+            row = connection.execute(
+                _ENTRIES.where(
+                    ledger.c.account_id == account_id, ledger.c.idempotency_id == idempotency_id
+                )
+            ).one_or_none()
+        if row is None:
+            raise NotFoundError(idempotency_id)
+        return _entry_view(row)
+
+    def usage(
+        self,
+        account: str,
+        *,
+        since: int,
+        until: int | None = None,
+        interval: int = DAY,
+        key_name: str | None = None,
+        model: str | None = None,
+        limit: int = 10_000,
+    ) -> list[Usage]:
+        """Return what was used, by interval, key and model, in this order.
+
+        Args:
+            account: The name of the account.
+            since: From when, in nanoseconds since the Unix epoch.
+            until: Until when, not included; None is no end.
+            interval: `HOUR` or `DAY`, in UTC.
+            key_name: Only with this key.
+            model: Only of this model.
+            limit: How many at the most.
+
+        Raises:
+            AccountNotFoundError: there is no such account.
+            KeyNotFoundError: it has no such key.
+        """
+        with self._store.reading() as connection:
+            owner = _account(connection, account)
+            wanted = _usage(owner.id, interval).where(ledger.c.created_at >= since)
+            if until is not None:
+                wanted = wanted.where(ledger.c.created_at < until)
+            if key_name is not None:
+                wanted = wanted.where(ledger.c.key_id == _key_id(connection, owner, key_name))
+            if model is not None:
+                wanted = wanted.where(ledger.c.model == model)
+            used = connection.execute(wanted.order_by("start", *_KEY_AND_MODEL).limit(limit))
+            return [_usage_view(row) for row in used]
+
+    def differences(self) -> Iterator[Difference]:
+        """Recompute every balance from the ledger, and what is held from the holds.
+
+        Yields:
+            The accounts whose row says something else.
+        """
+        entries = (
+            sa.select(ledger.c.account_id, sa.func.sum(ledger.c.amount).label("total"))
+            .group_by(ledger.c.account_id)
+            .subquery()
+        )
+        open_holds = (
+            sa.select(holds.c.account_id, sa.func.sum(holds.c.amount).label("total"))
+            .where(holds.c.state == HoldState.OPEN)
+            .group_by(holds.c.account_id)
+            .subquery()
+        )
+        wanted = (
+            sa.select(accounts, entries.c.total, open_holds.c.total.label("open"))
+            .outerjoin(entries, entries.c.account_id == accounts.c.id)
+            .outerjoin(open_holds, open_holds.c.account_id == accounts.c.id)
+            .order_by(accounts.c.id)
+        )
+        with self._store.reading() as connection:
+            for row in connection.execute(wanted):
+                total, held = int(row.total or 0), int(row.open or 0)
+                if (row.balance, row.held) != (total, held):
+                    yield Difference(
+                        account=row.name,
+                        balance=row.balance,
+                        ledger=total,
+                        held=row.held,
+                        open_holds=held,
+                    )
+
+    @contextmanager
+    def _reading_at_once(self) -> Iterator[sa.Connection]:
+        """Connect for several queries that see one moment."""
+        with self._store.reading() as connection:
+            if connection.dialect.name == "postgresql":
+                # On SQLite every transaction sees one moment.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+
+BOOTSTRAP: Final = "bootstrap"
+"""The name of the account that the settings make, and of the grant it begins with."""
+
+
+def bootstrap(store: Store, key: str, credit: Decimal) -> None:
+    """Create the bootstrap account with its key and credit, each once.
+
+    Args:
+        store: The store.
+        key: The API key; "" creates nothing.
+        credit: What the account begins with, in credits.
+    """
+    directory = Directory(store)
+    if not key or directory.find(keys.digest(key)) is not None:
+        return
+    with suppress(ExistsError):
+        directory.create_account(BOOTSTRAP)
+    account = directory.account(BOOTSTRAP)
+    if credit:
+        # Before the key, whose being there says that all of this was done.
+        grant = Grant(account_id=account.id, amount=int(credit * NANO), idempotency_id=BOOTSTRAP)
+        store.apply([grant])
+    with suppress(ExistsError):
+        # The name is of the key's digest: another bootstrap key is another key.
+        name = f"{BOOTSTRAP}-{keys.digest(key).hex()[:8]}"
+        directory.create_key(BOOTSTRAP, name, KeyLimits(), key=key)
+
+
+# ------------------------------------------------------------------------- statements and views
+
+_KEYS: Final = sa.select(
+    *(
+        column
+        for column in api_keys.c
+        if column.name not in ("account_id", "digest", "requests_tat", "tokens_tat", "running")
+    ),
+    accounts.c.name.label("account"),
+).join(accounts, accounts.c.id == api_keys.c.account_id)
+
+_ENTRIES: Final = sa.select(
+    *(column for column in ledger.c if column.name not in ("account_id", "key_id")),
+    api_keys.c.name.label("key_name"),
+).outerjoin(api_keys, api_keys.c.id == ledger.c.key_id)
+
+
+_KEY_AND_MODEL: Final = (api_keys.c.name, ledger.c.model)
+
+
+def _usage(account_id: int, interval: int) -> sa.Select[Any]:
+    start = (ledger.c.created_at - ledger.c.created_at % interval).label("start")
+    return (
+        sa.select(
+            start,
+            api_keys.c.name.label("key_name"),
+            ledger.c.model,
+            sa.func.count().label("requests"),
+            sa.func.sum(ledger.c.prompt_tokens).label("prompt_tokens"),
+            sa.func.sum(ledger.c.completion_tokens).label("completion_tokens"),
+            sa.func.sum(-ledger.c.amount).label("charged"),
+        )
+        .join(api_keys, api_keys.c.id == ledger.c.key_id)
+        .where(ledger.c.account_id == account_id)
+        .group_by(start, *_KEY_AND_MODEL)
+    )
+
+
+def _account(connection: sa.Connection, name: str) -> AccountView:
+    row = connection.execute(sa.select(accounts).where(accounts.c.name == name)).one_or_none()
+    if row is None:
+        raise AccountNotFoundError(name)
+    return AccountView(**row._asdict())
+
+
+def _key_id(connection: sa.Connection, owner: AccountView, name: str) -> int:
+    id_ = connection.execute(
+        sa.select(api_keys.c.id).where(api_keys.c.account_id == owner.id, api_keys.c.name == name)
+    ).scalar_one_or_none()
+    if id_ is None:
+        raise KeyNotFoundError(name)
+    return int(id_)
+
+
+def _key_view(row: Any) -> KeyView:
+    members = row._asdict()
+    models = members.pop("models")
+    return KeyView(models=None if models is None else tuple(models), **members)
+
+
+def _entry_view(row: Any) -> EntryView:
+    return EntryView(**{**row._asdict(), "kind": EntryKind(row.kind)})
+
+
+def _usage_view(row: Any) -> Usage:
+    # PostgreSQL sums 64-bit integers as decimals.
+    return Usage(
+        start=int(row.start),
+        key_name=row.key_name,
+        model=row.model,
+        requests=int(row.requests),
+        prompt_tokens=int(row.prompt_tokens),
+        completion_tokens=int(row.completion_tokens),
+        charged=int(row.charged),
+    )

@@ -1,0 +1,63 @@
+"""What operators may give: names, amounts, limits, times. One rule per kind, for RPCs and commands.
+
+NAME.accepts("acme") ─► True       "Must be " + NAME.allowed ─► what is told otherwise
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+LONGEST_NAME: Final = 128
+LONGEST_MODEL: Final = 256
+MOST_MODELS: Final = 100
+LARGEST_LIMIT: Final = 10**9
+LARGEST_AMOUNT: Final = 10**18
+"""Nano-credits: a billion credits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One kind of value."""
+
+    allowed: str
+    """What is allowed, as the end of the sentence "Must be …"."""
+    accepts: Callable[[Any], bool]
+
+
+def _is_text(value: str, longest: int) -> bool:
+    return 0 < len(value) <= longest and value.isprintable() and value.strip() == value
+
+
+def _is_models(value: Sequence[str]) -> bool:
+    return (
+        0 < len(value) <= MOST_MODELS
+        and len(set(value)) == len(value)
+        and all(_is_text(name, LONGEST_MODEL) for name in value)
+    )
+
+
+NAME: Final = Rule(
+    allowed="1 to 128 printable characters, without a space at either end",
+    accepts=lambda value: _is_text(value, LONGEST_NAME),
+)
+IDEMPOTENCY_ID: Final = NAME
+MODEL: Final = Rule(
+    allowed="1 to 256 printable characters, without a space at either end",
+    accepts=lambda value: _is_text(value, LONGEST_MODEL),
+)
+MODELS: Final = Rule(
+    allowed="1 to 100 different names of models, each of 1 to 256 printable characters",
+    accepts=_is_models,
+)
+LIMIT: Final = Rule(
+    allowed="an integer from 1 to 1000000000", accepts=lambda value: 1 <= value <= LARGEST_LIMIT
+)
+AMOUNT: Final = Rule(
+    allowed="an integer of nano-credits from 1 to 10^18",
+    accepts=lambda value: 1 <= value <= LARGEST_AMOUNT,
+)
+INSTANT: Final = Rule(
+    allowed="a time from 1970 to 2261", accepts=lambda value: 0 <= value < 291 * 31_556_952 * 10**9
+)
+"""In nanoseconds since the Unix epoch, within 64 bits."""
+PAGE_SIZE: Final = Rule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)

@@ -1,0 +1,82 @@
+"""Limits over time: the generic cell rate algorithm, in integers.
+
+A limit of N per minute is a bucket of N that refills at N per minute. It is kept as one number, the
+*theoretical arrival time* (TAT): when the bucket would be full again if nothing more came.
+
+    full at TAT ──► taking k moves TAT by k·T          T = 60 s / N, in nanoseconds, rounded up
+    k fits          while TAT + k·T <= now + N·T
+
+So at most N are taken at once, and in any window of w seconds at most N + N·w/60. What is given
+back counts against what is taken in the window in which it is given back.
+
+A clock that was set back leaves the TAT further ahead than a bucket can be: it counts as a bucket
+that was emptied just now, and whoever writes the TAT makes it one with `within_reach`, so that such
+a caller waits for one bucket and not until the clock is where it was.
+
+Source: ITU-T I.371, as restated for request limits by many; times in nanoseconds.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+MINUTE: Final = 60 * 10**9
+"""The window, in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How full a bucket is."""
+
+    limit: int
+    """Its size: how many per minute."""
+    remaining: int
+    """How many could be taken now."""
+    reset: int
+    """Nanoseconds until it is full."""
+
+
+def interval(limit: int) -> int:
+    """Return the nanoseconds for one; `limit` is at least 1."""
+    return -(-MINUTE // limit)
+
+
+def depth(limit: int) -> int:
+    """Return the nanoseconds from empty to full: a minute, or a little more by the rounding."""
+    return limit * interval(limit)
+
+
+def level(limit: int, tat: int, now: int) -> Level:
+    """Return how full the bucket is."""
+    ahead = _ahead(limit, tat, now)
+    return Level(limit, (depth(limit) - ahead) // interval(limit), ahead)
+
+
+def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
+    """Take from a bucket, or say when that will be possible.
+
+    Args:
+        limit: How many per minute, at least 1.
+        tat: The TAT so far.
+        now: The time, in nanoseconds.
+        count: How many, at least 0 and at most `limit`: more never fits.
+
+    Returns:
+        The new TAT and 0; or the old one and the nanoseconds to wait.
+    """
+    ahead = _ahead(limit, tat, now) + count * interval(limit)
+    excess = ahead - depth(limit)
+    return (tat, excess) if excess > 0 else (now + ahead, 0)
+
+
+def give_back(limit: int, tat: int, now: int, count: int) -> int:
+    """Return the TAT after `count` that were taken were not needed."""
+    return within_reach(limit, tat, now) - count * interval(limit)
+
+
+def within_reach(limit: int, tat: int, now: int) -> int:
+    """Return the TAT, or that of a bucket emptied now where the clock was set back."""
+    return min(tat, now + depth(limit))
+
+
+def _ahead(limit: int, tat: int, now: int) -> int:
+    return min(max(tat - now, 0), depth(limit))

@@ -1,0 +1,109 @@
+"""The tables. `migrations/` makes them; a test compares the two.
+
+    accounts 1 ──► n api_keys 1 ──► n holds 1 ──► 0..1 ledger
+        └─────────────────────────────────────► n ledger
+
+Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The checks
+are the store's own guard: a transaction that would break one is rolled back, whatever asked for it.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+metadata: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite numbers rows by itself only where the type is INTEGER."""
+
+accounts: Final = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("balance", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("held", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("held >= 0", "held_not_negative"),
+    sa.CheckConstraint("balance >= held", "balance_covers_held"),
+)
+
+api_keys: Final = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("models", sa.JSON(none_as_null=True)),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("concurrency", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("requests_tat", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("tokens_tat", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("running", sa.BigInteger, nullable=False, server_default="0"),
+    sa.CheckConstraint("running >= 0", "running_not_negative"),
+    sa.UniqueConstraint("account_id", "name"),
+)
+
+holds: Final = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("key_id", _Id, sa.ForeignKey("api_keys.id"), nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("lease_until", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("charged", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index(
+        "ix_holds_open_lease",
+        "lease_until",
+        sqlite_where=sa.text("state = 0"),
+        postgresql_where=sa.text("state = 0"),
+    ),
+    sqlite_with_rowid=False,  # a row is found by its id and by nothing else
+)
+
+ledger: Final = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("hold_id", sa.Text, unique=True),
+    sa.Column("key_id", _Id, sa.ForeignKey("api_keys.id")),
+    sa.Column("model", sa.Text),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("partial", sa.Boolean, nullable=False),
+    sa.Column("estimated", sa.Boolean, nullable=False),
+    sa.Column("idempotency_id", sa.Text),
+    sa.Index(
+        "uq_ledger_account_id_idempotency_id",
+        "account_id",
+        "idempotency_id",
+        unique=True,
+        sqlite_where=sa.text("idempotency_id IS NOT NULL"),
+        postgresql_where=sa.text("idempotency_id IS NOT NULL"),
+    ),
+    sa.Index("ix_ledger_account_id_created_at", "account_id", "created_at"),
+)

@@ -1,0 +1,184 @@
+"""SQLite: a file, with a write-ahead log.
+
+    BEGIN IMMEDIATE ─► SELECT … IN (SELECT value FROM json_each(?)) ─► executemany ─► COMMIT
+
+A transaction takes the writer's lock at its beginning and waits for it for a bounded time. A COMMIT
+is on the disk before it is answered (`synchronous = FULL`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from service.accounts import statements
+from service.accounts.rows import Changes, Rows
+from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.statements import Values, Wanted, values_of
+
+_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
+
+
+class SQLite:
+    """A database file.
+
+    Args:
+        url: Its address.
+        clock: Nanoseconds since the Unix epoch.
+        busy_timeout: Seconds that a transaction waits for the writer's lock.
+    """
+
+    errors: Final = sqlite3.Error
+    faults: Final = (sqlite3.IntegrityError, sqlite3.DataError)
+    """The errors that an operation causes, and not the state of the database."""
+
+    def __init__(self, url: sa.URL, *, clock: Callable[[], int], busy_timeout: float) -> None:
+        self.name = str(url.database)
+        self.engine = sa.create_engine(url, connect_args={"timeout": busy_timeout})
+        sa.event.listen(self.engine, "connect", _prepare)
+        sa.event.listen(self.engine, "begin", _begin)
+        self.engines = (self.engine,)
+        self._clock = clock
+
+    def now(self, _: sa.Connection) -> int:
+        """Return the clock."""
+        return self._clock()
+
+    @contextmanager
+    def transaction(self) -> Iterator["_Transaction"]:
+        """Begin a transaction that writes; the end of the block commits it."""
+        connection = self.engine.raw_connection()
+        try:
+            driver = cast("sqlite3.Connection", connection.driver_connection)
+            driver.execute("BEGIN IMMEDIATE")
+            yield _Transaction(driver, self._clock)
+            driver.execute("COMMIT")
+        finally:
+            connection.close()  # the pool rolls back what was not committed
+
+    def interrupt(self, driver: Any) -> None:
+        """Make what a connection does fail; from any thread."""
+        driver.interrupt()
+
+
+class _Transaction:
+    def __init__(self, driver: sqlite3.Connection, clock: Callable[[], int]) -> None:
+        self._driver = driver
+        self._clock = clock
+
+    def read(self, wanted: Wanted) -> tuple[Rows, int]:
+        grants: Iterable[Values] = ()
+        if wanted.grants:
+            ids = json.dumps(wanted.accounts), json.dumps(wanted.grants)
+            grants = self._driver.execute(_GRANTS, ids)
+        rows = statements.rows_of(
+            self._select(_ACCOUNTS, wanted.accounts),
+            map(_with_models, self._select(_KEYS, wanted.keys)),
+            self._select(_HOLDS, wanted.holds),
+            grants,
+        )
+        return rows, self._clock()
+
+    def any_hold(self, ids: Sequence[str]) -> bool:
+        return any(True for _ in self._select(_HOLDS, ids))
+
+    def _select(self, statement: str, ids: Sequence[object]) -> Iterable[Values]:
+        return self._driver.execute(statement, (json.dumps(ids),)) if ids else ()
+
+    def write(self, rows: Rows, changes: Changes) -> None:
+        many = self._driver.executemany
+        if changes.accounts:
+            many(_UPDATE_ACCOUNT, [_account(rows.accounts[id_]) for id_ in changes.accounts])
+        if changes.keys:
+            many(_UPDATE_KEY, [_key(rows.keys[id_]) for id_ in changes.keys])
+        if changes.placed:
+            many(_INSERT_HOLD, [_hold(rows.holds[id_]) for id_ in changes.placed])
+        if changes.ended:
+            many(_UPDATE_HOLD, [_ended(rows.holds[id_]) for id_ in changes.ended])
+        if changes.entries:
+            many(_INSERT_ENTRY, [_entry(entry) for entry in changes.entries])
+
+
+_MODELS: Final = statements.KEY.index("models")
+
+
+def _with_models(row: Values) -> Values:
+    models = row[_MODELS]
+    if models is None:
+        return row
+    return (*row[:_MODELS], json.loads(models), *row[_MODELS + 1 :])
+
+
+# ----------------------------------------------------------------------------------- statements
+
+
+def _listed(name: str) -> sa.Select[Any]:
+    return sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value)
+
+
+def _text(statement: sa.ClauseElement) -> str:
+    return str(statement.compile(dialect=_DIALECT))
+
+
+def _select(table: sa.Table, names: Sequence[str]) -> str:
+    wanted = sa.select(*statements.columns(table, names))
+    return _text(wanted.where(table.c.id.in_(_listed("ids"))))
+
+
+def _update(table: sa.Table, names: Sequence[str]) -> tuple[str, Callable[[Any], Values]]:
+    """Return a statement, and what takes its parameters of a row."""
+    changed: dict[str, Any] = {name: sa.bindparam(name) for name in names}
+    compiled = (
+        sa.update(table)
+        .where(table.c.id == sa.bindparam("row"))
+        .values(changed)
+        .compile(dialect=_DIALECT)
+    )
+    order = ["id" if name == "row" else name for name in _positions(compiled)]
+    return str(compiled), values_of(*order)
+
+
+def _insert(table: sa.Table, names: Sequence[str]) -> tuple[str, Callable[[Any], Values]]:
+    compiled = sa.insert(table).compile(dialect=_DIALECT, column_keys=names)
+    return str(compiled), values_of(*_positions(compiled))
+
+
+def _positions(compiled: sa.Compiled) -> list[str]:
+    return list(cast("SQLCompiler", compiled).positiontup or ())
+
+
+_ACCOUNTS: Final = _select(accounts, statements.ACCOUNT)
+_KEYS: Final = _select(api_keys, statements.KEY)
+_HOLDS: Final = _select(holds, statements.HOLD)
+_GRANTS: Final = _text(
+    sa.select(ledger.c.account_id, ledger.c.idempotency_id).where(
+        ledger.c.account_id.in_(_listed("accounts")),
+        ledger.c.idempotency_id.in_(_listed("ids")),
+    )
+)
+_UPDATE_ACCOUNT, _account = _update(accounts, statements.ACCOUNT_CHANGES)
+_UPDATE_KEY, _key = _update(api_keys, statements.KEY_CHANGES)
+_UPDATE_HOLD, _ended = _update(holds, statements.HOLD_CHANGES)
+_INSERT_HOLD, _hold = _insert(holds, statements.HOLD)
+_INSERT_ENTRY, _entry = _insert(ledger, statements.ENTRY)
+
+
+# ---------------------------------------------------------------------------------- connections
+
+
+def _prepare(connection: sqlite3.Connection, _: object) -> None:
+    # The driver begins no transactions by itself; _begin and SQLite.transaction do.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

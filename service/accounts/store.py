@@ -1,0 +1,268 @@
+"""The store: one SQL database behind one interface, on two engines.
+
+    apply([operation, …]) ──► [outcome, …]      one transaction:
+
+        lock the accounts, read what the operations name
+        decide                                  the pure function of `decisions`
+        write what changed, in bulk
+        commit                                  only then are the outcomes true
+
+`sqlite` is the embedded default, a file; `postgres` serves many replicas. Both do the same, each in
+the way that is cheap there.
+
+That a hold is new is assumed and found out: where a `Place` was sent again, its insertion conflicts
+or it is refused while its hold stands, and the batch is decided once more with all holds read.
+
+Everything here blocks and belongs in the thread of `batches`. A connection that broke is tried once
+more: no operation does anything twice, so that a COMMIT whose answer was lost is harmless.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from service.accounts.decisions import decide
+from service.accounts.rows import Expire, HoldState, Operation, Outcome, Place, Refused
+from service.accounts.schema import accounts, holds
+from service.accounts.sqlite import SQLite
+from service.accounts.statements import ConnectionLostError, Transaction, Wanted
+
+BUSY_TIMEOUT: Final = 4.0
+"""Seconds that a transaction waits for others before the store counts as away."""
+
+_EXPIRED_AT_ONCE: Final = 256
+
+
+class StoreError(Exception):
+    """The store cannot be reached, is too busy or is full. The text is for operators."""
+
+
+class Database(Protocol):
+    """What differs between the engines."""
+
+    @property
+    def name(self) -> str:
+        """The file or the address, without a password."""
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For what operators ask, and everything else but batches."""
+
+    @property
+    def engines(self) -> Sequence[sa.Engine]:
+        """All pools of connections."""
+
+    @property
+    def errors(self) -> type[Exception]:
+        """What the driver raises."""
+
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """Those of the errors that an operation causes, and not the state of the database."""
+
+    def now(self, connection: sa.Connection) -> int:
+        """Return the store's clock, in nanoseconds since the Unix epoch."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begin a transaction that writes; the end of the block commits it.
+
+        Raises:
+            ConnectionLostError: it may be committed or not.
+        """
+
+    def interrupt(self, driver: Any) -> None:
+        """Make what a connection does fail; from any thread."""
+
+
+class _SentAgainError(Exception):
+    """A refused Place has a hold: it was placed before."""
+
+
+class Store:
+    """The accounts of one database.
+
+    Args:
+        url: The database, as SQLAlchemy names it: `sqlite:///file` or `postgresql://…`.
+        clock: Nanoseconds since the Unix epoch, where the database has no clock of its own.
+
+    Raises:
+        ValueError: the address is not of one of the two kinds.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._database = _database(url, clock)
+        self.name = self._database.name
+        """The file or the address, for operators."""
+        self.engine = self._database.engine
+        self.writer = self.engine.execution_options(writes=True)
+        """The same engine; on SQLite its transactions take the writer's lock when they begin."""
+        self._in_use: dict[object, Any] = {}
+        self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
+        self._interrupted = False
+        for engine in self._database.engines:
+            sa.event.listen(engine, "checkout", self._checked_out)
+            sa.event.listen(engine, "checkin", self._checked_in)
+
+    def close(self) -> None:
+        """Close all connections; later ones are opened again."""
+        for engine in self._database.engines:
+            engine.dispose()
+
+    def interrupt(self) -> None:
+        """Make what the store does now fail with `StoreError`; from any thread.
+
+        For a server that neither answers nor closes its connections.
+        """
+        self._interrupted = True
+        for driver in list(self._in_use.values()):
+            self._database.interrupt(driver)
+
+    def _checked_out(self, driver: Any, entry: object, _: object) -> None:
+        self._in_use[entry] = driver
+
+    def _checked_in(self, _: Any, entry: object) -> None:
+        self._in_use.pop(entry, None)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Connect, for queries.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self._foreign_errors(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Begin a transaction that writes; the end of the block commits it.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self._foreign_errors(), self.writer.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """See that the store answers.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with self.reading() as connection:
+            connection.execute(sa.select(accounts.c.id).limit(1))
+
+    def now(self, connection: sa.Connection) -> int:
+        """Return the store's clock, in nanoseconds since the Unix epoch."""
+        return self._database.now(connection)
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Apply operations in one transaction.
+
+        Raises:
+            StoreError: the store is away; what was applied, if anything, is answered the same when
+                the operations are sent again.
+        """
+        self._interrupted = False
+        with self._foreign_errors():
+            try:
+                return self._apply(operations, sent_again=False)
+            except self._undecided:
+                return self._apply(operations, sent_again=True)
+            except ConnectionLostError:
+                # The others in the pool are of the same age.
+                self.close()
+                if self._interrupted:
+                    raise
+                return self._apply(operations, sent_again=True)
+
+    def _apply(self, operations: Sequence[Operation], *, sent_again: bool) -> list[Outcome]:
+        wanted = Wanted.of(operations, sent_again=sent_again)
+        with self._database.transaction() as transaction:
+            rows, now = transaction.read(wanted)
+            outcomes, changes = decide(rows, operations, now)
+            if not sent_again:
+                refused = [
+                    operation.hold_id
+                    for operation, outcome in zip(operations, outcomes, strict=True)
+                    if isinstance(outcome, Refused) and isinstance(operation, Place)
+                ]
+                if refused and transaction.any_hold(refused):
+                    raise _SentAgainError
+            transaction.write(rows, changes)
+        return outcomes
+
+    def expired(self) -> list[Expire]:
+        """Return the operations that end holds whose lease ran out, some hundred at the most.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self.reading() as connection:
+            found = connection.execute(
+                sa.select(holds.c.id, holds.c.account_id, holds.c.key_id)
+                .where(holds.c.state == HoldState.OPEN, holds.c.lease_until <= self.now(connection))
+                .order_by(holds.c.lease_until)
+                .limit(_EXPIRED_AT_ONCE)
+            )
+            return [
+                Expire(hold_id=row.id, account_id=row.account_id, key_id=row.key_id)
+                for row in found
+            ]
+
+    def _foreign_errors(self) -> AbstractContextManager[None]:
+        return foreign_errors(self.name, self._database.errors, self._database.faults)
+
+
+@contextmanager
+def foreign_errors(
+    name: str = "the store",
+    errors: type[Exception] = sqlite3.Error,
+    faults: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn what the database raises for being away, locked, full or broken into `StoreError`.
+
+    Args:
+        name: What the text begins with.
+        errors: What the driver raises, where SQLAlchemy is not in between.
+        faults: Those of them that are left as they are.
+    """
+    try:
+        yield
+    except (exc.IntegrityError, exc.DataError):
+        raise
+    except faults:
+        raise
+    except exc.DBAPIError as error:
+        raise StoreError(_text(name, error.orig)) from error
+    except exc.TimeoutError as error:
+        raise StoreError(f"{name}: no connection became free") from error
+    except (errors, ConnectionLostError) as error:
+        raise StoreError(_text(name, error)) from error
+
+
+def _text(name: str, error: BaseException | None) -> str:
+    """Return the first line of an error: the others are advice, or the statement."""
+    return f"{name}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _database(url: str, clock: Callable[[], int]) -> Database:
+    try:
+        parsed = sa.make_url(url)
+    except exc.ArgumentError as error:
+        raise ValueError("not a database address") from error
+    if parsed.drivername == "sqlite" and parsed.database not in {None, "", ":memory:"}:
+        return SQLite(parsed, clock=clock, busy_timeout=BUSY_TIMEOUT)
+    if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        # The driver is an extra; the embedded default does without it.
+        try:
+            from service.accounts.postgres import PostgreSQL  # noqa: PLC0415
+        except ImportError as error:
+            raise ValueError("PostgreSQL needs the extra `postgres`") from error
+        return PostgreSQL(parsed, busy_timeout=BUSY_TIMEOUT)
+    raise ValueError("neither sqlite:///file nor postgresql://…")

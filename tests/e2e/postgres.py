@@ -1,0 +1,178 @@
+"""A real PostgreSQL of our own, where its binaries are.
+
+    initdb ─► postgres -k a socket directory, -p a free port ─► a database per test ─► stop, remove
+
+The server refuses to run as root: there, it runs as the account `postgres`. Where the binaries are
+absent the tests that need it are skipped, but not in CI.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
+_WITHIN = 30.0
+
+
+class Server:
+    """A running server; its superuser is `tester` and needs no password.
+
+    Args:
+        binaries: Where `initdb` and `postgres` are.
+        directory: Where its files are made.
+        options: More settings, as `name=value`.
+    """
+
+    def __init__(self, binaries: Path, directory: Path, options: Sequence[str] = ()) -> None:
+        self._binaries = binaries
+        self._data = directory / "data"
+        self._options = options
+        self.directory = directory
+        self.port = _free_port()
+        self._user = "postgres" if os.geteuid() == 0 else None
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(directory, account.pw_uid, account.pw_gid)
+        self._numbers = count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run("initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+
+    def _command(self, program: str, *arguments: str | Path) -> list[str | Path]:
+        return [self._binaries / program, *arguments]
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        subprocess.run(  # noqa: S603  (the server's own programs)
+            self._command(program, *arguments),
+            check=True,
+            capture_output=True,
+            user=self._user,
+            cwd=self.directory,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = [f"-c{option}" for option in self._options]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  (the server's own programs)
+                self._command(
+                    "postgres",
+                    *("-D", self._data, "-k", self.directory, "-p", str(self.port)),
+                    *("-c", "listen_addresses=127.0.0.1", *options),
+                ),
+                stdout=log,
+                stderr=log,
+                user=self._user,
+                cwd=self.directory,
+            )
+        deadline = time.monotonic() + _WITHIN
+        while True:
+            try:
+                self.connect("postgres").close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)  # the server tells nobody when it is ready
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT is `fast`, SIGQUIT is `immediate`, which is a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(_WITHIN)
+            self._process = None
+
+    def connect(self, database: str) -> psycopg.Connection[tuple[object, ...]]:
+        """Connect to a database, past what is being tested; every statement commits."""
+        return psycopg.connect(
+            host=str(self.directory),
+            port=self.port,
+            user="tester",
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+    def database(self) -> str:
+        """Create an empty database and return its name."""
+        name = f"accounts_{next(self._numbers)}"
+        with self.connect("postgres") as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return name
+
+    def url(self, database: str) -> str:
+        """Return the address of a database, over the local socket."""
+        return f"postgresql://tester@/{database}?host={self.directory}&port={self.port}"
+
+    def tcp_url(self, database: str, port: int | None = None) -> str:
+        """Return the address of a database over TCP, or of what stands on a port before it."""
+        return f"postgresql://tester@127.0.0.1:{port or self.port}/{database}"
+
+    @property
+    def process(self) -> int:
+        """The id of the server's first process."""
+        assert self._process is not None
+        return self._process.pid
+
+
+def binaries() -> Path | None:
+    """Return where the server's programs are, or None."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).resolve().parent
+    for place in _PLACES:
+        for path in sorted(Path("/").glob(place.lstrip("/")), reverse=True):
+            if (path / "initdb").exists():
+                return path
+    return None
+
+
+@contextmanager
+def running(options: Sequence[str] = ()) -> Iterator[Server]:
+    """Start a server; the end of the block removes it.
+
+    Raises:
+        FileNotFoundError: its binaries are not here.
+    """
+    path = binaries()
+    if path is None:
+        raise FileNotFoundError("PostgreSQL's initdb")
+    # The path of a socket is short; pytest's directories are not.
+    directory = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        server = Server(path, directory, options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)  # nothing of it is needed any more
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server for all tests; each makes a database of its own in it."""
+    if binaries() is None and not os.environ.get("CI"):
+        pytest.skip("PostgreSQL's binaries are not here")
+    # What a crash of the server leaves is the same without fsync: only the machine's would differ.
+    with running(["fsync=off", "max_connections=100"]) as server:
+        yield server
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

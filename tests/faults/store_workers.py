@@ -1,0 +1,189 @@
+"""Other processes that use a store, forked from one that has everything imported.
+
+    Crew(8).each(function, …)     run it in 8 processes at once, all released together
+    start(function, …)            run it in a process that the test may kill
+
+The functions that run there are here too, so that the first process imports them once.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from uuid import uuid4
+
+from service.accounts.batches import Batches
+from service.accounts.migrations import migrate
+from service.accounts.rows import Placed
+from service.accounts.store import Store, StoreError
+from tests.faults.stores import Team
+
+CONTEXT: Final = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+_WITHIN = 60.0
+_barrier: Any = None
+
+
+def _meet(barrier: Any) -> None:
+    global _barrier  # noqa: PLW0603  (a worker process has one)
+    _barrier = barrier
+
+
+def _released(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    _barrier.wait(_WITHIN)
+    return function(*arguments)
+
+
+class Crew:
+    """A number of processes that begin together.
+
+    Args:
+        size: How many.
+    """
+
+    def __init__(self, size: int = 8) -> None:
+        self._size = size
+        barrier = CONTEXT.Barrier(size)
+        self._pool = ProcessPoolExecutor(size, CONTEXT, _meet, (barrier,))
+
+    def each(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Run a function in each of the processes; its last argument is the worker's number."""
+        running = [
+            # None begins before all are there: each process takes one.
+            self._pool.submit(_released, function, (*arguments, number))
+            for number in range(self._size)
+        ]
+        return [one.result(_WITHIN) for one in running]
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+
+
+def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Run a function in a process."""
+    process = CONTEXT.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+# ------------------------------------------------------------------------------ what they run
+
+
+def place_many(url: str, team: Team, clock: int | None, count: int, _: int) -> list[str]:
+    """Ask for holds, all at once; return the ids of those that were placed."""
+    return asyncio.run(_place_many(url, team, clock, count))
+
+
+async def _place_many(url: str, team: Team, clock: int | None, count: int) -> list[str]:
+    store = Store(url) if clock is None else Store(url, clock=lambda: clock)
+    batches = Batches(store)
+    ids = [uuid4().hex for _ in range(count)]
+    # In tokens, each is worth ten.
+    outcomes = await asyncio.gather(
+        *(batches.submit(team.place(id_, amount=10, tokens=10)) for id_ in ids)
+    )
+    await batches.close()
+    store.close()
+    return [id_ for id_, made in zip(ids, outcomes, strict=True) if isinstance(made, Placed)]
+
+
+def migrate_once(url: str, _: int) -> None:
+    """Bring a schema to its head."""
+    store = Store(url)
+    migrate(store)
+    store.close()
+
+
+def cross(url: str, teams: Sequence[Team], rounds: int, number: int) -> Counter[int]:
+    """Apply batches that touch many accounts in random orders; return what each was charged."""
+    chance = random.Random(number)  # noqa: S311  (a test's)
+    store = Store(url)
+    charged: Counter[int] = Counter()
+    for _ in range(rounds):
+        chosen = chance.sample(teams, len(teams) // 2)
+        ids = [uuid4().hex for _ in chosen]
+        store.apply([team.place(id_) for team, id_ in zip(chosen, ids, strict=True)])
+        pairs = list(zip(chosen, ids, strict=True))
+        chance.shuffle(pairs)
+        store.apply([team.settle(id_) for team, id_ in pairs])
+        charged.update({team.account_id: 10 for team in chosen})
+    store.close()
+    return charged
+
+
+def work_until_killed(url: str, team: Team, journal: Path, ready: Connection) -> None:
+    """Place and settle from 16 callers, and note what was acknowledged before going on.
+
+    A note is a write to a file, which outlives a SIGKILL as soon as the call returns.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(_work(url, team, journal, ready))
+
+
+async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
+    batches = Batches(Store(url))
+    notes = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    chance = random.Random()  # noqa: S311  (a test's)
+
+    def note(*words: object) -> None:
+        os.write(notes, (" ".join(map(str, words)) + "\n").encode())
+
+    async def call() -> None:
+        while True:
+            hold_id = uuid4().hex
+            try:
+                if not isinstance(await batches.submit(team.place(hold_id, lease=2)), Placed):
+                    continue
+                note("placed", hold_id)
+                charge = chance.randint(0, 10)
+                note("settling", hold_id, charge)
+                await batches.submit(team.settle(hold_id, charge))
+                note("settled", hold_id, charge)
+            except StoreError:
+                await asyncio.sleep(0.01)
+                continue
+            if not ready.closed:
+                ready.send(None)
+                ready.close()
+
+    await asyncio.gather(*(call() for _ in range(16)))
+
+
+def open_as(user: int | None, url: str, answer: Connection) -> None:
+    """Open a store as another user, and answer what it says."""
+    if user is not None:
+        os.setgid(user)
+        os.setuid(user)
+    try:
+        migrate(Store(url))
+    except StoreError as error:
+        answer.send(str(error))
+    else:
+        answer.send(None)
+
+
+def lock(path: str, ready: Connection, release: Connection) -> None:
+    """Hold the writer's lock of a file until told to let go."""
+    store = Store(f"sqlite:///{path}")
+    with store.writing():
+        ready.send(None)
+        release.recv()
+    store.close()

@@ -1,0 +1,133 @@
+"""Stores for the tests of this directory: both engines, an account with a key, what must hold.
+
+database       an address, once for each engine
+Team.create    an account with credit and a key
+assert_sound   balances are their ledgers, held amounts and running calls the open holds
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service.accounts.directory import Directory, KeyLimits
+from service.accounts.migrations import migrate
+from service.accounts.rows import Expire, Grant, HoldState, Place, Settle
+from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.store import Store
+from tests.e2e.postgres import postgres
+
+__all__ = ["Team", "assert_sound", "database", "entries", "migrated", "postgres"]
+
+SECOND = 10**9
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, once for each engine."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/accounts.db"
+    server = request.getfixturevalue("postgres")
+    return str(server.url(server.database()))
+
+
+@pytest.fixture
+def migrated(database: str) -> Iterator[Store]:
+    """A store with its tables, once for each engine."""
+    store = Store(database)
+    migrate(store)
+    yield store
+    store.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Team:
+    """An account and its only key."""
+
+    account_id: int
+    key_id: int
+
+    @classmethod
+    def create(
+        cls, store: Store, *, credit: int, limits: KeyLimits | None = None, name: str = "acme"
+    ) -> "Team":
+        directory = Directory(store)
+        account = directory.create_account(name)
+        key, _ = directory.create_key(name, "ci", limits or KeyLimits())
+        team = cls(account_id=account.id, key_id=key.id)
+        store.apply([team.grant(credit, "first")])
+        return team
+
+    def grant(self, amount: int, idempotency_id: str) -> Grant:
+        return Grant(account_id=self.account_id, amount=amount, idempotency_id=idempotency_id)
+
+    def place(self, hold_id: str, amount: int = 10, tokens: int = 1, lease: int = 60) -> Place:
+        return Place(
+            hold_id=hold_id,
+            account_id=self.account_id,
+            key_id=self.key_id,
+            amount=amount,
+            tokens=tokens,
+            model="m",
+            owner="test",
+            lease=lease * SECOND,
+        )
+
+    def settle(self, hold_id: str, charge: int = 10) -> Settle:
+        return Settle(
+            hold_id=hold_id,
+            account_id=self.account_id,
+            key_id=self.key_id,
+            charge=charge,
+            prompt_tokens=1,
+            completion_tokens=0,
+        )
+
+    def expire(self, hold_id: str) -> Expire:
+        return Expire(hold_id=hold_id, account_id=self.account_id, key_id=self.key_id)
+
+    def balance(self, store: Store) -> tuple[int, int]:
+        """Return the balance and what of it is held."""
+        with store.engine.connect() as connection:
+            row = connection.execute(
+                sa.select(accounts.c.balance, accounts.c.held).where(
+                    accounts.c.id == self.account_id
+                )
+            ).one()
+        return row.balance, row.held
+
+
+def entries(store: Store) -> list[tuple[str, int]]:
+    """Return the holds that were settled and their charges, in order."""
+    with store.engine.connect() as connection:
+        found = connection.execute(
+            sa.select(ledger.c.hold_id, ledger.c.amount)
+            .where(ledger.c.hold_id.is_not(None))
+            .order_by(ledger.c.id)
+        )
+        return [(row.hold_id, -row.amount) for row in found]
+
+
+def assert_sound(store: Store) -> None:
+    """Assert what holds after every transaction, of every account and key."""
+    assert list(Directory(store).differences()) == []
+    with store.engine.connect() as connection:
+        running = {
+            row.key_id: row.number
+            for row in connection.execute(
+                sa.select(holds.c.key_id, sa.func.count().label("number"))
+                .where(holds.c.state == HoldState.OPEN)
+                .group_by(holds.c.key_id)
+            )
+        }
+        for row in connection.execute(sa.select(api_keys.c.id, api_keys.c.running)):
+            assert row.running == running.get(row.id, 0)
+        settled = connection.execute(
+            sa.select(sa.func.count()).where(holds.c.state == HoldState.SETTLED)
+        ).scalar_one()
+        written = connection.execute(
+            sa.select(sa.func.count(sa.distinct(ledger.c.hold_id)))
+        ).scalar_one()
+        assert settled == written

@@ -1,0 +1,107 @@
+"""What concurrent processes may have of one account: exactly what is there."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.accounts.directory import KeyLimits
+from service.accounts.rows import Place, Placed, Refusal, Refused
+from service.accounts.store import Store
+from tests.faults.store_workers import Crew, cross, place_many
+from tests.faults.stores import Team, assert_sound, database, entries, migrated, postgres
+
+__all__ = ["database", "migrated", "postgres"]
+
+PROCESSES = 8
+REQUESTS = 125
+MINUTE = 60 * 10**9
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with Crew(PROCESSES) as crew:
+        yield crew
+
+
+def _placed(crew: Crew, url: str, team: Team, clock: int | None = None) -> list[str]:
+    return [id_ for ids in crew.each(place_many, url, team, clock, REQUESTS) for id_ in ids]
+
+
+def test_credit_for_100_of_1000_requests_admits_exactly_100(
+    crew: Crew, database: str, migrated: Store
+) -> None:
+    team = Team.create(migrated, credit=100 * 10)
+    ids = _placed(crew, database, team)
+    assert len(set(ids)) == 100
+    assert team.balance(migrated) == (1000, 1000)
+    assert_sound(migrated)
+    migrated.apply([team.settle(id_) for id_ in ids])
+    assert team.balance(migrated) == (0, 0)
+    assert sorted(entries(migrated)) == sorted((id_, 10) for id_ in ids)
+    assert_sound(migrated)
+    # Nothing is left, and nothing is held any more.
+    refused = migrated.apply([team.place("late")])[0]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.CREDIT
+
+
+@pytest.mark.parametrize("limit", ["requests", "tokens"])
+def test_limits_per_minute_are_exact_across_processes(
+    crew: Crew, database: str, migrated: Store, limit: str
+) -> None:
+    limits = (
+        KeyLimits(requests_per_minute=100)
+        if limit == "requests"
+        else KeyLimits(tokens_per_minute=100 * 10)
+    )
+    team = Team.create(migrated, credit=10**9, limits=limits)
+    began = time.monotonic()
+    # On SQLite the clock is ours and stands still; on PostgreSQL it is the server's and goes on.
+    is_frozen = migrated.engine.dialect.name == "sqlite"
+    start = time.time_ns()
+    ids = _placed(crew, database, team, start if is_frozen else None)
+    refilled = 0 if is_frozen else int((time.monotonic() - began) * 100 / 60) + 1
+    assert 100 <= len(set(ids)) <= 100 + refilled
+    assert_sound(migrated)
+    if is_frozen:
+        # Half a minute later there is half a bucket, and not one more.
+        half = _placed(crew, database, team, start + MINUTE // 2)
+        assert len(half) == 50
+
+
+def test_concurrent_calls_are_exact_across_processes(
+    crew: Crew, database: str, migrated: Store
+) -> None:
+    team = Team.create(migrated, credit=10**9, limits=KeyLimits(concurrency=100))
+    ids = _placed(crew, database, team)
+    assert len(set(ids)) == 100
+    assert_sound(migrated)
+    # What ends makes room for as many.
+    migrated.apply([team.settle(id_) for id_ in ids[:30]])
+    assert len(_placed(crew, database, team)) == 30
+    assert_sound(migrated)
+
+
+def test_batches_over_many_accounts_never_wait_in_a_circle(
+    crew: Crew, database: str, migrated: Store
+) -> None:
+    teams = [Team.create(migrated, credit=10**9, name=f"team {number}") for number in range(24)]
+    charged = crew.each(cross, database, teams, 25)
+    for team in teams:
+        expected = 10**9 - sum(one[team.account_id] for one in charged)
+        assert team.balance(migrated) == (expected, 0)
+    assert_sound(migrated)
+
+
+def test_a_place_that_is_sent_again_is_answered_the_same(migrated: Store) -> None:
+    team = Team.create(migrated, credit=10, limits=KeyLimits(concurrency=1))
+    assert isinstance(migrated.apply([team.place("a")])[0], Placed)
+    # By now neither the credit nor the concurrency is there for a second one.
+    assert isinstance(migrated.apply([team.place("a")])[0], Placed)
+    other: list[Place] = [team.place("b"), team.place("a")]
+    first, second = migrated.apply(other)
+    assert isinstance(first, Refused)
+    assert isinstance(second, Placed)
+    assert team.balance(migrated) == (10, 10)
+    assert_sound(migrated)

@@ -1,0 +1,70 @@
+"""The schema over time, on both engines."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from service.accounts import migrations
+from service.accounts.migrations import HEAD, migrate
+from service.accounts.schema import metadata
+from service.accounts.store import Store, StoreError
+from tests.faults.store_workers import Crew, migrate_once
+from tests.faults.stores import database, migrated, postgres
+
+__all__ = ["database", "migrated", "postgres"]
+
+
+def test_the_migrated_schema_is_the_declared_one(migrated: Store) -> None:
+    with migrated.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+        checks = {
+            (table, check["name"])
+            for table in metadata.tables
+            for check in sa.inspect(connection).get_check_constraints(table)
+        }
+    # What the comparison above does not look at.
+    assert checks == {
+        (table.name, constraint.name)
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+    }
+
+
+def test_migrating_again_changes_nothing(migrated: Store) -> None:
+    def tables() -> list[str]:
+        with migrated.engine.connect() as connection:
+            return sorted(sa.inspect(connection).get_table_names())
+
+    before = tables()
+    migrate(migrated)
+    assert tables() == before
+
+
+def test_eight_processes_migrate_an_empty_database_at_once(database: str) -> None:
+    with Crew(8) as crew:
+        crew.each(migrate_once, database)
+    store = Store(database)
+    with store.engine.connect() as connection:
+        versions = connection.execute(sa.text("SELECT version_num FROM alembic_version")).all()
+    assert [row[0] for row in versions] == [HEAD]
+    store.ping()
+    store.close()
+
+
+def test_a_newer_schema_is_refused(migrated: Store) -> None:
+    with migrated.writer.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="9999"):
+        migrate(migrated)
+
+
+def test_head_is_the_last_file() -> None:
+    files = (Path(migrations.__file__).parent / "versions").glob("*.py")
+    assert max(path.name.partition("_")[0] for path in files) == HEAD

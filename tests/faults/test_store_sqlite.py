@@ -1,0 +1,232 @@
+"""A database file that is full, locked, broken or not there."""
+
+import os
+import resource
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service.accounts import store as store_module
+from service.accounts.batches import Batches
+from service.accounts.directory import KeyLimits
+from service.accounts.migrations import migrate
+from service.accounts.rates import MINUTE
+from service.accounts.rows import Ended, HoldState, Placed, Refused
+from service.accounts.store import Store, StoreError
+from tests.faults import store_workers
+from tests.faults.stores import Team, assert_sound, entries
+
+HOUR = 3600 * 10**9
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "accounts.db"
+
+
+@pytest.fixture
+def store(file: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{file}")
+    migrate(store)
+    yield store
+    store.close()
+
+
+def _limit_pages(store: Store, pages: int) -> None:
+    @sa.event.listens_for(store.engine, "connect")
+    def _(connection: object, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[attr-defined]  # the driver's
+
+    store.close()  # its connections are opened again
+
+
+def _fill(store: Store, team: Team, placed: list[str]) -> None:
+    """Place holds until it fails, in batches of 20, and note those that stand."""
+    for number in range(1000):
+        ids = [f"{number}-{n}" for n in range(20)]
+        store.apply([team.place(id_) for id_ in ids])
+        placed += ids
+
+
+def test_a_full_database_fails_whole_batches_and_recovers(store: Store, file: Path) -> None:
+    team = Team.create(store, credit=10**9)
+    with store.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    _limit_pages(store, pages + 4)
+    placed: list[str] = []
+    with pytest.raises(StoreError, match="full") as raised:
+        _fill(store, team, placed)
+    assert str(file) in str(raised.value)
+    assert team.balance(store) == (10**9, 10 * len(placed))
+    assert_sound(store)
+    _limit_pages(store, 10**6)
+    store.apply([team.settle(id_) for id_ in placed])
+    assert team.balance(store) == (10**9 - 10 * len(placed), 0)
+    assert_sound(store)
+
+
+def test_a_disk_that_takes_no_more_fails_whole_batches_and_recovers(store: Store) -> None:
+    team = Team.create(store, credit=10**9)
+    placed: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(StoreError):
+            _fill(store, team, placed)
+        assert placed
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert team.balance(store) == (10**9, 10 * len(placed))
+    store.apply([team.settle(id_) for id_ in placed])
+    assert team.balance(store) == (10**9 - 10 * len(placed), 0)
+    assert_sound(store)
+
+
+def test_a_file_locked_by_another_process_is_given_up_in_bounded_time(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BUSY_TIMEOUT", 0.2)
+    store = Store(f"sqlite:///{file}")
+    migrate(store)
+    team = Team.create(store, credit=100)
+    is_locked, locked = store_workers.CONTEXT.Pipe(duplex=False)
+    released, release = store_workers.CONTEXT.Pipe(duplex=False)
+    process = store_workers.start(store_workers.lock, str(file), locked, released)
+    assert is_locked.poll(30)
+    with pytest.raises(StoreError, match=r"accounts\.db: database is locked"):
+        store.apply([team.place("a")])
+    store.ping()  # readers are not in the writer's way
+    release.send(None)
+    process.join(30)
+    assert isinstance(store.apply([team.place("a")])[0], Placed)
+    store.close()
+
+
+async def test_what_waits_behind_a_locked_file_is_told_with_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "BUSY_TIMEOUT", 0.2)
+    store = Store(f"sqlite:///{file}")
+    migrate(store)
+    team = Team.create(store, credit=10**6)
+    batches = Batches(store)
+    other = Store(f"sqlite:///{file}")
+    with other.writing():
+        # Several batches' worth: none is tried after the first has failed.
+        waiters = [batches.submit(team.place(str(number))) for number in range(1000)]
+        for waiter in waiters:
+            with pytest.raises(StoreError):
+                await waiter
+    assert isinstance(await batches.submit(team.place("again")), Placed)
+    await batches.close()
+    other.close()
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "zeroes"])
+def test_a_corrupt_file_is_named_at_start(file: Path, damage: str) -> None:
+    if damage == "text":
+        file.write_bytes(b"this is not a database, but it is long enough for one\n" * 100)
+    else:
+        store = Store(f"sqlite:///{file}")
+        migrate(store)
+        store.close()
+        content = file.read_bytes()
+        if damage == "truncated":
+            file.write_bytes(content[: len(content) // 2])
+        else:
+            file.write_bytes(content[:100] + b"\0" * (len(content) - 100))
+    store = Store(f"sqlite:///{file}")
+    with pytest.raises(StoreError, match=r"accounts\.db"):
+        migrate(store)
+    store.close()
+
+
+def test_a_missing_directory_is_named_at_start(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/missing/accounts.db")
+    with pytest.raises(StoreError, match=r"missing/accounts\.db: unable to open database file"):
+        migrate(store)
+    with pytest.raises(StoreError, match="unable to open"):
+        store.apply([])
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_read_only_place_is_named_at_start(store: Store, file: Path, what: str) -> None:
+    store.close()
+    if what == "directory":
+        file.unlink()
+    nobody = 65534 if os.geteuid() == 0 else None  # root may write everywhere
+    if nobody is not None:
+        os.chown(file.parent, nobody, nobody)
+        if file.exists():
+            os.chown(file, nobody, nobody)
+        for parent in (file.parent, *file.parent.parents[:2]):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    if file.exists():
+        file.chmod(0o400)
+    file.parent.chmod(0o555)
+    said, answer = store_workers.CONTEXT.Pipe(duplex=False)
+    process = store_workers.start(store_workers.open_as, nobody, f"sqlite:///{file}", answer)
+    try:
+        assert said.poll(30)
+        text = said.recv()
+    finally:
+        process.join(30)
+        file.parent.chmod(0o755)
+    assert text.startswith(f"{file}: ")
+    assert "\n" not in text
+
+
+def test_a_commit_whose_answer_is_lost_is_harmless(store: Store) -> None:
+    team = Team.create(store, credit=15)
+    lost: list[str] = []
+
+    @sa.event.listens_for(store.engine, "checkin")
+    def _(*_: object) -> None:
+        # After the COMMIT, and before anybody is told.
+        if lost:
+            raise sqlite3.OperationalError(lost.pop())
+
+    for operation in (team.place("a"), team.settle("a"), team.grant(5, "more")):
+        lost.append("disk I/O error")
+        with pytest.raises(StoreError, match="disk I/O error"):
+            store.apply([operation])
+        first = store.apply([operation])
+        assert store.apply([operation]) == first
+    assert lost == []
+    assert team.balance(store) == (10, 0)
+    assert entries(store) == [("a", 10)]
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_jumps_an_hour_breaks_nothing(file: Path, hours: int) -> None:
+    now = [1_800_000_000 * 10**9]
+    store = Store(f"sqlite:///{file}", clock=lambda: now[0])
+    migrate(store)
+    team = Team.create(store, credit=1000, limits=KeyLimits(requests_per_minute=2))
+    store.apply([team.place("a"), team.place("b")])
+    now[0] += hours * HOUR
+    refused = store.apply([team.place("c")])[0]
+    if hours < 0:
+        # Nobody waits for an hour.
+        assert isinstance(refused, Refused)
+        assert 0 < refused.wait <= MINUTE
+        now[0] += refused.wait
+        assert isinstance(store.apply([team.place("d")])[0], Placed)
+        assert store.expired() == []
+        charged = store.apply([team.settle("a")])[0]
+    else:
+        assert isinstance(refused, Placed)
+        # The leases are over by that clock. What was used is charged all the same, once.
+        store.apply(store.expired())
+        charged = store.apply([team.settle("a"), team.settle("a")])[0]
+    assert charged == Ended(state=HoldState.SETTLED, charged=10, lost=0)
+    assert entries(store) == [("a", 10)]
+    assert_sound(store)
+    store.close()

@@ -1,0 +1,156 @@
+"""What admission and settlement cost: 32 callers, each placing and settling, through `Batches`.
+
+    32 callers ──► Batches ──► Store ──► SQLite, a file; PostgreSQL, a server on a local socket
+
+    saturated    each caller begins its next request at once
+    paced        each request works for 20 ms between its hold and its settlement
+
+CPU is that of this process, the kernel's part included; on PostgreSQL the server's comes on top.
+Give addresses of empty databases to measure those instead. Prints a table; asserts nothing.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from service.accounts.batches import Batches
+from service.accounts.directory import Directory, KeyLimits
+from service.accounts.ids import hold_id
+from service.accounts.migrations import migrate
+from service.accounts.rows import Grant, Place, Placed, Settle
+from service.accounts.store import Store
+from tests.e2e.postgres import binaries, running
+
+CALLERS = 32
+REQUESTS = 6000
+WARM_UP = 500
+WORK = 0.02
+
+
+class Bench:
+    """An account with a key that has every limit, none of which is ever reached."""
+
+    def __init__(self, store: Store) -> None:
+        directory = Directory(store)
+        account = directory.create_account(f"bench-{uuid4().hex}")
+        key, _ = directory.create_key(
+            account.name,
+            "bench",
+            KeyLimits(
+                models=("gpt-4o", "gpt-4o-mini"),
+                requests_per_minute=10**9,
+                tokens_per_minute=10**10,
+                concurrency=10**6,
+            ),
+        )
+        self._account_id, self._key_id = account.id, key.id
+        self._batches = Batches(store)
+        grant = Grant(account_id=account.id, amount=10**15, idempotency_id="bench")
+        store.apply([grant])
+
+    async def run(
+        self, requests: int, work: float
+    ) -> tuple[float, float, list[float], list[float]]:
+        """Return the CPU and wall seconds, and how long each hold and each settlement took."""
+        left = requests
+        placing: list[float] = []
+        settling: list[float] = []
+
+        async def caller() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                name = hold_id(time.time_ns())
+                began = time.perf_counter()
+                placed = await self._batches.submit(
+                    Place(
+                        hold_id=name,
+                        account_id=self._account_id,
+                        key_id=self._key_id,
+                        amount=1_000_000,
+                        tokens=1000,
+                        model="gpt-4o-mini",
+                        owner="bench",
+                        lease=60 * 10**9,
+                    )
+                )
+                placing.append(time.perf_counter() - began)
+                if not isinstance(placed, Placed):
+                    raise TypeError(placed)
+                if work:
+                    await asyncio.sleep(work)
+                began = time.perf_counter()
+                await self._batches.submit(
+                    Settle(
+                        hold_id=name,
+                        account_id=self._account_id,
+                        key_id=self._key_id,
+                        charge=600_000,
+                        prompt_tokens=400,
+                        completion_tokens=200,
+                    )
+                )
+                settling.append(time.perf_counter() - began)
+
+        cpu, wall = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return time.process_time() - cpu, time.perf_counter() - wall, placing, settling
+
+    async def close(self) -> None:
+        await self._batches.close()
+
+
+async def measure(url: str) -> None:
+    store = Store(url)
+    await asyncio.to_thread(migrate, store)
+    bench = Bench(store)
+    await bench.run(WARM_UP, 0.0)
+    gc.freeze()  # as the service does once it has started
+    for name, work in (("saturated", 0.0), ("paced", WORK)):
+        cpu, wall, placing, settling = await bench.run(REQUESTS, work)
+        both = [one + other for one, other in zip(placing, settling, strict=True)]
+        print(
+            f"{store.engine.dialect.name:<12}{name:<11}{cpu / REQUESTS * 1e6:>10.1f}"
+            f"{REQUESTS / wall:>12.0f}"
+            f"{_latency(placing)}{_latency(settling)}{_latency(both)}"
+        )
+    await bench.close()
+    store.close()
+
+
+def _latency(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    middle, high = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+    return f"{middle * 1e3:>9.2f} /{high * 1e3:>6.1f}"
+
+
+def main() -> None:
+    print(f"{CALLERS} callers, {REQUESTS} requests; CPU in µs per request, times p50 / p99 in ms")
+    print(
+        f"{'engine':<12}{'load':<11}{'CPU':>10}{'requests/s':>12}"
+        f"{'hold':>17}{'settlement':>17}{'both':>17}"
+    )
+    if urls := sys.argv[1:]:
+        for url in urls:
+            uvloop.run(measure(url))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        uvloop.run(measure(f"sqlite:///{os.path.join(directory, 'accounts.db')}"))
+    if binaries() is None:
+        print("postgresql  its binaries are not here")
+        return
+    with running() as server:
+        uvloop.run(measure(server.url(server.database())))
+
+
+if __name__ == "__main__":
+    main()

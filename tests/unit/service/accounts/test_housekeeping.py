@@ -1,0 +1,319 @@
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.accounts import housekeeping
+from service.accounts.batches import Batches
+from service.accounts.directory import Directory, KeyLimits
+from service.accounts.housekeeping import Housekeeping
+from service.accounts.journal import Journal
+from service.accounts.migrations import migrate
+from service.accounts.rows import Grant, Operation, Outcome, Place, Release, Settle
+from service.accounts.store import Store, StoreError
+
+CREDIT = 10**9
+
+
+class FaultyStore(Store):
+    """A store that fails in one of three ways where it is told to."""
+
+    fails: Exception | None = None
+    reading_fails: Exception | None = None
+    spoilt: str = ""
+    """The id of a hold whose end cannot be applied."""
+    batches: list[int]
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        self.batches.append(len(operations))
+        if self.fails is not None:
+            raise self.fails
+        if any(isinstance(o, Settle) and o.hold_id == self.spoilt for o in operations):
+            raise OverflowError("a number that the store cannot hold")
+        return super().apply(operations)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        if self.reading_fails is not None:
+            raise self.reading_fails
+        with super().reading() as connection:
+            yield connection
+
+
+class Kept:
+    """A store with an account, its journal, and what looks after both."""
+
+    def __init__(self, directory: Path) -> None:
+        self.now = 10**18
+        self.store = FaultyStore(f"sqlite:///{directory / 'db'}", clock=lambda: self.now)
+        self.store.batches = []
+        migrate(self.store)
+        self.directory = Directory(self.store)
+        self.account = self.directory.create_account("acme").id
+        self.key = self.directory.create_key("acme", "ci", KeyLimits())[0].id
+        grant = Grant(account_id=self.account, amount=CREDIT, idempotency_id="1")
+        self.store.apply([grant])
+        self.batches = Batches(self.store)
+        self.journal = Journal(str(directory / "journal"))
+        self.told: list[bool] = []
+        self.lost: list[int] = []
+        self.changed = asyncio.Event()
+        self.housekeeping = Housekeeping(
+            self.store, self.batches, self.journal, self._changed, self.lost.append
+        )
+
+    async def _changed(self, there: bool) -> None:
+        self.told.append(there)
+        self.changed.set()
+
+    async def next_change(self) -> bool:
+        async with asyncio.timeout(10):
+            await self.changed.wait()
+        self.changed.clear()
+        return self.told[-1]
+
+    def place(self, number: int, *, amount: int = 100, lease: int = 10**9) -> None:
+        place = Place(
+            hold_id=f"hold-{number}",
+            account_id=self.account,
+            key_id=self.key,
+            amount=amount,
+            tokens=1,
+            model="default",
+            owner="test",
+            lease=lease,
+        )
+        self.store.apply([place])
+
+    def settle(self, number: int, charge: int = 30) -> Settle:
+        return Settle(
+            hold_id=f"hold-{number}",
+            account_id=self.account,
+            key_id=self.key,
+            charge=charge,
+            prompt_tokens=1,
+            completion_tokens=2,
+        )
+
+    @property
+    def balance(self) -> int:
+        return self.directory.account("acme").balance
+
+    @property
+    def held(self) -> int:
+        return self.directory.account("acme").held
+
+    async def close(self) -> None:
+        await self.batches.close()
+        self.journal.close()
+        self.store.close()
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> Any:
+    made = Kept(tmp_path)
+    yield made
+    await made.close()
+
+
+AWAY = StoreError("the store is away")
+
+
+async def test_the_journal_is_replayed_once(kept: Kept) -> None:
+    for number in range(3):
+        kept.place(number)
+    kept.journal.append(kept.settle(0))
+    kept.journal.append(kept.settle(0))
+    kept.journal.append(kept.settle(1))
+    kept.journal.append(Release(hold_id="hold-2", account_id=kept.account, key_id=kept.key))
+
+    assert await kept.housekeeping.round()
+    assert kept.journal.is_empty()
+    assert (kept.balance, kept.held) == (CREDIT - 60, 0)
+    assert await kept.housekeeping.round()
+    assert kept.balance == CREDIT - 60
+
+
+async def test_replaying_again_what_was_not_forgotten_changes_nothing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.place(0)
+    kept.journal.append(kept.settle(0))
+    with monkeypatch.context() as killed:
+        killed.setattr(kept.journal, "forget", lambda _: False)
+        assert await kept.housekeeping.round()
+    assert not kept.journal.is_empty()
+    assert kept.balance == CREDIT - 30
+
+    assert await kept.housekeeping.round()
+    assert kept.journal.is_empty()
+    assert kept.balance == CREDIT - 30
+    assert list(kept.directory.differences()) == []
+
+
+async def test_nothing_is_forgotten_while_the_store_is_away(kept: Kept) -> None:
+    kept.place(0)
+    kept.journal.append(kept.settle(0))
+    kept.store.fails = AWAY
+
+    assert not await kept.housekeeping.round()
+    with pytest.raises(StoreError):
+        await kept.housekeeping.replay()
+    assert kept.journal.kept().endings == [kept.settle(0)]
+
+
+async def test_what_is_kept_during_a_replay_is_replayed_next(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.place(0)
+    kept.place(1)
+    kept.journal.append(kept.settle(0))
+    read = kept.journal.kept
+
+    def then_another() -> Any:
+        found = read()
+        kept.journal.append(kept.settle(1))
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(kept.journal, "kept", then_another)
+        assert await kept.housekeeping.round()
+    assert not kept.journal.is_empty()
+    assert await kept.housekeeping.round()
+
+    assert kept.journal.is_empty()
+    assert (kept.balance, kept.held) == (CREDIT - 60, 0)
+
+
+async def test_a_long_journal_is_few_transactions(kept: Kept) -> None:
+    for number in range(300):
+        kept.place(number)
+        kept.journal.append(kept.settle(number))
+    kept.store.batches.clear()
+
+    assert await kept.housekeeping.round()
+    assert (kept.balance, kept.held) == (CREDIT - 300 * 30, 0)
+    assert len(kept.store.batches) <= 8
+
+
+async def test_an_end_that_cannot_be_applied_stops_no_other(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        kept.place(number)
+        kept.journal.append(kept.settle(number))
+    kept.store.spoilt = "hold-1"
+
+    assert await kept.housekeeping.round()
+    assert kept.journal.is_empty()
+    assert (kept.balance, kept.held) == (CREDIT - 60, 100)
+    assert "an operation failed" in caplog.text
+
+
+async def test_what_a_replay_could_not_take_is_told(kept: Kept) -> None:
+    kept.place(0, amount=100)
+    kept.journal.append(kept.settle(0, charge=140))
+
+    assert await kept.housekeeping.round()
+    assert kept.lost == [40]
+    assert kept.balance == CREDIT - 100
+
+
+async def test_holds_end_with_their_lease(kept: Kept) -> None:
+    kept.place(0, lease=10)
+    kept.place(1, lease=20)
+    assert await kept.housekeeping.round()
+    assert kept.held == 200
+    kept.now += 10
+    assert await kept.housekeeping.round()
+    assert kept.held == 100
+    kept.now += 10
+    assert await kept.housekeeping.round()
+    assert (kept.balance, kept.held) == (CREDIT, 0)
+
+
+async def test_a_lease_that_ran_out_during_an_outage_is_settled_all_the_same(kept: Kept) -> None:
+    kept.place(0, lease=10)
+    kept.journal.append(kept.settle(0))
+    kept.now += 10**12
+
+    assert await kept.housekeeping.round()
+    assert (kept.balance, kept.held) == (CREDIT - 30, 0)
+
+
+async def test_a_store_that_can_only_be_read_is_away(kept: Kept) -> None:
+    kept.store.fails = AWAY
+    kept.store.ping()
+
+    assert not await kept.housekeeping.round()
+
+
+async def test_a_store_that_can_only_be_written_is_away(kept: Kept) -> None:
+    kept.store.reading_fails = AWAY
+
+    assert not await kept.housekeeping.round()
+
+
+async def test_changes_are_told_once_each(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0)
+    running = asyncio.create_task(kept.housekeeping.run())
+    kept.store.fails = AWAY
+    assert await kept.next_change() is False
+    kept.store.fails = None
+    assert await kept.next_change() is True
+    kept.store.fails = AWAY
+    assert await kept.next_change() is False
+    running.cancel()
+    await asyncio.wait((running,))
+
+    assert running.cancelled()
+    assert kept.told == [False, True, False]
+    assert caplog.text.count("store is away") == 2
+    assert caplog.text.count("store is there") == 1
+
+
+async def test_what_is_unforeseen_does_not_end_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0)
+    kept.store.reading_fails = KeyError("a defect")
+    assert await kept.housekeeping.round()
+    assert "housekeeping failed" in caplog.text
+    running = asyncio.create_task(kept.housekeeping.run())
+    kept.store.fails = AWAY
+    assert await kept.next_change() is False
+    running.cancel()
+    await asyncio.wait((running,))
+
+
+async def test_a_store_that_does_not_answer_is_away(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "PATIENCE", 0.01)
+    loop = asyncio.get_running_loop()
+
+    async def never(*_: object) -> None:
+        await loop.create_future()
+
+    with monkeypatch.context() as silent:
+        silent.setattr(kept.batches, "submit", lambda _: loop.create_future())
+        assert not await kept.housekeeping.round()
+    with monkeypatch.context() as silent:
+        silent.setattr(kept.batches, "call", never)
+        silent.setattr(kept.batches, "submit", _done)
+        assert not await kept.housekeeping.round()
+    assert await kept.housekeeping.round()
+
+
+def _done(_: Operation) -> "asyncio.Future[None]":
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future

@@ -1,0 +1,146 @@
+"""Group commit, over a store that is only pretended."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from service.accounts.batches import LARGEST_BATCH, MOST_PENDING, Batches
+from service.accounts.rows import Grant, Granted, Operation, Outcome
+from service.accounts.store import Store, StoreError
+
+
+class Pretended(Store):
+    """Answers grants with their amounts; the first batch waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.began = threading.Event()
+        self.go = threading.Event()
+        self.error: Exception | None = None
+        self.interrupted = False
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        self.batches.append(len(operations))
+        self.began.set()
+        assert self.go.wait(10)
+        if self.interrupted:
+            raise StoreError("interrupted")
+        if self.error is not None:
+            raise self.error
+        grants = [operation for operation in operations if isinstance(operation, Grant)]
+        if any(grant.amount == 13 for grant in grants):
+            raise RuntimeError("unlucky")
+        return [Granted(balance=grant.amount) for grant in grants]
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        self.go.set()
+
+
+def grant(amount: int) -> Grant:
+    return Grant(account_id=1, amount=amount, idempotency_id=str(amount))
+
+
+async def began(store: Pretended) -> None:
+    assert await asyncio.to_thread(store.began.wait, 10)
+
+
+async def test_what_arrives_meanwhile_is_the_next_batch() -> None:
+    store, first = Pretended(), 1
+    batches = Batches(store)
+    waiters = [batches.submit(grant(first))]
+    await began(store)
+    waiters += [batches.submit(grant(100 + number)) for number in range(LARGEST_BATCH + 5)]
+    store.go.set()
+    outcomes = await asyncio.gather(*waiters)
+    assert store.batches == [1, LARGEST_BATCH, 5]
+    assert outcomes[0] == Granted(balance=1)
+    assert outcomes[-1] == Granted(balance=100 + LARGEST_BATCH + 4)
+    await batches.close()
+
+
+async def test_those_who_were_told_join_the_next_batch() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store)
+
+    async def caller(number: int) -> None:
+        for step in range(10):
+            await batches.submit(grant(100 + number * 10 + step))
+
+    await asyncio.gather(*(caller(number) for number in range(32)))
+    assert store.batches == [32] * 10
+    await batches.close()
+
+
+async def test_one_operation_does_not_fail_the_others() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store)
+    waiters = [batches.submit(grant(amount)) for amount in (1, 13, 2)]
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert outcomes[0] == Granted(balance=1)
+    assert isinstance(outcomes[1], RuntimeError)
+    assert outcomes[2] == Granted(balance=2)
+    assert store.batches == [3, 1, 1, 1]
+    await batches.close()
+
+
+async def test_a_store_that_is_away_is_asked_once_for_all_that_wait() -> None:
+    store = Pretended()
+    batches = Batches(store)
+    waiters = [batches.submit(grant(1))]
+    await began(store)
+    waiters += [batches.submit(grant(100 + number)) for number in range(1000)]
+    store.error = StoreError("away")
+    store.go.set()
+    for waiter in waiters:
+        with pytest.raises(StoreError, match="away"):
+            await waiter
+    assert store.batches == [1]
+    store.error = None
+    assert await batches.submit(grant(5)) == Granted(balance=5)
+    await batches.close()
+
+
+async def test_an_operation_is_applied_though_nobody_waits() -> None:
+    store = Pretended()
+    batches = Batches(store)
+    batches.submit(grant(1))
+    await began(store)
+    batches.submit(grant(2)).cancel()
+    store.go.set()
+    await batches.close()
+    assert store.batches == [1, 1]
+
+
+async def test_too_many_are_refused_at_once() -> None:
+    store = Pretended()
+    batches = Batches(store)
+    first = batches.submit(grant(1))
+    await began(store)
+    waiters = [batches.submit(grant(2)) for _ in range(MOST_PENDING)]
+    with pytest.raises(StoreError, match="too many"):
+        await batches.submit(grant(3))
+    store.go.set()
+    await asyncio.gather(first, *waiters)
+    await batches.close()
+
+
+async def test_a_store_that_does_not_answer_is_interrupted() -> None:
+    store = Pretended()
+    batches = Batches(store, answer_within=0.01)
+    waiter = batches.submit(grant(1))
+    with pytest.raises(StoreError, match="interrupted"):
+        await waiter
+    await batches.close()
+
+
+async def test_a_function_of_the_store_has_its_result_or_its_error() -> None:
+    batches = Batches(Pretended())
+    assert await batches.call(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await batches.call(divmod, 7, 0)
+    await batches.close()
