@@ -6,6 +6,7 @@
     POST  /v1/chat/completions
     GET   /v1/models
     GET   /v1/models/{model}
+    GET   /v1/credits            not of OpenAI's API
     GET   /healthz
     GET   /readyz
 
@@ -26,6 +27,7 @@ from restbridge.channel import Service
 from restbridge.chat_completions import ChatCompletions
 from restbridge.clock import Clock, LoopClock
 from restbridge.config import Settings
+from restbridge.credits import Credits
 from restbridge.edge import Edge
 from restbridge.errors import RefusedError, of_reason
 from restbridge.event_stream import SILENCE
@@ -112,6 +114,7 @@ def create_app(
         route("/v1/chat/completions", api.wrap(completions), POST),
         route("/v1/models", api.wrap(Models(service)), GET),
         route("/v1/models/{model:path}", api.wrap(Model(service)), GET),
+        route("/v1/credits", api.wrap(Credits(service)), GET),
         route("/healthz", healthz, GET),
         route("/readyz", Readyz(service, draining), GET),
     ]

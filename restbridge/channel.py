@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from chatcompletion.v1 import chat_completion_service_pb2_grpc, model_service_pb2_grpc
+from chatcompletion.v1 import (
+    chat_completion_service_pb2_grpc,
+    credit_service_pb2_grpc,
+    model_service_pb2_grpc,
+)
 from restbridge.config import Settings
 
 if TYPE_CHECKING:  # the stubs for asyncio exist for the type checker only
     from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceAsyncStub
+    from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceAsyncStub
     from chatcompletion.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
 _MEBIBYTE: Final = 1024 * 1024
@@ -63,6 +68,7 @@ class Service:
 
     completions: "ChatCompletionServiceAsyncStub"
     models: "ModelServiceAsyncStub"
+    credits: "CreditServiceAsyncStub"
     health: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
     timeout: float
     """The deadline of each call, in seconds."""
@@ -78,6 +84,7 @@ def service(channel: grpc.aio.Channel, timeout: float) -> Service:
     return Service(
         completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(channel),
         models=model_service_pb2_grpc.ModelServiceStub(channel),
+        credits=credit_service_pb2_grpc.CreditServiceStub(channel),
         health=channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -175,6 +175,9 @@ _OF_RULE: Final[Mapping[str, str]] = MappingProxyType(
         "STORE_UNAVAILABLE": "The store of accounts cannot be reached.",
         "DEADLINE_EXCEEDED": "The deadline of the request passed.",
         "CANCELLED": "The request was cancelled.",
+        "ACCOUNT_NOT_FOUND": "There is no account of this name.",
+        "API_KEY_NOT_FOUND": "There is no key of this name.",
+        "ALREADY_EXISTS": "The name is taken.",
     }
 )
 """What is said where a reason comes without a text of its own."""

@@ -1,5 +1,8 @@
 """`python -m service`: read the settings, serve until a signal, drain.
 
+    python -m service                 the server
+    python -m service COMMAND …       what operators do on its store: see `cli`
+
 SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain delay; a second signal
 of either kind ends at once what is left. The exit status is 0 after a drain, 1 where the service
 could not start, 2 where a setting is wrong.
@@ -13,10 +16,10 @@ import uvloop
 
 from chatcompletion.process import log
 from chatcompletion.process.lifetime import Signals, settle
-from chatcompletion.process.settings import SettingsError, usage
+from chatcompletion.process.settings import SettingsError
+from service import cli
 from service.config import Settings, load
 from service.models import Catalogue
-from service.server import Server, StartError
 
 
 async def serve(settings: Settings, catalogue: Catalogue) -> None:
@@ -25,6 +28,8 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
     Raises:
         StartError: an address cannot be listened on.
     """
+    from service.server import Server  # noqa: PLC0415  (commands do without the server)
+
     log.report_exceptions(asyncio.get_running_loop())
     signals = Signals()
     server = Server(settings, catalogue)
@@ -36,11 +41,13 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
 
 def main() -> int:
     """Run the command and return its exit status."""
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(usage("python -m service", (Settings,)))  # noqa: T201  (asked for)
-        return 0
+    arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]) or (arguments and arguments[0] in cli.AREAS):
+        return cli.run(arguments, os.environ)
+    from service.server import StartError  # noqa: PLC0415  (commands do without the server)
+
     try:
-        if sys.argv[1:]:
+        if arguments:
             raise SettingsError("unknown argument; the settings are environment variables: --help")
         settings, catalogue = load(os.environ)
     except SettingsError as error:

@@ -1,78 +1,317 @@
-"""Who may call, and what a call used.
+"""Who may call, what a call may use, and what it used.
 
-authenticate(authorization) ──► Caller            or INVALID_API_KEY, alike for every cause
-admit(caller, call)         ──► Progress … on the way out, however that is: the use is recorded
+    authenticate(authorization) ──► Caller         INVALID_API_KEY, alike for every cause
+    admit(caller, call, …)      ──► hold ─► Progress ─► settle, however the call ends
+                                     │
+                                     └─ MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS, CREDITS_HELD,
+                                        RATE_LIMITED, STORE_UNAVAILABLE
+
+    ending                              charge
+    complete                            the usage that the upstream reported, else what was counted
+    failed, nothing delivered           nothing
+    failed or left after some tokens    the same as complete, marked as partial
+
+The hold is the price of the most that the call can use, placed before anything is sent upstream;
+the settlement is in the store, or on the disk of the journal, before a call ends that its caller
+still waits for.
 """
 
-import hashlib
-import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Final
 
+from chatcompletion.process import log
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from service import errors
+from service.accounts import keys, money
+from service.accounts.batches import Batches
+from service.accounts.directory import Directory
+from service.accounts.ids import hold_id
+from service.accounts.journal import Ending, Journal
+from service.accounts.keys import Caller, Remembered
+from service.accounts.money import Bound
+from service.accounts.rates import Level
+from service.accounts.rows import Ended, Outcome, Place, Placed, Refusal, Refused, Release, Settle
+from service.accounts.store import StoreError
 from service.call import Call
-from service.errors import InvalidApiKey
-from service.forwarding import Progress
+from service.forwarding import Progress, output_limit
+from service.models import Model
+from service.telemetry import Telemetry
+
+PATIENCE: Final = 5.0
+"""Seconds that a call waits for the store."""
+
+LEASE_BEYOND_DEADLINE: Final = 60.0
+"""Seconds that a hold outlives the deadline of its call."""
 
 _SCHEME: Final = "bearer "
 _LONGEST_KEY: Final = 256
+_MOST_LOOKUPS: Final = 1000
+_SECOND: Final = 10**9
+_MILLISECOND: Final = 10**6
+_MOST_TOKENS: Final = 10**12
+"""More than any call uses: what the ledger records where an upstream reports more, so that sums of
+its entries stay within the store's integers."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caller:
-    """Who holds the key of a call."""
-
-    key_name: str
-    """The name of the key, never the key."""
+_log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Knows the keys.
+    """Knows the keys, and keeps the books.
 
     Args:
-        bootstrap_key: The one key that is accepted; "" accepts none.
+        batches: What applies operations to the store.
+        directory: Where keys are found.
+        journal: Where settlements wait while the store is away.
+        telemetry: Told of losses.
+        owner: The name of this process, in its holds.
+        clock: A monotonic clock, in seconds.
+        wall_clock: Nanoseconds since the Unix epoch, for the ids of holds.
     """
 
-    def __init__(self, bootstrap_key: str) -> None:
-        self._digests = (
-            {_digest(bootstrap_key): Caller(key_name="bootstrap")} if bootstrap_key else {}
-        )
+    def __init__(
+        self,
+        batches: Batches,
+        directory: Directory,
+        journal: Journal,
+        telemetry: Telemetry,
+        *,
+        owner: str,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._wall_clock = wall_clock
+        self._batches = batches
+        self._directory = directory
+        self._journal = journal
+        self._telemetry = telemetry
+        self._owner = owner
+        self._remembered = Remembered(clock)
+        self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
 
-    def authenticate(self, authorization: str | None) -> Caller:
+    async def authenticate(self, authorization: str | None) -> Caller:
         """Return who calls.
 
         Args:
             authorization: The metadata of that name: the scheme Bearer (RFC 6750) and a key.
 
         Raises:
-            InvalidApiKey: there is no key, or not one of ours.
+            InvalidApiKey: there is no key, or not a valid one.
+            StoreUnavailable: the keys cannot be read.
         """
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
-            raise InvalidApiKey
+            raise errors.InvalidApiKey
         key = authorization[len(_SCHEME) :].strip()
-        presented = _digest(key if len(key) <= _LONGEST_KEY else "")
-        for digest, caller in self._digests.items():
-            if hmac.compare_digest(digest, presented):
-                return caller
-        raise InvalidApiKey
+        if not 0 < len(key) <= _LONGEST_KEY:
+            raise errors.InvalidApiKey
+        digest = keys.digest(key)
+        known, caller = self._remembered.get(digest)
+        if not known:
+            caller = await self._look_up(digest)
+        if caller is None:
+            raise errors.InvalidApiKey
+        return caller
 
-    @contextmanager
-    def admit(self, caller: Caller, call: Call, *, wants_usage: bool) -> Iterator[Progress]:
-        """Let a call to the upstream, and record what it used however it ends."""
-        progress = Progress(wants_usage=wants_usage)
+    async def _look_up(self, digest: bytes) -> Caller | None:
+        """Find a key in the store; calls with the same key share the query."""
+        lookup = self._lookups.get(digest)
+        if lookup is None:
+            if len(self._lookups) >= _MOST_LOOKUPS:
+                raise errors.Overloaded
+            lookup = asyncio.create_task(self._batches.call(self._directory.find, digest))
+            self._lookups[digest] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(digest, None))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                caller = await asyncio.shield(lookup)
+        except (StoreError, TimeoutError) as error:
+            raise errors.StoreUnavailable from error
+        self._remembered.put(digest, caller)
+        return caller
+
+    @asynccontextmanager
+    async def admit(
+        self,
+        caller: Caller,
+        call: Call,
+        params: ChatCompletionParams,
+        model: Model,
+        *,
+        wants_usage: bool,
+    ) -> AsyncIterator[Progress]:
+        """Hold what a call may use, and settle what it used however it ends.
+
+        Raises:
+            Failure: the call is not admitted; nothing is held.
+        """
         call.record.key_name = caller.key_name
+        bound = money.bound(params, model, output_limit(params, model))
+        place = Place(
+            hold_id=hold_id(self._wall_clock()),
+            account_id=caller.account_id,
+            key_id=caller.key_id,
+            amount=money.price(model, bound.prompt_tokens, bound.completion_tokens),
+            tokens=bound.tokens,
+            model=model.name,
+            owner=self._owner,
+            lease=_lease(call),
+        )
+        progress = Progress(wants_usage=wants_usage, prompt_estimate=money.estimate(params))
+        outcome = await self._place(place)
+        call.rate_limit = _headers(outcome)
+        if isinstance(outcome, Refused):
+            raise _failure(outcome, bound, params, model)
+        failed = True
         try:
             yield progress
+            failed = False
         finally:
-            usage = progress.usage
-            if usage is not None:
-                call.record.prompt_tokens = max(usage.prompt_tokens, 0)
-                call.record.completion_tokens = max(usage.completion_tokens, 0)
-            else:
-                call.record.completion_tokens = progress.counted
-                call.record.estimated = True
+            ending = _ending(place, progress, model, failed=failed)
+            if isinstance(ending, Settle):
+                call.record.prompt_tokens = ending.prompt_tokens
+                call.record.completion_tokens = ending.completion_tokens
+                call.record.estimated = ending.estimated
+            # A second cancellation leaves this wait, not the settlement.
+            await asyncio.shield(self._start(self._end(ending)))
+
+    async def settled(self) -> None:
+        """Wait until every settlement that began is in the store or the journal."""
+        while self._endings:
+            await asyncio.wait(self._endings)
+
+    async def _place(self, place: Place) -> Placed | Refused:
+        waiter = self._batches.submit(place)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                outcome = await asyncio.shield(waiter)
+        except BaseException as error:
+            # Whether the hold was placed is not known yet; if it is, nobody will use it.
+            self._start(self._undo(place, waiter))
+            if isinstance(error, (StoreError, TimeoutError)):
+                raise errors.StoreUnavailable from error
+            raise
+        if not isinstance(outcome, (Placed, Refused)):
+            raise TypeError("not the outcome of a Place")
+        return outcome
+
+    async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> None:
+        """Release a hold that was placed too late, once that is known."""
+        await asyncio.wait((waiter,))
+        # After an error the transaction may have been committed all the same.
+        if waiter.exception() is not None or not isinstance(waiter.result(), Refused):
+            await self._end(_release(place))
+
+    def _start(self, ending: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
+
+    async def _end(self, ending: Ending) -> None:
+        """Bring the end of a hold into the store, or into the journal."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                outcome = await asyncio.shield(self._batches.submit(ending))
+        except (StoreError, TimeoutError):
+            await self._keep(ending)
+            return
+        if isinstance(outcome, Ended) and outcome.lost > 0:
+            self._telemetry.lost(outcome.lost)
+            _log.error(
+                "usage above the hold",
+                extra=log.fields(hold=ending.hold_id, nano_credits=outcome.lost),
+            )
+
+    async def _keep(self, ending: Ending) -> None:
+        try:
+            await asyncio.to_thread(self._journal.append, ending)
+        except OSError:
+            # Neither store nor disk: the hold stands until its lease ends.
+            _log.exception("a settlement is lost", extra=log.fields(hold=ending.hold_id))
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+def _lease(call: Call) -> int:
+    remaining = max(call.deadline - asyncio.get_running_loop().time(), 0.0)
+    return int((remaining + LEASE_BEYOND_DEADLINE) * _SECOND)
+
+
+def _ending(place: Place, progress: Progress, model: Model, *, failed: bool) -> Ending:
+    """Return how a hold ends, by the table of this module."""
+    if failed and not progress.delivered:
+        return _release(place)
+    usage = progress.usage
+    if usage is not None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    else:
+        prompt, completion = progress.prompt_estimate, progress.counted
+    return Settle(
+        hold_id=place.hold_id,
+        account_id=place.account_id,
+        key_id=place.key_id,
+        charge=money.price(model, prompt, completion),
+        prompt_tokens=min(prompt, _MOST_TOKENS),
+        completion_tokens=min(completion, _MOST_TOKENS),
+        partial=failed,
+        estimated=usage is None,
+    )
+
+
+def _release(place: Place) -> Release:
+    return Release(hold_id=place.hold_id, account_id=place.account_id, key_id=place.key_id)
+
+
+def _failure(
+    refused: Refused, bound: Bound, params: ChatCompletionParams, model: Model
+) -> errors.Failure:
+    """Return what a refusal is told as."""
+    match refused.refusal:
+        case Refusal.KEY:
+            return errors.InvalidApiKey()
+        case Refusal.MODEL:
+            return errors.ModelNotAllowed(param="model")
+        case Refusal.CREDIT | Refusal.HELD:
+            kind = (
+                errors.InsufficientCredits
+                if refused.refusal is Refusal.CREDIT
+                else errors.CreditsHeld
+            )
+            fits = money.largest_output(
+                model, bound.prompt_tokens, params.n or 1, refused.available
+            )
+            hint = f" The largest max_tokens that it covers is {fits}." if fits else ""
+            return kind(kind.default_message + hint)
+        case limit:
+            # It is told in whole milliseconds, which are cut: one more, so that waiting suffices.
+            wait = (refused.wait + _MILLISECOND) / _SECOND if refused.wait else None
+            message = f"Rate limit reached: {limit.value}."
+            if limit is Refusal.TOKENS and wait is None and refused.tokens is not None:
+                fits = (refused.tokens.limit - bound.prompt_tokens) // (params.n or 1)
+                message += f" The largest max_tokens that fits is {max(fits, 0)}."
+            return errors.RateLimited.of(limit.value, message, wait)
+
+
+def _headers(outcome: Placed | Refused) -> tuple[tuple[str, str], ...]:
+    """Return the headers that say how much of each limit is left."""
+    headers: list[tuple[str, str]] = []
+    for name, level in (("requests", outcome.requests), ("tokens", outcome.tokens)):
+        if level is not None:
+            headers += [
+                (f"x-ratelimit-limit-{name}", str(level.limit)),
+                (f"x-ratelimit-remaining-{name}", str(level.remaining)),
+                (f"x-ratelimit-reset-{name}", duration(level)),
+            ]
+    return tuple(headers)
+
+
+def duration(level: Level) -> str:
+    """Return the time until a limit is full again as OpenAI writes it: `6m0s`, `1.2s`, `20ms`."""
+    milliseconds = -(-level.reset // 1_000_000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    seconds = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".")
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

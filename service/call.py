@@ -27,6 +27,8 @@ class Call:
     """The server ends the call because it shuts down."""
     dispatched: bool = False
     """The upstream may have worked for the call."""
+    rate_limit: tuple[tuple[str, str], ...] = ()
+    """The metadata that tells how much of the key's limits is left."""
 
 
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")

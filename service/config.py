@@ -21,9 +21,12 @@ from chatcompletion.process.settings import (
     address,
     api_key,
     base_url,
+    credits_amount,
+    database_url,
     integer,
     one_of,
     optional_address,
+    path,
     read,
     readable_file,
     seconds,
@@ -72,7 +75,37 @@ class Settings:
         "CHAT_BOOTSTRAP_API_KEY",
         "",
         api_key,
-        "The API key that is accepted; without it no call is.",
+        "An API key that is created at start, with an account of its own; none where it is absent.",
+    )
+    bootstrap_credit: Decimal = setting(
+        "CHAT_BOOTSTRAP_CREDIT",
+        "10",
+        credits_amount,
+        "The credit that the account of the bootstrap key begins with, once.",
+    )
+    database_url: str = setting(
+        "CHAT_DATABASE_URL",
+        "sqlite:///chatcompletion.sqlite3",
+        database_url,
+        "The store of accounts: a file for one machine, PostgreSQL for many replicas.",
+    )
+    admin_token: str = setting(
+        "CHAT_ADMIN_TOKEN",
+        "",
+        api_key,
+        "What operators show to AccountService, which is off without it.",
+    )
+    admin_listen: Address = setting(
+        "CHAT_ADMIN_LISTEN",
+        "127.0.0.1:50052",
+        address,
+        "Where AccountService listens, without TLS.",
+    )
+    journal_directory: str = setting(
+        "CHAT_JOURNAL_DIRECTORY",
+        "chatcompletion.journal",
+        path,
+        "Where settlements wait while the store is away; on a disk that outlives the process.",
     )
     max_request_bytes: int = setting(
         "CHAT_MAX_REQUEST_BYTES",
@@ -211,6 +244,8 @@ def _built_in(settings: Settings) -> Mapping[str, Any]:
                 "upstream_model": "google/gemma-3-4b-it",
                 "default_output_tokens": 1024,
                 "maximum_output_tokens": 8192,
+                "input_price": Decimal("0.05"),
+                "output_price": Decimal("0.10"),
             }
         },
     }

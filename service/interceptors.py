@@ -135,6 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return Metadata(
             (request_ids.HEADER, call.record.request_id),
             ("openai-processing-ms", str(round(elapsed * 1000))),
+            *call.rate_limit,
         )
 
     @asynccontextmanager
@@ -183,7 +184,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # Nobody is left to be told; grpc would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
         status = errors.status(failure, call.record.request_id)
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        trailers = (*status.trailing_metadata, *call.rate_limit)
+        await context.abort(status.code, status.details, trailers)
         raise AssertionError("abort raises")
 
     def _failure(self, error: BaseException, call: Call, context: _Context) -> errors.Failure:

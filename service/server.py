@@ -6,7 +6,9 @@ stop   health NOT_SERVING, for good · keep serving for the drain delay · stop 
 """
 
 import asyncio
+import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -24,9 +26,20 @@ from chatcompletion.process import metrics
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
     chat_completion_service_pb2_grpc,
+    credit_service_pb2,
+    credit_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from service.accounts.access import Access
+from service.accounts.batches import Batches
+from service.accounts.credits import CreditServicer
+from service.accounts.directory import Directory, bootstrap
+from service.accounts.housekeeping import Housekeeping
+from service.accounts.journal import Journal, JournalError
+from service.accounts.migrations import migrate
+from service.accounts.store import Store, StoreError
+from service.admin import AdminServer
 from service.admission import Admission
 from service.call import Calls
 from service.config import Settings
@@ -42,6 +55,7 @@ SERVICES: Final = tuple(
     for file, name in (
         (chat_completion_service_pb2.DESCRIPTOR, "ChatCompletionService"),
         (model_service_pb2.DESCRIPTOR, "ModelService"),
+        (credit_service_pb2.DESCRIPTOR, "CreditService"),
     )
 )
 """The services of the contract, by full name."""
@@ -81,6 +95,11 @@ class Server:
         self._resources = AsyncExitStack()
         self._grpc: grpc.aio.Server | None = None
         self._port = 0
+        self._draining = False
+        self._access: Access
+        self._directory: Directory
+        self._admin: AdminServer | None = None
+        self._housekeeping: Housekeeping
 
     @property
     def address(self) -> str:
@@ -134,7 +153,7 @@ class Server:
             self._calls, self._telemetry, longest=settings.request_timeout, clock=time.monotonic
         )
         server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
-        admission = Admission(settings.bootstrap_api_key)
+        admission = await self._open_accounts()
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
                 admission,
@@ -148,6 +167,9 @@ class Server:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(admission, catalogue), server
         )
+        credit_service_pb2_grpc.add_CreditServiceServicer_to_server(
+            CreditServicer(admission.authenticate, self._access, self._directory), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -157,7 +179,9 @@ class Server:
         except RuntimeError as error:
             raise StartError(f"CHAT_LISTEN: cannot listen on {settings.listen}") from error
         self._start_metrics()
+        await self._start_admin()
         await self._set_health(_SERVING, LIVENESS, *READINESS)
+        self._start_housekeeping()
         await server.start()
         self._grpc = server
 
@@ -170,6 +194,7 @@ class Server:
         if self._grpc is None:
             return
         # 1. No new caller should come here; those who do are still served.
+        self._draining = True
         await self._set_health(_NOT_SERVING, *READINESS)
         await self._wait(self._settings.drain_delay if delay is None else delay)
         # 2. No new call is accepted; those in flight have their grace.
@@ -229,6 +254,79 @@ class Server:
             for model in self._catalogue
         }
         return Catalogue(models=MappingProxyType(models))
+
+    async def _open_accounts(self) -> Admission:
+        """Open the store, bring its schema up to date, and make the bootstrap account."""
+        settings = self._settings
+        try:
+            store = Store(settings.database_url)
+            self._resources.callback(store.close)
+            batches = Batches(store)
+            self._resources.push_async_callback(batches.close)
+            self._directory = directory = Directory(store)
+            self._access = Access(batches)
+            self._resources.callback(self._access.close)
+            await batches.call(migrate, store)
+            await batches.call(
+                bootstrap, store, settings.bootstrap_api_key, settings.bootstrap_credit
+            )
+        except StoreError as error:
+            raise StartError(f"CHAT_DATABASE_URL: {error}") from error
+        try:
+            journal = Journal(settings.journal_directory)
+        except JournalError as error:
+            raise StartError(f"CHAT_JOURNAL_DIRECTORY: {error}") from error
+        self._resources.callback(journal.close)
+        self._housekeeping = Housekeeping(
+            store, batches, journal, self._store_changed, self._telemetry.lost
+        )
+        admission = Admission(
+            batches,
+            directory,
+            journal,
+            self._telemetry,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            clock=time.monotonic,
+        )
+        # In reverse: what was kept a moment ago may be in the store now.
+        self._resources.push_async_callback(self._housekeeping.round)
+        self._resources.push_async_callback(admission.settled)
+        return admission
+
+    async def _start_admin(self) -> None:
+        settings = self._settings
+        if not settings.admin_token:
+            return
+        admin = AdminServer(
+            self._access,
+            self._directory,
+            self._telemetry,
+            listen=settings.admin_listen,
+            token=settings.admin_token,
+        )
+        try:
+            await admin.start()
+        except OSError as error:
+            raise StartError(
+                f"CHAT_ADMIN_LISTEN: cannot listen on {settings.admin_listen}"
+            ) from error
+        self._resources.push_async_callback(admin.stop)
+        self._admin = admin
+
+    def _start_housekeeping(self) -> None:
+        task = asyncio.create_task(self._housekeeping.run())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+        self._resources.push_async_callback(stop)
+
+    async def _store_changed(self, there: bool) -> None:
+        if not self._draining:
+            await self._set_health(_SERVING if there else _NOT_SERVING, *READINESS)
+        if self._admin is not None:
+            await self._admin.set_serving(there)
 
     def _start_metrics(self) -> None:
         listen = self._settings.metrics_listen

@@ -60,12 +60,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> chat_completion_service_pb2.CreateChatCompletionResponse:
         """Return the whole completion."""
         call = CURRENT.get()
-        caller = self._admission.authenticate(call.authorization)
+        caller = await self._admission.authenticate(call.authorization)
         params, model = self._accept(request.params, call, streamed=False)
-        with self._admission.admit(caller, call, wants_usage=True) as progress:
+        admitted = self._admission.admit(caller, call, params, model, wants_usage=True)
+        async with admitted as progress:
             completion = await self._upstream.complete(params, model, call)
-            if completion.HasField("usage"):
-                progress.usage = completion.usage
+            progress.take(completion)
             return chat_completion_service_pb2.CreateChatCompletionResponse(completion=completion)
 
     async def StreamChatCompletion(  # noqa: N802  (named by the contract)
@@ -73,10 +73,11 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> AsyncGenerator[chat_completion_service_pb2.StreamChatCompletionResponse]:
         """Yield the chunks as they arrive."""
         call = CURRENT.get()
-        caller = self._admission.authenticate(call.authorization)
+        caller = await self._admission.authenticate(call.authorization)
         params, model = self._accept(request.params, call, streamed=True)
         wants_usage = params.stream_options.include_usage
-        with self._admission.admit(caller, call, wants_usage=wants_usage) as progress:
+        admitted = self._admission.admit(caller, call, params, model, wants_usage=wants_usage)
+        async with admitted as progress:
             chunks = self._upstream.stream(params, model, call, progress)
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -125,7 +126,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelsRequest, context: _Context
     ) -> model_service_pb2.ListModelsResponse:
         """Return all models."""
-        self._admission.authenticate(CURRENT.get().authorization)
+        await self._admission.authenticate(CURRENT.get().authorization)
         return model_service_pb2.ListModelsResponse(
             object="list", data=[model.message() for model in self._catalogue]
         )
@@ -134,7 +135,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, context: _Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model."""
-        self._admission.authenticate(CURRENT.get().authorization)
+        await self._admission.authenticate(CURRENT.get().authorization)
         model = self._catalogue.get(request.model)
         if model is None:
             raise errors.ModelNotFound(param="model")

@@ -119,6 +119,11 @@ class Telemetry:
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
         )
+        self._lost = Counter(
+            "chat_usage_above_hold_nano_credits",
+            "What the upstream reported beyond a hold, and nobody was charged for.",
+            registry=self.registry,
+        )
         self._upstream_close = Histogram(
             "chat_cancel_to_upstream_close_seconds",
             "Time from the cancellation of a call to the end of its upstream request.",
@@ -133,6 +138,10 @@ class Telemetry:
     def upstream_closed(self, seconds: float) -> None:
         """Record how long a cancelled call took to close its upstream request."""
         self._upstream_close.observe(seconds)
+
+    def lost(self, nano_credits: int) -> None:
+        """Count usage that nobody was charged for."""
+        self._lost.inc(nano_credits)
 
     def end(self, call: CallRecord, now: float) -> None:
         """Record a call that ended, in the metrics and as a log line."""

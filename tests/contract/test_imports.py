@@ -29,9 +29,10 @@ PLACES = {
 LAYERS = (
     {"__main__"},
     {"server"},
+    {"admin", "cli"},
     {"servicer", "interceptors"},
     {"admission", "upstream", "validation", "config"},
-    {"forwarding", "refusals", "retries", "sse"},
+    {"accounts", "forwarding", "refusals", "retries", "sse"},
     {"call"},
     {"models", "errors", "telemetry", "simulator"},
 )

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import grpc
@@ -363,14 +364,19 @@ async def service(
         changes: Fields of `Settings`, see `settings`.
     """
     known = names if isinstance(names, Catalogue) else models(names, upstream)
-    server = Server(settings(**changes), known)
-    await server.start()
-    try:
-        async with client(server.address, options=options) as caller:
-            yield Running(server=server, client=caller)
-    finally:
-        server.hurry()
-        await server.stop()
+    with TemporaryDirectory() as directory:
+        places = {
+            "database_url": f"sqlite:///{directory}/accounts.sqlite3",
+            "journal_directory": f"{directory}/journal",
+        }
+        server = Server(settings(**{**places, **changes}), known)
+        await server.start()
+        try:
+            async with client(server.address, options=options) as caller:
+                yield Running(server=server, client=caller)
+        finally:
+            server.hurry()
+            await server.stop()
 
 
 # --------------------------------------------------------------------------------- what is left
@@ -501,9 +507,11 @@ async def process(
         environment: The whole environment, but for PATH. For a service, see `environment`.
         arguments: Of the command line.
     """
+    # The accounts are a file where the process runs, unless a setting says otherwise.
+    directory = TemporaryDirectory()
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
-        cwd=ROOT,
+        cwd=directory.name,
         env={"PATH": os.environ.get("PATH", ""), **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -523,6 +531,7 @@ async def process(
         await reading
         # The transport of the pipes closes in a callback after the last of them.
         await asyncio.sleep(0)
+        directory.cleanup()
 
 
 def environment(**changes: str) -> dict[str, str]:

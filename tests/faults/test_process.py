@@ -46,6 +46,7 @@ SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 SERVICES: Final = (
     "chatcompletion.v1.ChatCompletionService",
     "chatcompletion.v1.ModelService",
+    "chatcompletion.v1.CreditService",
 )
 FOREVER: Final = "600"
 """Seconds: only an event ends such a wait within a test."""

@@ -12,6 +12,7 @@ The environment is passed in. An empty variable counts as absent.
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
@@ -57,7 +58,7 @@ def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str) -
     """
     allowed = cast("Parser[_T]", parse).allowed
     row = Row(name=name, default=default, allowed=allowed, meaning=meaning)
-    shown = parse is not api_key
+    shown = parse not in (api_key, database_url)
     # The dataclass machinery replaces the field by its value: the cast says which.
     return cast("_T", dataclasses.field(metadata={_ROW: (row, parse)}, repr=shown))
 
@@ -156,6 +157,36 @@ def readable_file(value: str) -> str:
     except OSError as error:
         raise ValueError from error
     return value
+
+
+@parser("a path")
+def path(value: str) -> str:
+    """Take a path; there need not be anything yet."""
+    if not value or "\0" in value:
+        raise ValueError
+    return value
+
+
+@parser("sqlite:///file or postgresql://user@host/database")
+def database_url(value: str) -> str:
+    """Take the address of a database."""
+    scheme, separator, rest = value.partition("://")
+    is_file = scheme == "sqlite" and rest.startswith("/") and rest.strip("/")
+    if not separator or not (is_file or (scheme in {"postgres", "postgresql"} and rest)):
+        raise ValueError
+    return value
+
+
+@parser("an amount of credits from 0 to 1000000000, with at most 9 decimals")
+def credits_amount(value: str) -> Decimal:
+    """Take an amount of credits, exactly."""
+    try:
+        amount = Decimal(value)
+    except InvalidOperation as error:
+        raise ValueError from error
+    if not (amount.is_finite() and 0 <= amount <= 10**9 and amount == round(amount, 9)):
+        raise ValueError
+    return amount
 
 
 @parser("a key of 16 to 256 printable ASCII characters without spaces")

@@ -35,6 +35,8 @@ MODEL: Final = Model(
     output_limit="max_tokens",
     input_price=0,
     output_price=0,
+    margin=0,
+    attachment_tokens=16384,
     owned_by="tests",
     created=1,
 )

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,24 @@ SETTINGS: dict[str, Case] = {
     "CHAT_UPSTREAM_API_KEY": ("upstream_api_key", "", KEY, KEY, ("short", "x" * 257, "ä" * 20)),
     "SIMPLISMART_API_KEY": ("simplismart_api_key", "", KEY, KEY, ("short", f"{KEY} {KEY}")),
     "CHAT_BOOTSTRAP_API_KEY": ("bootstrap_api_key", "", KEY, KEY, ("short", f"{KEY}\n")),
+    "CHAT_BOOTSTRAP_CREDIT": (
+        *("bootstrap_credit", Decimal(10), "0.000000001", Decimal("0.000000001")),
+        ("-1", "1e-10", "1000000001", "nan", "x", "0.0000000001"),
+    ),
+    "CHAT_DATABASE_URL": (
+        *("database_url", "sqlite:///chatcompletion.sqlite3"),
+        *("postgresql://chat@db/chat", "postgresql://chat@db/chat"),
+        ("sqlite://", "mysql://db/chat", "chat.sqlite3", "postgresql://"),
+    ),
+    "CHAT_ADMIN_TOKEN": ("admin_token", "", KEY, KEY, ("short", f"{KEY} {KEY}")),
+    "CHAT_ADMIN_LISTEN": (
+        *("admin_listen", Address("127.0.0.1", 50052), "[::1]:0", Address("::1", 0)),
+        ("50052", "none", "localhost:65536"),
+    ),
+    "CHAT_JOURNAL_DIRECTORY": (
+        *("journal_directory", "chatcompletion.journal", "/var/lib/chat", "/var/lib/chat"),
+        ("a\0b",),
+    ),
     "CHAT_MAX_REQUEST_BYTES": (
         *("max_request_bytes", 8388608, "1024", 1024),
         ("1023", "268435457", "1e6", "x", "8MB"),

@@ -135,7 +135,7 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
-    "output_limit, input_price, output_price, owned_by, created"
+    "output_limit, input_price, output_price, margin, attachment_tokens, owned_by, created"
 )
 
 WRONG: list[tuple[dict[str, Any], str]] = [

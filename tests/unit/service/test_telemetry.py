@@ -137,7 +137,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
     assert names == {
         *(DURATION, FIRST, PER_TOKEN, TOKENS, "chat_calls_in_flight"),
         *("chat_upstream_streams_open", "chat_upstream_retries"),
-        "chat_cancel_to_upstream_close_seconds",
+        *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
     }
 
 

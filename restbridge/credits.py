@@ -1,0 +1,90 @@
+"""GET /v1/credits: what callers see of their own account. An extension of OpenAI's API.
+
+    {"object": "credits", "account": "acme", "key": "ci",
+     "balance": "24.5", "balance_nano_credits": 24500000000, "held": …, "available": …,
+     "limits": {"models": null, "requests_per_minute": 60, …, "expires_at": null},
+     "usage": [{"start": 1767225600, "model": "default", "requests": 3, …, "charged": "0.25", …}]}
+
+Amounts are told twice: in credits as a decimal string, and in nano-credits as an integer, which
+never is a float on the way. Times are seconds since the Unix epoch, as in OpenAI's objects. A limit
+that is null is none.
+"""
+
+from typing import Any
+
+import msgspec
+from google.protobuf.message import Message
+from starlette.types import Receive, Scope, Send
+
+from chatcompletion.credits import members
+from chatcompletion.v1 import account_pb2
+from chatcompletion.v1.credit_service_pb2 import GetCreditsRequest, GetCreditsResponse
+from restbridge import headers
+from restbridge.answers import answer
+from restbridge.channel import Service
+from restbridge.exchange import Departure, exchange_of
+
+
+class Credits:
+    """The caller's credit, as an ASGI application.
+
+    Args:
+        service: The service.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = exchange_of(scope)
+        call = self._service.credits.GetCredits(
+            GetCreditsRequest(),
+            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            timeout=self._service.timeout,
+        )
+        with Departure(exchange, receive):
+            response = await call
+        # What is told changes from one request to the next.
+        told = [*headers.answer(await call.initial_metadata()), (b"cache-control", b"no-store")]
+        body = msgspec.json.encode(document(response))
+        await answer(scope, receive, send, status=200, body=body, headers=told)
+
+
+def document(response: GetCreditsResponse) -> dict[str, Any]:
+    """Return the JSON document of an answer."""
+    account, key = response.account, response.api_key
+    return {
+        "object": "credits",
+        "account": account.name,
+        "key": key.name,
+        **members("balance", account.balance_nano_credits),
+        **members("held", account.held_nano_credits),
+        **members("available", account.available_nano_credits),
+        "limits": _limits(key.limits),
+        "usage": [
+            {
+                "start": total.start.seconds,
+                "model": total.model,
+                "requests": total.requests,
+                "prompt_tokens": total.prompt_tokens,
+                "completion_tokens": total.completion_tokens,
+                **members("charged", total.charged_nano_credits),
+            }
+            for total in response.usage
+        ],
+    }
+
+
+def _limits(limits: account_pb2.KeyLimits) -> dict[str, Any]:
+    return {
+        "models": list(limits.models.names) if limits.HasField("models") else None,
+        "requests_per_minute": _optional(limits, "requests_per_minute"),
+        "tokens_per_minute": _optional(limits, "tokens_per_minute"),
+        "concurrency": _optional(limits, "concurrency"),
+        "expires_at": limits.expires_at.seconds if limits.HasField("expires_at") else None,
+    }
+
+
+def _optional(message: Message, name: str) -> Any:
+    return getattr(message, name) if message.HasField(name) else None

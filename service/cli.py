@@ -1,0 +1,259 @@
+"""`python -m service COMMAND`: accounts, keys, credit and the ledger, without a server.
+
+    accounts create ACCOUNT [--credit 25]       accounts list
+    keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
+    credit add ACCOUNT CREDITS [--id ID]        usage ACCOUNT           migrate
+    ledger show ACCOUNT                         ledger verify
+
+    arguments ─► what is asked ─► `accounts.commands` on CHAT_DATABASE_URL ─► a table, or --json
+
+The exit status is 0, or 1 where the command failed, or 2 where the arguments are wrong. What went
+wrong is one line on standard error.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from chatcompletion.credits import to_nano
+from chatcompletion.process.settings import database_url, rows, usage
+from service.accounts import inputs
+from service.accounts.inputs import Rule
+from service.config import Settings
+
+PROGRAM: Final = "python -m service"
+
+AREAS: Final[Mapping[str, str]] = {
+    "accounts": "accounts of prepaid credit",
+    "keys": "API keys and their limits",
+    "credit": "credit of accounts",
+    "usage": "what was charged, by time, key and model",
+    "ledger": "what changed the balances",
+    "migrate": "bring the schema of the store up to date",
+}
+"""The first words of commands."""
+
+_DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
+_UNITS: Final = {"m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
+_DURATION: Final = re.compile(r"([0-9]{1,6})([mhd])")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT: Final = "a duration such as 30d, 12h or 15m, or a time such as 2026-01-31T12:00:00Z"
+_DEFAULT_SINCE: Final = "30d"
+
+_T = TypeVar("_T")
+
+
+def run(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    now: Callable[[], int] = time.time_ns,
+) -> int:
+    """Run a command and return the exit status.
+
+    Args:
+        arguments: What follows the program's name.
+        environment: Where CHAT_DATABASE_URL is read.
+        now: Nanoseconds since the Unix epoch, for durations.
+    """
+    try:
+        asked = parser(now()).parse_args(arguments)
+    except SystemExit as end:  # argparse has said why, or helped
+        return int(end.code or 0)
+    try:
+        url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
+    except ValueError:
+        return _failed(f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    try:
+        return _carry_out(asked, url)
+    except BrokenPipeError:
+        # Whoever read has left. Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  (its text could quote anything)
+        return _failed(f"unforeseen: {type(error).__name__}", 1)
+
+
+def _carry_out(asked: argparse.Namespace, url: str) -> int:
+    # Imported here: whoever asks for help does not wait for the database's libraries.
+    from service.accounts import commands  # noqa: PLC0415
+
+    try:
+        with commands.open_store(url, creates=asked.command in commands.CREATING) as store:
+            answer = commands.COMMANDS[asked.command](store, asked)
+    except commands.CommandError as error:
+        return _failed(str(error), 1)
+    text = json.dumps(answer.document, ensure_ascii=False) if asked.json else answer.text
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+    if answer.note and not asked.json:
+        sys.stderr.write(f"{answer.note}\n")
+    return 1 if answer.is_failure else 0
+
+
+def _failed(text: str, status: int) -> int:
+    sys.stderr.write(f"{PROGRAM}: {text}\n")
+    return status
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def parser(now: int) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Args:
+        now: What durations count from, in nanoseconds since the Unix epoch.
+    """
+    top = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM}\n       {PROGRAM} COMMAND …",
+        description="Without a command: the server. With one: what operators do on its store.",
+        epilog=usage(PROGRAM, (Settings,)).partition("\n")[2].strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    areas = top.add_subparsers(prog=PROGRAM, metavar="COMMAND", required=True)
+
+    accounts = _area(areas, "accounts")
+    create = _command(accounts, "accounts create", "create an account")
+    create.add_argument("account", type=_text(inputs.NAME), help="its name")
+    create.add_argument("--credit", type=_credits, default=0, help="what it begins with")
+    _command(accounts, "accounts list", "list all accounts")
+
+    keys = _area(areas, "keys")
+    create = _command(keys, "keys create", "create a key, and print it this once")
+    _account(create)
+    create.add_argument("--name", type=_text(inputs.NAME), required=True, help="the key's name")
+    create.add_argument("--rpm", type=_limit, help="requests per minute")
+    create.add_argument("--tpm", type=_limit, help="tokens per minute")
+    create.add_argument("--concurrency", type=_limit, help="calls in flight")
+    create.add_argument("--models", type=_models, help="the models it may use: a,b")
+    create.add_argument("--expires", type=_later(now), help=_MOMENT)
+    _account(_command(keys, "keys list", "list the keys of an account"))
+    revoke = _command(keys, "keys revoke", "revoke a key for good")
+    _account(revoke)
+    revoke.add_argument("name", type=_text(inputs.NAME), help="the key's name")
+
+    credit = _area(areas, "credit")
+    add = _command(credit, "credit add", "add credit to an account")
+    _account(add)
+    add.add_argument("amount", type=_some_credits, help="how much, such as 10 or 0.5")
+    add.add_argument(
+        "--id",
+        type=_text(inputs.IDEMPOTENCY_ID),
+        default=uuid4().hex,
+        help="adds the credit once, however often it is given; made up where it is absent",
+    )
+
+    used = _command(areas, "usage", AREAS["usage"])
+    _account(used)
+    used.add_argument("--by", choices=("day", "hour"), default="day", help="default: day")
+    used.add_argument(
+        "--since", type=_earlier(now), default=_DEFAULT_SINCE, help=f"default: {_DEFAULT_SINCE}"
+    )
+    used.add_argument("--until", type=_earlier(now), help="not included")
+    used.add_argument("--key", type=_text(inputs.NAME), help="only with the key of this name")
+    used.add_argument("--model", type=_text(inputs.MODEL), help="only of this model")
+
+    ledger = _area(areas, "ledger")
+    show = _command(ledger, "ledger show", "show the ledger of an account, the newest entry first")
+    _account(show)
+    show.add_argument("--limit", type=_limit, default=100, help="how many entries; default: 100")
+    _command(ledger, "ledger verify", "recompute every balance; exit status 1 where one differs")
+
+    _command(areas, "migrate", AREAS["migrate"])
+    return top
+
+
+def _area(areas: Any, name: str) -> Any:
+    help_ = AREAS[name]
+    area = areas.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+    return area.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _command(area: Any, command: str, help_: str) -> argparse.ArgumentParser:
+    name = command.rpartition(" ")[2]
+    made: argparse.ArgumentParser = area.add_parser(
+        name, help=help_, description=help_, allow_abbrev=False
+    )
+    made.add_argument("--json", action="store_true", help="one JSON document, for machines")
+    made.set_defaults(command=command)
+    return made
+
+
+def _account(command: argparse.ArgumentParser) -> None:
+    command.add_argument("account", type=_text(inputs.NAME), help="the name of the account")
+
+
+def _checked(value: _T, rule: Rule) -> _T:
+    if not rule.accepts(value):
+        raise argparse.ArgumentTypeError(f"must be {rule.allowed}")
+    return value
+
+
+def _text(rule: Rule) -> Callable[[str], str]:
+    return lambda text: _checked(text, rule)
+
+
+def _limit(text: str) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 10
+    return _checked(int(text) if is_number else 0, inputs.LIMIT)
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return _checked(tuple(name.strip() for name in text.split(",")), inputs.MODELS)
+
+
+def _credits(text: str) -> int:
+    try:
+        return to_nano(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            "must be an amount of credits up to 1000000000, with at most 9 decimals"
+        ) from error
+
+
+def _some_credits(text: str) -> int:
+    amount = _credits(text)
+    if not amount:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return amount
+
+
+def _later(now: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        instant = _instant(text, now, 1)
+        if instant <= now:
+            raise argparse.ArgumentTypeError("must lie in the future")
+        return instant
+
+    return parse
+
+
+def _earlier(now: int) -> Callable[[str], int]:
+    return lambda text: _instant(text, now, -1)
+
+
+def _instant(text: str, now: int, direction: int) -> int:
+    """Return the time that a text names, or that is so long from now."""
+    duration = _DURATION.fullmatch(text)
+    if duration:
+        instant = now + direction * int(duration[1]) * _UNITS[duration[2]]
+        return _checked(instant, inputs.INSTANT)
+    try:
+        named = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {_MOMENT}") from error
+    if named.tzinfo is None:
+        named = named.replace(tzinfo=UTC)
+    return _checked((named - _EPOCH) // timedelta(microseconds=1) * 1000, inputs.INSTANT)

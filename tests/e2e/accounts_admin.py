@@ -1,0 +1,129 @@
+"""The doors of operators and of callers to one store, on sockets, in this process.
+
+async with admin() as house:
+    house.accounts            a stub of AccountService; house.admin is what it shows
+    house.credits             a stub of CreditService; bearer(key) is what a caller shows
+    house.store               the store itself
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import grpc
+
+from chatcompletion.process.settings import Address
+from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
+from chatcompletion.v1.credit_service_pb2_grpc import (
+    CreditServiceStub,
+    add_CreditServiceServicer_to_server,
+)
+from service import errors
+from service.accounts import keys
+from service.accounts.access import Access
+from service.accounts.batches import Batches
+from service.accounts.credits import CreditServicer
+from service.accounts.directory import Directory
+from service.accounts.keys import Caller
+from service.accounts.migrations import migrate
+from service.accounts.store import Store
+from service.admin import AdminServer
+from service.call import Calls
+from service.interceptors import CallInterceptor
+from service.telemetry import Telemetry
+from tests.e2e.running import Failed, failed
+
+TOKEN: Final = "admin-token-0123456789"
+LOCAL: Final = Address("127.0.0.1", 0)
+
+
+def bearer(key: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of who shows a key."""
+    return (("authorization", f"Bearer {key}"),)
+
+
+ADMIN: Final = bearer(TOKEN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class House:
+    """Both doors, and what is behind them."""
+
+    store: Store
+    directory: Directory
+    batches: Batches
+    server: AdminServer
+    channel: grpc.aio.Channel
+    accounts: Any
+    credits: Any
+    callers_address: str
+
+    async def ask(self, method: str, request: Any) -> Any:
+        """Call an RPC of AccountService with the token."""
+        return await getattr(self.accounts, method)(request, metadata=ADMIN, timeout=20)
+
+    async def refusal(self, method: str, request: Any, metadata: Any = ADMIN) -> Failed:
+        """Return how such a call fails, which must not succeed."""
+        try:
+            await getattr(self.accounts, method)(request, metadata=metadata, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            return failed(error)
+        raise AssertionError("the call succeeded")
+
+
+@asynccontextmanager
+async def admin() -> AsyncIterator[House]:
+    """Run both doors on a new store."""
+    async with AsyncExitStack() as stack:
+        directory_path = Path(stack.enter_context(TemporaryDirectory()))
+        store = Store(f"sqlite:///{directory_path}/store.sqlite3")
+        stack.callback(store.close)
+        batches = Batches(store)
+        stack.push_async_callback(batches.close)
+        await batches.call(migrate, store)
+        access = Access(batches)
+        stack.callback(access.close)
+        directory = Directory(store)
+        telemetry = Telemetry()
+        server = AdminServer(access, directory, telemetry, listen=LOCAL, token=TOKEN)
+        await server.start()
+        stack.push_async_callback(server.stop)
+
+        async def authenticate(authorization: str | None) -> Caller:
+            key = (authorization or "").removeprefix("Bearer ")
+            caller = await batches.call(directory.find, keys.digest(key))
+            if caller is None:
+                raise errors.InvalidApiKey
+            return caller
+
+        interceptor = CallInterceptor(Calls(100), telemetry, longest=20, clock=time.monotonic)
+        callers = grpc.aio.server(interceptors=[interceptor])
+        add_CreditServiceServicer_to_server(
+            CreditServicer(authenticate, access, directory), callers
+        )
+        callers_address = f"127.0.0.1:{callers.add_insecure_port('127.0.0.1:0')}"
+        await callers.start()
+        stack.push_async_callback(callers.stop, None)
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(server.address, options=options)
+        )
+        callers_channel = await stack.enter_async_context(
+            grpc.aio.insecure_channel(callers_address, options=options)
+        )
+        yield House(
+            store=store,
+            directory=directory,
+            batches=batches,
+            server=server,
+            channel=channel,
+            accounts=AccountServiceStub(channel),
+            credits=CreditServiceStub(callers_channel),
+            callers_address=callers_address,
+        )

@@ -1,0 +1,495 @@
+"""AccountService over sockets: who may call, what is refused, and what the store says after."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from chatcompletion.process.settings import Address
+from chatcompletion.v1 import account_pb2
+from chatcompletion.v1 import account_service_pb2 as pb
+from service.accounts import inputs, keys
+from service.accounts.access import Access
+from service.accounts.rows import Grant, Place, Placed, Refusal, Refused, Settle
+from service.accounts.servicer import FIELDS
+from service.admin import SERVICE, AdminServer
+from service.telemetry import Telemetry
+from tests.e2e.accounts_admin import TOKEN, House, admin, bearer
+
+CREDIT = 10**9
+HOSTILE = "a'; DROP TABLE accounts; --"
+METHODS = [*pb.DESCRIPTOR.services_by_name["AccountService"].methods]
+KINDS: dict[str, type[Message]] = {
+    method.name: getattr(pb, method.input_type.name) for method in METHODS
+}
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with admin() as running:
+        yield running
+
+
+async def account(house: House, name: str = "acme", credit: int = 0) -> Any:
+    created = await house.ask("CreateAccount", pb.CreateAccountRequest(name=name))
+    if credit:
+        request = pb.AddCreditRequest(
+            account=name, amount_nano_credits=credit, idempotency_id="first"
+        )
+        created = await house.ask("AddCredit", request)
+    return created.account
+
+
+async def key(house: House, name: str = "ci", **limits: Any) -> Any:
+    request = pb.CreateKeyRequest(account="acme", name=name, limits=account_pb2.KeyLimits(**limits))
+    return await house.ask("CreateKey", request)
+
+
+async def charge(house: House, key_name: str, *amounts: int) -> None:
+    (view,) = (found for found in house.directory.keys("acme") if found.name == key_name)
+    owner = house.directory.account("acme").id
+    for number, amount in enumerate(amounts):
+        hold: dict[str, Any] = {
+            "hold_id": f"{key_name}-{number}",
+            "account_id": owner,
+            "key_id": view.id,
+        }
+        placed = await house.batches.submit(
+            Place(**hold, amount=amount, tokens=3, model="m", owner="tests", lease=60 * 10**9)
+        )
+        assert isinstance(placed, Placed)
+        await house.batches.submit(
+            Settle(**hold, charge=amount, prompt_tokens=1, completion_tokens=2)
+        )
+
+
+# --------------------------------------------------------------------------------- who may call
+
+
+@pytest.mark.parametrize("method", KINDS)
+async def test_each_rpc_wants_the_token_before_anything_else(house: House, method: str) -> None:
+    for metadata in (
+        (),
+        bearer(""),
+        bearer(TOKEN[:-1]),
+        bearer(TOKEN + "x"),
+        bearer(TOKEN.upper()),
+        bearer("' OR 1=1 --"),
+        (("authorization", TOKEN),),
+        (("authorization", f"Basic {TOKEN}"),),
+        (*bearer(TOKEN), *bearer(TOKEN)),
+    ):
+        refused = await house.refusal(method, KINDS[method](), metadata)
+        assert (refused.code, refused.reason) == (
+            grpc.StatusCode.UNAUTHENTICATED,
+            "INVALID_API_KEY",
+        )
+        assert refused.message == "The admin token is missing or wrong."
+        assert TOKEN not in str(refused)
+
+
+async def test_a_key_of_a_caller_is_not_the_token(house: House) -> None:
+    await account(house)
+    made = await key(house)
+    refused = await house.refusal("ListAccounts", pb.ListAccountsRequest(), bearer(made.key))
+
+    assert refused.reason == "INVALID_API_KEY"
+
+
+async def test_health_is_told_to_anybody(house: House) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(house.channel)  # its types have no methods
+    for name in ("", SERVICE):
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    await house.server.set_serving(False)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_an_address_that_is_taken_is_told(house: House) -> None:
+    host, _, port = house.server.address.rpartition(":")
+    access = Access(house.batches)
+    second = AdminServer(
+        access, house.directory, Telemetry(), listen=Address(host, int(port)), token=TOKEN
+    )
+    with pytest.raises(OSError, match=port):
+        await second.start()
+    await second.stop()
+    access.close()
+
+
+# --------------------------------------------------------------------------------- what is refused
+
+
+def test_each_request_has_its_rules() -> None:
+    assert set(FIELDS) == set(KINDS.values())
+    for request, fields in FIELDS.items():
+        for field in fields:
+            assert field.path.partition(".")[0] in request.DESCRIPTOR.fields_by_name
+        named = {field.path.partition(".")[0] for field in fields}
+        left = {field.name for field in request.DESCRIPTOR.fields} - named
+        assert left <= {"page_token"}
+
+
+@pytest.mark.parametrize(
+    "method", [method for method, kind in KINDS.items() if any(f.required for f in FIELDS[kind])]
+)
+async def test_each_missing_field_is_named(house: House, method: str) -> None:
+    required = tuple(field.path for field in FIELDS[KINDS[method]] if field.required)
+    refused = await house.refusal(method, KINDS[method]())
+
+    assert (refused.code, refused.http_status) == (grpc.StatusCode.INVALID_ARGUMENT, 422)
+    assert refused.violations == required
+    assert refused.error.code_text == "missing_required_parameter"
+
+
+@pytest.mark.parametrize(
+    ("method", "members", "path"),
+    [
+        ("CreateAccount", {"name": ""}, "name"),
+        ("CreateAccount", {"name": " acme"}, "name"),
+        ("CreateAccount", {"name": "a\nb"}, "name"),
+        ("CreateAccount", {"name": "a" * 129}, "name"),
+        ("ListAccounts", {"page_size": -1}, "page_size"),
+        ("ListAccounts", {"page_token": "x"}, "page_token"),
+        ("ListAccounts", {"page_token": "Ä" * 1000}, "page_token"),
+        ("AddCredit", {"amount_nano_credits": 0}, "amount_nano_credits"),
+        ("AddCredit", {"amount_nano_credits": -1}, "amount_nano_credits"),
+        ("AddCredit", {"amount_nano_credits": 10**18 + 1}, "amount_nano_credits"),
+        ("AddCredit", {"idempotency_id": ""}, "idempotency_id"),
+        ("AddCredit", {"idempotency_id": "x" * 129}, "idempotency_id"),
+        ("CreateKey", {"limits": {"requests_per_minute": 0}}, "limits.requests_per_minute"),
+        ("CreateKey", {"limits": {"tokens_per_minute": -5}}, "limits.tokens_per_minute"),
+        ("CreateKey", {"limits": {"concurrency": 10**9 + 1}}, "limits.concurrency"),
+        ("CreateKey", {"limits": {"models": {}}}, "limits.models.names"),
+        ("CreateKey", {"limits": {"models": {"names": ["a", "a"]}}}, "limits.models.names"),
+        ("CreateKey", {"limits": {"models": {"names": [""]}}}, "limits.models.names"),
+        ("CreateKey", {"limits": {"expires_at": {"seconds": 1}}}, "limits.expires_at"),
+        ("CreateKey", {"limits": {"expires_at": {"seconds": 2**60}}}, "limits.expires_at"),
+        ("GetUsage", {"interval": 7}, "interval"),
+        ("GetUsage", {"since": {"seconds": -1}}, "since"),
+        ("ListLedgerEntries", {"page_token": "AAAA"}, "page_token"),
+    ],
+)
+async def test_a_wrong_field_is_named(
+    house: House, method: str, members: dict[str, Any], path: str
+) -> None:
+    await account(house)
+    usual = {
+        "account": "acme",
+        "name": "ci",
+        "amount_nano_credits": 1,
+        "idempotency_id": "id",
+    }
+    names = KINDS[method].DESCRIPTOR.fields_by_name
+    known = {name: value for name, value in usual.items() if name in names}
+    refused = await house.refusal(method, KINDS[method](**{**known, **members}))
+
+    assert refused.reason == "INVALID_REQUEST"
+    assert refused.violations == (path,)
+    assert refused.error.param == path
+
+
+async def test_what_is_not_there_is_not_found(house: House) -> None:
+    for method, kind in KINDS.items():
+        if "account" not in kind.DESCRIPTOR.fields_by_name:
+            continue
+        members: dict[str, Any] = {"account": "nobody"}
+        for field in FIELDS[kind][1:]:
+            if field.required:
+                members[field.path] = 1 if field.rule is inputs.AMOUNT else "x"
+        refused = await house.refusal(method, kind(**members))
+        assert (refused.code, refused.http_status) == (grpc.StatusCode.NOT_FOUND, 404)
+        assert refused.reason == "ACCOUNT_NOT_FOUND"
+    await account(house)
+    for method, request in (
+        ("RevokeKey", pb.RevokeKeyRequest(account="acme", name="x")),
+        ("GetUsage", pb.GetUsageRequest(account="acme", key_name="x")),
+    ):
+        refused = await house.refusal(method, request)
+        assert (refused.http_status, refused.reason) == (404, "API_KEY_NOT_FOUND")
+
+
+async def test_a_name_is_taken_once(house: House) -> None:
+    await account(house)
+    await key(house)
+    for method, request in (
+        ("CreateAccount", pb.CreateAccountRequest(name="acme")),
+        ("CreateKey", pb.CreateKeyRequest(account="acme", name="ci")),
+    ):
+        refused = await house.refusal(method, request)
+        assert (refused.code, refused.http_status) == (grpc.StatusCode.ALREADY_EXISTS, 409)
+        assert not refused.retryable
+
+
+async def test_the_store_being_away_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await account(house)
+    house.store.engine.dispose()
+    monkeypatch.setattr(
+        house.store.engine.pool, "connect", _away
+    )  # as the pool does without a database
+    refused = await house.refusal("GetAccount", pb.GetAccountRequest(account="acme"))
+
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert refused.retryable
+    assert "canary" not in str(refused)
+
+
+def _away() -> None:
+    raise sqlite3.OperationalError("canary")
+
+
+# ------------------------------------------------------------------------------------ what it does
+
+
+async def test_credit_is_added_once_for_each_id_however_many_ask(house: House) -> None:
+    await account(house)
+    requests = [
+        pb.AddCreditRequest(
+            account="acme", amount_nano_credits=CREDIT, idempotency_id=f"id-{number % 5}"
+        )
+        for number in range(50)
+    ]
+    answers = await asyncio.gather(*(house.ask("AddCredit", request) for request in requests))
+
+    assert len({answer.entry.id for answer in answers}) == 5
+    assert {answer.entry.kind for answer in answers} == {account_pb2.LEDGER_ENTRY_KIND_GRANT}
+    found = await house.ask("GetAccount", pb.GetAccountRequest(account="acme"))
+    assert found.account.balance_nano_credits == 5 * CREDIT
+    assert [*house.directory.differences()] == []
+
+
+async def test_an_id_is_for_one_amount(house: House) -> None:
+    await account(house, credit=CREDIT)
+    request = pb.AddCreditRequest(account="acme", amount_nano_credits=7, idempotency_id="first")
+    refused = await house.refusal("AddCredit", request)
+
+    assert (refused.reason, refused.error.param) == ("ALREADY_EXISTS", "idempotency_id")
+    assert house.directory.account("acme").balance == CREDIT
+
+
+async def test_a_balance_has_a_largest_value(house: House) -> None:
+    owner = await account(house)
+    assert owner.balance_nano_credits == 0
+    for number in range(4):
+        request = pb.AddCreditRequest(
+            account="acme", amount_nano_credits=10**18, idempotency_id=str(number)
+        )
+        await house.ask("AddCredit", request)
+    request = pb.AddCreditRequest(account="acme", amount_nano_credits=10**18, idempotency_id="last")
+    refused = await house.refusal("AddCredit", request)
+
+    assert refused.violations == ("amount_nano_credits",)
+    assert house.directory.account("acme").balance == 4 * 10**18
+
+
+async def test_a_key_is_answered_once_and_stored_as_a_digest(house: House) -> None:
+    await account(house)
+    expires = Timestamp(seconds=int(time.time()) + 3600)
+    models = account_pb2.AllowedModels(names=["b", "a"])
+    made = await key(house, models=models, requests_per_minute=60, expires_at=expires)
+
+    assert made.api_key.limits == account_pb2.KeyLimits(
+        models=models, requests_per_minute=60, expires_at=expires
+    )
+    assert not made.api_key.HasField("revoked_at")
+    caller = house.directory.find(keys.digest(made.key))
+    assert caller is not None
+    assert (caller.account_name, caller.key_name) == ("acme", "ci")
+    listed = await house.ask("ListKeys", pb.ListKeysRequest(account="acme"))
+    assert [*listed.api_keys] == [made.api_key]
+    assert made.key.encode() not in listed.SerializeToString()
+
+
+async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
+    await account(house, credit=CREDIT)
+    made = await key(house)
+    caller = house.directory.find(keys.digest(made.key))
+    assert caller is not None
+    request = pb.RevokeKeyRequest(account="acme", name="ci")
+    revoked = await house.ask("RevokeKey", request)
+
+    # Also for a replica that remembers who holds the key.
+    place = Place(
+        hold_id="late",
+        account_id=caller.account_id,
+        key_id=caller.key_id,
+        amount=1,
+        tokens=1,
+        model="m",
+        owner="tests",
+        lease=1,
+    )
+    outcome = await house.batches.submit(place)
+    assert isinstance(outcome, Refused)
+    assert outcome.refusal is Refusal.KEY
+    assert house.directory.find(keys.digest(made.key)) is None
+    assert await house.ask("RevokeKey", request) == revoked
+
+
+async def test_names_are_values_and_not_sql(house: House) -> None:
+    await account(house, HOSTILE)
+    await house.ask("CreateKey", pb.CreateKeyRequest(account=HOSTILE, name=HOSTILE))
+    await house.ask(
+        "AddCredit",
+        pb.AddCreditRequest(account=HOSTILE, amount_nano_credits=1, idempotency_id=HOSTILE),
+    )
+    await house.ask("GetUsage", pb.GetUsageRequest(account=HOSTILE, key_name=HOSTILE))
+    await house.ask("RevokeKey", pb.RevokeKeyRequest(account=HOSTILE, name=HOSTILE))
+    listed = await house.ask("ListAccounts", pb.ListAccountsRequest())
+
+    assert [found.name for found in listed.accounts] == [HOSTILE]
+    refused = await house.refusal("GetAccount", pb.GetAccountRequest(account="' OR 1=1 --"))
+    assert refused.reason == "ACCOUNT_NOT_FOUND"
+
+
+async def pages(house: House, method: str, request: Any) -> list[Any]:
+    """Follow the pages of a list to its end."""
+    found: list[Any] = []
+    while True:
+        answer = await house.ask(method, request)
+        found.append(answer)
+        if not answer.HasField("next_page_token"):
+            return found
+        request.page_token = answer.next_page_token
+
+
+async def test_pages_are_complete(house: House) -> None:
+    names = [f"team-{number}" for number in range(7)]
+    for name in names:
+        await account(house, name)
+    for size in (1, 3, 7, 8):
+        answers = await pages(house, "ListAccounts", pb.ListAccountsRequest(page_size=size))
+        assert [found.name for answer in answers for found in answer.accounts] == names
+        assert len(answers) == -(-len(names) // size)
+    await account(house)
+    for number in range(5):
+        await key(house, f"key-{number}")
+    answers = await pages(house, "ListKeys", pb.ListKeysRequest(account="acme", page_size=2))
+    found = [view.name for answer in answers for view in answer.api_keys]
+    assert found == [f"key-{number}" for number in range(5)]
+
+
+async def test_pages_of_the_ledger_stay_what_they_were_while_it_grows(house: House) -> None:
+    await account(house, credit=CREDIT)
+    await key(house)
+    await charge(house, "ci", *range(1, 10))
+    whole = await house.ask("ListLedgerEntries", pb.ListLedgerEntriesRequest(account="acme"))
+    ids = [entry.id for entry in whole.entries]
+    assert all(newer > older for newer, older in pairwise(ids))
+    assert not whole.HasField("next_page_token")
+
+    request = pb.ListLedgerEntriesRequest(account="acme", page_size=3)
+    seen: list[int] = []
+    while True:
+        answer = await house.ask("ListLedgerEntries", request)
+        seen += [entry.id for entry in answer.entries]
+        if not answer.HasField("next_page_token"):
+            break
+        request.page_token = answer.next_page_token
+        more = Grant(
+            account_id=house.directory.account("acme").id,
+            amount=1,
+            idempotency_id=f"meanwhile-{len(seen)}",
+        )
+        await house.batches.submit(more)
+    assert seen == ids
+
+
+async def test_a_page_token_is_good_for_its_list_only(house: House) -> None:
+    await account(house, credit=CREDIT)
+    await account(house, "other", credit=CREDIT)
+    await key(house)
+    await charge(house, "ci", 1, 2)
+    request = pb.ListLedgerEntriesRequest(account="acme", page_size=1)
+    token = (await house.ask("ListLedgerEntries", request)).next_page_token
+
+    for method, elsewhere in (
+        ("ListLedgerEntries", pb.ListLedgerEntriesRequest(account="other", page_token=token)),
+        ("ListKeys", pb.ListKeysRequest(account="acme", page_token=token)),
+        ("ListAccounts", pb.ListAccountsRequest(page_token=token)),
+    ):
+        refused = await house.refusal(method, elsewhere)
+        assert refused.violations == ("page_token",)
+
+
+async def test_the_ledger_tells_why_a_balance_changed(house: House) -> None:
+    await account(house, credit=CREDIT)
+    await key(house)
+    await charge(house, "ci", 250)
+    listed = await house.ask("ListLedgerEntries", pb.ListLedgerEntriesRequest(account="acme"))
+    settlement, grant = listed.entries
+
+    assert settlement.kind == account_pb2.LEDGER_ENTRY_KIND_SETTLEMENT
+    assert (settlement.amount_nano_credits, settlement.key_name) == (-250, "ci")
+    assert (settlement.prompt_tokens, settlement.completion_tokens) == (1, 2)
+    assert settlement.HasField("partial")
+    assert not settlement.HasField("idempotency_id")
+    assert grant.kind == account_pb2.LEDGER_ENTRY_KIND_GRANT
+    assert (grant.amount_nano_credits, grant.idempotency_id) == (CREDIT, "first")
+    assert not grant.HasField("prompt_tokens")
+
+
+async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> None:
+    await account(house, credit=CREDIT)
+    await key(house)
+    await key(house, "batch")
+    await charge(house, "ci", 100, 250)
+    await charge(house, "batch", 7)
+    for interval, length in (
+        (account_pb2.USAGE_INTERVAL_UNSPECIFIED, 86_400),
+        (account_pb2.USAGE_INTERVAL_HOUR, 3600),
+        (account_pb2.USAGE_INTERVAL_DAY, 86_400),
+    ):
+        answer = await house.ask("GetUsage", pb.GetUsageRequest(account="acme", interval=interval))
+        assert all(total.start.seconds % length == 0 for total in answer.usage)
+        charged: dict[str, int] = {}
+        for total in answer.usage:  # two, unless an hour began meanwhile
+            charged[total.key_name] = charged.get(total.key_name, 0) + total.charged_nano_credits
+        assert charged == {"batch": 7, "ci": 350}
+    narrow = pb.GetUsageRequest(account="acme", key_name="batch", model="m")
+    (total,) = (await house.ask("GetUsage", narrow)).usage
+    assert (total.model, total.requests, total.prompt_tokens) == ("m", 1, 1)
+    for empty in (
+        pb.GetUsageRequest(account="acme", model="other"),
+        pb.GetUsageRequest(account="acme", since=Timestamp(seconds=int(time.time()) + 60)),
+        pb.GetUsageRequest(account="acme", since=Timestamp(), until=Timestamp(seconds=1)),
+    ):
+        assert not (await house.ask("GetUsage", empty)).usage
+
+
+async def test_usage_that_is_too_much_for_an_answer_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.accounts.servicer.MOST_USAGE", 1)
+    await account(house, credit=CREDIT)
+    for name in ("ci", "batch"):
+        await key(house, name)
+        await charge(house, name, 1)
+    refused = await house.refusal("GetUsage", pb.GetUsageRequest(account="acme"))
+
+    assert refused.violations == ("since",)
+
+
+async def test_queries_that_wait_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.accounts.access.MOST_READING", 0)
+    access = Access(house.batches)
+    server = AdminServer(
+        access, house.directory, Telemetry(), listen=Address("127.0.0.1", 0), token=TOKEN
+    )
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        busy = replace(house, accounts=type(house.accounts)(channel))
+        refused = await busy.refusal("ListAccounts", pb.ListAccountsRequest())
+    assert (refused.reason, refused.retryable) == ("OVERLOADED", True)
+    await server.stop()
+    access.close()

@@ -1,0 +1,51 @@
+"""Callers who leave at any moment, at both doors: nothing stays held, nothing is charged twice.
+
+step 0 … n of the event loop ─► cancel ─► the books are at rest
+"""
+
+import asyncio
+
+import pytest
+
+from tests.e2e.accounts_stack import CREDIT, DOORS, DoorName, accounts_stack, cost, priced
+
+LONGEST = 3000
+"""Steps of the event loop, by when nearly every call has ended."""
+CALLS = 90
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("door", DOORS)
+async def test_callers_leave_at_any_moment(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack({"default": priced()}) as stack:
+        team = stack.books.team(concurrency=1, requests_per_minute=10_000)
+        left = 0
+        for number in range(CALLS):
+            # Closer together at the beginning, where most happens.
+            steps = LONGEST * number * number // (CALLS * CALLS)
+            call = asyncio.create_task(stack.ask(door, team.key, "default", streamed=streamed))
+            for _ in range(steps):
+                if call.done():
+                    break
+                await asyncio.sleep(0)
+            left += call.cancel()
+            await asyncio.wait((call,))
+        # The last one is served: all the others have given back their place.
+        await stack.rests()
+        for _ in range(2):
+            answer = await stack.ask(door, team.key, "default", streamed=streamed)
+            if answer.code == "":
+                break
+            assert answer.code == "rate_limit_exceeded"
+            await stack.rests()
+        assert answer.code == ""
+        await stack.rests()
+
+        charges = stack.books.charges(team)
+        assert left > 10
+        assert all(1 <= charge.completion <= 8 for charge in charges)
+        assert all(charge.amount == cost(charge.prompt, charge.completion) for charge in charges)
+        spent = sum(charge.amount for charge in charges)
+        assert stack.books.balance(team) == CREDIT - spent
+        assert len(charges) <= len(stack.upstream.records)
+        stack.books.nothing_is_open()

@@ -1,0 +1,357 @@
+"""Who is not admitted, why, and what would help: 401, 402, 403 and 429 through both doors."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+import pytest
+import sqlalchemy as sa
+
+from service.accounts.schema import api_keys
+from tests.e2e.accounts_stack import (
+    DOORS,
+    HELLO,
+    AccountsStack,
+    Answer,
+    DoorName,
+    Team,
+    accounts_stack,
+    cost,
+    document,
+    priced,
+)
+from tests.e2e.running import PATIENCE
+
+LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{what}-{unit}"
+    for unit in ("requests", "tokens")
+    for what in ("limit", "remaining", "reset")
+)
+DURATION = re.compile(r"(\d+m)?\d+(\.\d+)?s|\d+ms")
+HANGING = "sim-fault:hang-before-headers"
+FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+BOTH_DOORS = pytest.mark.parametrize("door", DOORS)
+
+# What a call holds depends on its output limit alone.
+OUTPUT_ONLY = priced(upstream_model="sim:tokens=8", input_price=0)
+MODELS = {
+    "output-only": OUTPUT_ONLY,
+    "default": priced(),
+    "hanging": priced(upstream_model=HANGING, input_price=0),
+}
+
+
+@asynccontextmanager
+async def in_flight(stack: AccountsStack, team: Team, **members: Any) -> AsyncIterator[None]:
+    """Keep one call under way."""
+    request = document("hanging", **members)
+    call = asyncio.create_task(stack.ask("grpc", team.key, request))
+    record = await stack.upstream.next_record()
+    try:
+        yield
+    finally:
+        call.cancel()
+        await asyncio.wait((call,))
+        await record.ended.wait()
+        await stack.rests()
+
+
+# ------------------------------------------------------------------------------------------ 402
+
+
+@FORMS
+@BOTH_DOORS
+async def test_too_little_credit_is_told_with_the_largest_limit_that_fits(
+    door: DoorName, streamed: bool
+) -> None:
+    async with accounts_stack(MODELS) as stack:
+        # A hold of 1,000 tokens fits, but not of 1,001.
+        team = stack.books.team(credit=cost(0, 1001, OUTPUT_ONLY) - 1)
+
+        async def ask(limit: int) -> Answer:
+            request = document("output-only", max_tokens=limit)
+            return await stack.ask(door, team.key, request, streamed=streamed)
+
+        refused = await ask(5000)
+        told = re.search(r"largest max_tokens that it covers is (\d+)\.", refused.message)
+        assert told is not None
+        fits = int(told[1])
+        one_more = await ask(fits + 1)
+        admitted = await ask(fits)
+        await stack.rests()
+
+        assert fits == 1000
+        for answer in (refused, one_more):
+            assert (answer.status, answer.code) == (402, "insufficient_credits")
+            assert answer.retryable is False
+            assert answer.retry_after_ms is None
+        assert admitted.code == ""
+        assert [charge.amount for charge in stack.books.charges(team)] == [cost(0, 8, OUTPUT_ONLY)]
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
+async def test_without_credit_no_limit_is_named(door: DoorName) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(credit=0)
+        answer = await stack.ask(door, team.key, "default")
+
+        assert (answer.status, answer.code) == (402, "insufficient_credits")
+        assert "max_tokens" not in answer.message
+        assert len(stack.upstream.records) == 0
+
+
+@FORMS
+@BOTH_DOORS
+async def test_credit_that_others_hold_is_worth_waiting_for(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(credit=cost(0, 150, OUTPUT_ONLY))
+        request = document("output-only", max_tokens=100)
+        async with in_flight(stack, team, max_tokens=100):
+            held = await stack.ask(door, team.key, request, streamed=streamed)
+        after = await stack.ask(door, team.key, request, streamed=streamed)
+        await stack.rests()
+
+        assert (held.status, held.code, held.retryable) == (402, "credits_held", True)
+        assert held.retry_after_ms == 1000
+        free = cost(0, 150, OUTPUT_ONLY) - cost(0, 100, OUTPUT_ONLY)
+        fits = max(limit for limit in range(100) if cost(0, limit, OUTPUT_ONLY) <= free)
+        assert f"covers is {fits}." in held.message
+        assert after.code == ""
+        stack.books.nothing_is_open()
+
+
+# ------------------------------------------------------------------------------------------ 403
+
+
+@FORMS
+@BOTH_DOORS
+async def test_a_key_uses_only_its_models(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(models=("default",))
+        refused = await stack.ask(door, team.key, "output-only", streamed=streamed)
+        admitted = await stack.ask(door, team.key, "default", streamed=streamed)
+        await stack.rests()
+
+        assert (refused.status, refused.code) == (403, "model_not_allowed")
+        assert refused.retryable is False
+        assert admitted.code == ""
+        assert len(stack.books.charges(team)) == 1
+        stack.books.nothing_is_open()
+
+
+# ------------------------------------------------------------------------------------------ 429
+
+
+def assert_limited(answer: Answer, subject: str, *, retryable: bool = True) -> None:
+    assert (answer.status, answer.code, answer.retryable) == (429, "rate_limit_exceeded", retryable)
+    assert subject in answer.message
+    assert (answer.retry_after_ms is not None) is retryable
+
+
+def levels(answer: Answer) -> dict[str, str]:
+    return {name: answer.headers[name] for name in LIMIT_HEADERS if name in answer.headers}
+
+
+@FORMS
+@BOTH_DOORS
+async def test_requests_per_minute(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(requests_per_minute=2)
+        answers = [await stack.ask(door, team.key, "default", streamed=streamed) for _ in range(3)]
+        await stack.rests()
+
+        assert [answer.code for answer in answers[:2]] == ["", ""]
+        assert_limited(answers[2], "requests per minute")
+        assert answers[2].retry_after_ms is not None
+        assert 0 < answers[2].retry_after_ms <= 30_001
+        if door == "rest":
+            seconds = int(answers[2].headers["retry-after"])
+            assert 0 <= 1000 * seconds - answers[2].retry_after_ms < 1000
+        for answer, remaining in zip(answers, "100", strict=True):
+            told = levels(answer)
+            assert told["x-ratelimit-limit-requests"] == "2"
+            assert told["x-ratelimit-remaining-requests"] == remaining
+            assert DURATION.fullmatch(told["x-ratelimit-reset-requests"])
+            assert "x-ratelimit-limit-tokens" not in told  # the key has no such limit
+        assert len(stack.books.charges(team)) == 2
+        stack.books.nothing_is_open()
+
+
+@FORMS
+@BOTH_DOORS
+async def test_tokens_per_minute(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(tokens_per_minute=3000)
+        large = document("default", max_tokens=2000)
+        async with in_flight(stack, team, max_tokens=1000):
+            limited = await stack.ask(door, team.key, large, streamed=streamed)
+        # What was not used is given back.
+        admitted = await stack.ask(door, team.key, large, streamed=streamed)
+        await stack.rests()
+
+        assert_limited(limited, "tokens per minute")
+        assert limited.retry_after_ms is not None
+        assert 0 < limited.retry_after_ms <= 60_000
+        told = levels(limited)
+        assert told["x-ratelimit-limit-tokens"] == "3000"
+        assert 0 < int(told["x-ratelimit-remaining-tokens"]) < 2000
+        assert DURATION.fullmatch(told["x-ratelimit-reset-tokens"])
+        assert admitted.code == ""
+        assert int(admitted.headers["x-ratelimit-remaining-tokens"]) < 1000
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
+async def test_more_tokens_than_ever_fit_are_told_with_the_largest_limit_that_does(
+    door: DoorName,
+) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(tokens_per_minute=3000)
+        refused = await stack.ask(door, team.key, document("default", max_tokens=5000))
+        told = re.search(r"largest max_tokens that fits is (\d+)\.", refused.message)
+        assert told is not None
+        fits = int(told[1])
+        one_more = await stack.ask(door, team.key, document("default", max_tokens=fits + 1))
+        admitted = await stack.ask(door, team.key, document("default", max_tokens=fits))
+        await stack.rests()
+
+        assert_limited(refused, "tokens per minute", retryable=False)
+        assert_limited(one_more, "tokens per minute", retryable=False)
+        assert 0 < fits < 3000
+        assert admitted.code == ""
+
+
+@FORMS
+@BOTH_DOORS
+async def test_concurrent_calls(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(concurrency=1)
+        async with in_flight(stack, team):
+            limited = await stack.ask(door, team.key, "default", streamed=streamed)
+        admitted = await stack.ask(door, team.key, "default", streamed=streamed)
+        await stack.rests()
+
+        assert_limited(limited, "concurrent calls")
+        assert limited.retry_after_ms is not None
+        assert 1000 <= limited.retry_after_ms <= 1001
+        assert admitted.code == ""
+        stack.books.nothing_is_open()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_sdk_reads_the_limits(streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(requests_per_minute=1, tokens_per_minute=100_000)
+        async with openai.AsyncOpenAI(
+            base_url=f"http://{stack.bridge.address}/v1",
+            api_key=team.key,
+            max_retries=0,
+            timeout=PATIENCE,
+        ) as client:
+            members: Any = {"model": "default", "messages": HELLO, "stream": streamed}
+            raw = await client.chat.completions.with_raw_response.create(**members)
+            if streamed:
+                async for _ in raw.parse():
+                    pass
+            with pytest.raises(openai.RateLimitError) as limited:
+                await client.chat.completions.with_raw_response.create(**members)
+        await stack.rests()
+
+        refused = limited.value.response.headers
+        assert set(LIMIT_HEADERS) <= set(raw.headers)
+        assert set(LIMIT_HEADERS) <= set(refused)
+        assert raw.headers["x-ratelimit-remaining-requests"] == "0"
+        assert refused["x-should-retry"] == "true"
+        assert 0 < int(refused["retry-after-ms"]) <= 60_001
+        assert 0 < int(refused["retry-after"]) <= 61
+        assert limited.value.code == "rate_limit_exceeded"
+        assert limited.value.type == "rate_limit_error"
+
+
+# ------------------------------------------------------------------------------------------ 401
+
+
+def change_key(stack: AccountsStack, team: Team, **values: Any) -> None:
+    with stack.books.store.writing() as connection:
+        connection.execute(sa.update(api_keys).where(api_keys.c.id == team.key_id).values(**values))
+
+
+@FORMS
+@BOTH_DOORS
+async def test_revocation_and_expiry_take_effect_at_once(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        revoked, expired = stack.books.team(), stack.books.team()
+        for team in (revoked, expired):
+            # The lookup is remembered from here on.
+            assert (await stack.ask(door, team.key, "default", streamed=streamed)).code == ""
+        stack.books.directory.revoke_key(revoked.name, revoked.key_name)
+        change_key(stack, expired, expires_at=1)
+        for team in (revoked, expired):
+            answer = await stack.ask(door, team.key, "default", streamed=streamed)
+            assert (answer.status, answer.code) == (401, "invalid_api_key")
+        await stack.rests()
+
+        for team in (revoked, expired):
+            assert len(stack.books.charges(team)) == 1
+        assert len(stack.upstream.records) == 2
+        stack.books.nothing_is_open()
+
+
+@FORMS
+@BOTH_DOORS
+async def test_every_wrong_key_gets_the_same_bytes(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        remembered, revoked, expired = (stack.books.team() for _ in range(3))
+        await stack.ask(door, remembered.key, "default", streamed=streamed)
+        for team in (remembered, revoked):
+            stack.books.directory.revoke_key(team.name, team.key_name)
+        change_key(stack, expired, expires_at=1)
+        right = stack.books.team().key
+        keys = [
+            *(team.key for team in (remembered, revoked, expired)),
+            *("sk-live-unknown", right + "x", right[:-1], right.swapcase(), "x" * 257),
+            *("' OR 1=1 --", "%s", "x" * 300),
+        ]
+        answers = [await stack.ask(door, key, "default", streamed=streamed) for key in keys]
+        await stack.rests()
+
+        told = [
+            (
+                answer.status,
+                answer.error,
+                {k: v for k, v in answer.headers.items() if k not in ("x-request-id", "date")},
+            )
+            for answer in answers
+        ]
+        assert told == [told[0]] * len(keys)
+        assert told[0][0] == 401
+
+
+# -------------------------------------------------------------------------------- all together
+
+
+async def test_a_thousand_calls_with_credit_for_a_hundred() -> None:
+    async with accounts_stack(MODELS) as stack:
+        # Each uses all that it holds.
+        request = document("output-only", max_tokens=8)
+        team = stack.books.team(credit=100 * cost(0, 8, OUTPUT_ONLY))
+        answers = await asyncio.gather(
+            *(
+                stack.ask("grpc", team.key, request, streamed=bool(number % 2), deadline=60)
+                for number in range(1000)
+            )
+        )
+        await stack.rests()
+
+        codes = Counter(answer.code for answer in answers)
+        assert codes[""] == 100
+        assert codes.keys() <= {"", "insufficient_credits", "credits_held"}
+        assert codes.total() == 1000
+        assert stack.books.balance(team) == 0
+        assert len(stack.upstream.records) == 100
+        stack.books.nothing_is_open()

@@ -1,0 +1,420 @@
+import json
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service import cli
+from service.__main__ import main
+from service.accounts import keys
+from service.accounts.commands import COMMANDS
+from service.accounts.directory import DAY, HOUR, Directory
+from service.accounts.rows import Place, Settle
+from service.accounts.store import Store
+from service.accounts.tables import table
+
+NOW = 1_790_000_000 * 10**9
+HOSTILE = "a'; DROP TABLE accounts; --"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.sqlite3"
+
+
+@pytest.fixture
+def run(url: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; the exit status, and what it wrote to standard output and error."""
+
+    def run(*arguments: str, database: str = url) -> tuple[int, str, str]:
+        status = cli.run(arguments, {"CHAT_DATABASE_URL": database}, now=lambda: NOW)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def document(run: Run) -> Callable[..., Any]:
+    def document(*arguments: str) -> Any:
+        status, out, err = run(*arguments, "--json")
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    return document
+
+
+def spend(url: str, account: str, key: str, *charges: int) -> None:
+    """Settle a request of so many nano-credits each."""
+    store = Store(url)
+    directory = Directory(store)
+    owner = directory.account(account)
+    (key_id,) = (view.id for view in directory.keys(account) if view.name == key)
+    for number, charge in enumerate(charges):
+        hold = {"hold_id": f"{key}-{number}", "account_id": owner.id, "key_id": key_id}
+        store.apply(
+            [Place(**hold, amount=charge, tokens=3, model="m", owner="tests", lease=DAY)]  # type: ignore[arg-type]  # ids of both kinds
+        )
+        store.apply([Settle(**hold, charge=charge, prompt_tokens=1, completion_tokens=2)])  # type: ignore[arg-type]  # as above
+    store.close()
+
+
+# ------------------------------------------------------------------------------------- commands
+
+
+def test_two_commands_give_a_team_a_key_with_a_budget(run: Run, url: str) -> None:
+    assert run("accounts", "create", "acme", "--credit", "25")[0] == 0
+    status, key, note = run(
+        *("keys", "create", "acme", "--name", "ci"),
+        *("--rpm", "60", "--tpm", "100000", "--concurrency", "8"),
+    )
+
+    assert status == 0
+    assert re.fullmatch(r"sk-live-[\w-]{43}\n", key)
+    assert "'ci'" in note
+    assert key.strip() not in Path(url.removeprefix("sqlite:///")).read_bytes().decode("latin-1")
+
+
+def test_an_account_is_shown(run: Run, document: Callable[..., Any]) -> None:
+    created = document("accounts", "create", "acme", "--credit", "24.5")
+
+    assert created == {
+        "account": "acme",
+        "balance": "24.5",
+        "balance_nano_credits": 24_500_000_000,
+        "held": "0",
+        "held_nano_credits": 0,
+        "available": "24.5",
+        "available_nano_credits": 24_500_000_000,
+        "created_at": created["created_at"],
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created["created_at"])
+    _, out, _ = run("accounts", "list")
+    head, line = out.splitlines()
+    assert head.split() == ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED"]
+    assert line.split() == ["acme", "24.5", "0", "24.5", created["created_at"]]
+
+
+def test_all_accounts_are_listed(
+    document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.accounts.commands._PAGE", 2)
+    names = [f"team-{number}" for number in range(5)]
+    for name in names:
+        document("accounts", "create", name)
+
+    assert [view["account"] for view in document("accounts", "list")["accounts"]] == names
+
+
+def test_a_key_has_the_limits_that_it_was_given(document: Callable[..., Any]) -> None:
+    document("accounts", "create", "acme")
+    created = document(
+        *("keys", "create", "acme", "--name", "ci", "--rpm", "60", "--tpm", "100000"),
+        *("--concurrency", "8", "--models", "a, org/b:c", "--expires", "30d"),
+    )
+    key = created.pop("key")
+
+    assert key.startswith("sk-live-")
+    assert (created["requests_per_minute"], created["tokens_per_minute"]) == (60, 100_000)
+    assert (created["concurrency"], created["models"]) == (8, ["a", "org/b:c"])
+    assert created["expires_at"] == "2026-10-21T14:13:20Z"
+    assert document("keys", "list", "acme") == {"keys": [created]}
+
+
+def test_a_key_without_limits_has_none(document: Callable[..., Any]) -> None:
+    document("accounts", "create", "acme")
+    created = document("keys", "create", "acme", "--name", "ci")
+
+    names = ("models", "requests_per_minute", "tokens_per_minute", "concurrency", "expires_at")
+    assert {created[name] for name in names} == {None}
+
+
+def test_a_revoked_key_is_found_no_more(run: Run, document: Callable[..., Any], url: str) -> None:
+    document("accounts", "create", "acme")
+    key = document("keys", "create", "acme", "--name", "ci")["key"]
+    store = Store(url)
+    assert Directory(store).find(keys.digest(key)) is not None
+    revoked = document("keys", "revoke", "acme", "ci")
+    assert revoked["revoked_at"] is not None
+    assert Directory(store).find(keys.digest(key)) is None
+    assert document("keys", "revoke", "acme", "ci") == revoked
+    store.close()
+
+
+def test_the_same_id_adds_credit_once(run: Run, document: Callable[..., Any]) -> None:
+    document("accounts", "create", "acme")
+    for _ in range(2):
+        added = document("credit", "add", "acme", "10.000000001", "--id", "invoice 7")
+        assert (added["id"], added["amount"]) == ("invoice 7", "10.000000001")
+        assert added["balance_nano_credits"] == 10_000_000_001
+
+    status, out, err = run("credit", "add", "acme", "11", "--id", "invoice 7")
+    assert (status, out) == (1, "")
+    assert "nothing was added" in err
+
+
+def test_without_an_id_each_addition_counts_and_is_told_its_id(run: Run) -> None:
+    run("accounts", "create", "acme")
+    notes = [run("credit", "add", "acme", "1")[2] for _ in range(2)]
+
+    assert notes[0] != notes[1]
+    assert all(re.fullmatch(r"1 added with the id [0-9a-f]{32}\n", note) for note in notes)
+
+
+def test_usage_and_ledger_tell_what_was_spent(
+    run: Run, document: Callable[..., Any], url: str
+) -> None:
+    document("accounts", "create", "acme", "--credit", "1")
+    document("keys", "create", "acme", "--name", "ci")
+    spend(url, "acme", "ci", 100, 250)
+
+    (used,) = document("usage", "acme", "--since", "2000-01-01")["usage"]
+    assert used.pop("start").endswith("T00:00:00Z")
+    assert used == {
+        "key": "ci",
+        "model": "m",
+        "requests": 2,
+        "prompt_tokens": 2,
+        "completion_tokens": 4,
+        "charged": "0.00000035",
+        "charged_nano_credits": 350,
+    }
+    entries = document("ledger", "show", "acme")["entries"]
+    assert [(entry["kind"], entry["amount_nano_credits"]) for entry in entries] == [
+        ("settle", -250),
+        ("settle", -100),
+        ("grant", 10**9),
+    ]
+    assert len(document("ledger", "show", "acme", "--limit", "1")["entries"]) == 1
+    assert "0.00000035" in run("usage", "acme", "--since", "2000-01-01", "--by", "hour")[1]
+    assert "-0.00000025" in run("ledger", "show", "acme")[1]
+    assert document("usage", "acme", "--since", "2000-01-01", "--model", "x") == {"usage": []}
+
+
+def test_a_balance_that_is_not_its_ledger_is_found(run: Run, url: str) -> None:
+    run("accounts", "create", "acme", "--credit", "1")
+    run("accounts", "create", "sound", "--credit", "1")
+    assert run("ledger", "verify") == (0, "Every balance is the sum of its ledger.\n", "")
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        database.execute("UPDATE accounts SET balance = balance + 5 WHERE name = 'acme'")
+    database.close()
+
+    status, out, _ = run("ledger", "verify")
+    assert status == 1
+    _, line = out.splitlines()
+    assert line.split() == ["acme", "1.000000005", "1", "0", "0"]
+    status, out, _ = run("ledger", "verify", "--json")
+    assert status == 1
+    (difference,) = json.loads(out)["differences"]
+    assert (difference["balance_nano_credits"], difference["ledger"]) == (1_000_000_005, "1")
+
+
+def test_the_schema_is_made(run: Run, url: str) -> None:
+    status, out, _ = run("migrate")
+
+    assert status == 0
+    assert url.removeprefix("sqlite:///") in out
+    assert run("accounts", "list", "--json") == (0, '{"accounts": []}\n', "")
+
+
+def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any]) -> None:
+    document("accounts", "create", HOSTILE, "--credit", "1")
+    document("keys", "create", HOSTILE, "--name", HOSTILE, "--models", HOSTILE)
+    document("credit", "add", HOSTILE, "1", "--id", HOSTILE)
+
+    assert document("ledger", "show", HOSTILE)["entries"][0]["idempotency_id"] == HOSTILE
+    assert document("keys", "revoke", HOSTILE, HOSTILE)["name"] == HOSTILE
+    assert document("usage", HOSTILE, "--key", HOSTILE, "--model", HOSTILE) == {"usage": []}
+    assert [view["account"] for view in document("accounts", "list")["accounts"]] == [HOSTILE]
+    assert run("ledger", "show", "' OR 1=1 --")[0] == 1
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("keys", "list", "nobody"), "there is no account 'nobody'"),
+        (("keys", "revoke", "acme", "none"), "the account has no key 'none'"),
+        (("accounts", "create", "acme"), "'acme' exists already"),
+        (("credit", "add", "nobody", "1"), "there is no account 'nobody'"),
+        (("usage", "acme", "--key", "none"), "the account has no key 'none'"),
+        (("credit", "add", "rich", "1000000000"), "exceed its largest value"),
+    ],
+)
+def test_a_failure_is_one_line(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    run("accounts", "create", "acme")
+    run("accounts", "create", "rich", "--credit", "1000000000")
+    for number in range(3):
+        run("credit", "add", "rich", "1000000000", "--id", str(number))
+    status, out, err = run(*arguments)
+
+    assert (status, out) == (1, "")
+    assert err.startswith("python -m service: ")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_a_mistyped_file_is_no_empty_store(run: Run, tmp_path: Path) -> None:
+    absent = tmp_path / "absent.sqlite3"
+    for arguments in (("accounts", "list"), ("ledger", "verify"), ("credit", "add", "a", "1")):
+        status, _, err = run(*arguments, database=f"sqlite:///{absent}")
+        assert (status, err.count("\n")) == (1, 1)
+        assert str(absent) in err
+    assert not absent.exists()
+
+
+def test_a_file_that_is_no_store_is_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database" * 1000)
+    status, _, err = run("accounts", "list", database=f"sqlite:///{path}")
+
+    assert (status, err.count("\n")) == (1, 1)
+    assert str(path) in err
+
+
+def test_an_unforeseen_failure_is_told_without_its_text(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setitem(COMMANDS, "accounts create", fail)
+    status, _, err = run("accounts", "create", "acme")
+
+    assert (status, err) == (1, "python -m service: unforeseen: RuntimeError\n")
+
+
+def test_a_wrong_address_is_a_wrong_setting(run: Run) -> None:
+    status, _, err = run("accounts", "list", database="mysql://canary")
+
+    assert status == 2
+    assert err.startswith("python -m service: CHAT_DATABASE_URL must be ")
+    assert "canary" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("accounts",),
+        ("accounts", "create"),
+        ("accounts", "create", ""),
+        ("accounts", "create", " acme"),
+        ("accounts", "create", "line\nbreak"),
+        ("accounts", "create", "\u202eacme"),
+        ("accounts", "create", "half\udcff"),
+        ("accounts", "create", "a" * 129),
+        ("accounts", "create", "acme", "--credit", "-1"),
+        ("accounts", "create", "acme", "--credit", "1e3"),
+        ("accounts", "create", "acme", "--cred", "1"),
+        ("credit", "add", "acme", "0"),
+        ("credit", "add", "acme", "0.0000000001"),
+        ("credit", "add", "acme", "1", "--id", ""),
+        ("keys", "create", "acme"),
+        ("keys", "create", "acme", "--name", "ci", "--rpm", "0"),
+        ("keys", "create", "acme", "--name", "ci", "--tpm", "1.5"),
+        ("keys", "create", "acme", "--name", "ci", "--concurrency", "99999999999"),
+        ("keys", "create", "acme", "--name", "ci", "--models", "a,,b"),
+        ("keys", "create", "acme", "--name", "ci", "--models", "a,a"),
+        ("keys", "create", "acme", "--name", "ci", "--expires", "2001-01-01"),
+        ("keys", "create", "acme", "--name", "ci", "--expires", "0d"),
+        ("keys", "create", "acme", "--name", "ci", "--expires", "soon"),
+        ("keys", "create", "acme", "--name", "ci", "--expires", "999999d"),
+        ("usage", "acme", "--by", "year"),
+        ("ledger", "show", "acme", "--limit", "0"),
+        ("ledger", "erase"),
+    ],
+)
+def test_wrong_arguments_are_refused(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    status, out, err = run(*arguments)
+
+    assert (status, out) == (2, "")
+    assert "error: " in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [("15m", 15 * 60 * 10**9), ("12h", 12 * HOUR), ("30d", 30 * DAY), ("0d", 0)],
+)
+def test_durations_count_from_now(text: str, ago: int) -> None:
+    assert cli.parser(NOW).parse_args(["usage", "acme", "--since", text]).since == NOW - ago
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-31", 1_769_817_600),
+        ("2026-01-31T12:00:00Z", 1_769_860_800),
+        ("2026-01-31T12:00:00", 1_769_860_800),
+        ("2026-01-31T12:00:00+02:00", 1_769_853_600),
+    ],
+)
+def test_times_are_in_utc_unless_they_say_otherwise(text: str, seconds: int) -> None:
+    asked = cli.parser(NOW).parse_args(["usage", "acme", "--since", text])
+    assert asked.since == seconds * 10**9
+
+
+def test_each_command_has_a_function_and_each_function_a_command() -> None:
+    minimal = {
+        "accounts create": ["a"],
+        "credit add": ["a", "1"],
+        "keys create": ["a", "--name", "b"],
+        "keys list": ["a"],
+        "keys revoke": ["a", "b"],
+        "ledger show": ["a"],
+        "usage": ["a"],
+    }
+    for command in COMMANDS:
+        asked = cli.parser(NOW).parse_args([*command.split(), *minimal.get(command, [])])
+        assert asked.command == command
+    assert {command.partition(" ")[0] for command in COMMANDS} == set(cli.AREAS)
+
+
+def test_help_shows_the_commands_and_the_settings(run: Run) -> None:
+    status, out, _ = run("--help")
+
+    assert status == 0
+    assert all(f"    {area} " in out for area in cli.AREAS)
+    assert "  CHAT_DATABASE_URL (default: sqlite:///chatcompletion.sqlite3)\n" in out
+
+
+def test_the_program_runs_commands(
+    monkeypatch: pytest.MonkeyPatch, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["service", "accounts", "create", "acme", "--json"])
+    monkeypatch.setitem(os.environ, "CHAT_DATABASE_URL", url)
+
+    assert main() == 0
+    assert json.loads(capsys.readouterr().out)["account"] == "acme"
+
+
+# --------------------------------------------------------------------------------------- tables
+
+CELLS = st.text(st.characters(categories=["L", "N", "P"]), max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=6))
+def test_columns_stand_below_their_names(rows: list[tuple[str, str, str]]) -> None:
+    lines = table(("a", "number", "c"), rows, numbers=("number",)).split("\n")
+
+    assert len(lines) == len(rows) + 1
+    end = lines[0].index("NUMBER") + len("NUMBER")
+    for line, (first, number, last) in zip(lines[1:], rows, strict=True):
+        assert line.startswith(first)
+        assert line.ljust(end)[:end].endswith(number)
+        assert line.ljust(end)[end:].strip() == last
