@@ -50,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
         app_state: uvicorn's state of the lifespan.
         limits: The limits.
         telemetry: Told of connections.
+        closing: Whether connections are no longer accepted.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class BoundedProtocol(HttpToolsProtocol):
         *,
         limits: Limits,
         telemetry: Telemetry,
+        closing: Callable[[], bool],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._closing = closing
         self._limits = limits
         self._telemetry = telemetry
         self._head = Head(limits)
@@ -79,7 +82,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._telemetry.connections.inc()
         _limit_stall(transport, self._limits.stall_seconds)
-        if len(self.connections) > self._limits.connections:
+        if self._closing():
+            # It was accepted just before: the shutdown does not know of it.
+            transport.close()
+        elif len(self.connections) > self._limits.connections:
             self._refuse(of_reason("OVERLOADED"))
         else:
             self._head_timer.start(self._limits.head_seconds, self._head_is_late)

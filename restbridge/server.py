@@ -151,7 +151,12 @@ class Bridge:
         self._edge.end_all(CUT_OFF)
 
     def _configuration(self) -> uvicorn.Config:
-        protocol = partial(BoundedProtocol, limits=self._limits, telemetry=self.telemetry)
+        protocol = partial(
+            BoundedProtocol,
+            limits=self._limits,
+            telemetry=self.telemetry,
+            closing=lambda: self._server.should_exit,
+        )
         return uvicorn.Config(
             self._edge,
             http=cast("type[asyncio.Protocol]", protocol),  # uvicorn only calls it
