@@ -7,6 +7,7 @@ the ones before it left; a refused one leaves nothing behind.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from service.accounts import rates
@@ -83,7 +84,7 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         _heed_clock(key, now, changes)
         refused = _beyond_limits(key, place, now)
     if refused is not None:
-        return refused
+        return replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
     key.requests_tat, _ = _take(key.requests_per_minute, key.requests_tat, now, 1)
     key.tokens_tat, _ = _take(key.tokens_per_minute, key.tokens_tat, now, place.tokens)
     key.running += 1
@@ -149,9 +150,7 @@ def _beyond_limits(key: Key, place: Place, now: int) -> Refused | None:
         refusal = Refusal.TOKENS
     if refusal is None:
         return None
-    return Refused(
-        refusal=refusal, wait=wait, requests=_requests(key, now), tokens=_tokens(key, now)
-    )
+    return Refused(refusal=refusal, wait=wait)
 
 
 def is_valid(key: Key, now: int) -> bool:

@@ -23,13 +23,13 @@ from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
 from tests.e2e import running
 from tests.e2e.running import KEY, PATIENCE, UPSTREAM_KEY
-from tests.e2e.stack import HELLO, PATH, bridge
+from tests.e2e.stack import HELLO, PATH, arrived, bridge
 
-Door = Literal["usual", "impatient", "full", "busy", "alone"]
-"""A bridge: to a service with short clocks; with a short deadline; that has all the requests it
-takes; to a service that has all it takes; to no service."""
+Door = Literal["usual", "hasty", "impatient", "full", "busy", "alone"]
+"""A bridge: to a service with small limits; to one that waits only shortly for the upstream; with a
+short deadline; that has all the requests it takes; to a service that has all it takes; to none."""
 
-DOORS: Final[tuple[Door, ...]] = ("usual", "impatient", "full", "busy", "alone")
+DOORS: Final[tuple[Door, ...]] = ("usual", "hasty", "impatient", "full", "busy", "alone")
 
 _UNREACHABLE: Final = "unreachable"
 _HELD: Final = "sim-fault:hang-before-headers"
@@ -194,7 +194,7 @@ CASES: Final[tuple[Case, ...]] = (
     _upstreams("500", "upstream_error"),
     _upstreams("503", "upstream_error"),
     _upstreams("reset-before-headers", "upstream_error"),
-    _upstreams("hang-before-headers", "upstream_timeout"),
+    _upstreams("hang-before-headers", "upstream_timeout", door="hasty"),
     _upstreams("200-html", "upstream_invalid_response"),
     _upstreams("401", "upstream_account"),
     _upstreams("402", "upstream_account"),
@@ -226,6 +226,12 @@ async def door(kind: Door) -> AsyncIterator[Bridge]:
             with _closed_port() as address:
                 async with bridge(address) as found:
                     yield found
+        elif kind == "hasty":
+            async with (
+                _service(upstream, first_byte_timeout=0.1) as serving,
+                bridge(serving) as found,
+            ):
+                yield found
         elif kind == "impatient":
             async with _service(upstream) as serving, bridge(serving, timeout=0.3) as found:
                 yield found
@@ -248,7 +254,6 @@ async def door(kind: Door) -> AsyncIterator[Bridge]:
             async with (
                 _service(
                     upstream,
-                    first_byte_timeout=0.1,
                     longest_retry_after=0,
                     max_request_bytes=_LARGEST_AT_SERVICE,
                 ) as serving,
@@ -306,7 +311,7 @@ async def _held(at: Bridge, upstream: SimulatorServer) -> AsyncIterator[None]:
             )
         )
         try:
-            record = await upstream.next_record()
+            record = await arrived(upstream)
             yield
             assert record.outcome is None
         finally:

@@ -10,6 +10,7 @@ async with stack(["default", "sim-fault:500"]) as running:
 A further door to the same service, with other settings, is `bridge(running.service.address, …)`.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -72,6 +73,10 @@ class Stack:
             "verify": False,  # plaintext: there are no certificates to load
         }
         return httpx.AsyncClient(**{**usual, **options})
+
+    async def arrived(self) -> RequestRecord:
+        """Return the upstream's record of the oldest request that was not asked for yet."""
+        return await arrived(self.upstream)
 
     async def idle(self) -> None:
         """Wait until nothing is answered any more, at any of the three."""
@@ -159,6 +164,12 @@ def _answered(door: Bridge) -> int:
     )
 
 
+async def arrived(upstream: SimulatorServer) -> RequestRecord:
+    """Return the record of the oldest request that was not asked for yet; waits for it."""
+    async with asyncio.timeout(PATIENCE):
+        return await upstream.next_record()
+
+
 async def assert_left(record: RequestRecord, left_at: float) -> None:
     """Check that the upstream connection of a caller who left was closed in time.
 
@@ -166,7 +177,8 @@ async def assert_left(record: RequestRecord, left_at: float) -> None:
         record: The upstream's record of the request.
         left_at: When the caller left, by `time.monotonic`.
     """
-    await record.ended.wait()
+    async with asyncio.timeout(PATIENCE):
+        await record.ended.wait()
     assert record.outcome == "caller_left"
     assert record.finished is not None
     assert record.finished - left_at <= LONGEST_LEAVING

@@ -591,7 +591,7 @@ async def test_closing_a_stream_closes_the_upstream(running: Stack, client: Asyn
         model="sim-fault:hang-mid-stream", messages=HELLO, stream=True
     )
     await anext(stream)
-    record = await running.upstream.next_record()
+    record = await running.arrived()
 
     left_at = now()
     await stream.close()
@@ -608,7 +608,7 @@ async def test_cancelling_a_task_that_waits_closes_the_upstream(
     waiting = asyncio.create_task(
         create(model="sim-fault:hang-before-headers", messages=HELLO, stream=streamed)
     )
-    record = await running.upstream.next_record()
+    record = await running.arrived()
 
     left_at = now()
     waiting.cancel()
@@ -632,7 +632,7 @@ async def test_cancelling_a_task_that_reads_closes_the_upstream(
                 begun.set()
 
     reading = asyncio.create_task(read())
-    record = await running.upstream.next_record()
+    record = await running.arrived()
     await begun.wait()
 
     left_at = now()
@@ -645,14 +645,14 @@ async def test_cancelling_a_task_that_reads_closes_the_upstream(
 
 
 async def test_a_timeout_of_the_sdk_closes_the_upstream(running: Stack) -> None:
-    async with running.openai(timeout=0.2) as client:
+    async with running.openai(timeout=openai.Timeout(PATIENCE, read=0.5)) as client:
         with pytest.raises(openai.APITimeoutError):
             await client.chat.completions.create(
                 model="sim-fault:hang-before-headers", messages=HELLO
             )
         left_at = now()
 
-    await assert_left(await running.upstream.next_record(), left_at)
+    await assert_left(await running.arrived(), left_at)
     await running.idle()
 
 
@@ -668,7 +668,7 @@ async def test_closing_a_stream_in_a_thread_closes_the_upstream(running: Stack) 
 
     left_at = await in_thread(running, use)
 
-    await assert_left(await running.upstream.next_record(), left_at)
+    await assert_left(await running.arrived(), left_at)
     await running.idle()
 
 
@@ -694,7 +694,7 @@ async def test_killing_the_client_closes_the_upstream(running: Stack) -> None:
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"chunk\n"
-    record = await running.upstream.next_record()
+    record = await running.arrived()
 
     left_at = now()
     process.kill()
