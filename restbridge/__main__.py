@@ -46,7 +46,13 @@ async def serve(settings: Settings) -> None:
     bridge = Bridge(settings)
     await bridge.start()
     settle()
-    log.event("restbridge", "serving", address=bridge.address, service=settings.service_target)
+    log.event(
+        "restbridge",
+        "serving",
+        address=bridge.address,
+        metrics_port=bridge.metrics_port,
+        service=settings.service_target,
+    )
     await signals.drain("restbridge", bridge.stop, bridge.hurry)
 
 
@@ -96,7 +102,13 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
     }
     print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
     print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
-    log.event("restbridge", "serving", address=bridge.address, service=server.address)
+    log.event(
+        "restbridge",
+        "serving",
+        address=bridge.address,
+        metrics_port=bridge.metrics_port,
+        service=server.address,
+    )
     await signals.drain("restbridge", stop, hurry)
 
 

@@ -35,7 +35,13 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
     server = Server(settings, catalogue)
     await server.start()
     settle()
-    log.event("service", "serving", address=server.address, upstream=server.upstream_description)
+    log.event(
+        "service",
+        "serving",
+        address=server.address,
+        metrics_port=server.metrics_port,
+        upstream=server.upstream_description,
+    )
     await signals.drain("service", server.stop, server.hurry)
 
 

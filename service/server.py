@@ -95,6 +95,8 @@ class Server:
         self._resources = AsyncExitStack()
         self._grpc: grpc.aio.Server | None = None
         self._port = 0
+        self.metrics_port: int | None = None
+        """The port of the metrics, once started, where there are any."""
         self._draining = False
         self._access: Access
         self._directory: Directory
@@ -333,7 +335,7 @@ class Server:
         if listen is None:
             return
         try:
-            _, close = metrics.serve(listen, self._telemetry.registry)
+            self.metrics_port, close = metrics.serve(listen, self._telemetry.registry)
         except OSError as error:
             raise StartError(f"CHAT_METRICS_LISTEN: cannot listen on {listen}") from error
         self._resources.push_async_callback(asyncio.to_thread, close)

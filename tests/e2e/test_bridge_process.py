@@ -166,10 +166,9 @@ async def test_the_log_has_one_line_for_a_request_and_no_secret_in_it() -> None:
 
 
 async def test_the_metrics_have_a_port_of_their_own() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    listen = {"CHAT_BRIDGE_METRICS_LISTEN": f"127.0.0.1:{port}"}
+    listen = {"CHAT_BRIDGE_METRICS_LISTEN": "127.0.0.1:0"}
     async with process(MODULE, environment() | listen) as bridge, await client(bridge) as http:
+        port = (await bridge.event("serving"))["metrics_port"]
         await http.get("/healthz")
         text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
         assert (await http.get("/metrics")).status_code == 404

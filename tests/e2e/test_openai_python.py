@@ -487,6 +487,7 @@ CLASSES: Final[Mapping[int, str]] = {
     401: "AuthenticationError",
     403: "PermissionDeniedError",
     404: "NotFoundError",
+    409: "ConflictError",
     422: "UnprocessableEntityError",
     429: "RateLimitError",
     500: "InternalServerError",

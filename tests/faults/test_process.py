@@ -337,12 +337,6 @@ async def test_bytes_that_are_no_message_are_refused_and_no_more() -> None:
 # ----------------------------------------------------------------------------------------- tells
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
 def _metrics(port: int) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -358,9 +352,9 @@ async def test_no_key_no_prompt_and_no_answer_is_logged_or_counted(tmp_path: Pat
         *("scripted", "sim-fault:400-internal-details", "sim-fault:500", "sim-fault:401"),
         *("sim-fault:malformed-event", "sim-fault:reset-mid-stream", "sim-fault:bad-chunking"),
     )
-    port = _free_port()
-    changes = {"CHAT_METRICS_LISTEN": f"127.0.0.1:{port}", "CHAT_LOG_LEVEL": "debug"}
+    changes = {"CHAT_METRICS_LISTEN": "127.0.0.1:0", "CHAT_LOG_LEVEL": "debug"}
     async with _models(tmp_path, *names, **changes) as (running, caller, upstream):
+        port = (await running.event("serving"))["metrics_port"]
         upstream.reply_with("scripted", body=_completion(answer))
         for name in ("any", *names):
             request = params(name, messages=[{"role": "user", "content": prompt}], user=prompt)
