@@ -1,5 +1,7 @@
 """The schema over time, on both engines."""
 
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,26 @@ from tests.faults.stores import database, migrated, postgres
 __all__ = ["database", "migrated", "postgres"]
 
 
-def test_the_migrated_schema_is_the_declared_one(migrated: Store) -> None:
-    with migrated.engine.connect() as connection:
+@pytest.fixture(params=["at once", "by revisions"])
+def made(request: pytest.FixtureRequest, database: str) -> Iterator[Store]:
+    """A store whose tables were made in either of the two ways."""
+    store = Store(database)
+    if request.param == "at once":
+        migrate(store)
+    else:
+        with store.writing() as connection:
+            migrations._upgrade(connection)
+    yield store
+    store.close()
+
+
+def test_the_schema_is_the_declared_one(made: Store) -> None:
+    with made.engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
         checks = {
             (table, check["name"])
             for table in metadata.tables
@@ -35,6 +51,23 @@ def test_the_migrated_schema_is_the_declared_one(migrated: Store) -> None:
         for constraint in table.constraints
         if isinstance(constraint, sa.CheckConstraint)
     }
+
+
+def test_both_ways_make_the_same_tables_on_sqlite(tmp_path: Path) -> None:
+    def definitions(name: str, make: Callable[[Store], None]) -> set[str]:
+        store = Store(f"sqlite:///{tmp_path}/{name}")
+        make(store)
+        with store.engine.connect() as connection:
+            found = connection.execute(sa.text("SELECT sql FROM sqlite_master WHERE sql > ''"))
+            texts = {" ".join(sorted(re.split(r"[\s,()]+", row[0]))) for row in found}
+        store.close()
+        return texts
+
+    def by_revisions(store: Store) -> None:
+        with store.writing() as connection:
+            migrations._upgrade(connection)
+
+    assert definitions("at_once", migrate) == definitions("by_revisions", by_revisions)
 
 
 def test_migrating_again_changes_nothing(migrated: Store) -> None:

@@ -2,9 +2,10 @@
 
     versions/0001_…py ──► versions/0002_…py ──► …      HEAD is the last
 
-They are applied when the service starts, or by `python -m service migrate`. Processes that start
-together wait for each other: on SQLite for the writer's lock, on PostgreSQL for an advisory lock. A
-schema that is newer than the code is refused.
+It is brought to HEAD when the service starts, or by `python -m service migrate`. An empty store
+gets the tables of HEAD at once; a test compares them with what the revisions make. Processes that
+start together wait for each other: on SQLite for the writer's lock, on PostgreSQL for an advisory
+lock. A schema that is newer than the code is refused.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from service.accounts.schema import metadata
 from service.accounts.store import Store, StoreError
 
 HEAD: Final = "0001"
@@ -20,7 +22,13 @@ HEAD: Final = "0001"
 LOCK: Final = 0x63686174
 """The advisory lock on PostgreSQL: "chat"."""
 
-_VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.Text))
+_ALEMBIC: Final = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Alembic's own table, as it makes it."""
 
 
 def migrate(store: Store) -> None:
@@ -39,13 +47,23 @@ def migrate(store: Store) -> None:
             raise StoreError(
                 f"{store.name}: its schema is {current}, newer than this version's {HEAD}"
             )
-        _upgrade(connection)
+        if current is None:
+            _create(connection)
+        else:
+            _upgrade(connection)
+
+
+def _create(connection: sa.Connection) -> None:
+    """Make the tables as they are at HEAD: what the revisions make, without importing Alembic."""
+    metadata.create_all(connection)
+    _ALEMBIC.create(connection)
+    connection.execute(sa.insert(_ALEMBIC), {"version_num": HEAD})
 
 
 def _current(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    return connection.execute(sa.select(_VERSION.c.version_num)).scalar_one_or_none()
+    return connection.execute(sa.select(_ALEMBIC.c.version_num)).scalar_one_or_none()
 
 
 def _upgrade(connection: sa.Connection) -> None:
