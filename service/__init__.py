@@ -1,6 +1,6 @@
-"""The microservice: `ChatCompletionService` and `ModelService` over one OpenAI-compatible upstream.
+"""The microservice: chat completions, prepaid, over OpenAI-compatible upstreams.
 
-server ─► interceptors ─► servicer ─► validation        is the request within the contract?
-                                  ├─► admission         may the caller have it? what did it use?
-                                  └─► upstream ─► sse   who answers it
+server ─► interceptors ─► servicer ─► validation             is the request within the contract?
+                                  ├─► admission ─► accounts  may the caller have it? what it used
+                                  └─► upstream ─► sse        who answers it
 """

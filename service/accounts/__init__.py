@@ -3,11 +3,18 @@
     admission ──► batches ──► store ──► decisions       one transaction for what arrives together
                                  │          ├─ rates    limits over time
                                  │          └─ rows     what is stored, and what can be asked
-                              schema                    SQLite or PostgreSQL
-    money      prices and bounds, in integer nano-credits
-    keys       making, digesting, remembering API keys
-    directory  what operators ask: accounts, keys, ledger, usage
-    journal    settlements that wait for the store
+                              statements                what is read and written, for
+                              sqlite, postgres          each engine; tables in schema
+
+    money         prices and bounds, in integer nano-credits
+    keys, ids     API keys, and the names of holds
+    journal       settlements that wait for the store
+    housekeeping  is the store there, whose lease ran out
+    migrations/   the tables over time
+
+    servicer ─┐                  ┌─ inputs, messages, pages   values, protos, page tokens
+    credits ──┼─► access ─► directory                         accounts, keys, ledger, usage
+    commands ─┘                  └─ tables                    for people
 
 The rules that hold after every transaction: a balance equals the sum of its ledger; nothing is
 negative; what is held equals the open holds; a hold ends once.

@@ -4,9 +4,8 @@
           ── request ► what to send
           ── raises, status, type, code, param, retried    what the SDK says, in every language
 
-Reasons that no request can cause yet are not here: INSUFFICIENT_CREDITS, CREDITS_HELD,
-MODEL_NOT_ALLOWED, RATE_LIMITED and STORE_UNAVAILABLE (nothing is charged or limited by key), and
-INTERNAL, which would be a defect.
+Reasons that come of accounts are not here, for the key of these tests has credit and no limits: the
+tests of charging cause them. Nor is INTERNAL, which would be a defect.
 """
 
 import asyncio
