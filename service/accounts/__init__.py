@@ -5,6 +5,7 @@
                                  │          └─ rows     what is stored, and what can be asked
                               statements                what is read and written, for
                               sqlite, postgres          each engine; tables in schema
+                                        └─ pipeline     few round trips
 
     money         prices and bounds, in integer nano-credits
     keys, ids     API keys, and the names of holds

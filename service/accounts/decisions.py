@@ -7,8 +7,9 @@ the ones before it left; a refused one leaves nothing behind.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from service.accounts import rates
 from service.accounts.rows import (
@@ -54,15 +55,16 @@ def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[
     for operation in operations:
         match operation:
             case Place():
-                outcomes.append(_place(rows, operation, now, changes))
+                outcome: Outcome = _place(rows, operation, now, changes)
             case Settle():
-                outcomes.append(_settle(rows, operation, now, changes))
+                outcome = _settle(rows, operation, now, changes)
             case Release():
-                outcomes.append(_release(rows, operation, now, changes))
+                outcome = _release(rows, operation, now, changes)
             case Expire():
-                outcomes.append(_expire(rows, operation, now, changes))
+                outcome = _expire(rows, operation, now, changes)
             case Grant():
-                outcomes.append(_grant(rows, operation, now, changes))
+                outcome = _grant(rows, operation, now, changes)
+        outcomes.append(outcome)
     return outcomes, changes
 
 
@@ -79,14 +81,9 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
     if not is_valid(key, now):
         return Refused(refusal=Refusal.KEY)
-    refused = _beyond_account(account, key, place)
-    if refused is None:
-        _heed_clock(key, now, changes)
-        refused = _beyond_limits(key, place, now)
+    refused = _beyond_account(account, key, place) or _take(key, place, now, changes)
     if refused is not None:
-        return replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
-    key.requests_tat, _ = _take(key.requests_per_minute, key.requests_tat, now, 1)
-    key.tokens_tat, _ = _take(key.tokens_per_minute, key.tokens_tat, now, place.tokens)
+        return structs.replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
     key.running += 1
     account.held += place.amount
     rows.holds[place.hold_id] = Hold(
@@ -138,28 +135,33 @@ def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
     return None
 
 
-def _beyond_limits(key: Key, place: Place, now: int) -> Refused | None:
+def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
+    """Take what a request needs from each limit of its key, or nothing."""
+    requests_tat, tokens_tat = key.requests_tat, key.tokens_tat
     refusal, wait = None, 0
     if key.concurrency is not None and key.running >= key.concurrency:
         refusal, wait = Refusal.CONCURRENCY, CONCURRENCY_WAIT
-    elif wait := _take(key.requests_per_minute, key.requests_tat, now, 1)[1]:
-        refusal = Refusal.REQUESTS
-    elif key.tokens_per_minute is not None and place.tokens > key.tokens_per_minute:
-        refusal = Refusal.TOKENS  # never fits
-    elif wait := _take(key.tokens_per_minute, key.tokens_tat, now, place.tokens)[1]:
-        refusal = Refusal.TOKENS
-    if refusal is None:
-        return None
-    return Refused(refusal=refusal, wait=wait)
+    if refusal is None and key.requests_per_minute is not None:
+        requests_tat, wait = rates.take(key.requests_per_minute, requests_tat, now, 1)
+        if wait:
+            refusal = Refusal.REQUESTS
+    if refusal is None and key.tokens_per_minute is not None:
+        if place.tokens > key.tokens_per_minute:
+            refusal = Refusal.TOKENS  # never fits
+        else:
+            tokens_tat, wait = rates.take(key.tokens_per_minute, tokens_tat, now, place.tokens)
+            if wait:
+                refusal = Refusal.TOKENS
+    if refusal is not None:
+        _heed_clock(key, now, changes)
+        return Refused(refusal=refusal, wait=wait)
+    key.requests_tat, key.tokens_tat = requests_tat, tokens_tat
+    return None
 
 
 def is_valid(key: Key, now: int) -> bool:
     """Whether a key may be used."""
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
-
-
-def _take(limit: int | None, tat: int, now: int, count: int) -> tuple[int, int]:
-    return (tat, 0) if limit is None else rates.take(limit, tat, now, count)
 
 
 def _requests(key: Key, now: int) -> rates.Level | None:

@@ -9,24 +9,24 @@ once. A line that is torn was never acknowledged: it is skipped.
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
+
+import msgspec
 
 from service.accounts.rows import Release, Settle
 
 Ending = Settle | Release
 """The operations that are kept."""
 
-_KINDS: Final[dict[str, type[Ending]]] = {"settle": Settle, "release": Release}
-_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 _SUFFIX: Final = ".journal"
+_LINE: Final = msgspec.json.Decoder(Ending)
 
 
 class JournalError(OSError):
@@ -97,7 +97,7 @@ class Journal:
         Raises:
             OSError: it cannot be written.
         """
-        line = json.dumps({"kind": _NAMES[type(ending)], **asdict(ending)}).encode() + b"\n"
+        line = msgspec.json.encode(ending) + b"\n"
         with self._lock:
             before = os.fstat(self._file).st_size
             try:
@@ -174,10 +174,5 @@ def _content(file: int) -> bytes:
 
 def _endings(content: bytes) -> Iterator[Ending]:
     for line in content.split(b"\n")[:-1]:
-        try:
-            members: dict[str, Any] = json.loads(line)
-            kind = _KINDS[members.pop("kind")]
-            if members.keys() == {field.name for field in fields(kind)}:
-                yield kind(**members)
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            continue
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            yield _LINE.decode(line)

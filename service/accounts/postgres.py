@@ -1,34 +1,41 @@
 """PostgreSQL, and what speaks its protocol: one store for many replicas.
 
-    1st round trip   BEGIN · lock the accounts, in the order of their ids · keys · holds · clock
+    1st round trip   BEGIN · lock the accounts, in the order of their ids · read the rest
     2nd round trip   INSERT and UPDATE … FROM json_to_recordset(rows) · COMMIT
 
 The lock of an account covers its keys and its holds: nobody writes them without it, but for a key's
 revocation, which is a column of its own. It leaves foreign keys alone (`FOR NO KEY UPDATE`). Two
 batches never wait for each other in a circle, for all take their locks in the same order.
 
-The statements of a round trip are sent together (libpq's pipeline mode). The database is asked for
-the time only after the locks, so that time never goes back from one batch to the next.
+What is asked for and what is found is JSON, one parameter and one value per kind of row, and all
+that is written is one statement: most of what a small batch costs is a price per statement. The
+database is asked for the time only after the locks, so that time never goes back from one batch to
+the next.
 """
 
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from psycopg.pq.abc import PGresult
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.accounts import statements
-from service.accounts.rows import Changes, Rows
+from service.accounts.pipeline import Pipeline, Statement, ends_connection, prepare
+from service.accounts.rows import Account, Changes, Hold, Key, Rows
 from service.accounts.schema import accounts, api_keys, holds, ledger
 from service.accounts.statements import ConnectionLostError, Values, Wanted
 
-_DIALECT: Final = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
+_T = TypeVar("_T")
+
+_DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 class PostgreSQL:
@@ -59,21 +66,21 @@ class PostgreSQL:
             pool_timeout=busy_timeout,
             connect_args=_arguments(busy_timeout, limits),
         )
-        # A connection for the batches, which send their own BEGIN and COMMIT with the rest. The
-        # plans of its statements are kept: one that was made while a table was small must not read
-        # all of it when it is large. What a batch needs is always found by a key.
+        # A connection for the batches, which send their own BEGIN and COMMIT with the rest.
         self._batches = sa.create_engine(
             url,
             isolation_level="AUTOCOMMIT",
             pool_size=1,
             pool_timeout=busy_timeout,
-            connect_args=_arguments(busy_timeout, {**limits, "enable_seqscan": "off"}),
+            connect_args=_arguments(busy_timeout, {**limits, **_PLANS}),
         )
+        sa.event.listen(self._batches, "connect", _prepare)
         self.engines = (self.engine, self._batches)
+        self._answer_within = 3 * busy_timeout
 
     def now(self, connection: sa.Connection) -> int:
         """Return the server's clock."""
-        return int(connection.execute(_CLOCK).scalar_one())
+        return int(connection.execute(sa.select(_NOW)).scalar_one())
 
     @contextmanager
     def transaction(self) -> Iterator["_Transaction"]:
@@ -81,17 +88,17 @@ class PostgreSQL:
         connection = self._batches.raw_connection()
         driver = cast("psycopg.Connection[Values]", connection.driver_connection)
         try:
-            with driver.pipeline():
-                driver.execute("BEGIN", prepare=False)
-                yield _Transaction(driver)
-                driver.execute("COMMIT", prepare=False)
-        except psycopg.Error as error:
-            if not driver.closed:
-                raise
+            transaction = _Transaction(Pipeline(driver.pgconn, answer_within=self._answer_within))
+            yield transaction
+            transaction.commit()
+        except BaseException as error:
+            lost = isinstance(error, psycopg.Error) and (driver.closed or ends_connection(error))
+            # What ends in the middle leaves a transaction and answers behind. Both go with it.
             connection.invalidate()
-            raise ConnectionLostError(str(error)) from error
-        finally:
-            connection.close()  # the pool rolls back what was not committed
+            if lost:
+                raise ConnectionLostError(str(error)) from error
+            raise
+        connection.close()
 
     def interrupt(self, driver: Any) -> None:
         """Make what a connection does fail; from any thread."""
@@ -102,6 +109,18 @@ class PostgreSQL:
             connected.shutdown(socket.SHUT_RDWR)
 
 
+_PLANS: Final = {
+    # What a batch needs is found by a key, row by row: never by a look at a whole table.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    # There is one good plan for any batch, and making one takes longer than following it.
+    "plan_cache_mode": "force_generic_plan",
+}
+"""How batches are planned. A plan is kept: one that was made while a table was empty must be good
+when it is not."""
+
+
 def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, object]:
     return {
         "connect_timeout": int(timeout),
@@ -110,107 +129,179 @@ def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, obje
     }
 
 
+def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
+    prepare(driver.pgconn, _STATEMENTS)
+
+
 class _Transaction:
-    def __init__(self, driver: psycopg.Connection[Values]) -> None:
-        self._driver = driver
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
 
     def read(self, wanted: Wanted) -> tuple[Rows, int]:
-        run = self._driver.execute
-        # All are sent before the first answer is read.
-        locked = run(_ACCOUNTS, {"ids": wanted.accounts})
-        keys = run(_KEYS, {"ids": wanted.keys}) if wanted.keys else ()
-        held = run(_HOLDS, {"ids": wanted.holds}) if wanted.holds else ()
-        grants = (
-            run(_GRANTS, {"accounts": wanted.accounts, "ids": wanted.grants})
-            if wanted.grants
-            else ()
+        accounts_wanted = _encode(wanted.accounts)
+        self._pipeline.send(_BEGIN)
+        self._pipeline.send(_LOCK, accounts_wanted)
+        # This one sees what was committed before the locks were there.
+        self._pipeline.send(
+            _READ,
+            _encode(wanted.keys),
+            _encode(wanted.holds),
+            accounts_wanted,
+            _encode(wanted.grants),
         )
-        clock = run(_NOW)
-        rows = statements.rows_of(locked, keys, held, grants)
-        ((now,),) = clock
-        return rows, now
+        _, locked, found = self._pipeline.receive()
+        rows = Rows(
+            accounts={account.id: account for account in _decode(_ACCOUNTS, locked, 0)},
+            keys={key.id: key for key in _decode(_KEYS, found, 0)},
+            holds={hold.id: hold for hold in _decode(_HOLDS, found, 1)},
+            grants={
+                (grant.account_id, grant.idempotency_id) for grant in _decode(_GRANTS, found, 2)
+            },
+        )
+        return rows, int(found.get_value(0, 3) or 0)
 
     def any_hold(self, ids: Sequence[str]) -> bool:
-        return self._driver.execute(_HOLDS, {"ids": ids}).fetchone() is not None
+        self._pipeline.send(_ANY_HOLD, _encode(ids))
+        (found,) = self._pipeline.receive()
+        return found.ntuples > 0
 
     def write(self, rows: Rows, changes: Changes) -> None:
-        if changes.accounts:
-            self._run(_UPDATE_ACCOUNT, [rows.accounts[id_] for id_ in changes.accounts])
-        if changes.keys:
-            self._run(_UPDATE_KEY, [rows.keys[id_] for id_ in changes.keys])
-        if changes.placed:
-            self._run(_INSERT_HOLD, [rows.holds[id_] for id_ in changes.placed])
-        if changes.ended:
-            self._run(_UPDATE_HOLD, [rows.holds[id_] for id_ in changes.ended])
-        if changes.entries:
-            self._run(_INSERT_ENTRY, changes.entries)
+        placed = set(changes.placed)
+        self._pipeline.send(
+            _WRITE,
+            _encode([rows.accounts[id_] for id_ in changes.accounts]),
+            _encode([rows.keys[id_] for id_ in changes.keys]),
+            _encode([rows.holds[id_] for id_ in changes.placed]),
+            # The parts of the statement do not see each other's rows: a hold that was placed and
+            # ended in one batch is inserted as it ended.
+            _encode([rows.holds[id_] for id_ in changes.ended if id_ not in placed]),
+            _encode(changes.entries),
+        )
 
-    def _run(self, statement: bytes, values: Sequence[Any]) -> None:
-        rows = msgspec.json.encode(values).decode()
-        self._driver.execute(statement, {"rows": rows})
+    def commit(self) -> None:
+        self._pipeline.send(_COMMIT)
+        *_, committed = self._pipeline.finish()
+        if committed.command_status != b"COMMIT":
+            raise psycopg.InternalError("the transaction was rolled back")
+
+
+class _Grant(msgspec.Struct):
+    account_id: int
+    idempotency_id: str
+
+
+_ACCOUNTS: Final = msgspec.json.Decoder(list[Account])
+_KEYS: Final = msgspec.json.Decoder(list[Key])
+_HOLDS: Final = msgspec.json.Decoder(list[Hold])
+_GRANTS: Final = msgspec.json.Decoder(list[_Grant])
+_encode: Final = msgspec.json.encode
+
+
+def _decode(decoder: msgspec.json.Decoder[list[_T]], result: PGresult, column: int) -> list[_T]:
+    """Return the rows of a `json_agg`, which is NULL where there are none."""
+    text = result.get_value(0, column)
+    return [] if text is None else decoder.decode(text)
 
 
 # ----------------------------------------------------------------------------------- statements
 
-_CLOCK: Final = sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)")
+_NOW: Final = sa.literal_column(
+    "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)", sa.BigInteger
+)
+"""The server's clock, in nanoseconds since the Unix epoch."""
 
 
-def _text(statement: sa.ClauseElement) -> bytes:
-    return str(statement.compile(dialect=_DIALECT)).encode()
+def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Statement:
+    """Compile a statement, whose parameters come in this order."""
+    compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
+    if tuple(compiled.positiontup or ()) != parameters:
+        raise ValueError(f"{name} has the parameters {compiled.positiontup}")
+    return Statement(name=name.encode(), text=str(compiled).encode())
 
 
-def _any(name: str, type_: type[sa.types.TypeEngine[Any]]) -> sa.CollectionAggregate[Any]:
-    return sa.any_(sa.bindparam(name, type_=ARRAY(type_)))
+def _listed(parameter: str, type_: type[sa.types.TypeEngine[Any]]) -> Any:
+    """Return the values that are given as the text of an array of JSON."""
+    given = sa.bindparam(parameter, type_=sa.Text).cast(JSON)
+    value = sa.func.json_array_elements_text(given).column_valued("value")
+    return sa.any_(sa.func.array(sa.select(value.cast(type_)).scalar_subquery()))
 
 
-def _given(table: sa.Table, names: Sequence[str]) -> Any:
-    """Return rows that are given as one array of JSON objects: values, as they are."""
+def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: bool = False) -> Any:
+    """Return rows as the text of one array of JSON objects, locked in the order of their ids."""
+    wanted = sa.select(*statements.columns(table, names)).where(condition)
+    if locked:
+        wanted = wanted.order_by(table.c.id).with_for_update(key_share=True)
+    rows = wanted.subquery("found")
+    return sa.select(sa.func.json_agg(rows.table_valued()).cast(sa.Text)).scalar_subquery()
+
+
+def _given(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    """Return rows that are given as the text of one array of JSON objects: values, as they are."""
     columns = [sa.column(name, table.c[name].type) for name in names]
-    given = sa.func.json_to_recordset(sa.bindparam("rows", type_=sa.Text).cast(JSON))
+    given = sa.func.json_to_recordset(sa.bindparam(parameter, type_=sa.Text).cast(JSON))
     return given.table_valued(*columns).render_derived(name="given", with_types=True)
 
 
-def _update(table: sa.Table, names: Sequence[str]) -> bytes:
-    given = _given(table, ("id", *names))
-    return _text(
+def _update(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    given = _given(table, ("id", *names), parameter)
+    return (
         sa.update(table)
         .where(table.c.id == given.c.id)
         .values({name: given.c[name] for name in names})
     )
 
 
-def _insert(table: sa.Table, names: Sequence[str]) -> bytes:
-    given = _given(table, names)
-    return _text(
-        sa.insert(table).from_select(
-            list(names), sa.select(*(given.c[name] for name in names)), include_defaults=False
+def _insert(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    given = _given(table, names, parameter)
+    return sa.insert(table).from_select(
+        list(names), sa.select(*(given.c[name] for name in names)), include_defaults=False
+    )
+
+
+_BEGIN: Final = Statement(name=b"BEGIN", text=b"BEGIN")
+_LOCK: Final = _statement(
+    "lock",
+    sa.select(
+        _found(
+            accounts,
+            statements.ACCOUNT,
+            accounts.c.id == _listed("accounts", sa.BigInteger),
+            locked=True,
         )
-    )
-
-
-_NOW: Final = _text(_CLOCK)
-_ACCOUNTS: Final = _text(
-    sa.select(*statements.columns(accounts, statements.ACCOUNT))
-    .where(accounts.c.id == _any("ids", sa.BigInteger))
-    .order_by(accounts.c.id)
-    .with_for_update(key_share=True)
+    ),
+    "accounts",
 )
-_KEYS: Final = _text(
-    sa.select(*statements.columns(api_keys, statements.KEY)).where(
-        api_keys.c.id == _any("ids", sa.BigInteger)
-    )
+_READ: Final = _statement(
+    "read",
+    sa.select(
+        _found(api_keys, statements.KEY, api_keys.c.id == _listed("keys", sa.BigInteger)),
+        _found(holds, statements.HOLD, holds.c.id == _listed("holds", sa.Text)),
+        _found(
+            ledger,
+            statements.GRANT,
+            sa.and_(
+                ledger.c.account_id == _listed("accounts", sa.BigInteger),
+                ledger.c.idempotency_id == _listed("grants", sa.Text),
+            ),
+        ),
+        _NOW,
+    ),
+    *("keys", "holds", "accounts", "grants"),
 )
-_HOLDS: Final = _text(
-    sa.select(*statements.columns(holds, statements.HOLD)).where(holds.c.id == _any("ids", sa.Text))
+_ANY_HOLD: Final = _statement(
+    "any_hold",
+    sa.select(holds.c.id).where(holds.c.id == _listed("holds", sa.Text)),
+    "holds",
 )
-_GRANTS: Final = _text(
-    sa.select(ledger.c.account_id, ledger.c.idempotency_id).where(
-        ledger.c.account_id == _any("accounts", sa.BigInteger),
-        ledger.c.idempotency_id == _any("ids", sa.Text),
-    )
+_WRITE: Final = _statement(
+    "write",
+    _insert(ledger, statements.ENTRY, "entries").add_cte(
+        _update(accounts, statements.ACCOUNT_CHANGES, "accounts").cte("changed_accounts"),
+        _update(api_keys, statements.KEY_CHANGES, "keys").cte("changed_keys"),
+        _insert(holds, statements.HOLD, "placed").cte("placed_holds"),
+        _update(holds, statements.HOLD_CHANGES, "ended").cte("ended_holds"),
+    ),
+    *("accounts", "keys", "placed", "ended", "entries"),
 )
-_UPDATE_ACCOUNT: Final = _update(accounts, statements.ACCOUNT_CHANGES)
-_UPDATE_KEY: Final = _update(api_keys, statements.KEY_CHANGES)
-_UPDATE_HOLD: Final = _update(holds, statements.HOLD_CHANGES)
-_INSERT_HOLD: Final = _insert(holds, statements.HOLD)
-_INSERT_ENTRY: Final = _insert(ledger, statements.ENTRY)
+_COMMIT: Final = Statement(name=b"COMMIT", text=b"COMMIT")
+_STATEMENTS: Final = (_BEGIN, _LOCK, _READ, _ANY_HOLD, _WRITE, _COMMIT)

@@ -16,15 +16,15 @@ a caller waits for one bucket and not until the clock is where it was.
 Source: ITU-T I.371, as restated for request limits by many; times in nanoseconds.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MINUTE: Final = 60 * 10**9
 """The window, in nanoseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(msgspec.Struct, frozen=True, gc=False):
     """How full a bucket is."""
 
     limit: int
@@ -47,8 +47,10 @@ def depth(limit: int) -> int:
 
 def level(limit: int, tat: int, now: int) -> Level:
     """Return how full the bucket is."""
-    ahead = _ahead(limit, tat, now)
-    return Level(limit, (depth(limit) - ahead) // interval(limit), ahead)
+    each = interval(limit)
+    full = limit * each
+    ahead = min(max(tat - now, 0), full)
+    return Level(limit, (full - ahead) // each, ahead)
 
 
 def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
@@ -63,9 +65,10 @@ def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
     Returns:
         The new TAT and 0; or the old one and the nanoseconds to wait.
     """
-    ahead = _ahead(limit, tat, now) + count * interval(limit)
-    excess = ahead - depth(limit)
-    return (tat, excess) if excess > 0 else (now + ahead, 0)
+    each = interval(limit)
+    full = limit * each
+    ahead = min(max(tat - now, 0), full) + count * each
+    return (tat, ahead - full) if ahead > full else (now + ahead, 0)
 
 
 def give_back(limit: int, tat: int, now: int, count: int) -> int:
@@ -76,7 +79,3 @@ def give_back(limit: int, tat: int, now: int, count: int) -> int:
 def within_reach(limit: int, tat: int, now: int) -> int:
     """Return the TAT, or that of a bucket emptied now where the clock was set back."""
     return min(tat, now + depth(limit))
-
-
-def _ahead(limit: int, tat: int, now: int) -> int:
-    return min(max(tat - now, 0), depth(limit))

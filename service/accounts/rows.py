@@ -9,10 +9,14 @@
 Every operation may be sent again: once it had its effect it has none any more, and answers the
 same. What was refused had no effect and left no trace: sent again, it is tried again.
 Amounts are integer nano-credits, times nanoseconds since the Unix epoch.
+
+They are structs of msgspec, made in a tenth of a dataclass's time: a request makes a dozen. None is
+part of a cycle, so that the garbage collector need not look at them.
 """
 
 import enum
-from dataclasses import dataclass, field
+
+import msgspec
 
 from service.accounts.rates import Level
 
@@ -48,8 +52,7 @@ class Refusal(enum.Enum):
     CONCURRENCY = "concurrent calls"
 
 
-@dataclass(kw_only=True, slots=True)
-class Account:
+class Account(msgspec.Struct, kw_only=True, gc=False):
     """A row of accounts."""
 
     id: int
@@ -59,8 +62,7 @@ class Account:
     """The sum of the open holds."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Key:
+class Key(msgspec.Struct, kw_only=True, gc=False):
     """A row of api_keys, without its digest. A limit of None is none."""
 
     id: int
@@ -77,8 +79,7 @@ class Key:
     """How many of its holds are open."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, kw_only=True, gc=False):
     """A row of holds."""
 
     id: str
@@ -99,8 +100,7 @@ class Hold:
     """What the settlement took."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A row of the ledger, before it has its number."""
 
     account_id: int
@@ -121,8 +121,7 @@ class Entry:
 # ---------------------------------------------------------------------------------- operations
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Hold an amount for a request."""
 
     hold_id: str
@@ -139,8 +138,7 @@ class Place:
     """Nanoseconds."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):
     """Charge what a request used and end its hold."""
 
     hold_id: str
@@ -154,8 +152,7 @@ class Settle:
     estimated: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="release"):
     """End the hold of a request that costs nothing."""
 
     hold_id: str
@@ -163,8 +160,7 @@ class Release:
     key_id: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expire:
+class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """End a hold if its lease ran out."""
 
     hold_id: str
@@ -172,8 +168,7 @@ class Expire:
     key_id: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Add credit."""
 
     account_id: int
@@ -189,16 +184,14 @@ Operation = Place | Settle | Release | Expire | Grant
 # ------------------------------------------------------------------------------------ outcomes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The hold stands."""
 
     requests: Level | None
     tokens: Level | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """No hold; nothing changed."""
 
     refusal: Refusal
@@ -210,8 +203,7 @@ class Refused:
     tokens: Level | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The hold is over."""
 
     state: HoldState | None
@@ -222,8 +214,7 @@ class Ended:
     """Of a settlement: what was used but not charged, being above what could be taken."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The credit is there."""
 
     balance: int | None
@@ -234,23 +225,21 @@ class Granted:
 Outcome = Placed | Refused | Ended | Granted
 
 
-@dataclass(kw_only=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, kw_only=True):
     """The rows that a batch of operations touches; what is not here does not exist."""
 
-    accounts: dict[int, Account] = field(default_factory=dict)
-    keys: dict[int, Key] = field(default_factory=dict)
-    holds: dict[str, Hold] = field(default_factory=dict)
-    grants: set[tuple[int, str]] = field(default_factory=set)
+    accounts: dict[int, Account] = msgspec.field(default_factory=dict)
+    keys: dict[int, Key] = msgspec.field(default_factory=dict)
+    holds: dict[str, Hold] = msgspec.field(default_factory=dict)
+    grants: set[tuple[int, str]] = msgspec.field(default_factory=set)
     """Accounts and idempotency ids of grants that were made."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, kw_only=True):
     """What a batch changed, to be written."""
 
-    accounts: set[int] = field(default_factory=set)
-    keys: set[int] = field(default_factory=set)
-    placed: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    accounts: set[int] = msgspec.field(default_factory=set)
+    keys: set[int] = msgspec.field(default_factory=set)
+    placed: list[str] = msgspec.field(default_factory=list)
+    ended: list[str] = msgspec.field(default_factory=list)
+    entries: list[Entry] = msgspec.field(default_factory=list)

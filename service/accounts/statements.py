@@ -9,11 +9,12 @@ once: composing them again for each batch would cost more than running them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from service.accounts.rows import (
     Account,
@@ -38,13 +39,14 @@ class ConnectionLostError(Exception):
 
 def names_of(value: type[Any]) -> tuple[str, ...]:
     """Return the fields of a value, which are the names of its columns."""
-    return tuple(field.name for field in fields(value))
+    return tuple(field.name for field in structs.fields(value))
 
 
 ACCOUNT: Final = names_of(Account)
 KEY: Final = names_of(Key)
 HOLD: Final = names_of(Hold)
 ENTRY: Final = names_of(Entry)
+GRANT: Final = ("account_id", "idempotency_id")
 
 ACCOUNT_CHANGES: Final = ("balance", "held")
 KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running")

@@ -11,7 +11,7 @@ what runs and what is left are counted anew from all holds and entries there eve
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from hypothesis import HealthCheck, Phase, settings
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from service.accounts.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
 from service.accounts.rates import MINUTE

@@ -1,10 +1,10 @@
 """What each operation does, and what a hostile or unlucky order of them must not do."""
 
-from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from service.accounts.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
 from service.accounts.rates import MINUTE, Level

@@ -1,10 +1,10 @@
 """The rows are those of the tables, member for member."""
 
-from dataclasses import FrozenInstanceError, fields
 from typing import Any, get_args
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import fields
 
 from service.accounts import rows, schema
 from service.accounts.decisions import decide
@@ -27,7 +27,7 @@ def test_each_member_is_a_column(row: type[Any], table: sa.Table, others: set[st
 def test_each_operation_and_outcome_is_a_value() -> None:
     for kind in (*get_args(rows.Operation), *get_args(rows.Outcome)):
         value = kind(**{field.name: 0 for field in fields(kind)})
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(value, fields(kind)[0].name, 1)
         assert hash(value) == hash(kind(**{field.name: 0 for field in fields(kind)}))
 
