@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 from chatcompletion.credits import members, to_text
 from service.accounts.directory import (
     DAY,
-    HOUR,
     AccountNotFoundError,
     AccountView,
     Directory,
@@ -31,6 +30,7 @@ from service.accounts.migrations import HEAD, migrate
 from service.accounts.rows import Grant, Granted
 from service.accounts.store import Store, StoreError
 from service.accounts.tables import table
+from service.accounts.usage import HOUR
 
 MOST_USAGE: Final = 100_000
 """Sums that one answer holds."""
@@ -201,28 +201,12 @@ def _show_ledger(store: Store, arguments: argparse.Namespace) -> Answer:
 def _verify_ledger(store: Store, _: argparse.Namespace) -> Answer:
     found = [*Directory(store).differences()]
     if not found:
-        return Answer(document={"differences": []}, text="Every balance is the sum of its ledger.")
-    names = ("account", "balance", "ledger", "held", "open_holds")
-    amounts = names[1:]
+        return Answer(document={"differences": []}, text="All is as ledger and holds say.")
+    head = ("account", "of", "stored", "recomputed")
+    rows = [(view.account, view.of, view.stored, view.recomputed) for view in found]
     return Answer(
-        document={
-            "differences": [
-                {
-                    "account": view.account,
-                    **{
-                        name: value
-                        for amount in amounts
-                        for name, value in members(amount, getattr(view, amount)).items()
-                    },
-                }
-                for view in found
-            ]
-        },
-        text=table(
-            names,
-            [(view.account, *(to_text(getattr(view, name)) for name in amounts)) for view in found],
-            numbers=amounts,
-        ),
+        document={"differences": [dict(zip(head, row, strict=True)) for row in rows]},
+        text=table(head, [tuple(map(str, row)) for row in rows], numbers=("stored", "recomputed")),
         is_failure=True,
     )
 

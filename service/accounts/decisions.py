@@ -188,7 +188,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         kind = EntryKind.SETTLE
         _end(rows, hold, HoldState.SETTLED, now, changes)
         used = max(settle.prompt_tokens, 0) + max(settle.completion_tokens, 0)
-        _give_back_tokens(rows.keys[hold.key_id], hold.tokens - used, now)
+        _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens - used, now)
     else:
         # The lease was too short for an outage. The credit may be spent or held by now.
         kind = EntryKind.ADJUST
@@ -221,7 +221,7 @@ def _release(rows: Rows, release: Release, now: int, changes: Changes) -> Ended:
         return Ended(state=None)
     if hold.state is HoldState.OPEN:
         _end(rows, hold, HoldState.RELEASED, now, changes)
-        _give_back_tokens(rows.keys[hold.key_id], hold.tokens, now)
+        _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens, now)
     return Ended(state=hold.state, charged=hold.charged)
 
 
@@ -248,9 +248,10 @@ def _end(rows: Rows, hold: Hold, state: HoldState, now: int, changes: Changes) -
     changes.ended.append(hold.id)
 
 
-def _give_back_tokens(key: Key, unused: int, now: int) -> None:
-    if key.tokens_per_minute is not None and unused > 0:
-        key.tokens_tat = rates.give_back(key.tokens_per_minute, key.tokens_tat, now, unused)
+def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:
+    limit = key.tokens_per_minute
+    if limit is not None and unused > 0:
+        key.tokens_tat = rates.give_back(limit, key.tokens_tat, now, unused, hold.created_at)
 
 
 def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:

@@ -22,11 +22,11 @@ from sqlalchemy import exc
 from service.accounts import keys
 from service.accounts.keys import Caller
 from service.accounts.rows import EntryKind, Grant, HoldState
-from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.accounts.store import Store
+from service.accounts.usage import HOUR, SUMS
 from service.models import NANO
 
-HOUR: Final = 3600 * 10**9
 DAY: Final = 24 * HOUR
 
 
@@ -122,13 +122,14 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """An account whose row does not say what its ledger and holds say."""
+    """Something stored that is not what its ledger or holds say."""
 
     account: str
-    balance: int
-    ledger: int
-    held: int
-    open_holds: int
+    of: str
+    """`balance`, `held`, `charged` (the sums of usage), or `running KEY`."""
+    stored: int
+    """Nano-credits; of `running`, calls."""
+    recomputed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +187,7 @@ class Directory:
 
         Args:
             caller: Who asks.
-            since: From when the usage of the key is told, by days, the newest first.
+            since: From which hour the usage of the key is told, by days, the newest first.
             most: How many sums of usage are told at the most.
         """
         with self._reading_at_once() as connection:
@@ -201,7 +202,7 @@ class Directory:
                 sa.select(accounts).where(accounts.c.id == caller.account_id)
             ).one()
             wanted = _usage(caller.account_id, DAY).where(
-                ledger.c.key_id == caller.key_id, ledger.c.created_at >= since
+                usage_totals.c.key_id == caller.key_id, usage_totals.c.start >= since
             )
             newest_first = wanted.order_by(sa.desc("start"), *_KEY_AND_MODEL)
             used = connection.execute(newest_first.limit(most))
@@ -380,8 +381,8 @@ class Directory:
 
         Args:
             account: The name of the account.
-            since: From when, in nanoseconds since the Unix epoch.
-            until: Until when, not included; None is no end.
+            since: From when, in nanoseconds since the Unix epoch: from the hour that it is in.
+            until: Until when: until the end of the hour that is not over by then; None is no end.
             interval: `HOUR` or `DAY`, in UTC.
             key_name: Only with this key.
             model: Only of this model.
@@ -393,50 +394,56 @@ class Directory:
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
-            wanted = _usage(owner.id, interval).where(ledger.c.created_at >= since)
+            wanted = _usage(owner.id, interval).where(usage_totals.c.start >= since - since % HOUR)
             if until is not None:
-                wanted = wanted.where(ledger.c.created_at < until)
+                wanted = wanted.where(usage_totals.c.start < until)
             if key_name is not None:
-                wanted = wanted.where(ledger.c.key_id == _key_id(connection, owner, key_name))
+                key_id = _key_id(connection, owner, key_name)
+                wanted = wanted.where(usage_totals.c.key_id == key_id)
             if model is not None:
-                wanted = wanted.where(ledger.c.model == model)
+                wanted = wanted.where(usage_totals.c.model == model)
             used = connection.execute(wanted.order_by("start", *_KEY_AND_MODEL).limit(limit))
             return [_usage_view(row) for row in used]
 
     def differences(self) -> Iterator[Difference]:
-        """Recompute every balance from the ledger, and what is held from the holds.
+        """Recompute from the ledger and the holds what is stored beside them, all of one moment.
 
         Yields:
-            The accounts whose row says something else.
+            What is stored and should be something else.
         """
-        entries = (
-            sa.select(ledger.c.account_id, sa.func.sum(ledger.c.amount).label("total"))
-            .group_by(ledger.c.account_id)
-            .subquery()
-        )
-        open_holds = (
-            sa.select(holds.c.account_id, sa.func.sum(holds.c.amount).label("total"))
-            .where(holds.c.state == HoldState.OPEN)
-            .group_by(holds.c.account_id)
-            .subquery()
-        )
-        wanted = (
-            sa.select(accounts, entries.c.total, open_holds.c.total.label("open"))
-            .outerjoin(entries, entries.c.account_id == accounts.c.id)
-            .outerjoin(open_holds, open_holds.c.account_id == accounts.c.id)
-            .order_by(accounts.c.id)
-        )
-        with self._store.reading() as connection:
-            for row in connection.execute(wanted):
-                total, held = int(row.total or 0), int(row.open or 0)
-                if (row.balance, row.held) != (total, held):
-                    yield Difference(
-                        account=row.name,
-                        balance=row.balance,
-                        ledger=total,
-                        held=row.held,
-                        open_holds=held,
-                    )
+        charges = ledger.c.key_id.is_not(None)
+        is_open = holds.c.state == HoldState.OPEN
+        with self._reading_at_once() as connection:
+            self._store.take_time(connection)
+            balances = _sums(connection, ledger.c.account_id, sa.func.sum(ledger.c.amount))
+            charged = _sums(connection, ledger.c.account_id, sa.func.sum(-ledger.c.amount), charges)
+            told = _sums(connection, usage_totals.c.account_id, sa.func.sum(usage_totals.c.charged))
+            held = _sums(connection, holds.c.account_id, sa.func.sum(holds.c.amount), is_open)
+            running = _sums(connection, holds.c.key_id, sa.func.count(), is_open)
+            rows = connection.execute(
+                sa.select(accounts.c.id, accounts.c.name, accounts.c.balance, accounts.c.held)
+            ).all()
+            keys_found = connection.execute(
+                sa.select(
+                    accounts.c.name.label("account"),
+                    *(api_keys.c.id, api_keys.c.name, api_keys.c.running),
+                ).join(accounts, accounts.c.id == api_keys.c.account_id)
+            ).all()
+        seen = [
+            (row.name, of, stored, recomputed.get(row.id, 0))
+            for row in rows
+            for of, stored, recomputed in (
+                ("balance", row.balance, balances),
+                ("held", row.held, held),
+                ("charged", told.get(row.id, 0), charged),
+            )
+        ] + [
+            (row.account, f"running {row.name}", row.running, running.get(row.id, 0))
+            for row in keys_found
+        ]
+        for account, of, stored, recomputed in sorted(seen):
+            if stored != recomputed:
+                yield Difference(account=account, of=of, stored=stored, recomputed=recomputed)
 
     @contextmanager
     def _reading_at_once(self) -> Iterator[sa.Connection]:
@@ -493,25 +500,30 @@ _ENTRIES: Final = sa.select(
 ).outerjoin(api_keys, api_keys.c.id == ledger.c.key_id)
 
 
-_KEY_AND_MODEL: Final = (api_keys.c.name, ledger.c.model)
+_KEY_AND_MODEL: Final = (api_keys.c.name, usage_totals.c.model)
 
 
 def _usage(account_id: int, interval: int) -> sa.Select[Any]:
-    start = (ledger.c.created_at - ledger.c.created_at % interval).label("start")
+    start = (usage_totals.c.start - usage_totals.c.start % interval).label("start")
     return (
         sa.select(
             start,
             api_keys.c.name.label("key_name"),
-            ledger.c.model,
-            sa.func.count().label("requests"),
-            sa.func.sum(ledger.c.prompt_tokens).label("prompt_tokens"),
-            sa.func.sum(ledger.c.completion_tokens).label("completion_tokens"),
-            sa.func.sum(-ledger.c.amount).label("charged"),
+            usage_totals.c.model,
+            *(sa.func.sum(usage_totals.c[name]).label(name) for name in SUMS),
         )
-        .join(api_keys, api_keys.c.id == ledger.c.key_id)
-        .where(ledger.c.account_id == account_id)
+        .join(api_keys, api_keys.c.id == usage_totals.c.key_id)
+        .where(usage_totals.c.account_id == account_id)
         .group_by(start, *_KEY_AND_MODEL)
     )
+
+
+def _sums(
+    connection: sa.Connection, by: sa.Column[Any], total: Any, *conditions: Any
+) -> dict[int, int]:
+    # PostgreSQL sums 64-bit integers as decimals.
+    found = connection.execute(sa.select(by, total).where(*conditions).group_by(by))
+    return {id_: int(number) for id_, number in found}
 
 
 def _account(connection: sa.Connection, name: str) -> AccountView:

@@ -17,3 +17,8 @@ def hold_id(now: int) -> str:
         now: Nanoseconds since the Unix epoch, at least 0.
     """
     return f"{now:016x}{os.urandom(8).hex()}"
+
+
+def first_at(now: int) -> str:
+    """Return what is less than every id that is made at this time or later, and no earlier one."""
+    return f"{now:016x}"

@@ -22,15 +22,17 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import psycopg
 import sqlalchemy as sa
+from psycopg import errors
+from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import JSON, insert
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.accounts import statements
+from service.accounts import statements, usage
 from service.accounts.pipeline import Pipeline, Statement, ends_connection, prepare
 from service.accounts.rows import Account, Changes, Hold, Key, Rows
-from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.accounts.statements import ConnectionLostError, Values, Wanted
 
 _T = TypeVar("_T")
@@ -52,9 +54,12 @@ class PostgreSQL:
     """The errors that an operation causes, and not the state of the database."""
 
     def __init__(self, url: sa.URL, *, busy_timeout: float) -> None:
-        self.name = url.render_as_string(hide_password=True)
+        # What follows the question mark may hold a password, too.
+        self.name = url.set(query={}).render_as_string(hide_password=True)
         url = url.set(drivername="postgresql+psycopg")
         limits = {
+            # Each statement sees what was committed before it, whatever the database's default is.
+            "default_transaction_isolation": r"read\ committed",
             "lock_timeout": int(busy_timeout * 1000),
             "statement_timeout": int(2 * busy_timeout * 1000),
             "idle_in_transaction_session_timeout": int(4 * busy_timeout * 1000),
@@ -74,13 +79,20 @@ class PostgreSQL:
             pool_timeout=busy_timeout,
             connect_args=_arguments(busy_timeout, {**limits, **_PLANS}),
         )
-        sa.event.listen(self._batches, "connect", _prepare)
         self.engines = (self.engine, self._batches)
+        for engine in self.engines:
+            sa.event.listen(engine, "connect", _insist)
+        sa.event.listen(self._batches, "connect", _prepare)
         self._answer_within = 3 * busy_timeout
 
     def now(self, connection: sa.Connection) -> int:
         """Return the server's clock."""
         return int(connection.execute(sa.select(_NOW)).scalar_one())
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let the transaction run, and wait for locks, for as long as it takes."""
+        for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(sa.select(sa.func.set_config(name, "0", True)))
 
     @contextmanager
     def transaction(self) -> Iterator["_Transaction"]:
@@ -127,6 +139,16 @@ def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, obje
         "tcp_user_timeout": int(2 * timeout * 1000),
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
+
+
+def _insist(driver: psycopg.Connection[Values], _: object) -> None:
+    """Have what is committed be on the disk, even where the database's default is otherwise."""
+    result = driver.pgconn.exec_(
+        b"SELECT set_config('synchronous_commit', 'on', false)"
+        b" WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    if result.status != ExecStatus.TUPLES_OK:
+        raise errors.error_from_result(result)
 
 
 def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
@@ -176,6 +198,7 @@ class _Transaction:
             # ended in one batch is inserted as it ended.
             _encode([rows.holds[id_] for id_ in changes.ended if id_ not in placed]),
             _encode(changes.entries),
+            _encode(usage.totals(changes.entries)),
         )
 
     def commit(self) -> None:
@@ -253,8 +276,15 @@ def _update(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
 
 def _insert(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
     given = _given(table, names, parameter)
-    return sa.insert(table).from_select(
+    return insert(table).from_select(
         list(names), sa.select(*(given.c[name] for name in names)), include_defaults=False
+    )
+
+
+def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str) -> Any:
+    statement = _insert(table, (*of, *sums), parameter)
+    return statement.on_conflict_do_update(
+        index_elements=of, set_={name: table.c[name] + statement.excluded[name] for name in sums}
     )
 
 
@@ -295,13 +325,14 @@ _ANY_HOLD: Final = _statement(
 )
 _WRITE: Final = _statement(
     "write",
-    _insert(ledger, statements.ENTRY, "entries").add_cte(
+    _add(usage_totals, usage.OF, usage.SUMS, "totals").add_cte(
         _update(accounts, statements.ACCOUNT_CHANGES, "accounts").cte("changed_accounts"),
         _update(api_keys, statements.KEY_CHANGES, "keys").cte("changed_keys"),
         _insert(holds, statements.HOLD, "placed").cte("placed_holds"),
         _update(holds, statements.HOLD_CHANGES, "ended").cte("ended_holds"),
+        _insert(ledger, statements.ENTRY, "entries").cte("entries_added"),
     ),
-    *("accounts", "keys", "placed", "ended", "entries"),
+    *("accounts", "keys", "placed", "ended", "entries", "totals"),
 )
 _COMMIT: Final = Statement(name=b"COMMIT", text=b"COMMIT")
 _STATEMENTS: Final = (_BEGIN, _LOCK, _READ, _ANY_HOLD, _WRITE, _COMMIT)

@@ -7,7 +7,7 @@ A limit of N per minute is a bucket of N that refills at N per minute. It is kep
     k fits          while TAT + k·T <= now + N·T
 
 So at most N are taken at once, and in any window of w seconds at most N + N·w/60. What is given
-back counts against what is taken in the window in which it is given back.
+back counts as not taken, at the time when it was taken.
 
 A clock that was set back leaves the TAT further ahead than a bucket can be: it counts as a bucket
 that was emptied just now, and whoever writes the TAT makes it one with `within_reach`, so that such
@@ -71,9 +71,16 @@ def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
     return (tat, ahead - full) if ahead > full else (now + ahead, 0)
 
 
-def give_back(limit: int, tat: int, now: int, count: int) -> int:
-    """Return the TAT after `count` that were taken were not needed."""
-    return within_reach(limit, tat, now) - count * interval(limit)
+def give_back(limit: int, tat: int, now: int, count: int, taken_at: int) -> int:
+    """Return the TAT after `count` that were taken at a time were not needed.
+
+    What the bucket has refilled since then has made good for a part of them already: giving them
+    back whole would let calls that took long, and used nothing, save up more than a bucket. Where
+    the clock was set back since, how much that was is not known: nothing is given back, and the
+    bucket is full a minute later all the same.
+    """
+    owed = count * interval(limit) - (now - taken_at) if taken_at <= now else 0
+    return within_reach(limit, tat, now) - max(owed, 0)
 
 
 def within_reach(limit: int, tat: int, now: int) -> int:

@@ -1,7 +1,7 @@
 """The tables. `migrations/` makes them; a test compares the two.
 
     accounts 1 ──► n api_keys 1 ──► n holds 1 ──► 0..1 ledger
-        └─────────────────────────────────────► n ledger
+        └─────────────────────────────────────► n ledger ──► usage_totals, its sums by hour
 
 Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The checks
 are the store's own guard: a transaction that would break one is rolled back, whatever asked for it.
@@ -106,4 +106,19 @@ ledger: Final = sa.Table(
         postgresql_where=sa.text("idempotency_id IS NOT NULL"),
     ),
     sa.Index("ix_ledger_account_id_created_at", "account_id", "created_at"),
+)
+
+usage_totals: Final = sa.Table(
+    "usage_totals",
+    metadata,
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("key_id", _Id, sa.ForeignKey("api_keys.id"), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("charged", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("account_id", "start", "key_id", "model"),
+    sqlite_with_rowid=False,
 )

@@ -22,8 +22,9 @@ from chatcompletion.v1.account_service_pb2_grpc import AccountServiceServicer
 from service import errors
 from service.accounts import inputs, keys, messages, pages
 from service.accounts.access import Access
-from service.accounts.directory import DAY, HOUR, Directory, month_back
+from service.accounts.directory import DAY, Directory, month_back
 from service.accounts.rows import Grant, Granted
+from service.accounts.usage import HOUR
 from service.call import CURRENT
 from service.errors import InvalidRequest, Violation
 

@@ -8,6 +8,7 @@ is on the disk before it is answered (`synchronous = FULL`).
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -16,9 +17,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.accounts import statements
+from service.accounts import statements, usage
 from service.accounts.rows import Changes, Rows
-from service.accounts.schema import accounts, api_keys, holds, ledger
+from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.accounts.statements import Values, Wanted, values_of
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
@@ -40,7 +41,7 @@ class SQLite:
     def __init__(self, url: sa.URL, *, clock: Callable[[], int], busy_timeout: float) -> None:
         self.name = str(url.database)
         self.engine = sa.create_engine(url, connect_args={"timeout": busy_timeout})
-        sa.event.listen(self.engine, "connect", _prepare)
+        sa.event.listen(self.engine, "connect", lambda driver, _: _prepare(driver, busy_timeout))
         sa.event.listen(self.engine, "begin", _begin)
         self.engines = (self.engine,)
         self._clock = clock
@@ -48,6 +49,9 @@ class SQLite:
     def now(self, _: sa.Connection) -> int:
         """Return the clock."""
         return self._clock()
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Do nothing: only the wait for the writer's lock is bounded, and it is over."""
 
     @contextmanager
     def transaction(self) -> Iterator["_Transaction"]:
@@ -102,6 +106,7 @@ class _Transaction:
             many(_UPDATE_HOLD, [_ended(rows.holds[id_]) for id_ in changes.ended])
         if changes.entries:
             many(_INSERT_ENTRY, [_entry(entry) for entry in changes.entries])
+            many(_ADD_TOTAL, [_total(total) for total in usage.totals(changes.entries)])
 
 
 _MODELS: Final = statements.KEY.index("models")
@@ -148,6 +153,17 @@ def _insert(table: sa.Table, names: Sequence[str]) -> tuple[str, Callable[[Any],
     return str(compiled), values_of(*_positions(compiled))
 
 
+def _add(
+    table: sa.Table, of: Sequence[str], sums: Sequence[str]
+) -> tuple[str, Callable[[Any], Values]]:
+    statement = sqlite.insert(table)
+    added = statement.on_conflict_do_update(
+        index_elements=of, set_={name: table.c[name] + statement.excluded[name] for name in sums}
+    )
+    compiled = added.compile(dialect=_DIALECT, column_keys=[*of, *sums])
+    return str(compiled), values_of(*_positions(compiled))
+
+
 def _positions(compiled: sa.Compiled) -> list[str]:
     return list(cast("SQLCompiler", compiled).positiontup or ())
 
@@ -166,17 +182,34 @@ _UPDATE_KEY, _key = _update(api_keys, statements.KEY_CHANGES)
 _UPDATE_HOLD, _ended = _update(holds, statements.HOLD_CHANGES)
 _INSERT_HOLD, _hold = _insert(holds, statements.HOLD)
 _INSERT_ENTRY, _entry = _insert(ledger, statements.ENTRY)
+_ADD_TOTAL, _total = _add(usage_totals, usage.OF, usage.SUMS)
 
 
 # ---------------------------------------------------------------------------------- connections
 
 
-def _prepare(connection: sqlite3.Connection, _: object) -> None:
+_PAUSE: Final = 0.01
+"""Seconds."""
+
+
+def _prepare(connection: sqlite3.Connection, busy_timeout: float) -> None:
     # The driver begins no transactions by itself; _begin and SQLite.transaction do.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    _log_ahead(connection, time.monotonic() + busy_timeout)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
+    """Turn the write-ahead log on. SQLite itself waits for nobody who does so at the same time."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -27,6 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from service.accounts.decisions import decide
+from service.accounts.ids import first_at
 from service.accounts.rows import Expire, HoldState, Operation, Outcome, Place, Refused
 from service.accounts.schema import accounts, holds
 from service.accounts.sqlite import SQLite
@@ -35,7 +36,11 @@ from service.accounts.statements import ConnectionLostError, Transaction, Wanted
 BUSY_TIMEOUT: Final = 4.0
 """Seconds that a transaction waits for others before the store counts as away."""
 
+KEPT: Final = 30 * 24 * 3600 * 10**9
+"""Nanoseconds that a hold is kept after its end: so long may its settlement wait in a journal."""
+
 _EXPIRED_AT_ONCE: Final = 256
+_PRUNED_AT_ONCE: Final = 1000
 
 
 class StoreError(Exception):
@@ -67,6 +72,9 @@ class Database(Protocol):
 
     def now(self, connection: sa.Connection) -> int:
         """Return the store's clock, in nanoseconds since the Unix epoch."""
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let the transaction run, and wait for locks, for as long as it takes."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction that writes; the end of the block commits it.
@@ -214,6 +222,37 @@ class Store:
                 Expire(hold_id=row.id, account_id=row.account_id, key_id=row.key_id)
                 for row in found
             ]
+
+    def prune(self) -> int:
+        """Delete holds that ended long ago, some at a time, and return how many.
+
+        A settlement of such a hold, should one come after all, finds none.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self.reading() as connection:
+            before = self.now(connection) - KEPT
+            # Ids are in the order of their making: those that may go are the first ones.
+            found = connection.execute(
+                sa.select(holds.c.id)
+                .where(
+                    holds.c.id < first_at(max(before, 0)),
+                    holds.c.ended_at < before,
+                    holds.c.state != HoldState.OPEN,
+                )
+                .order_by(holds.c.id)
+                .limit(_PRUNED_AT_ONCE)
+            )
+            ids = [row.id for row in found]
+        if ids:
+            with self.writing() as connection:
+                connection.execute(sa.delete(holds).where(holds.c.id.in_(ids)))
+        return len(ids)
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let a transaction run, and wait for locks, for as long as it takes; for operators."""
+        self._database.take_time(connection)
 
     def _foreign_errors(self) -> AbstractContextManager[None]:
         return foreign_errors(self.name, self._database.errors, self._database.faults)

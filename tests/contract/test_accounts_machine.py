@@ -150,12 +150,23 @@ def _check(holds: bool, otherwise: str) -> None:
 
 
 @dataclass(slots=True)
+class Taking:
+    """What a hold took from a limit, less what it gave back, at the time when it took it."""
+
+    at: int
+    count: int
+    is_final: bool = False
+
+
+@dataclass(slots=True)
 class Fact:
     """What is known of a hold that was placed."""
 
     place: Place
     lease_until: int
     end: HoldState = HoldState.OPEN
+    tokens: Taking | None = None
+    """From the limit of tokens, where the key has one."""
     settled: bool = False
     """Charged, in time or late."""
     charged: int = 0
@@ -163,26 +174,45 @@ class Fact:
 
 @dataclass(slots=True)
 class Window:
-    """The most that was ever taken in any window, above what the limit gave back by then.
+    """The most that was taken in any window, above what the limit refilled by its end.
 
     For a limit of N and windows from one taking to a later one, each window of w seconds must have
     taken no more than N + N·w/60. The window that is worst so far either goes on or begins anew: so
     one number tells of all of them. It is exact: nanoseconds times N, tokens times a minute.
+
+    What a hold gives back changes the past: the number is of the takings that are final, and those
+    from the first that is not are looked at each time.
     """
 
     limit: int
     worst: int = 0
     at: int = 0
+    takings: list[Taking] = field(default_factory=list)
 
     def begin_anew(self) -> None:
         """Forget: the clock was set back, and seconds by it are not comparable any more."""
         self.worst, self.at = 0, 0
+        self.takings.clear()
 
-    def take(self, count: int, now: int) -> None:
-        """Take, or with a negative count give back."""
-        self.worst = max(self.worst - self.limit * (now - self.at), 0) + count * MINUTE
-        self.at = now
-        _check(self.worst <= self.limit * MINUTE, f"above {self.limit} per minute at {now}")
+    def take(self, count: int, now: int) -> Taking:
+        """Take, and look at every window that ends now."""
+        taking = Taking(now, count)
+        self.takings.append(taking)
+        worst, at = self.worst, self.at
+        for one in self.takings:
+            worst, at = max(worst - self.limit * (one.at - at), 0) + one.count * MINUTE, one.at
+        _check(worst <= self.limit * MINUTE, f"above {self.limit} per minute at {now}")
+        return taking
+
+    def end(self, taking: Taking, unused: int) -> None:
+        """Give back what was not used; what is left is final."""
+        taking.count -= unused
+        taking.is_final = True
+        done = next((n for n, one in enumerate(self.takings) if not one.is_final), None)
+        for one in self.takings[:done]:
+            passed = self.limit * (one.at - self.at)
+            self.worst, self.at = max(self.worst - passed, 0) + one.count * MINUTE, one.at
+        del self.takings[:done]
 
 
 @dataclass(slots=True)
@@ -206,8 +236,15 @@ class Bucket:
         self.at = now
 
     def take(self, count: int) -> None:
-        """Take, or with a negative count give back."""
-        self.level = min(self.level - count * self._cost, self.limit * self._cost)
+        """Take."""
+        self.level -= count * self._cost
+
+    def give_back(self, count: int, elapsed: int) -> None:
+        """Give back what was taken some time ago, less what was refilled since."""
+        if elapsed < 0:
+            return  # the clock was set back: nothing is known
+        back = max(count * self._cost - self.limit * elapsed, 0)
+        self.level = min(self.level + back, self.limit * self._cost)
 
     def has(self, count: int) -> bool:
         """Whether so much fits."""
@@ -290,10 +327,15 @@ class Specification:
             _check(not bucket.has(wanted[kind]), f"{outcome} with a full bucket")
             return
         _check(isinstance(outcome, Placed), f"{outcome} for a place")
+        fact = self.facts[place.hold_id] = Fact(place, now + place.lease)
         for kind, _ in _limits(key):
-            self._windows[key.id, kind].take(wanted[kind], now)
+            window = self._windows[key.id, kind]
+            taking = window.take(wanted[kind], now)
             self._buckets[key.id, kind].take(wanted[kind])
-        self.facts[place.hold_id] = Fact(place, now + place.lease)
+            if kind == "tokens":
+                fact.tokens = taking
+            else:
+                window.end(taking, 0)
 
     def _refused(self, place: Place, key: Key, now: int) -> Refused | None:
         """What refuses a hold, but for requests and tokens per minute."""
@@ -321,7 +363,7 @@ class Specification:
                 fact.charged = min(fact.charged, self.balance(owner) - self.held(owner))
             else:
                 used = settle.prompt_tokens + settle.completion_tokens
-                self._give_back(fact.place, max(fact.place.tokens - used, 0), now)
+                self._give_back(fact, max(fact.place.tokens - used, 0), now)
             fact.end, fact.settled = HoldState.SETTLED, True
             self.entries.append((fact.place.account_id, -fact.charged))
         lost = max(settle.charge - fact.charged, 0)
@@ -333,7 +375,7 @@ class Specification:
             return Ended(state=None)
         if fact.end is HoldState.OPEN:
             fact.end = HoldState.RELEASED
-            self._give_back(fact.place, fact.place.tokens, now)
+            self._give_back(fact, fact.place.tokens, now)
         return Ended(state=fact.end, charged=fact.charged)
 
     def _expire(self, expire: Expire, now: int) -> Ended:
@@ -342,15 +384,16 @@ class Specification:
             return Ended(state=None)
         if fact.end is HoldState.OPEN:
             fact.end = HoldState.EXPIRED
+            self._give_back(fact, 0, now)
         return Ended(state=fact.end, charged=fact.charged)
 
-    def _give_back(self, place: Place, tokens: int, now: int) -> None:
-        window = self._windows.get((place.key_id, "tokens"))
-        if window is not None and tokens:
-            bucket = self._buckets[place.key_id, "tokens"]
-            window.take(-tokens, now)
-            bucket.refill(now)
-            bucket.take(-tokens)
+    def _give_back(self, fact: Fact, unused: int, now: int) -> None:
+        if fact.tokens is None:
+            return
+        of = fact.place.key_id, "tokens"
+        self._windows[of].end(fact.tokens, unused)
+        self._buckets[of].refill(now)
+        self._buckets[of].give_back(unused, now - fact.tokens.at)
 
     def _grant(self, grant: Grant) -> Granted:
         account_id = grant.account_id

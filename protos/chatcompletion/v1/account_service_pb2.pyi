@@ -544,13 +544,15 @@ class GetUsageRequest(_message.Message):
     """How it is summed up. Default DAY."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """From when. Default: the beginning, in UTC, of the 30th day back, today
-        included.
+        """From when: from the beginning of the hour, in UTC, that it is in. Default:
+        the beginning, in UTC, of the 30th day back, today included.
         """
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Until when, not included. Default: no end."""
+        """Until when: until the end of the hour, in UTC, that is not over by then.
+        Default: no end.
+        """
 
     def __init__(
         self,

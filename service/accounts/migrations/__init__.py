@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from service.accounts.schema import metadata
 from service.accounts.store import Store, StoreError
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The last revision; a test compares it with the files."""
 
 LOCK: Final = 0x63686174
@@ -38,6 +38,7 @@ def migrate(store: Store) -> None:
         StoreError: the store is away, or its schema is of a newer version.
     """
     with store.writing() as connection:
+        store.take_time(connection)
         if store.engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
         current = _current(connection)
@@ -66,7 +67,7 @@ def _current(connection: sa.Connection) -> str | None:
     return connection.execute(sa.select(_ALEMBIC.c.version_num)).scalar_one_or_none()
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, revision: str = HEAD) -> None:
     # Imported where it is needed: a service whose schema is there starts without it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -74,4 +75,4 @@ def _upgrade(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

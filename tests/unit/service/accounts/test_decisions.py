@@ -503,6 +503,28 @@ def test_long_calls_that_give_back_save_up_no_more_than_a_bucket() -> None:
     assert refused(state, place("one more", tokens=1), now).refusal is Refusal.TOKENS
 
 
+def test_long_calls_that_used_nothing_do_not_make_room_one_after_the_other() -> None:
+    state = rows(tokens_per_minute=10, balance=10**6)
+    for minute in range(10):
+        assert isinstance(one(state, place(f"{minute}"), NOW + minute * MINUTE), Placed)
+    now = NOW + 10 * MINUTE
+    assert isinstance(one(state, place("next"), now), Placed)
+    for minute in range(10):
+        one(state, release(f"{minute}"), now)
+        assert refused(state, place("more", tokens=1), now).refusal is Refusal.TOKENS
+
+
+def test_a_call_gives_back_what_was_not_refilled_since() -> None:
+    state = rows(tokens_per_minute=10)
+    one(state, place())
+    half = NOW + MINUTE // 2
+    outcome = one(state, place("half", tokens=5), half)
+    assert isinstance(outcome, Placed)
+    one(state, release(), half)
+    assert isinstance(one(state, place("next", tokens=5), half), Placed)
+    assert refused(state, place("more", tokens=1), half).refusal is Refusal.TOKENS
+
+
 # -------------------------------------------------------------------------------------- grants
 
 
