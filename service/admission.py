@@ -1,6 +1,6 @@
 """Who may call, what a call may use, and what it used.
 
-    authenticate(authorization) ──► Caller         INVALID_API_KEY, alike for every cause
+    authenticate(call)          ──► Caller         INVALID_API_KEY, alike for every cause
     admit(caller, call, …)      ──► hold ─► Progress ─► settle, however the call ends
                                      │
                                      └─ MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS, CREDITS_HELD,
@@ -10,24 +10,31 @@
     complete                            the usage that the upstream reported, else what was counted
     failed, nothing delivered           nothing
     failed or left after some tokens    the same as complete, marked as partial
+    complete, but neither the store     as of a failed call, which it is, with STORE_UNAVAILABLE: of
+    nor the journal takes the charge    a whole answer nothing was delivered, of a stream all of it
 
 The hold is the price of the most that the call can use, placed before anything is sent upstream;
-the settlement is in the store, or on the disk of the journal, before a call ends that its caller
-still waits for.
+the settlement is in the store, or on the disk of the journal, before a call ends with success.
+Where neither takes it, it stays in memory until one of them does. The store may have taken a charge
+although its answer was lost: it then stands, also of an answer that was not delivered.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
+
+from msgspec import structs
 
 from chatcompletion.process import log
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors
 from service.accounts import keys, money
-from service.accounts.batches import Batches
+from service.accounts.access import Access
+from service.accounts.batches import ANSWER_WITHIN, Batches
 from service.accounts.directory import Directory
 from service.accounts.ids import hold_id
 from service.accounts.journal import Ending, Journal
@@ -36,13 +43,19 @@ from service.accounts.money import Bound
 from service.accounts.rates import Level
 from service.accounts.rows import Ended, Outcome, Place, Placed, Refusal, Refused, Release, Settle
 from service.accounts.store import StoreError
-from service.call import Call
+from service.call import Call, Headers
 from service.forwarding import Progress, output_limit
 from service.models import Model
 from service.telemetry import Telemetry
 
 PATIENCE: Final = 5.0
 """Seconds that a call waits for the store."""
+
+SETTLED_WITHIN: Final = 20.0
+"""Seconds that a drain waits for settlements: as long as a place and its release can take."""
+
+LOOK_WITHIN: Final = 1.0
+"""Seconds that a call waits for the state of its limits, where no hold told it."""
 
 LEASE_BEYOND_DEADLINE: Final = 60.0
 """Seconds that a hold outlives the deadline of its call."""
@@ -65,6 +78,7 @@ class Admission:
     Args:
         batches: What applies operations to the store.
         directory: Where keys are found.
+        access: The way to the store of what is only to be told.
         journal: Where settlements wait while the store is away.
         telemetry: Told of losses.
         owner: The name of this process, in its holds.
@@ -76,6 +90,7 @@ class Admission:
         self,
         batches: Batches,
         directory: Directory,
+        access: Access,
         journal: Journal,
         telemetry: Telemetry,
         *,
@@ -86,30 +101,54 @@ class Admission:
         self._wall_clock = wall_clock
         self._batches = batches
         self._directory = directory
+        self._access = access
         self._journal = journal
         self._telemetry = telemetry
         self._owner = owner
-        self._remembered = Remembered(clock)
+        # Two, so that no flood of wrong keys drives out the right ones.
+        self._callers = Remembered(clock)
+        self._strangers = Remembered(clock)
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._endings: dict[asyncio.Task[bool], Ending] = {}
 
-    async def authenticate(self, authorization: str | None) -> Caller:
-        """Return who calls.
+    async def authenticate(self, call: Call) -> Caller:
+        """Return who calls, and have the call know it.
 
         Args:
-            authorization: The metadata of that name: the scheme Bearer (RFC 6750) and a key.
+            call: Its metadata `authorization` is the scheme Bearer (RFC 6750) and a key.
 
         Raises:
             InvalidApiKey: there is no key, or not a valid one.
             StoreUnavailable: the keys cannot be read.
         """
+        caller = await self._who(call.authorization)
+        call.record.key_name = caller.key_name
+        if caller.is_limited:
+            call.limits = partial(self._limits, caller)
+        return caller
+
+    async def _limits(self, caller: Caller) -> Headers:
+        """Return how much of a caller's limits is left, or nothing where that is not to be had."""
+        try:
+            async with asyncio.timeout(LOOK_WITHIN):
+                return _headers(
+                    *await self._access.share(
+                        ("levels", caller.key_id), self._directory.levels, caller.key_id
+                    )
+                )
+        except (errors.Failure, TimeoutError):
+            return ()
+
+    async def _who(self, authorization: str | None) -> Caller:
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise errors.InvalidApiKey
         key = authorization[len(_SCHEME) :].strip()
         if not 0 < len(key) <= _LONGEST_KEY:
             raise errors.InvalidApiKey
         digest = keys.digest(key)
-        known, caller = self._remembered.get(digest)
+        known, caller = self._callers.get(digest)
+        if not known:
+            known, caller = self._strangers.get(digest)
         if not known:
             caller = await self._look_up(digest)
         if caller is None:
@@ -122,15 +161,19 @@ class Admission:
         if lookup is None:
             if len(self._lookups) >= _MOST_LOOKUPS:
                 raise errors.Overloaded
-            lookup = asyncio.create_task(self._batches.call(self._directory.find, digest))
+            lookup = asyncio.create_task(self._find(digest))
             self._lookups[digest] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(digest, None))
         try:
-            async with asyncio.timeout(PATIENCE):
-                caller = await asyncio.shield(lookup)
+            return await asyncio.shield(lookup)
         except (StoreError, TimeoutError) as error:
             raise errors.StoreUnavailable from error
-        self._remembered.put(digest, caller)
+
+    async def _find(self, digest: bytes) -> Caller | None:
+        # What takes too long leaves the queue: a store that is away does not fill it.
+        async with asyncio.timeout(PATIENCE):
+            caller = await self._batches.read(self._directory.find, digest)
+        (self._strangers if caller is None else self._callers).put(digest, caller)
         return caller
 
     @asynccontextmanager
@@ -146,9 +189,9 @@ class Admission:
         """Hold what a call may use, and settle what it used however it ends.
 
         Raises:
-            Failure: the call is not admitted; nothing is held.
+            Failure: the call is not admitted, and nothing is held; or, at the end of a call that
+                was complete, its settlement is on no disk.
         """
-        call.record.key_name = caller.key_name
         bound = money.bound(params, model, output_limit(params, model))
         place = Place(
             hold_id=hold_id(self._wall_clock()),
@@ -160,9 +203,13 @@ class Admission:
             owner=self._owner,
             lease=_lease(call),
         )
-        progress = Progress(wants_usage=wants_usage, prompt_estimate=money.estimate(params))
+        progress = Progress(
+            wants_usage=wants_usage,
+            prompt_estimate=money.estimate(params, model),
+            most=bound.completion_tokens,
+        )
         outcome = await self._place(place)
-        call.rate_limit = _headers(outcome)
+        call.rate_limit = _headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
             raise _failure(outcome, bound, params, model)
         failed = True
@@ -175,13 +222,28 @@ class Admission:
                 call.record.prompt_tokens = ending.prompt_tokens
                 call.record.completion_tokens = ending.completion_tokens
                 call.record.estimated = ending.estimated
+            # Chunks are given to the caller as they come, a whole answer only after this.
+            otherwise = _unkept(ending, streamed=call.record.chunks > 0)
             # A second cancellation leaves this wait, not the settlement.
-            await asyncio.shield(self._start(self._end(ending)))
+            kept = await asyncio.shield(self._start(self._end(ending, otherwise), otherwise))
+        if not kept:
+            raise errors.StoreUnavailable(
+                "What the request used cannot be recorded.", dispatched=True
+            )
 
     async def settled(self) -> None:
-        """Wait until every settlement that began is in the store or the journal."""
-        while self._endings:
-            await asyncio.wait(self._endings)
+        """Wait until every settlement that began is in the store or the journal.
+
+        What takes longer than `SETTLED_WITHIN` is in memory then, like what neither of them took.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLED_WITHIN):
+                while self._endings:
+                    await asyncio.wait(self._endings)
+        for task, ending in self._endings.items():
+            _log.error("a settlement takes too long", extra=log.fields(hold=ending.hold_id))
+            task.cancel()
+            self._journal.unwritten.add(ending)
 
     async def _place(self, place: Place) -> Placed | Refused:
         waiter = self._batches.submit(place)
@@ -190,7 +252,7 @@ class Admission:
                 outcome = await asyncio.shield(waiter)
         except BaseException as error:
             # Whether the hold was placed is not known yet; if it is, nobody will use it.
-            self._start(self._undo(place, waiter))
+            self._start(self._undo(place, waiter), _release(place))
             if isinstance(error, (StoreError, TimeoutError)):
                 raise errors.StoreUnavailable from error
             raise
@@ -198,40 +260,57 @@ class Admission:
             raise TypeError("not the outcome of a Place")
         return outcome
 
-    async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> None:
-        """Release a hold that was placed too late, once that is known."""
-        await asyncio.wait((waiter,))
+    async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> bool:
+        """Release a hold that was placed too late, once that is known; return whether it is."""
+        await asyncio.wait((waiter,), timeout=ANSWER_WITHIN)
         # After an error the transaction may have been committed all the same.
-        if waiter.exception() is not None or not isinstance(waiter.result(), Refused):
-            await self._end(_release(place))
+        answered = waiter.done() and waiter.exception() is None
+        if answered and isinstance(waiter.result(), Refused):
+            return True
+        return await self._end(_release(place), _release(place))
 
-    def _start(self, ending: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(ending)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-        return task
+    def _start(self, task: Coroutine[None, None, bool], ending: Ending) -> asyncio.Task[bool]:
+        started = asyncio.create_task(task)
+        self._endings[started] = ending
+        started.add_done_callback(self._endings.pop)
+        return started
 
-    async def _end(self, ending: Ending) -> None:
-        """Bring the end of a hold into the store, or into the journal."""
+    async def _end(self, ending: Ending, otherwise: Ending) -> bool:
+        """Bring the end of a hold into the store, or into the journal.
+
+        Args:
+            ending: How it ends.
+            otherwise: How it ends where neither of them takes that; it is kept in memory.
+
+        Returns:
+            Whether one of them has it.
+        """
+        outcome: Outcome | None = None
         try:
-            async with asyncio.timeout(PATIENCE):
-                outcome = await asyncio.shield(self._batches.submit(ending))
-        except (StoreError, TimeoutError):
-            await self._keep(ending)
-            return
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    outcome = await asyncio.shield(self._batches.submit(ending))
+        except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
+            _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
+        # A store that does not know the hold is another one: the charge will be set aside.
+        if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
+            return await self._keep(ending, otherwise)
         if isinstance(outcome, Ended) and outcome.lost > 0:
             self._telemetry.lost(outcome.lost)
             _log.error(
                 "usage above the hold",
                 extra=log.fields(hold=ending.hold_id, nano_credits=outcome.lost),
             )
+        return True
 
-    async def _keep(self, ending: Ending) -> None:
+    async def _keep(self, ending: Ending, otherwise: Ending) -> bool:
         try:
             await asyncio.to_thread(self._journal.append, ending)
         except OSError:
-            # Neither store nor disk: the hold stands until its lease ends.
-            _log.exception("a settlement is lost", extra=log.fields(hold=ending.hold_id))
+            _log.exception("a settlement is in memory only", extra=log.fields(hold=ending.hold_id))
+            self._journal.unwritten.add(otherwise)
+            return False
+        return True
 
 
 def _lease(call: Call) -> int:
@@ -260,8 +339,15 @@ def _ending(place: Place, progress: Progress, model: Model, *, failed: bool) -> 
     )
 
 
-def _release(place: Place) -> Release:
-    return Release(hold_id=place.hold_id, account_id=place.account_id, key_id=place.key_id)
+def _unkept(ending: Ending, *, streamed: bool) -> Ending:
+    """Return how the hold ends of a call that fails for its ending cannot be kept."""
+    if isinstance(ending, Settle) and streamed:
+        return structs.replace(ending, partial=True)
+    return _release(ending)
+
+
+def _release(of: Place | Ending) -> Release:
+    return Release(hold_id=of.hold_id, account_id=of.account_id, key_id=of.key_id)
 
 
 def _failure(
@@ -279,9 +365,7 @@ def _failure(
                 if refused.refusal is Refusal.CREDIT
                 else errors.CreditsHeld
             )
-            fits = money.largest_output(
-                model, bound.prompt_tokens, params.n or 1, refused.available
-            )
+            fits = money.largest_output(model, bound, params.n or 1, refused.available)
             hint = f" The largest max_tokens that it covers is {fits}." if fits else ""
             return kind(kind.default_message + hint)
         case limit:
@@ -289,15 +373,16 @@ def _failure(
             wait = (refused.wait + _MILLISECOND) / _SECOND if refused.wait else None
             message = f"Rate limit reached: {limit.value}."
             if limit is Refusal.TOKENS and wait is None and refused.tokens is not None:
-                fits = (refused.tokens.limit - bound.prompt_tokens) // (params.n or 1)
-                message += f" The largest max_tokens that fits is {max(fits, 0)}."
+                besides = bound.prompt_tokens + bound.predicted_tokens
+                fits = (refused.tokens.limit - besides) // (params.n or 1)
+                message += f" The largest max_tokens that fits is {fits}." if fits > 0 else ""
             return errors.RateLimited.of(limit.value, message, wait)
 
 
-def _headers(outcome: Placed | Refused) -> tuple[tuple[str, str], ...]:
+def _headers(requests: Level | None, tokens: Level | None) -> Headers:
     """Return the headers that say how much of each limit is left."""
     headers: list[tuple[str, str]] = []
-    for name, level in (("requests", outcome.requests), ("tokens", outcome.tokens)):
+    for name, level in (("requests", requests), ("tokens", tokens)):
         if level is not None:
             headers += [
                 (f"x-ratelimit-limit-{name}", str(level.limit)),

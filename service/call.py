@@ -1,12 +1,16 @@
 """A call in flight, as the parts of the service know it, and the bounded set of all of them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.errors import Overloaded
 from service.telemetry import CallRecord
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values of metadata that become headers at the REST door."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -27,8 +31,11 @@ class Call:
     """The server ends the call because it shuts down."""
     dispatched: bool = False
     """The upstream may have worked for the call."""
-    rate_limit: tuple[tuple[str, str], ...] = ()
+    rate_limit: Headers = ()
     """The metadata that tells how much of the key's limits is left."""
+    limits: Callable[[], Awaitable[Headers]] | None = None
+    """Returns that metadata where no hold told it; there once it is known that the key has limits.
+    It does not raise."""
 
 
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")

@@ -7,11 +7,13 @@
 
     arguments ─► what is asked ─► `accounts.commands` on CHAT_DATABASE_URL ─► a table, or --json
 
-The exit status is 0, or 1 where the command failed, or 2 where the arguments are wrong. What went
-wrong is one line on standard error.
+The exit status is 0, or 1 where the command failed, or 2 where the arguments are wrong; `ledger
+verify` says with 1 that something differs, and with 3 that it failed. What went wrong is one line
+on standard error.
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -46,6 +48,8 @@ _DURATION: Final = re.compile(r"([0-9]{1,6})([mhd])")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = "a duration such as 30d, 12h or 15m, or a time such as 2026-01-31T12:00:00Z"
 _DEFAULT_SINCE: Final = "30d"
+_FAILED: Final[Mapping[str, int]] = {"ledger verify": 3}
+"""The exit status where a command failed and 1 says something else."""
 
 _T = TypeVar("_T")
 
@@ -63,6 +67,10 @@ def run(
         environment: Where CHAT_DATABASE_URL is read.
         now: Nanoseconds since the Unix epoch, for durations.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal cannot show must not look like a command that failed. Standard error is
+        # like this from the start.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         asked = parser(now()).parse_args(arguments)
     except SystemExit as end:  # argparse has said why, or helped
@@ -71,19 +79,20 @@ def run(
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
     except ValueError:
         return _failed(f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    failed = _FAILED.get(asked.command, 1)
     try:
-        return _carry_out(asked, url)
+        return _carry_out(asked, url, failed)
     except BrokenPipeError:
         # Whoever read has left. Python would complain again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return failed
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  (its text could quote anything)
-        return _failed(f"unforeseen: {type(error).__name__}", 1)
+        return _failed(f"unforeseen: {type(error).__name__}", failed)
 
 
-def _carry_out(asked: argparse.Namespace, url: str) -> int:
+def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
     # Imported here: whoever asks for help does not wait for the database's libraries.
     from service.accounts import commands  # noqa: PLC0415
 
@@ -91,8 +100,9 @@ def _carry_out(asked: argparse.Namespace, url: str) -> int:
         with commands.open_store(url, creates=asked.command in commands.CREATING) as store:
             answer = commands.COMMANDS[asked.command](store, asked)
     except commands.CommandError as error:
-        return _failed(str(error), 1)
-    text = json.dumps(answer.document, ensure_ascii=False) if asked.json else answer.text
+        return _failed(str(error), failed)
+    # In ASCII, which is the same JSON in every encoding.
+    text = json.dumps(answer.document) if asked.json else answer.text
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     if answer.note and not asked.json:
@@ -169,7 +179,11 @@ def parser(now: int) -> argparse.ArgumentParser:
     show = _command(ledger, "ledger show", "show the ledger of an account, the newest entry first")
     _account(show)
     show.add_argument("--limit", type=_limit, default=100, help="how many entries; default: 100")
-    _command(ledger, "ledger verify", "recompute every balance; exit status 1 where one differs")
+    _command(
+        ledger,
+        "ledger verify",
+        "recompute every balance; exit status 1 where something differs, 3 where that failed",
+    )
 
     _command(areas, "migrate", AREAS["migrate"])
     return top

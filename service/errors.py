@@ -24,9 +24,11 @@ STATUS_DETAILS: Final = "grpc-status-details-bin"
 
 _LONGEST_TEXT: Final = 1024
 _LONGEST_PATH: Final = 128
-_MOST_VIOLATIONS: Final = 8
 _LARGEST_STATUS: Final = 4096
 """Lengths in bytes; near 8 KiB of trailers grpcio replaces the status by one of its own."""
+
+MOST_VIOLATIONS: Final = 8
+"""How many violations are told; there is no use in looking for more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +160,7 @@ class InvalidRequest(Failure):
                 field=_cut(violation.param, _LONGEST_PATH),
                 description=_cut(violation.message, _LONGEST_PATH),
             )
-            for violation in self.violations[:_MOST_VIOLATIONS]
+            for violation in self.violations[:MOST_VIOLATIONS]
         ]
         return (error_details_pb2.BadRequest(field_violations=listed),) if listed else ()
 

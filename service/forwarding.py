@@ -3,23 +3,39 @@
     caller ── model, stream, stream_options, output limit ──► upstream
     caller ◄── model; the usage chunk, if it was not asked for ── upstream
 
-Everything else passes as it is. `Progress` watches a stream go by: whether it is complete, and what
-it used.
+Everything else passes as it is. `Progress` watches an answer go by: whether it is complete, and
+what it used.
+
+    the upstream reported           is charged
+    after all was said              the report
+    before that                     the report, or what was counted where that is more
+    nothing, or no sense            what was counted: a token for each piece of a token's size, and
+                                    for a larger one about a token for four bytes
+
+No sense: a count that is missing or negative, or no completion tokens after some text.
 """
 
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionParams,
+    ChatMessage,
     ChatMessageDelta,
+    ContentPartList,
+    FunctionCall,
+    MessageAudio,
+    ToolCall,
     Usage,
 )
+from service import tokens
 from service.errors import InvalidRequest, Violation
-from service.models import Model
+from service.models import OUTPUT_LIMITS, Model
 
 
 def output_limit(params: ChatCompletionParams, model: Model) -> int:
@@ -54,11 +70,11 @@ def outgoing(params: ChatCompletionParams, model: Model, *, streamed: bool) -> b
         InvalidRequest: the request asks for more than the model's maximum.
     """
     limit = output_limit(params, model)
-    if not (params.HasField("max_tokens") or params.HasField("max_completion_tokens")):
-        # An explicit null asks for the default, too.
-        for name in ("max_tokens", "max_completion_tokens"):
-            params.extra_json.pop(name, None)
-        setattr(params, model.output_limit, limit)
+    # An upstream may ignore the other member: a limit there would be none.
+    for member in OUTPUT_LIMITS:
+        params.ClearField(member)
+        params.extra_json.pop(member, None)
+    setattr(params, model.output_limit, limit)
     params.model = model.upstream_model
     for name in ("stream", "stream_options"):
         params.extra_json.pop(name, None)
@@ -78,76 +94,161 @@ def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:
         answer.extra_json.pop("model", None)
 
 
-_BYTES_PER_TOKEN: Final = 4
-"""About as many as English text has; what is counted where the upstream does not tell."""
-
-
 @dataclass(slots=True)
 class Progress:
-    """What is known of a stream so far."""
+    """What is known of an answer so far."""
 
     wants_usage: bool
     """The caller asked for the usage chunk."""
     prompt_estimate: int = 0
-    """About how many tokens the prompt has, where the upstream does not tell."""
-    delivered: bool = False
-    """Something that the model wrote was given to the caller."""
-    usage: Usage | None = None
-    """The last usage that the upstream reported, where it makes sense: both counts, at least 0."""
-    counted: int = 0
-    """Pieces of content that went by; close to the number of tokens."""
+    """About how many tokens the prompt has; as many as the upstream says, once it does."""
+    most: int = sys.maxsize
+    """How many tokens the answer may have, by the limit that the upstream is told."""
+    _counted: int = 0
+    """About how many tokens went by."""
+    _whole: bool = False
+    """It came in one."""
+    _reported: Usage | None = None
+    """The last report that makes sense."""
+    _counted_when_settled: int = -1
+    """What was counted when a report came after all had been said; -1 where none did."""
     _begun: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
 
     def observe(self, chunk: ChatCompletionChunk) -> bool:
         """Take note of a chunk and return whether it is the caller's."""
-        if chunk.HasField("usage"):
-            self._report(chunk.usage)
-            if not chunk.choices:
-                return self.wants_usage
-        for choice in chunk.choices:
+        choices = chunk.choices
+        for choice in choices:
             self._begun.add(choice.index)
             if choice.finish_reason:
                 self._finished.add(choice.index)
-            if _says_something(choice.delta):
-                self.counted += 1
-                self.delivered = True
+            size = said(choice.delta)
+            if size:
+                self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
+        if chunk.HasField("usage"):
+            # Beside one of several choices it may be the usage of that choice alone.
+            whole = not choices or len(self._begun) == 1
+            self._report(chunk.usage, settled=whole and self.complete)
+            return bool(choices) or self.wants_usage
         return True
 
     def take(self, completion: ChatCompletion) -> None:
         """Take note of a whole completion."""
-        self.delivered = True
+        self._whole = True
+        self._counted = tokens.about(sum(said(choice.message) for choice in completion.choices))
         if completion.HasField("usage"):
-            self._report(completion.usage)
-        if self.usage is None:
-            text = sum(choice.message.ByteSize() for choice in completion.choices)
-            self.counted = -(-text // _BYTES_PER_TOKEN)
+            self._report(completion.usage, settled=True)
 
-    def _report(self, usage: Usage) -> None:
-        # What is no count, such as a text or a fraction, is not in the fields.
-        told = usage.HasField("prompt_tokens") and usage.HasField("completion_tokens")
-        if told and min(usage.prompt_tokens, usage.completion_tokens) >= 0:
-            self.usage = usage
+    @property
+    def counted(self) -> int:
+        """About how many tokens went by; a text of long words is no reason to count too many."""
+        return min(self._counted, self.most)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether something that the model wrote was given to the caller."""
+        return self._whole or self._counted > 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """The report that is to be charged; None where it is what was counted."""
+        reported = self._reported
+        if reported is None or self._counted == self._counted_when_settled:
+            return reported
+        return reported if reported.completion_tokens >= self.counted else None
 
     @property
     def complete(self) -> bool:
         """Whether each choice that began has its finish_reason, and there is one."""
         return bool(self._finished) and self._begun == self._finished
 
-
-def _says_something(delta: ChatMessageDelta) -> bool:
-    return bool(
-        delta.content_text
-        or delta.tool_calls
-        or delta.reasoning_content
-        or delta.reasoning
-        or delta.refusal
-        or delta.HasField("content_parts")
-        or delta.HasField("function_call")
-        or delta.HasField("audio")
-        # A piece of a character that the upstream cut in two.
-        or delta.extra_json.get("content", "null") not in _NOTHING
-    )
+    def _report(self, usage: Usage, *, settled: bool) -> None:
+        # What is no count, such as a text or a fraction, is not in the fields.
+        if not (usage.HasField("prompt_tokens") and usage.HasField("completion_tokens")):
+            return
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if min(prompt, completion) < 0 or (self._counted and not completion):
+            return
+        self._reported = usage
+        self._counted_when_settled = self._counted if settled else -1
+        self.prompt_estimate = prompt or self.prompt_estimate
 
 
-_NOTHING: Final = ("null", '""')
+# Globals of this module are found faster, and this is per chunk.
+_BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
+_LONG_TOKEN: Final = tokens.LONG_TOKEN
+
+
+def said(message: ChatMessageDelta | ChatMessage) -> int:
+    """Return about how many bytes of text the model wrote in a message, or in a piece of one.
+
+    0 is nothing at all: what says something without a text of its own counts as a byte. Sound
+    counts as text of as many tokens. The role is not the model's.
+    """
+    text = message.content_text
+    size = len(text) if text.isascii() else len(text.encode())
+    # Most pieces are a content and nothing else: on the wire, 2 or 3 bytes around a short one.
+    if message.ByteSize() - size <= (3 if size else 2):
+        return size
+    size = 0
+    for member, value in message.ListFields():
+        measure = _WRITTEN.get(member.name)
+        if measure is not None:
+            size += measure(value)
+    if size:
+        # Vendors say in members of their own once more what stands in the others.
+        return size
+    annotated = sum(annotation.ByteSize() for annotation in message.annotations)
+    return annotated + _unknown(message.extra_json)
+
+
+def _text(text: str) -> int:
+    return len(text.encode())
+
+
+def _parts(parts: ContentPartList) -> int:
+    return sum(_text(part.text) + _text(part.refusal) or part.ByteSize() for part in parts.items)
+
+
+def _function(call: FunctionCall) -> int:
+    return _text(call.name) + _text(call.arguments) or min(call.ByteSize(), 1)
+
+
+def _calls(calls: Iterable[ToolCall]) -> int:
+    size = 0
+    for call in calls:
+        if call.HasField("function"):
+            size += _function(call.function) or 1
+        else:
+            custom = _text(call.custom.name) + _text(call.custom.input)
+            size += custom or _unknown(call.extra_json) or 1
+    return size
+
+
+def _sound(audio: MessageAudio) -> int:
+    heard = tokens.BYTES_PER_TOKEN * tokens.of_sound(len(audio.data))
+    return heard + _text(audio.transcript) or 1
+
+
+_WRITTEN: Final[Mapping[str, Callable[[Any], int]]] = {
+    "content_text": _text,
+    "content_parts": _parts,
+    "tool_calls": _calls,
+    "refusal": _text,
+    "audio": _sound,
+    "function_call": _function,
+    "reasoning_content": _text,
+    "reasoning": _text,
+}
+"""What in a message the model wrote, and its bytes."""
+
+
+def _unknown(extra: Mapping[str, str]) -> int:
+    """Return the bytes of members that the contract does not know, or that have another type.
+
+    A content of another type is a piece of a character that the upstream cut in two.
+    """
+    return sum(_text(extra[name]) for name in extra if extra[name] not in _NOTHING)
+
+
+_NOTHING: Final = frozenset({"null", '""', "[]", "{}"})

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
@@ -107,6 +108,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with self._call(method, context) as call:
                 _check(request)
                 response = await handler(request, context)
+                await self._look_at_limits(call)
                 await context.send_initial_metadata(self._initial_metadata(call))
                 return response
 
@@ -129,6 +131,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await context.write(response)
 
         return serve
+
+    @staticmethod
+    async def _look_at_limits(call: Call) -> None:
+        """Have the call know how much is left, where no hold has said so."""
+        if call.limits is not None and not call.rate_limit:
+            call.rate_limit = await call.limits()
 
     def _initial_metadata(self, call: Call) -> Metadata:
         elapsed = self._clock() - call.record.started
@@ -183,6 +191,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if context.done() or isinstance(failure, errors.Cancelled):
             # Nobody is left to be told; grpc would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
+        if failure.rule.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Where the service is in trouble no call asks it for more than it was told.
+            await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         trailers = (*status.trailing_metadata, *call.rate_limit)
         await context.abort(status.code, status.details, trailers)

@@ -26,7 +26,12 @@ NANO: Final = 10**9
 _CREATED: Final = 1741737600
 """2025-03-12, when the built-in model's weights were published: the default of `created`."""
 
+ATTACHMENT_ESTIMATE: Final = 256
+"""The default of `attachment_estimate`: what a picture of common size is to common models."""
+
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
+OUTPUT_LIMITS: Final[tuple[OutputLimit, ...]] = ("max_tokens", "max_completion_tokens")
+"""The members in which a request may say how long an answer may be."""
 
 
 class CatalogueError(ValueError):
@@ -60,7 +65,7 @@ class Model:
     maximum_output_tokens: int
     """Tokens per choice that a request may ask for."""
     output_limit: OutputLimit
-    """The member in which the upstream is told the default limit."""
+    """The member in which the upstream is told the limit, whichever the request has it in."""
     input_price: int
     """Nano-credits per million prompt tokens."""
     output_price: int
@@ -69,6 +74,10 @@ class Model:
     """What is added to both, in nano-percents: 10^9 is one percent."""
     attachment_tokens: int
     """The most prompt tokens that one picture, sound or file is."""
+    attachment_estimate: int = ATTACHMENT_ESTIMATE
+    """About how many it is, where the upstream does not tell; at most `attachment_tokens`."""
+    refused_members: frozenset[str] = frozenset()
+    """Top-level members of requests that are refused for this model."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
@@ -130,6 +139,12 @@ def _is_price(value: Any) -> bool:
     )
 
 
+def _is_members(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        _is_name(name) and name not in _INDISPENSABLE for name in value
+    )
+
+
 def _is_base_url(value: Any) -> bool:
     try:
         return isinstance(value, str) and base_url(value) != ""
@@ -143,6 +158,7 @@ _PRICE: Final = _Entry(
     default=0,
 )
 _COUNT: Final = "an integer from 1 to 10000000"
+_INDISPENSABLE: Final = frozenset({"model", "messages"})
 
 _MODEL: Final[Mapping[str, _Entry]] = {
     "upstream": _Entry(allowed="the name of an upstream", accepts=_is_name),
@@ -151,7 +167,7 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     "maximum_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
     "output_limit": _Entry(
         allowed='"max_tokens" or "max_completion_tokens"',
-        accepts=lambda value: value in ("max_tokens", "max_completion_tokens"),
+        accepts=lambda value: value in OUTPUT_LIMITS,
         default="max_tokens",
     ),
     "input_price": _PRICE,
@@ -162,6 +178,13 @@ _MODEL: Final[Mapping[str, _Entry]] = {
         default=0,
     ),
     "attachment_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=16384),
+    # Absent, it is ATTACHMENT_ESTIMATE, or attachment_tokens where that is less.
+    "attachment_estimate": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
+    "refused_members": _Entry(
+        allowed="an array of names of members, without model and messages",
+        accepts=_is_members,
+        default=(),
+    ),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",
@@ -258,11 +281,16 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
         raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")
     if members["default_output_tokens"] > members["maximum_output_tokens"]:
         raise CatalogueError(f"{place}.default_output_tokens must not exceed the maximum")
+    if members["attachment_estimate"] > members["attachment_tokens"]:
+        raise CatalogueError(f"{place}.attachment_estimate must not exceed attachment_tokens")
+    estimate = members.pop("attachment_estimate")
     return Model(
         name=name,
         upstream=upstreams[members.pop("upstream")],
         input_price=int(Decimal(members.pop("input_price")) * NANO),
         output_price=int(Decimal(members.pop("output_price")) * NANO),
         margin=int(Decimal(members.pop("margin")) * NANO),
+        attachment_estimate=estimate or min(ATTACHMENT_ESTIMATE, members["attachment_tokens"]),
+        refused_members=frozenset(members.pop("refused_members")),
         **members,
     )

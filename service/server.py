@@ -40,7 +40,7 @@ from service.accounts.journal import Journal, JournalError
 from service.accounts.migrations import migrate
 from service.accounts.store import Store, StoreError
 from service.admin import AdminServer
-from service.admission import Admission
+from service.admission import PATIENCE, Admission
 from service.call import Calls
 from service.config import Settings
 from service.interceptors import CallInterceptor
@@ -69,8 +69,9 @@ LIVENESS: Final = "liveness"
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SPARE_STREAMS: Final = 100
-_LONGEST_ENDING: Final = 5.0
-"""Seconds for the calls that were cut to settle and say so."""
+_LONGEST_ENDING: Final = PATIENCE + 5.0
+"""Seconds for the calls that were cut to settle and say so: more than they wait for the store and
+then need for the journal. A call that grpc itself ends in the middle of that is told nothing."""
 
 
 class StartError(Exception):
@@ -98,6 +99,7 @@ class Server:
         self.metrics_port: int | None = None
         """The port of the metrics, once started, where there are any."""
         self._draining = False
+        self._batches: Batches
         self._access: Access
         self._directory: Directory
         self._admin: AdminServer | None = None
@@ -263,28 +265,34 @@ class Server:
         try:
             store = Store(settings.database_url)
             self._resources.callback(store.close)
-            batches = Batches(store)
+            self._batches = batches = Batches(store)
             self._resources.push_async_callback(batches.close)
             self._directory = directory = Directory(store)
-            self._access = Access(batches)
-            self._resources.callback(self._access.close)
-            await batches.call(migrate, store)
+            # Not in the time that a batch has: a migration takes as long as it takes.
+            await asyncio.to_thread(migrate, store)
             await batches.call(
                 bootstrap, store, settings.bootstrap_api_key, settings.bootstrap_credit
             )
         except StoreError as error:
             raise StartError(f"CHAT_DATABASE_URL: {error}") from error
         try:
-            journal = Journal(settings.journal_directory)
+            journal = Journal(settings.journal_directory, lost=self._telemetry.settlements_lost)
         except JournalError as error:
             raise StartError(f"CHAT_JOURNAL_DIRECTORY: {error}") from error
         self._resources.callback(journal.close)
         self._housekeeping = Housekeeping(
-            store, batches, journal, self._store_changed, self._telemetry.lost
+            store,
+            batches,
+            journal,
+            self._store_changed,
+            self._telemetry.lost,
+            rejected=self._telemetry.settlements_rejected,
         )
+        self._access = self._open_access()
         admission = Admission(
             batches,
             directory,
+            self._access,
             journal,
             self._telemetry,
             owner=f"{socket.gethostname()}:{os.getpid()}",
@@ -295,12 +303,18 @@ class Server:
         self._resources.push_async_callback(admission.settled)
         return admission
 
+    def _open_access(self) -> Access:
+        """Open a way to the store: callers and operators each have one, and its room."""
+        access = Access(self._batches)
+        self._resources.callback(access.close)
+        return access
+
     async def _start_admin(self) -> None:
         settings = self._settings
         if not settings.admin_token:
             return
         admin = AdminServer(
-            self._access,
+            self._open_access(),
             self._directory,
             self._telemetry,
             listen=settings.admin_listen,

@@ -4,7 +4,7 @@ Nothing is caught here: a failure is an exception that the interceptor turns int
 admission records the use on its way out.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -60,7 +60,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> chat_completion_service_pb2.CreateChatCompletionResponse:
         """Return the whole completion."""
         call = CURRENT.get()
-        caller = await self._admission.authenticate(call.authorization)
+        caller = await self._admission.authenticate(call)
         params, model = self._accept(request.params, call, streamed=False)
         admitted = self._admission.admit(caller, call, params, model, wants_usage=True)
         async with admitted as progress:
@@ -73,7 +73,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> AsyncGenerator[chat_completion_service_pb2.StreamChatCompletionResponse]:
         """Yield the chunks as they arrive."""
         call = CURRENT.get()
-        caller = await self._admission.authenticate(call.authorization)
+        caller = await self._admission.authenticate(call)
         params, model = self._accept(request.params, call, streamed=True)
         wants_usage = params.stream_options.include_usage
         admitted = self._admission.admit(caller, call, params, model, wants_usage=wants_usage)
@@ -88,26 +88,42 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         self, params: ChatCompletionParams, call: Call, *, streamed: bool
     ) -> tuple[ChatCompletionParams, Model]:
         """Return the parameters, canonical and within the contract, and their model."""
+        _check_crowd(params)
         if params.ByteSize() > self._max_request_bytes:
             raise errors.RequestTooLarge(
                 f"The request is larger than {self._max_request_bytes} bytes."
             )
         try:
-            params = openai_json.canonicalize_request(params)
+            openai_json.check_size(params)
+            canonical = openai_json.canonicalize_request(params)
         except openai_json.DecodeError as error:
             violation = errors.Violation(
                 param=error.param or "params", message=error.message, code=error.code
             )
             raise errors.InvalidRequest.of([violation]) from error
-        found = validation.violations(params, streamed=streamed)
-        if found:
-            raise errors.InvalidRequest.of(found)
+        if canonical is not params:
+            # What was text is in fields now.
+            _check_crowd(canonical)
+            params = canonical
+        _refuse(validation.violations(params, streamed=streamed))
         model = self._catalogue.get(params.model)
         if model is None:
             raise errors.ModelNotFound(param="model")
         call.record.model = model.name
         output_limit(params, model)
+        _refuse(validation.refused(params, model))
         return params, model
+
+
+def _check_crowd(params: ChatCompletionParams) -> None:
+    crowd = validation.crowd(params)
+    if crowd is not None:
+        raise errors.InvalidRequest.of([crowd])
+
+
+def _refuse(violations: Sequence[errors.Violation]) -> None:
+    if violations:
+        raise errors.InvalidRequest.of(violations)
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -126,7 +142,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ListModelsRequest, context: _Context
     ) -> model_service_pb2.ListModelsResponse:
         """Return all models."""
-        await self._admission.authenticate(CURRENT.get().authorization)
+        await self._admission.authenticate(CURRENT.get())
         return model_service_pb2.ListModelsResponse(
             object="list", data=[model.message() for model in self._catalogue]
         )
@@ -135,7 +151,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, context: _Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model."""
-        await self._admission.authenticate(CURRENT.get().authorization)
+        await self._admission.authenticate(CURRENT.get())
         model = self._catalogue.get(request.model)
         if model is None:
             raise errors.ModelNotFound(param="model")

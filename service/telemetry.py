@@ -124,6 +124,16 @@ class Telemetry:
             "What the upstream reported beyond a hold, and nobody was charged for.",
             registry=self.registry,
         )
+        self._settlements_lost = Counter(
+            "chat_settlements_lost",
+            "Ends of holds that neither store nor journal took while there was time.",
+            registry=self.registry,
+        )
+        self._settlements_rejected = Counter(
+            "chat_settlements_rejected",
+            "Lines of the journal that the store cannot take, and that wait for an operator.",
+            registry=self.registry,
+        )
         self._upstream_close = Histogram(
             "chat_cancel_to_upstream_close_seconds",
             "Time from the cancellation of a call to the end of its upstream request.",
@@ -142,6 +152,14 @@ class Telemetry:
     def lost(self, nano_credits: int) -> None:
         """Count usage that nobody was charged for."""
         self._lost.inc(nano_credits)
+
+    def settlements_lost(self, count: int) -> None:
+        """Count ends of holds that are neither in the store nor on a disk."""
+        self._settlements_lost.inc(count)
+
+    def settlements_rejected(self, count: int) -> None:
+        """Count ends of holds that were set aside."""
+        self._settlements_rejected.inc(count)
 
     def end(self, call: CallRecord, now: float) -> None:
         """Record a call that ended, in the metrics and as a log line."""

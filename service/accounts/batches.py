@@ -3,6 +3,8 @@
     submit ─► pending ─► [up to 256] ─► the store's thread ─► commit ─► the waiters are told
                  ▲                            │
                  └── what arrives meanwhile ◄─┘ is the next batch
+    call ─► the store's thread, between two transactions
+    read ─► threads of its own, so that no number of queries delays a transaction
 
 There is one transaction at a time, so that under load batches grow by themselves and none waits for
 a timer. An operation that was submitted is carried out even if nobody waits for it any more.
@@ -13,7 +15,8 @@ and a store that does not even fail is interrupted.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from service.accounts.rows import Operation, Outcome
@@ -24,6 +27,9 @@ MOST_PENDING: Final = 20_000
 ANSWER_WITHIN: Final = 10.0
 """Seconds that the store has for a batch or a function; more than it gives itself."""
 
+_READERS: Final = 2
+"""Threads: where one query is slow the next is not."""
+
 _T = TypeVar("_T")
 _Result = Outcome | Exception
 
@@ -32,7 +38,7 @@ class Batches:
     """Applies operations to a store from an event loop.
 
     Args:
-        store: The store; used from one thread.
+        store: The store; written from one thread.
         answer_within: Seconds after which what the store does is interrupted.
     """
 
@@ -42,7 +48,9 @@ class Batches:
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._began: float | None = None
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-lookup")
+        self._began: dict[int, float] = {}
+        """Since when each thread that is busy has been."""
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation) -> "asyncio.Future[Outcome]":
@@ -62,20 +70,35 @@ class Batches:
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run a function that blocks in the store's thread."""
-        loop = asyncio.get_running_loop()
-        if self._watch is None:
-            self._watch = loop.call_later(self._answer_within, self._look, loop)
-        return await loop.run_in_executor(self._thread, self._timed, loop, function, arguments)
+        return await self._run_in(self._thread, function, arguments)
+
+    async def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Run a query that blocks in one of the readers' threads.
+
+        Who is cancelled before it begins takes it back.
+        """
+        return await self._run_in(self._readers, function, arguments)
 
     async def close(self) -> None:
-        """Wait for what was submitted, and for the thread."""
+        """Wait for what was submitted, and for the threads, each with the query that it runs."""
         while self._running is not None:
             await asyncio.wait((self._running,))
-        await asyncio.to_thread(self._thread.shutdown)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._thread, self._readers):
+            await asyncio.to_thread(threads.shutdown)
         if self._watch is not None:
             self._watch.cancel()
 
+    async def _run_in(
+        self, threads: Executor, function: Callable[..., _T], arguments: Sequence[Any]
+    ) -> _T:
+        loop = asyncio.get_running_loop()
+        if self._watch is None:
+            self._watch = loop.call_later(self._answer_within, self._look, loop)
+        return await loop.run_in_executor(threads, self._timed, loop, function, arguments)
+
     async def _run(self) -> None:
+        batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         try:
             while self._pending:
                 batch = self._pending[:LARGEST_BATCH]
@@ -92,6 +115,11 @@ class Batches:
                 await asyncio.sleep(0)
         finally:
             self._running = None
+            # Where this ends before its time, nobody waits for ever.
+            ended = StoreError("what applies operations has ended")
+            for _, waiter in (*batch, *self._pending):
+                _tell(waiter, ended)
+            self._pending.clear()
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
         """Apply a batch; where it fails for its content, each operation by itself."""
@@ -113,19 +141,19 @@ class Batches:
     def _timed(
         self, loop: asyncio.AbstractEventLoop, function: Callable[..., _T], arguments: Sequence[Any]
     ) -> _T:
-        self._began = loop.time()
+        self._began[get_ident()] = loop.time()
         try:
             return function(*arguments)
         finally:
-            self._began = None
+            del self._began[get_ident()]
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Interrupt the store where it takes too long; look again while it is busy."""
         self._watch = None
-        began = self._began
-        if began is None:
+        began = list(self._began.values())
+        if not began:
             return
-        left = began + self._answer_within - loop.time()
+        left = min(began) + self._answer_within - loop.time()
         if left <= 0:
             self._store.interrupt()
             left = self._answer_within

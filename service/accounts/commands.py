@@ -6,6 +6,7 @@ Amounts in documents are told in credits, as strings, and in integer nano-credit
 """
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,9 +140,9 @@ def _add(store: Store, owner: AccountView, amount: int, idempotency_id: str) -> 
     try:
         (outcome,) = store.apply([grant])
     except StoreError as error:
+        again = ("credit", "add", owner.name, to_text(amount), "--id", idempotency_id)
         raise CommandError(
-            f"{error}; to add it once, whatever happened:"
-            f" credit add {owner.name} {to_text(amount)} --id {idempotency_id}"
+            f"{error}; to add it once, whatever happened: {shlex.join(again)}"
         ) from error
     if isinstance(outcome, Granted) and outcome.balance is None:
         raise CommandError("the balance would exceed its largest value; nothing was added")

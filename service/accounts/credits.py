@@ -1,6 +1,8 @@
 """CreditService: what callers see of their own account.
 
 key ─► caller ─► account, key and the usage of 30 days, all of one moment
+
+Calls with one key share a query while it runs: however many there are, they leave the others room.
 """
 
 import time
@@ -16,13 +18,13 @@ from service.accounts import messages
 from service.accounts.access import Access
 from service.accounts.directory import Directory, month_back
 from service.accounts.keys import Caller
-from service.call import CURRENT
+from service.call import CURRENT, Call
 
 MOST_USAGE: Final = 1000
 """Sums of usage in an answer."""
 
-Authenticate = Callable[[str | None], Awaitable[Caller]]
-"""Returns who calls by the metadata `authorization`, or raises INVALID_API_KEY."""
+Authenticate = Callable[[Call], Awaitable[Caller]]
+"""Returns who makes a call, or raises INVALID_API_KEY."""
 
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -56,11 +58,14 @@ class CreditServicer(CreditServiceServicer):
     ) -> pb.GetCreditsResponse:
         """Return the caller's credit."""
         call = CURRENT.get()
-        caller = await self._authenticate(call.authorization)
-        call.record.key_name = caller.key_name
+        caller = await self._authenticate(call)
         since = month_back(self._now())
-        seen = await self._access.read(
-            self._directory.statement, caller, since=since, most=MOST_USAGE
+        seen = await self._access.share(
+            ("statement", caller.key_id),
+            self._directory.statement,
+            caller,
+            since=since,
+            most=MOST_USAGE,
         )
         if seen is None:
             raise errors.InvalidApiKey

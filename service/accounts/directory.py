@@ -1,6 +1,6 @@
 """What operators and callers ask of the store. Functions that block; each is one transaction.
 
-    find ─► who holds a key                              callers
+    find ─► who holds a key    levels ─► what is left    callers
     statement ─► account, key and usage, of one moment
     create_account  account  accounts                    operators
     create_key  keys  revoke_key
@@ -19,8 +19,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from service.accounts import keys
+from service.accounts import keys, rates
 from service.accounts.keys import Caller
+from service.accounts.rates import Level
 from service.accounts.rows import EntryKind, Grant, HoldState
 from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.accounts.store import Store
@@ -165,6 +166,8 @@ class Directory:
                     api_keys.c.id,
                     api_keys.c.name,
                     api_keys.c.expires_at,
+                    api_keys.c.requests_per_minute,
+                    api_keys.c.tokens_per_minute,
                     accounts.c.id.label("account_id"),
                     accounts.c.name.label("account_name"),
                 )
@@ -180,7 +183,24 @@ class Directory:
                 account_name=row.account_name,
                 key_id=row.id,
                 key_name=row.name,
+                is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
             )
+
+    def levels(self, key_id: int) -> tuple[Level | None, Level | None]:
+        """Return how much is left of a key's requests and tokens per minute; None is no limit."""
+        with self._store.reading() as connection:
+            row = connection.execute(
+                sa.select(
+                    *(api_keys.c.requests_per_minute, api_keys.c.requests_tat),
+                    *(api_keys.c.tokens_per_minute, api_keys.c.tokens_tat),
+                ).where(api_keys.c.id == key_id)
+            ).one()
+            now = self._store.now(connection)
+        requests, requests_tat, tokens, tokens_tat = row
+        return (
+            None if requests is None else rates.level(requests, requests_tat, now),
+            None if tokens is None else rates.level(tokens, tokens_tat, now),
+        )
 
     def statement(self, caller: Caller, *, since: int, most: int) -> Statement | None:
         """Return what a caller sees, or None where its key is not valid any more.

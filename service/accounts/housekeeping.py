@@ -2,17 +2,24 @@
 
 every second   have the store do nothing, in the way of every call ─► readiness
                replay the journal, once it is there
-               end the holds whose lease ran out
+               end the holds whose lease ran out, delete those that ended long ago
+               have the journal take what only memory has
+
+Of what is replayed, the store knows every hold and can apply every end. What it does not know, as
+where it is another store or an older state of it, or cannot apply, is set aside for operators, and
+so are lines that are none.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
+from chatcompletion.process import log
 from service.accounts.batches import LARGEST_BATCH, Batches
-from service.accounts.journal import Journal
-from service.accounts.rows import Ended, Operation, Outcome, Release
+from service.accounts.journal import Ending, Journal
+from service.accounts.rows import Ended, Operation, Outcome, Release, Settle
 from service.accounts.store import Store, StoreError
 
 INTERVAL: Final = 1.0
@@ -36,6 +43,7 @@ class Housekeeping:
         journal: What waits for it.
         changed: Told whether the store is there, when that changes.
         lost: Told of the nano-credits that a replayed settlement could not take.
+        rejected: Told of how many settlements were set aside.
     """
 
     def __init__(
@@ -45,12 +53,15 @@ class Housekeeping:
         journal: Journal,
         changed: Callable[[bool], Awaitable[None]],
         lost: Callable[[int], None],
+        *,
+        rejected: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._batches = batches
         self._journal = journal
         self._changed = changed
         self._lost = lost
+        self._rejected = rejected
         self._there = True
 
     async def run(self) -> None:
@@ -61,12 +72,23 @@ class Housekeeping:
 
     async def round(self) -> bool:
         """Look after the store once, and return whether it is there."""
+        is_there = await self._look_after()
+        unwritten = self._journal.unwritten.endings()
+        if unwritten:
+            with suppress(OSError):  # it was told when they came into memory
+                await asyncio.to_thread(self._journal.append, *unwritten)
+                self._journal.unwritten.forget(unwritten)
+        return is_there
+
+    async def _look_after(self) -> bool:
         try:
             await self._submit((_NOTHING,))
             await self.replay()
             async with asyncio.timeout(PATIENCE):
                 expired = await self._batches.call(self._store.expired)
             await self._submit(expired)
+            async with asyncio.timeout(PATIENCE):
+                await self._batches.call(self._store.prune)
         except (StoreError, TimeoutError):
             return False
         except Exception:  # noqa: BLE001  (it is logged)
@@ -75,31 +97,50 @@ class Housekeeping:
         return True
 
     async def replay(self) -> None:
-        """Apply what waits in the journal.
+        """Apply what waits in memory and in the journal.
 
         Raises:
             StoreError: the store is away; nothing is forgotten.
             TimeoutError: it does not answer; likewise.
             OSError: the journal cannot be read or written.
         """
-        if self._journal.is_empty():
+        unwritten = self._journal.unwritten.endings()
+        await self._apply(unwritten)
+        self._journal.unwritten.forget(unwritten)
+        # Off the event loop even for this: whoever appends waits for the disk.
+        if await asyncio.to_thread(self._journal.is_empty):
             return
         kept = await asyncio.to_thread(self._journal.kept)
-        for outcome in await self._submit(kept.endings):
-            if isinstance(outcome, Ended) and outcome.lost > 0:
-                self._lost(outcome.lost)
+        await self._apply(kept.endings, kept.unreadable)
         # What was appended meanwhile is replayed in the next round, with the rest.
         if await asyncio.to_thread(self._journal.forget, kept):
             _log.info("settlements replayed from the journal")
 
-    async def _submit(self, operations: Sequence[Operation]) -> list[Outcome]:
+    async def _apply(self, endings: Sequence[Ending], unreadable: Sequence[bytes] = ()) -> None:
+        """Apply ends of holds, and set aside what cannot be applied."""
+        refused: list[Ending] = []
+        for ending, outcome in zip(endings, await self._submit(endings), strict=True):
+            if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
+                refused.append(ending)
+            elif isinstance(outcome, Ended) and outcome.lost > 0:
+                self._lost(outcome.lost)
+        if refused or unreadable:
+            count = await asyncio.to_thread(self._journal.set_aside, refused, unreadable)
+            if count:
+                self._rejected(count)
+                _log.error("settlements set aside", extra=log.fields(count=count))
+
+    async def _submit(self, operations: Sequence[Operation]) -> list[Outcome | None]:
         """Apply operations, as many at a time as share a transaction.
+
+        Returns:
+            The outcome of each, None where it will never be applied.
 
         Raises:
             StoreError: the store is away.
             TimeoutError: it does not answer.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[Outcome | None] = []
         for begin in range(0, len(operations), LARGEST_BATCH):
             waiters = map(self._batches.submit, operations[begin : begin + LARGEST_BATCH])
             async with asyncio.timeout(PATIENCE):
@@ -108,8 +149,8 @@ class Housekeeping:
                 if isinstance(result, StoreError):
                     raise result
                 if isinstance(result, BaseException):
-                    # It will never be applied; the others are.
                     _log.error("an operation failed", exc_info=result)
+                    outcomes.append(None)
                 else:
                     outcomes.append(result)
         return outcomes

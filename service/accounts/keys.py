@@ -41,6 +41,8 @@ class Caller:
     account_name: str
     key_id: int
     key_name: str
+    is_limited: bool = False
+    """Whether the key has a limit per minute."""
 
 
 class Remembered:

@@ -6,17 +6,22 @@
 A credit is 10^9 nano-credits.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ContentPart
-from service.models import Model
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletionParams,
+    ChatMessage,
+    Prediction,
+)
+from service import tokens
+from service.models import OUTPUT_LIMITS, Model
 
 _MILLION: Final = 10**6
 _PERCENT: Final = 100 * 10**9
 """Margins are nano-percents: integers, like prices."""
-
-_BYTES_PER_TOKEN: Final = 4
 
 TOKENS_PER_PROMPT: Final = 512
 """More than chat templates and upstreams add to a prompt by themselves: the system message of a
@@ -28,8 +33,20 @@ TOKENS_PER_MESSAGE: Final = 16
 TOKENS_PER_TOOL: Final = 64
 """More than a chat template puts around a tool or a call of one."""
 
+MOST_PROMPT_TOKENS: Final = 10**9
+"""More than any model reads."""
+
+_SPOKEN: Final = frozenset({"system", "developer", "user", "assistant"})
+"""The roles whose contents go into the prompt as they are. What a tool answered may be written as
+JSON, as Llama's templates do."""
+
 _TEXTS: Final = frozenset({"text", "refusal"})
+_FILMS: Final = frozenset({"video_url", "video", "input_video", "audio_url"})
+"""Types of parts that vendors add, each with a member of the same name: bytes of sound or film."""
+
 _OWN_TOOLS: Final = frozenset({"function", "custom"})
+_AROUND_ARGUMENTS: Final = 5
+"""Levels around the arguments of a call: messages, message, calls, call, function."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +55,9 @@ class Bound:
 
     prompt_tokens: int
     completion_tokens: int
+    predicted_tokens: int = 0
+    """Those of the completion that the output limit does not bound: a prediction that is rejected
+    is paid for."""
 
     @property
     def tokens(self) -> int:
@@ -54,92 +74,209 @@ def price(model: Model, prompt_tokens: int, completion_tokens: int) -> int:
 def bound(params: ChatCompletionParams, model: Model, output_limit: int) -> Bound:
     """Return the most that a request can use.
 
-    A token has at least one byte of text: the bytes of the message bound the tokens of the texts.
-    What chat templates write is added: around messages, tools and calls, and the indentation of
-    JSON schemas, which can double them. A picture or sound is bounded by the model's configuration
-    instead of its bytes, a file by both; so is what the upstream fetches or says by itself.
+    A token has at least one byte of text: the bytes of the message bound the tokens of the texts,
+    with what these gain in a Unicode normal form. Tools, formats, calls and what the contract does
+    not know are counted as templates write JSON at its longest, and what templates put around
+    messages, tools and calls is added. A picture is bounded by the model's configuration instead
+    of its bytes, a sound or film by whichever is more, a file by both; so is what the upstream
+    fetches or says by itself.
 
-    Output counts against the limit that the upstream is sent, with reasoning and with the rejected
-    part of a prediction.
+    Output counts against the limit that the upstream is sent, with reasoning.
+
+    Args:
+        params: The request, canonical and valid. The output limit in it does not count.
+        model: Says how many tokens an attachment is at the most.
+        output_limit: Tokens per choice.
     """
-    media = _media(params)
-    schemas = params.response_format.ByteSize()
-    tools = 0
-    for tool in (*params.tools, *params.functions):
-        tools += 1
-        schemas += tool.ByteSize()
-    for message in params.messages:
-        tools += len(message.tool_calls) + message.HasField("function_call")
-    prompt = (
-        params.ByteSize()
-        - media.bytes
-        + schemas
-        + TOKENS_PER_PROMPT
-        + TOKENS_PER_MESSAGE * len(params.messages)
-        + TOKENS_PER_TOOL * tools
-        + model.attachment_tokens * media.count
+    prompt = TOKENS_PER_PROMPT + TOKENS_PER_MESSAGE * len(params.messages)
+    size = params.ByteSize() - _output_limits(params).ByteSize()
+    for attachment in _attachments(params):
+        prompt += max(model.attachment_tokens, tokens.of_sound(attachment.heard))
+        size -= attachment.seen + attachment.heard
+    written, texts, arguments = _read(params)
+    if written.ByteSize():
+        document = openai_json.encode_request(written)
+        size += openai_json.longest_size(document) - written.ByteSize()
+        texts.append(tokens.unescaped(document.decode()))
+    for text in arguments:
+        size += openai_json.indentation(text, depth=_AROUND_ARGUMENTS)
+        texts.append(tokens.unescaped(text))
+    prompt += size + tokens.gain(texts)
+    prompt += TOKENS_PER_TOOL * (len(params.tools) + len(params.functions) + len(arguments))
+    choices = params.n or 1
+    predicted = choices * _predicted(params.prediction) if params.HasField("prediction") else 0
+    return Bound(
+        prompt_tokens=min(prompt, MOST_PROMPT_TOKENS),
+        completion_tokens=choices * output_limit + predicted,
+        predicted_tokens=predicted,
     )
-    return Bound(prompt_tokens=prompt, completion_tokens=output_limit * (params.n or 1))
 
 
-def estimate(params: ChatCompletionParams) -> int:
+def estimate(params: ChatCompletionParams, model: Model) -> int:
     """Return about how many tokens a prompt has, for an upstream that does not tell.
 
-    English text has about four bytes per token, other text fewer; this errs in the caller's favour,
-    who pays nothing for pictures, sounds and files here.
+    English text has about four bytes per token, other text fewer; this errs in the caller's favour.
+    For a picture, sound or file the model's configuration says it.
     """
-    media = _media(params)
-    return -(-(params.ByteSize() - media.bytes - media.file_bytes) // _BYTES_PER_TOKEN)
+    texts, attachments = params.ByteSize(), 0
+    for attachment in _attachments(params):
+        texts -= sum(attachment)
+        attachments += 1
+    return tokens.about(texts) + model.attachment_estimate * attachments
 
 
-@dataclass(kw_only=True, slots=True)
-class _Media:
-    """What a prompt has beside text."""
-
-    count: int = 0
-    bytes: int = 0
-    """Of the pictures and sounds, as text: addresses or base64."""
-    file_bytes: int = 0
+# ------------------------------------------------------------------------- parts of a prompt
 
 
-def _media(params: ChatCompletionParams) -> _Media:
-    media = _Media()
+def _output_limits(params: ChatCompletionParams) -> ChatCompletionParams:
+    """Return the limits of a request alone, explicit nulls included."""
+    limits = ChatCompletionParams()
+    for name in OUTPUT_LIMITS:
+        if params.HasField(name):
+            setattr(limits, name, getattr(params, name))
+        if name in params.extra_json:
+            limits.extra_json[name] = params.extra_json[name]
+    return limits
+
+
+class _Attachment(NamedTuple):
+    """What is no text, as far as it is in the request: the bytes of its address or base64."""
+
+    seen: int = 0
+    heard: int = 0
+    filed: int = 0
+    """Of a file, which may be text."""
+
+
+def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
     for message in params.messages:
         if message.HasField("audio"):
-            media.count += 1
-            media.bytes += len(message.audio.data)
-        if message.HasField("content_parts"):
-            for part in message.content_parts.items:
-                _count_part(part, media)
+            yield _Attachment(heard=len(message.audio.data))
+        if not message.HasField("content_parts"):
+            continue
+        for part in message.content_parts.items:
+            # A type in whose place another member stands is the upstream's to understand.
+            if part.HasField("image_url") or part.HasField("input_audio") or part.HasField("file"):
+                yield _Attachment(
+                    seen=len(part.image_url.url),
+                    heard=len(part.input_audio.data),
+                    filed=len(part.file.file_data),
+                )
+            elif part.type not in _TEXTS:
+                film = part.extra_json.get(part.type, "") if part.type in _FILMS else ""
+                yield _Attachment(heard=len(film))
     for tool in params.tools:
-        media.count += tool.type not in _OWN_TOOLS
-    media.count += params.HasField("web_search_options")
-    return media
+        if tool.type not in _OWN_TOOLS:
+            yield _Attachment()
+    if params.HasField("web_search_options"):
+        yield _Attachment()
 
 
-def _count_part(part: ContentPart, media: _Media) -> None:
-    # A type in whose place another member stands is the upstream's to understand.
-    if part.HasField("image_url") or part.HasField("input_audio") or part.HasField("file"):
-        media.count += 1
-        media.bytes += len(part.image_url.url) + len(part.input_audio.data)
-        media.file_bytes += len(part.file.file_data)
-    elif part.type not in _TEXTS:
-        media.count += 1
+class _Parts(NamedTuple):
+    """A prompt, by how it becomes tokens."""
+
+    written: ChatCompletionParams
+    """What a template may write as JSON, without pictures, sounds and films."""
+    texts: list[str]
+    """The other texts, as far as they are not ASCII."""
+    arguments: list[str]
+    """What tools were called with: a string in JSON, or JSON again."""
 
 
-def largest_output(model: Model, prompt_tokens: int, n: int, credit: int) -> int:
+def _read(params: ChatCompletionParams) -> _Parts:
+    written = ChatCompletionParams(tools=params.tools, functions=params.functions)
+    if params.HasField("response_format"):
+        written.response_format.CopyFrom(params.response_format)
+    for name in params.extra_json:
+        if name not in OUTPUT_LIMITS:
+            written.extra_json[name] = params.extra_json[name]
+    texts: list[str] = []
+    arguments: list[str] = []
+    for message in params.messages:
+        arguments += _arguments(message)
+        if message.role in _SPOKEN:
+            texts += [text for text in _texts(message) if not text.isascii()]
+            written.messages.extend(_written(message))
+        else:
+            written.messages.add().CopyFrom(message)
+            _remove_attachments(written.messages[-1])
+    return _Parts(written, texts, arguments)
+
+
+def _arguments(message: ChatMessage) -> list[str]:
+    calls = message.tool_calls
+    arguments = [call.function.arguments or call.custom.input for call in calls] if calls else []
+    if message.HasField("function_call"):
+        arguments.append(message.function_call.arguments)
+    return arguments
+
+
+def _texts(message: ChatMessage) -> list[str]:
+    texts = [
+        message.content_text,
+        message.name,
+        message.refusal,
+        message.reasoning_content,
+        message.reasoning,
+    ]
+    if message.HasField("content_parts"):
+        for part in message.content_parts.items:
+            texts += (part.text, part.refusal)
+    return texts
+
+
+def _written(message: ChatMessage) -> Iterator[ChatMessage]:
+    """Yield what of a message may be written as JSON although the rest is not."""
+    if message.tool_calls or _says_more(message.extra_json) or message.HasField("function_call"):
+        beside = ChatMessage(tool_calls=message.tool_calls, extra_json=message.extra_json)
+        if message.HasField("function_call"):
+            beside.function_call.CopyFrom(message.function_call)
+        yield beside
+    if message.HasField("content_parts"):
+        for part in message.content_parts.items:
+            if _says_more(part.extra_json):
+                beside = ChatMessage()
+                extra = beside.content_parts.items.add(extra_json=part.extra_json).extra_json
+                if part.type in _FILMS:
+                    extra.pop(part.type, None)
+                yield beside
+
+
+def _says_more(extra: Mapping[str, str]) -> bool:
+    return any(extra[name] != "null" for name in extra)
+
+
+def _remove_attachments(message: ChatMessage) -> None:
+    if message.HasField("audio"):
+        message.audio.ClearField("data")
+    if message.HasField("content_parts"):
+        for part in message.content_parts.items:
+            part.ClearField("image_url")
+            part.ClearField("input_audio")
+            if part.type in _FILMS:
+                part.extra_json.pop(part.type, None)
+
+
+def _predicted(prediction: Prediction) -> int:
+    """Return the most tokens of a prediction."""
+    texts = [prediction.content_text, *(part.text for part in prediction.content_parts.items)]
+    return prediction.ByteSize() + tokens.gain(texts)
+
+
+def largest_output(model: Model, bound: Bound, n: int, credit: int) -> int:
     """Return the largest output limit per choice whose hold fits into a credit; 0 where none.
 
     Args:
         model: Says the prices and the largest limit that there is.
-        prompt_tokens: As bounded.
+        bound: Of the request; its own output limit does not count.
         n: How many choices, at least 1.
         credit: Nano-credits.
     """
     low, high = 0, model.maximum_output_tokens
     while low < high:
         middle = (low + high + 1) // 2
-        if price(model, prompt_tokens, middle * n) <= credit:
+        completion = middle * n + bound.predicted_tokens
+        if price(model, bound.prompt_tokens, completion) <= credit:
             low = middle
         else:
             high = middle - 1

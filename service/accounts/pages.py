@@ -13,6 +13,9 @@ from typing import Final
 
 DEFAULT_SIZE: Final = 100
 LARGEST_SIZE: Final = 1000
+LARGEST_OF_KEYS: Final = 38
+"""Keys on a page. A client of gRPC takes 4 MB unless it is told otherwise, and a key may name 100
+models of 256 characters, each of 4 bytes: with its names and limits less than 104,000 bytes."""
 
 _DIGEST: Final = 8
 _LONGEST: Final = 64
@@ -22,12 +25,12 @@ class TokenError(ValueError):
     """It is not a token of this list."""
 
 
-def size(wanted: int) -> int:
+def size(wanted: int, largest: int = LARGEST_SIZE) -> int:
     """Return how many entries a page has; 0 is the default, too many are the most there are.
 
     Source: https://google.aip.dev/158. The number is at least 0.
     """
-    return min(wanted, LARGEST_SIZE) or DEFAULT_SIZE
+    return min(wanted or DEFAULT_SIZE, largest)
 
 
 def encode(of: str, *position: int) -> str:

@@ -66,6 +66,8 @@ class PostgreSQL:
         }
         self.engine = sa.create_engine(
             url,
+            # A query must not fail for the connection that broke while it lay in the pool.
+            pool_pre_ping=True,
             pool_size=4,
             max_overflow=4,
             pool_timeout=busy_timeout,

@@ -188,7 +188,7 @@ class AccountServicer(AccountServiceServicer):
         self._accept(request)
         of = f"keys/{request.account}"
         after = _position(of, request.page_token, 1) or (0,)
-        size = pages.size(request.page_size)
+        size = pages.size(request.page_size, pages.LARGEST_OF_KEYS)
         found = await self._access.read(
             self._directory.keys, request.account, after=after[0], limit=size + 1
         )

@@ -109,12 +109,13 @@ class Store:
         self.engine = self._database.engine
         self.writer = self.engine.execution_options(writes=True)
         """The same engine; on SQLite its transactions take the writer's lock when they begin."""
-        self._in_use: dict[object, Any] = {}
+        self._open: set[Any] = set()
         self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
         self._interrupted = False
         for engine in self._database.engines:
-            sa.event.listen(engine, "checkout", self._checked_out)
-            sa.event.listen(engine, "checkin", self._checked_in)
+            # Known before anything is asked of it: the first question may find a server that froze.
+            sa.event.listen(engine, "connect", self._opened, insert=True)
+            sa.event.listen(engine, "close", self._closed)
 
     def close(self) -> None:
         """Close all connections; later ones are opened again."""
@@ -124,17 +125,18 @@ class Store:
     def interrupt(self) -> None:
         """Make what the store does now fail with `StoreError`; from any thread.
 
-        For a server that neither answers nor closes its connections.
+        For a server that neither answers nor closes its connections. Those that lie idle fail when
+        they are used next, and are replaced.
         """
         self._interrupted = True
-        for driver in list(self._in_use.values()):
+        for driver in list(self._open):
             self._database.interrupt(driver)
 
-    def _checked_out(self, driver: Any, entry: object, _: object) -> None:
-        self._in_use[entry] = driver
+    def _opened(self, driver: Any, _: object) -> None:
+        self._open.add(driver)
 
-    def _checked_in(self, _: Any, entry: object) -> None:
-        self._in_use.pop(entry, None)
+    def _closed(self, driver: Any, _: object) -> None:
+        self._open.discard(driver)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -9,7 +9,7 @@ service, from above to below:
     admission  upstream  validation  config
     forwarding  refusals  retries  sse
     call
-    models  errors  telemetry  simulator
+    models  errors  telemetry  tokens  simulator
 """
 
 import ast
@@ -34,7 +34,7 @@ LAYERS = (
     {"admission", "upstream", "validation", "config"},
     {"accounts", "forwarding", "refusals", "retries", "sse"},
     {"call"},
-    {"models", "errors", "telemetry", "simulator"},
+    {"models", "errors", "telemetry", "tokens", "simulator"},
 )
 """The rooms of the service: each imports from the layers below its own only."""
 

@@ -25,12 +25,13 @@ message is generated from its descriptor at import.
     places       paths, and the members of a wrong type
     numbers      which number fits which field
     verbatim     JSON that stays text
-    limits       depth and number of values
+    limits       depth, number of values, and how long JSON can be
     documents    the public functions, by kind of document
 """
 
 from chatcompletion.openai_json.documents import (
     canonicalize_request,
+    check_size,
     decode_chunk,
     decode_completion,
     decode_error,
@@ -43,20 +44,32 @@ from chatcompletion.openai_json.documents import (
     encode_model,
     encode_model_list,
     encode_request,
+    has_member,
+    member_names,
     mistyped_members,
 )
 from chatcompletion.openai_json.errors import CodecError, DecodeError, EncodeError
-from chatcompletion.openai_json.limits import MAX_DEPTH, MAX_VALUES
+from chatcompletion.openai_json.limits import (
+    MAX_DEPTH,
+    MAX_UNKNOWN,
+    MAX_VALUES,
+    count_values,
+    indentation,
+    longest_size,
+)
 from chatcompletion.openai_json.places import Mistyped
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_UNKNOWN",
     "MAX_VALUES",
     "CodecError",
     "DecodeError",
     "EncodeError",
     "Mistyped",
     "canonicalize_request",
+    "check_size",
+    "count_values",
     "decode_chunk",
     "decode_completion",
     "decode_error",
@@ -69,5 +82,9 @@ __all__ = [
     "encode_model",
     "encode_model_list",
     "encode_request",
+    "has_member",
+    "indentation",
+    "longest_size",
+    "member_names",
     "mistyped_members",
 ]

@@ -37,12 +37,18 @@ Check = Callable[[Message], bool]
 """Whether a message is canonical as far as a look at it can tell; False is a maybe."""
 
 
-def checks(shapes: dict[str, Shape]) -> dict[str, Check]:
-    """A check per shape, by full name."""
+def checks(shapes: dict[str, Shape], *, names_only: bool = False) -> dict[str, Check]:
+    """A check per shape, by full name.
+
+    Args:
+        shapes: The shapes, complete.
+        names_only: Whether to look at names alone, not at numbers and text: what is canonical
+            passes where no known member stands in extra_json but null.
+    """
     namespace: dict[str, Any] = {
-        "isfinite": isfinite,
-        "is_plain_extra": _is_plain_extra,
-        "is_plain_text": _is_plain_text,
+        "isfinite": (lambda _: True) if names_only else isfinite,
+        "is_plain_extra": _has_plain_names if names_only else _is_plain_extra,
+        "is_plain_text": (lambda _: True) if names_only else _is_plain_text,
     }
     for shape in shapes.values():
         namespace[_members_name(shape.name)] = shape.members
@@ -60,14 +66,19 @@ def _is_plain_extra(message: Message, extra: Mapping[str, str], members: dict[st
         text = extra[name]
         member = members.get(name)
         if member is not None:
-            if text != "null" or any(_is_set(message, arm) for arm in member.arms):
+            if text != "null" or any(is_set(message, arm) for arm in member.arms):
                 return False
         elif name[:1] == '"' or not (text == "null" or verbatim.is_kept(text)):
             return False
     return True
 
 
-def _is_set(message: Message, arm: Arm) -> bool:
+def _has_plain_names(_: Message, extra: Mapping[str, str], members: dict[str, Member]) -> bool:
+    return all(name not in members or extra[name] == "null" for name in extra)
+
+
+def is_set(message: Message, arm: Arm) -> bool:
+    """Whether a message says something in an arm."""
     return bool(getattr(message, arm.field)) if arm.repeated else message.HasField(arm.field)
 
 

@@ -21,10 +21,17 @@ from typing import Any, Generic, Self, TypeVar
 import msgspec
 from google.protobuf.message import Message
 
-from chatcompletion.openai_json import lenient_values, places, strict_values
-from chatcompletion.openai_json.canonical import Check, checks
+from chatcompletion.openai_json import lenient_values, places, strict_values, verbatim
+from chatcompletion.openai_json.canonical import Check, checks, is_set
 from chatcompletion.openai_json.errors import DecodeError, EncodeError
-from chatcompletion.openai_json.limits import MAX_DEPTH, MAX_VALUES, check_shape
+from chatcompletion.openai_json.limits import (
+    MAX_DEPTH,
+    MAX_UNKNOWN,
+    MAX_VALUES,
+    check_shape,
+    count_values,
+    too_wide,
+)
 from chatcompletion.openai_json.places import Mistyped
 from chatcompletion.openai_json.readers import Reader, readers
 from chatcompletion.openai_json.shapes import EXTRA, Form, Shape, shapes_below
@@ -36,6 +43,9 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from chatcompletion.v1.error_pb2 import ApiError
 from chatcompletion.v1.model_service_pb2 import ListModelsResponse, Model
+
+_EXTRA_TAG = b"z"
+"""What each entry of extra_json begins with on the wire: field 15, with a length."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -52,6 +62,7 @@ _STRICT = readers(SHAPES, strict_values)
 _LENIENT = readers(SHAPES, lenient_values)
 _WRITERS = writers(SHAPES)
 _CHECKS = checks(SHAPES)
+_HAS_PLAIN_NAMES = checks(SHAPES, names_only=True)[ChatCompletionParams.DESCRIPTOR.full_name]
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -273,11 +284,60 @@ def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
     return params if canonical == params else canonical
 
 
+def check_size(params: ChatCompletionParams) -> None:
+    """Refuse a message whose text is too much to be parsed, at a cost of some ns per byte.
+
+    For messages that do not come from `decode_request`. What is in fields is for the policy to
+    bound, before this: it is walked over.
+
+    Raises:
+        DecodeError: It has more than `MAX_UNKNOWN` entries of extra_json, or the text in these and
+            in RawJson has more than `MAX_VALUES` values, in all (`invalid_json`).
+    """
+    data = params.SerializeToString()
+    # Most messages are seen to be within the limits by the bytes that each of these takes.
+    if data.count(_EXTRA_TAG) > MAX_UNKNOWN:
+        entries = sum(len(getattr(owner, EXTRA)) for _, _, owner in _objects(params))
+        if entries > MAX_UNKNOWN:
+            message = f"More than {MAX_UNKNOWN} members are null or not of the contract."
+            raise DecodeError(message, code="invalid_json", param=EXTRA)
+    rough = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if rough >= MAX_VALUES and sum(map(count_values, _verbatim(params))) > MAX_VALUES:
+        raise too_wide(MAX_VALUES)
+
+
+def _verbatim(params: ChatCompletionParams) -> Iterator[bytes]:
+    """Each JSON text in a message."""
+    for _, shape, owner in _objects(params):
+        extra = getattr(owner, EXTRA)
+        yield from (extra[name].encode() for name in extra)
+        for member in shape.members.values():
+            if member.forms == (Form.ANY,) and owner.HasField(member.name):
+                yield getattr(owner, member.name).text.encode()
+
+
+def _objects(params: ChatCompletionParams) -> Iterator[tuple[str, Shape, Message]]:
+    return places.objects(SHAPES, _REQUEST.shape, params)
+
+
 def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
     """The members of a canonical request whose values are not what their fields carry.
 
     They stand in extra_json under the name of a field. Null does not count, nor does an empty array
     or object where there could be items, nor a string with half of a surrogate pair.
     """
-    if not _REQUEST.is_plain(params):
+    if not _HAS_PLAIN_NAMES(params):
         yield from places.mistyped_members(SHAPES, _REQUEST.shape, params)
+
+
+def member_names(message: type[Message]) -> frozenset[str]:
+    """The names of the members that the fields of a message say, as they are in JSON."""
+    return frozenset(SHAPES[message.DESCRIPTOR.full_name].members)
+
+
+def has_member(params: ChatCompletionParams, name: str) -> bool:
+    """Whether a canonical request has a top-level member, known or not; null does not count."""
+    member = _REQUEST.shape.members.get(name)
+    if member is not None and any(is_set(params, arm) for arm in member.arms):
+        return True
+    return params.extra_json.get(verbatim.key(name), "null") != "null"

@@ -4,6 +4,7 @@
     structure     {:[,,{:}]}                      everything outside of strings
     depth         1 2   3                         the most brackets open at once
     values        one per comma and opening bracket, and the document: empty arrays count twice
+    lines         one per comma and bracket, where the document is indented
 
 A parser recurses once per level and allocates once per value: both are bounded here, at a cost
 that grows with the number of bytes only. A document that is not JSON is measured up to its first
@@ -21,8 +22,19 @@ people send needs about 20."""
 MAX_VALUES = 262_144
 """Values in a request. The largest that people send hold token ids: 131,072 for a full context."""
 
+MAX_UNKNOWN = 16_384
+"""Entries of extra_json in a message that is received: some for each of the most messages that a
+request has. Each is parsed, and costs a few microseconds."""
+
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LINES = bytes.maketrans(b"[]{},", b"\x01\xff\x01\xff\x00")
+_NOT_LINES = bytes(set(range(256)) - set(b"[]{},"))
+_LONGEST_NUMBER = 24
+"""Characters of a double: 1e20 may be written with all its digits, 0.1 with 17."""
+_ESCAPE = rb"\u003c"
+_SPECIAL = (b"<", b">", b"&", b"'", b"\x7f")
+"""What may be escaped, but need not."""
 
 
 def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -> None:
@@ -42,15 +54,12 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
     if openers <= max_depth and (max_values is None or len(data) <= max_values):
         return
 
-    if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    data = _without_escapes(data)
     if max_values is not None and data.count(b'"') > 4 * max_values:  # each value and its name
-        raise _too_wide(max_values)
-    structure = b"".join(data.split(b'"')[::2])
-    if max_values is not None:
-        values = 1 + structure.count(b",") + structure.count(b"[") + structure.count(b"{")
-        if values > max_values:
-            raise _too_wide(max_values)
+        raise too_wide(max_values)
+    structure = _outside_strings(data)
+    if max_values is not None and _values(structure) > max_values:
+        raise too_wide(max_values)
     steps = structure.translate(_STEPS, _NOT_BRACKETS)
     if max(accumulate(memoryview(steps).cast("b")), default=0) > max_depth:
         raise DecodeError(
@@ -58,5 +67,83 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
         )
 
 
-def _too_wide(max_values: int) -> DecodeError:
+def longest_size(data: bytes) -> int:
+    r"""The most bytes of a document that is parsed and written again, by whatever writes JSON.
+
+    With each value on a line of its own, as `json.dumps(…, indent=4)` does; with \uXXXX for each
+    character of a string that is not printable ASCII, or that HTML knows.
+
+    Args:
+        data: A document.
+    """
+    size = len(data)
+    if not data.isascii():
+        text = data.decode()
+        ascii_only = len(text.encode("ascii", "ignore"))
+        others = len(text.encode("utf-16-le")) // 2 - ascii_only
+        size = ascii_only + len(_ESCAPE) * others
+    bare = _without_escapes(data)
+    short = bare.count(b"\\") - bare.count(b"\\u")
+    special = sum(map(data.count, _SPECIAL))
+    size += (len(_ESCAPE) - 1) * special + (len(_ESCAPE) - len(rb"\n")) * short
+    return size + _indentation(bare, 0)
+
+
+def indentation(text: str, *, depth: int) -> int:
+    """The most bytes that are added to a text where it is JSON, parsed and written on many lines.
+
+    See `longest_size`. Of what is not JSON, the brackets and commas are counted all the same.
+
+    Args:
+        text: Any text.
+        depth: Levels of arrays and objects around it.
+    """
+    return _indentation(_without_escapes(text.encode()), depth)
+
+
+def _indentation(bare: bytes, depth: int) -> int:
+    strange = bare.count(b'"') > 4 * MAX_VALUES
+    structure = bare if strange else _outside_strings(bare)
+    steps = structure.translate(_LINES, _NOT_LINES)
+    lines = len(steps)
+    if strange or lines > 3 * MAX_VALUES:  # each value has a comma or two brackets, or both
+        levels = lines * lines // 4  # as if half of them were opened before one is closed
+    else:
+        levels = max(0, sum(accumulate(memoryview(steps).cast("b"))))
+    fractions = structure.count(b".") + structure.count(b"e") + structure.count(b"E")
+    fractions -= structure.count(b"true") + structure.count(b"false")
+    spaces = structure.count(b":") + 4 * (levels + depth * lines)
+    return lines + spaces + _LONGEST_NUMBER * fractions
+
+
+def _without_escapes(data: bytes) -> bytes:
+    """A document without its escaped quotation marks."""
+    if b"\\" in data:
+        return data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return data
+
+
+def _outside_strings(data: bytes) -> bytes:
+    """What of a document without escaped quotation marks stands outside of strings."""
+    return b"".join(data.split(b'"')[::2])
+
+
+def count_values(data: bytes) -> int:
+    """How many values a document has; where it has too many, some number above `MAX_VALUES`.
+
+    Args:
+        data: The document; what is not JSON is counted, too.
+    """
+    bare = _without_escapes(data)
+    if bare.count(b'"') > 4 * MAX_VALUES:
+        return MAX_VALUES + 1
+    return _values(_outside_strings(bare))
+
+
+def _values(structure: bytes) -> int:
+    return 1 + structure.count(b",") + structure.count(b"[") + structure.count(b"{")
+
+
+def too_wide(max_values: int) -> DecodeError:
+    """What is raised where there are more values than are allowed."""
     return DecodeError(f"The JSON has more than {max_values} values.", code="invalid_json")

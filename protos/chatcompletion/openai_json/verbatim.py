@@ -47,18 +47,18 @@ def kept(value: bytes) -> str:
     if value[:1] in (b"{", b"["):
         if b"\n" in value or b"\r" in value:
             value = value.translate(_NO_LINE_BREAKS)
-        if value.count(b":") > 1 and _has_duplicates(value):
+        if _has_duplicates(value):
             return _spell(_read_literally(value.decode()))
     return value.decode()
 
 
 def is_kept(text: str) -> bool:
     """Whether `text` is one JSON value in the form that `kept` gives it."""
-    try:
-        value = text.encode()
-        return is_value(text) and text == text.strip(" \t\r\n") and kept(value) == text
-    except UnicodeEncodeError:
+    if not is_value(text) or text != text.strip(" \t\r\n"):
         return False
+    if text[0] not in "{[":
+        return True
+    return "\n" not in text and "\r" not in text and not _has_duplicates(text.encode())
 
 
 def is_value(text: str) -> bool:
@@ -123,6 +123,8 @@ def _has_duplicates(value: bytes) -> bool:
 
     A parser keeps one of them, so that what it writes again has fewer strings.
     """
+    if value.count(b":") < 2:
+        return False
     try:
         again = _write_value(_read_value(value))
     except (msgspec.MsgspecError, OverflowError):

@@ -335,7 +335,7 @@ class ListKeysRequest(_message.Message):
     account: _builtins.str
     """The name of the account. Required."""
     page_size: _builtins.int
-    """How many at the most. Default 100; more than 1000 is 1000."""
+    """How many at the most. Default 38; more than 38 is 38."""
     page_token: _builtins.str
     """The next_page_token of the page before."""
     def __init__(

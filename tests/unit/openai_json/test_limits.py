@@ -1,17 +1,36 @@
-"""Depth and number of values: exact at the limit, cheap far beyond it."""
+"""Depth, number of values and length: exact at the limit, cheap far beyond it."""
+
+import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatcompletion.openai_json import (
     MAX_DEPTH,
+    MAX_UNKNOWN,
     MAX_VALUES,
     DecodeError,
+    check_size,
+    count_values,
     decode_chunk,
     decode_completion,
     decode_error,
     decode_request,
+    indentation,
+    longest_size,
 )
 from chatcompletion.openai_json.limits import check_shape
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletionParams,
+    ChatMessage,
+    ContentPart,
+    ContentPartList,
+    FunctionDefinition,
+    ImageUrl,
+    RawJson,
+    Tool,
+)
 
 TOO_DEEP = "nested more than"
 TOO_WIDE = "has more than"
@@ -97,3 +116,186 @@ def test_as_many_values_as_are_allowed() -> None:
     fill = b",".join([b"1"] * (MAX_VALUES - 3))
     params = decode_request(b'{"prompt_token_ids":[' + fill + b"]}")
     assert len(params.extra_json["prompt_token_ids"]) == len(fill) + 2
+
+
+# ------------------------------------------------------------- messages that are no documents
+
+HUGE = b"[" + b",".join([b"1"] * MAX_VALUES) + b"]"
+"""One value too many: the array is one."""
+
+
+def _request(text: str = "", **members: str) -> ChatCompletionParams:
+    schema = FunctionDefinition(name="f", parameters=RawJson(text=text)) if text else None
+    return ChatCompletionParams(model="m", tools=[Tool(function=schema)], extra_json=members)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        _request(HUGE.decode()),
+        _request(x=HUGE.decode()),
+        _request("[" + "0," * (MAX_VALUES // 2) + "0]", x="[" + "0," * (MAX_VALUES // 2) + "0]"),
+        _request("[" + '{"a":1},' * MAX_VALUES + "0]"),
+        _request("[" + '"",' * (4 * MAX_VALUES) + '""]'),
+    ],
+)
+def test_the_values_in_all_texts_of_a_message_are_limited(params: ChatCompletionParams) -> None:
+    with pytest.raises(DecodeError, match=TOO_WIDE) as refused:
+        check_size(params)
+    assert refused.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        _request(HUGE.decode()[3:-1] + "]"),
+        _request('"' + ",[{" * MAX_VALUES + '"'),
+        _request(x='"' + ",[{" * MAX_VALUES + '"'),
+        ChatCompletionParams(messages=[ChatMessage(content_text=",[{z" * MAX_VALUES)]),
+        ChatCompletionParams(
+            messages=[
+                ChatMessage(
+                    content_parts=ContentPartList(
+                        items=[ContentPart(image_url=ImageUrl(url="z" * MAX_VALUES))]
+                    )
+                )
+            ]
+        ),
+    ],
+)
+def test_what_stands_in_strings_is_no_value_and_no_member(params: ChatCompletionParams) -> None:
+    check_size(params)
+
+
+def _unknown(count: int) -> dict[str, str]:
+    return {f"x{number}": "null" for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda count: ChatCompletionParams(extra_json=_unknown(count)),
+        lambda count: ChatCompletionParams(messages=[ChatMessage(extra_json=_unknown(count))]),
+        lambda count: ChatCompletionParams(
+            extra_json=_unknown(count // 2),
+            tools=[Tool(extra_json=_unknown(count - count // 2))],
+        ),
+    ],
+)
+def test_the_number_of_members_that_no_field_says_is_exact(build) -> None:  # type: ignore[no-untyped-def]  # a table of lambdas
+    check_size(build(MAX_UNKNOWN))
+    with pytest.raises(DecodeError, match=f"More than {MAX_UNKNOWN} members") as refused:
+        check_size(build(MAX_UNKNOWN + 1))
+    assert (refused.value.code, refused.value.param) == ("invalid_json", "extra_json")
+
+
+@pytest.mark.parametrize(
+    ("document", "values"),
+    [
+        (b"1", 1),
+        (b'"a,[{"', 1),
+        (b"[1,[0],{}]", 6),
+        (b'{"a":"\\",\\"","b":[]}', 4),
+        (b'"' * (4 * MAX_VALUES + 1), MAX_VALUES + 1),
+    ],
+)
+def test_values_are_counted(document: bytes, values: int) -> None:
+    assert count_values(document) == values
+
+
+# ------------------------------------------------------------------------- written once more
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=5)
+    | st.text(st.sampled_from("\x00\n\t\"\\\\/<>&'\x7fn,:[]{}"), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=4), inner, max_size=4)
+    ),
+    max_leaves=25,
+)
+REPEATABLE = settings(max_examples=500, derandomize=True, deadline=None)
+
+
+def _escaped_for_html(text: str) -> str:
+    for character in "<>&'\x7f":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    for escape, long in (("\\n", "\\u000a"), ("\\t", "\\u0009"), ("\\b", "\\u0008")):
+        # Where the backslash is itself escaped, nothing is.
+        halves = [half.replace(escape, long) for half in text.split("\\\\")]
+        text = "\\\\".join(halves)
+    return text
+
+
+@REPEATABLE
+@given(VALUES, st.booleans())
+def test_a_document_is_never_written_longer(value: object, ascii_only: bool) -> None:
+    document = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode()
+    longest = longest_size(document)
+    for indent in (None, 1, 4):
+        for ensure_ascii in (False, True):
+            text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+            assert len(text.encode()) <= longest
+            assert len(_escaped_for_html(text).encode()) <= longest
+
+
+@pytest.mark.parametrize(
+    "document", [b"1e15", b"[1E+3,-2e-5]", b"0.1", b'{"a":true,"b":[false,1e9]}', b'["\\u00e9 "]']
+)
+def test_numbers_and_escapes_may_be_spelt_anew(document: bytes) -> None:
+    assert longest_size(document) >= len(json.dumps(json.loads(document), indent=4))
+    assert longest_size(b"1e20") >= len("100000000000000000000.0")
+    assert longest_size(b"0.1") >= len("0.10000000000000001")
+
+
+@pytest.mark.parametrize(
+    ("document", "size"),
+    [
+        (b"7", 1),
+        (b"true", 4),
+        (b'"abc"', 5),
+        (b'"<"', 8),
+        ('"é"'.encode(), 8),
+        ('"😀"'.encode(), 14),
+        (b'"\\n"', 8),
+        (b'"\\\\n"', 5),
+        (b'"\\""', 4),
+        (b"[1,2]", len("[\n    1,\n    2\n]")),
+        (b'{"a":1}', len('{\n    "a": 1\n}')),
+        (b"[[1]]", len("[\n    [\n        1\n    ]\n]")),
+    ],
+)
+def test_the_longest_is_no_longer_than_it_can_be(document: bytes, size: int) -> None:
+    assert longest_size(document) == size
+
+
+@REPEATABLE
+@given(VALUES, st.integers(0, 5))
+def test_indentation_is_what_json_gains_in_a_string(value: object, depth: int) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    written: object = value
+    for _ in range(depth):
+        written = [written]
+    # What was around it has a bracket and a line at either side.
+    around = sum(2 * len("[") + len("\n") * 2 + 4 * (level + level + 1) for level in range(depth))
+    indented = json.dumps(written, indent=4, ensure_ascii=False)
+    assert len(indented.encode()) - around <= len(text.encode()) + indentation(text, depth=depth)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10, "]" * 10, '"', '\\"[', '{"a":' * 10, "a,b", "]" * 9 + "[" * 9, "\\"]
+)
+def test_what_is_no_json_gains_nothing_negative(text: str) -> None:
+    assert indentation(text, depth=3) >= 0
+    assert longest_size(text.encode()) >= len(text)
+
+
+@pytest.mark.parametrize("unit", ['"', ",", "[", "]", "{", "\\", '\\"', "é", "<", "[],"])
+def test_eight_mebibytes_of_anything_are_measured(unit: str) -> None:
+    text = unit * ((8 << 20) // len(unit.encode()))
+    assert indentation(text, depth=0) >= 0
+    assert longest_size(text.encode()) >= len(text.encode())

@@ -2,7 +2,14 @@
 
 import pytest
 
-from chatcompletion.openai_json import Mistyped, decode_request, mistyped_members
+from chatcompletion.openai_json import (
+    Mistyped,
+    decode_request,
+    has_member,
+    member_names,
+    mistyped_members,
+)
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 
 
 def _only(document: str) -> Mistyped:
@@ -77,3 +84,38 @@ def test_out_of_range(document: str, param: str) -> None:
 )
 def test_nothing_is_wrong(document: str) -> None:
     assert list(mistyped_members(decode_request(document.encode()))) == []
+
+
+# ------------------------------------------------------------------------- top-level members
+
+
+def test_the_names_of_members_are_those_of_json() -> None:
+    names = member_names(ChatCompletionParams)
+
+    assert {"model", "stop", "tool_choice", "function_call", "logit_bias"} <= names
+    assert not names & {"stop_text", "tool_choice_mode", "extra_json"}
+    assert member_names(ChatMessage) >= {"role", "content", "tool_calls"}
+
+
+@pytest.mark.parametrize(
+    ("document", "name", "said"),
+    [
+        ("{}", "seed", False),
+        ('{"seed":0}', "seed", True),
+        ('{"seed":null}', "seed", False),
+        ('{"seed":"x"}', "seed", True),
+        ('{"store":false}', "store", True),
+        ('{"stop":"x"}', "stop", True),
+        ('{"stop":[]}', "stop", True),
+        ('{"tools":[]}', "tools", True),
+        ('{"tools":[{}]}', "tools", True),
+        ('{"metadata":{"a":"b"}}', "metadata", True),
+        ('{"response_format":{}}', "response_format", True),
+        ('{"x":0}', "x", True),
+        ('{"x":null}', "x", False),
+        ('{"\\"x":0}', '"x', True),
+        ('{"X":0}', "x", False),
+    ],
+)
+def test_a_member_is_there_unless_it_is_null(document: str, name: str, said: bool) -> None:
+    assert has_member(decode_request(document.encode()), name) is said

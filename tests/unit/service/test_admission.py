@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 from service import admission as module
 from service import errors
 from service.accounts import money
+from service.accounts.access import Access
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, EntryView, KeyLimits
 from service.accounts.journal import Journal
@@ -41,7 +43,7 @@ from service.accounts.rows import (
     Release,
     Settle,
 )
-from service.accounts.schema import api_keys
+from service.accounts.schema import api_keys, holds
 from service.accounts.store import Store, StoreError
 from service.admission import Admission, duration
 from service.call import CURRENT, Call
@@ -112,6 +114,7 @@ class FaultyStore(Store):
 
     fails_before: Callable[[Operation], bool] = staticmethod(lambda _: False)
     fails_after: Callable[[Operation], bool] = staticmethod(lambda _: False)
+    reading_fails: bool = False
     queries: int = 0
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -125,6 +128,8 @@ class FaultyStore(Store):
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         self.queries += 1
+        if self.reading_fails:
+            raise StoreError("away")
         with super().reading() as connection:
             yield connection
 
@@ -137,6 +142,8 @@ class InPlace(Batches):
         result = function(*arguments)
         await asyncio.sleep(0)
         return result
+
+    read = call
 
 
 class Books:
@@ -154,9 +161,11 @@ class Books:
         self.account = self.directory.create_account("acme").id
         self.grant(CREDIT, "1")
         self.key = self.add_key("ci")
+        self.access = Access(self.batches)
         self.admission = Admission(
             self.batches,
             self.directory,
+            self.access,
             self.journal,
             self.telemetry,
             owner="test",
@@ -170,7 +179,8 @@ class Books:
         return self.directory.create_key("acme", name, KeyLimits(**limits))[1]
 
     async def caller(self, key: str | None = None) -> Caller:
-        return await self.admission.authenticate(f"Bearer {key or self.key}")
+        call = a_call(authorization=f"Bearer {key or self.key}")
+        return await self.admission.authenticate(call)
 
     @property
     def entries(self) -> list[EntryView]:
@@ -193,6 +203,7 @@ class Books:
 
     async def close(self) -> None:
         await self.admission.settled()
+        self.access.close()
         await self.batches.close()
         self.journal.close()
         self.store.close()
@@ -242,8 +253,10 @@ async def use(
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
 async def test_the_holder_of_a_key_may_call(books: Books, scheme: str) -> None:
-    caller = await books.admission.authenticate(f"{scheme}{books.key} ")
+    call = a_call(authorization=f"{scheme}{books.key} ")
+    caller = await books.admission.authenticate(call)
 
+    assert call.record.key_name == "ci"
     assert (caller.account_name, caller.key_name) == ("acme", "ci")
     assert books.key not in repr(caller)
     assert books.key not in repr(books.admission)
@@ -277,8 +290,34 @@ async def test_all_others_get_the_same_answer(
 ) -> None:
     for _ in range(2):
         with pytest.raises(errors.InvalidApiKey) as refused:
-            await books.admission.authenticate(wrong(books.key))
+            await books.admission.authenticate(a_call(authorization=wrong(books.key)))
         assert errors.status(refused.value, "r") == errors.status(errors.InvalidApiKey(), "r")
+
+
+async def test_a_key_without_limits_has_none_to_be_told(books: Books) -> None:
+    call = a_call(authorization=f"Bearer {books.key}")
+    await books.admission.authenticate(call)
+    assert call.limits is None
+
+
+async def test_the_state_of_limits_is_told_without_a_hold(books: Books) -> None:
+    key = books.add_key("limited", requests_per_minute=60, tokens_per_minute=1000)
+    call = a_call(authorization=f"Bearer {key}")
+    await books.admission.authenticate(call)
+
+    assert call.limits is not None
+    assert dict(await call.limits()) == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "60",
+        "x-ratelimit-reset-requests": "0ms",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "1000",
+        "x-ratelimit-reset-tokens": "0ms",
+    }
+    books.store.reading_fails = True
+    assert await call.limits() == ()
+    books.store.reading_fails = False
+    assert len(await call.limits()) == 6
 
 
 async def test_a_lookup_is_remembered_for_five_seconds(books: Books) -> None:
@@ -324,6 +363,75 @@ async def test_a_store_that_is_away_is_not_a_wrong_key(
     assert (await books.caller()).key_name == "ci"
 
 
+async def test_a_flood_of_wrong_keys_drives_no_right_one_out_of_memory(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.accounts.keys._MOST_REMEMBERED", 10)
+    await books.caller()
+    for number in range(20):
+        with pytest.raises(errors.InvalidApiKey):
+            await books.caller(f"sk-live-{number}")
+    asked = books.store.queries
+    await books.caller()
+
+    assert books.store.queries == asked
+
+
+async def test_lookups_delay_no_hold_and_holds_no_lookup(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, gate = books.directory.find, threading.Event()
+
+    def slow(digest: bytes) -> Caller | None:
+        assert gate.wait(10)
+        return find(digest)
+
+    caller = await books.caller()
+    monkeypatch.setattr(books.directory, "find", slow)
+    strangers = [asyncio.create_task(books.caller(f"sk-live-{number}")) for number in range(50)]
+    await asyncio.sleep(0)
+    async with books.admission.admit(
+        caller, a_call(), params(), MODEL, wants_usage=False
+    ) as progress:
+        progress.take(completion())
+    assert len(books.entries) == 1
+    assert not any(stranger.done() for stranger in strangers)
+    gate.set()
+    found = await asyncio.gather(*strangers, return_exceptions=True)
+    assert {type(each) for each in found} == {errors.InvalidApiKey}
+    # And the other way about.
+    gate.clear()
+    waiting = asyncio.create_task(books.batches.call(gate.wait, 10))
+    monkeypatch.undo()
+    with pytest.raises(errors.InvalidApiKey):
+        await books.caller("sk-live-another")
+    gate.set()
+    await waiting
+
+
+async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_room(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "_MOST_LOOKUPS", 50)
+    gate = threading.Event()
+    keys = [books.key, *(f"sk-live-{number}" for number in range(49))]
+    with monkeypatch.context() as frozen:
+        frozen.setattr(books.directory, "find", lambda _: gate.wait(10))
+        for _ in range(2):
+            calls = [asyncio.create_task(books.caller(key)) for key in keys]
+            await asyncio.sleep(0)
+            with pytest.raises(errors.Overloaded):
+                await books.caller("sk-live-one-too-many")
+            async with asyncio.timeout(10):
+                found = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in found} == {errors.StoreUnavailable}
+    gate.set()
+    monkeypatch.setattr(module, "PATIENCE", 10.0)
+
+    assert (await books.caller()).key_name == "ci"
+
+
 # --------------------------------------------------------------------------------- what it costs
 
 
@@ -343,7 +451,6 @@ async def test_what_the_upstream_reports_is_charged_and_recorded(books: Books) -
     (entry,) = books.entries
     assert (entry.amount, entry.partial, entry.estimated) == (-price(11, 7), False, False)
     assert (call.record.prompt_tokens, call.record.completion_tokens) == (11, 7)
-    assert call.record.key_name == "ci"
     books.assert_at_rest()
 
 
@@ -360,7 +467,7 @@ async def test_a_report_that_makes_no_sense_is_none(
     await use(books, stream)
 
     (entry,) = books.entries
-    assert (entry.prompt_tokens, entry.completion_tokens) == (money.estimate(params()), 2)
+    assert (entry.prompt_tokens, entry.completion_tokens) == (money.estimate(params(), MODEL), 2)
     assert entry.estimated
 
 
@@ -379,8 +486,7 @@ async def test_a_whole_answer_without_a_report_is_counted(books: Books, usage: o
     await use(books, lambda progress: progress.take(completion(usage)))
 
     (entry,) = books.entries
-    size = completion().choices[0].message.ByteSize()
-    assert entry.completion_tokens == -(-size // 4)
+    assert entry.completion_tokens == -(-len(completion().choices[0].message.content_text) // 4)
     assert entry.estimated
 
 
@@ -610,17 +716,176 @@ async def test_a_release_that_fails_is_kept(books: Books) -> None:
     assert [type(kept) for kept in books.journal.kept().endings] == [Release]
 
 
-async def test_a_disk_that_fails_with_the_store_ends_no_call(
+def full(*_: object) -> None:
+    raise OSError("No space left on device")
+
+
+@pytest.fixture
+def kept_nowhere(books: Books, monkeypatch: pytest.MonkeyPatch) -> Books:
+    """Books of which neither the store nor the journal takes the end of a hold."""
+    monkeypatch.setattr(books.journal, "append", full)
+    books.store.fails_before = is_a(Settle, Release)
+    return books
+
+
+async def replay(books: Books) -> None:
+    """Have the store take what is in memory."""
+    books.store.fails_before = is_a()
+    unwritten = books.journal.unwritten.endings()
+    for ending in unwritten:
+        await books.batches.submit(ending)
+    books.journal.unwritten.forget(unwritten)
+
+
+async def test_a_whole_answer_that_is_kept_nowhere_is_not_given_and_costs_nothing(
+    kept_nowhere: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(errors.StoreUnavailable) as failed:
+        await use(kept_nowhere, lambda progress: progress.take(completion()))
+    assert failed.value.dispatched
+    assert not failed.value.retryable
+    assert "a settlement is in memory only" in caplog.text
+    await replay(kept_nowhere)
+
+    assert kept_nowhere.entries == []
+    kept_nowhere.assert_at_rest()
+
+
+def streams(call: Call, *chunks: ChatCompletionChunk) -> Callable[[Progress], None]:
+    def run(progress: Progress) -> None:
+        for each in chunks:
+            if progress.observe(each):
+                call.record.note_chunk(0.0)
+
+    return run
+
+
+async def test_a_stream_that_is_kept_nowhere_ends_without_success_and_costs_what_was_delivered(
+    kept_nowhere: Books,
+) -> None:
+    call = a_call()
+    run = streams(call, chunk(), chunk(finish="stop"), usage_chunk(11, 7))
+    with pytest.raises(errors.StoreUnavailable) as failed:
+        await use(kept_nowhere, run, call=call)
+    assert not failed.value.retryable
+    await replay(kept_nowhere)
+
+    (entry,) = kept_nowhere.entries
+    assert (entry.amount, entry.partial) == (-price(11, 7), True)
+    kept_nowhere.assert_at_rest()
+
+
+async def test_a_call_that_failed_and_is_kept_nowhere_fails_for_its_own_reason(
+    kept_nowhere: Books,
+) -> None:
+    call = a_call()
+
+    def cut(progress: Progress) -> None:
+        streams(call, chunk(), chunk())(progress)
+        raise errors.UpstreamTruncated
+
+    with pytest.raises(errors.UpstreamTruncated):
+        await use(kept_nowhere, cut, call=call)
+    with pytest.raises(KeyError):
+        await use(kept_nowhere, fail)
+    assert [type(each) for each in kept_nowhere.journal.unwritten.endings()] == [Settle, Release]
+    await replay(kept_nowhere)
+
+    assert [(entry.completion_tokens, entry.partial) for entry in kept_nowhere.entries] == [
+        (2, True)
+    ]
+    kept_nowhere.assert_at_rest()
+
+
+async def test_a_charge_that_the_store_cannot_apply_is_kept(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_: object) -> None:
-        raise OSError("No space left on device")
+    apply = books.store.apply
 
-    monkeypatch.setattr(books.journal, "append", full)
-    books.store.fails_before = is_a(Settle)
+    def fails(operations: Sequence[Operation]) -> list[Outcome]:
+        if any(map(is_a(Settle), operations)):
+            raise OverflowError("a number that the store cannot hold")
+        return apply(operations)
+
+    monkeypatch.setattr(books.store, "apply", fails)
     await use(books, lambda progress: progress.take(completion()))
 
-    assert "a settlement is lost" in caplog.text
+    assert [type(kept) for kept in books.journal.kept().endings] == [Settle]
+    assert "a settlement failed" in caplog.text
+
+
+async def test_a_charge_whose_hold_the_store_does_not_know_is_kept(books: Books) -> None:
+    def restore(progress: Progress) -> None:
+        progress.take(completion())
+        with books.store.writing() as connection:
+            connection.execute(sa.delete(holds))
+
+    await use(books, restore)
+
+    assert [type(kept) for kept in books.journal.kept().endings] == [Settle]
+
+
+async def test_a_drain_does_not_wait_for_ever_for_settlements(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_WITHIN", 0.01)
+    monkeypatch.setattr(module, "PATIENCE", 60.0)
+    monkeypatch.setattr(module, "ANSWER_WITHIN", 60.0)
+    submit, loop = books.batches.submit, asyncio.get_running_loop()
+    unanswered: list[Operation] = []
+    come = asyncio.Event()
+
+    def silent(operation: Operation) -> "asyncio.Future[Outcome]":
+        if isinstance(operation, Place) and not unanswered:
+            return submit(operation)
+        unanswered.append(operation)
+        come.set()
+        return loop.create_future()
+
+    with monkeypatch.context() as dead:
+        dead.setattr(books.batches, "submit", silent)
+        settling = asyncio.create_task(use(books, lambda progress: progress.take(completion())))
+        await come.wait()
+        come.clear()
+        placing = asyncio.create_task(use(books))
+        await come.wait()
+        placing.cancel()
+        await asyncio.wait((placing,))
+        async with asyncio.timeout(10):
+            await books.admission.settled()
+            await asyncio.wait((settling,))
+    # Nobody waits any more for the first call, whose answer was whole.
+    assert settling.cancelled()
+    left = books.journal.unwritten.endings()
+    assert [type(ending) for ending in left] == [Release, Release]
+    assert [ending.hold_id for ending in left] == [
+        operation.hold_id for operation in unanswered if isinstance(operation, (Settle, Place))
+    ]
+    await replay(books)
+    books.assert_at_rest()
+
+
+async def test_a_place_that_is_never_answered_is_released(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "ANSWER_WITHIN", 0.01)
+    loop = asyncio.get_running_loop()
+    submitted: list[Operation] = []
+
+    def submit(operation: Operation) -> "asyncio.Future[Outcome]":
+        submitted.append(operation)
+        return loop.create_future()
+
+    with monkeypatch.context() as dead:
+        dead.setattr(books.batches, "submit", submit)
+        with pytest.raises(errors.StoreUnavailable):
+            await use(books)
+        async with asyncio.timeout(10):
+            await books.admission.settled()
+
+    assert [type(operation) for operation in submitted] == [Place, Release]
+    assert [type(kept) for kept in books.journal.kept().endings] == [Release]
 
 
 async def test_who_does_not_wait_for_the_settlement_does_not_stop_it(books: Books) -> None:
@@ -752,4 +1017,36 @@ async def test_the_store_can_go_away_at_any_moment_of_a_call_that_is_cancelled(
             await books.batches.submit(ending)
         assert books.journal.forget(kept)
         books.assert_at_rest()
+    await books.close()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_store_and_journal_can_fail_at_any_moment_of_a_call_that_is_cancelled(
+    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = Books(tmp_path, InPlace)
+    monkeypatch.setattr(books.journal, "append", full)
+    left = 0
+    for step in range(STEPS):
+        charged = len(books.entries)
+        books.store.fails_before = is_a(Settle, Release)
+        call = asyncio.create_task(serve(books, streamed=streamed))
+        for _ in range(step):
+            await asyncio.sleep(0)
+        call.cancel()
+        (ended,) = await asyncio.gather(call, return_exceptions=True)
+        assert isinstance(ended, (errors.StoreUnavailable, asyncio.CancelledError))
+        left += call.cancelled()
+        await books.admission.settled()
+        await replay(books)
+        books.assert_at_rest()
+        new = books.entries[: len(books.entries) - charged]
+        # Nothing of a whole answer was delivered, and of a stream what was paid.
+        assert len(new) <= streamed
+        for entry in new:
+            assert entry.partial
+            assert 1 <= entry.completion_tokens <= 3
+        if streamed and isinstance(ended, errors.StoreUnavailable):
+            assert [entry.completion_tokens for entry in new] == [3]
+    assert left > 3
     await books.close()

@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import re
+import shlex
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from service.accounts import keys
 from service.accounts.commands import COMMANDS
 from service.accounts.directory import DAY, Directory
 from service.accounts.rows import Place, Settle
-from service.accounts.store import Store
+from service.accounts.store import Store, StoreError
 from service.accounts.tables import table
 from service.accounts.usage import HOUR
 
@@ -276,7 +278,7 @@ def test_a_mistyped_file_is_no_empty_store(run: Run, tmp_path: Path) -> None:
     absent = tmp_path / "absent.sqlite3"
     for arguments in (("accounts", "list"), ("ledger", "verify"), ("credit", "add", "a", "1")):
         status, _, err = run(*arguments, database=f"sqlite:///{absent}")
-        assert (status, err.count("\n")) == (1, 1)
+        assert (status, err.count("\n")) == (3 if "verify" in arguments else 1, 1)
         assert str(absent) in err
     assert not absent.exists()
 
@@ -300,6 +302,68 @@ def test_an_unforeseen_failure_is_told_without_its_text(
     status, _, err = run("accounts", "create", "acme")
 
     assert (status, err) == (1, "python -m service: unforeseen: RuntimeError\n")
+
+
+def test_a_verification_that_failed_is_no_difference(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = f"sqlite:///{tmp_path}/absent.sqlite3"
+    status, _, err = run("ledger", "verify", database=absent)
+    assert (status, err.count("\n")) == (3, 1)
+    assert run("ledger", "verify", database="mysql://x")[0] == 2
+    assert run("ledger", "verify", "--wrong")[0] == 2
+    run("migrate")
+    assert run("ledger", "verify")[0] == 0
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setitem(COMMANDS, "ledger verify", fail)
+    assert run("ledger", "verify")[0] == 3
+
+
+def test_what_adds_credit_once_can_be_copied_from_the_failure(
+    run: Run, document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document("accounts", "create", HOSTILE)
+    with monkeypatch.context() as away:
+        away.setattr(Store, "apply", _lost)
+        status, _, err = run("credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\"")
+    assert (status, err.count("\n")) == (1, 1)
+    again = shlex.split(err.rpartition("whatever happened: ")[2])
+    assert again == ["credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\""]
+    for _ in range(2):
+        assert document(*again)["balance"] == "2.5"
+
+
+def _lost(*_: object) -> None:
+    raise StoreError("the answer was lost")
+
+
+def terminal(encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_no_failure(
+    url: str, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    name = "Büro ☃ 😀"
+
+    def printed(*arguments: str) -> str:
+        with monkeypatch.context() as shown:
+            shown.setattr(sys, "stdout", out := terminal(encoding))
+            assert cli.run(arguments, {"CHAT_DATABASE_URL": url}) == 0
+        out.seek(0)
+        return out.read()
+
+    assert json.loads(printed("accounts", "create", name, "--json"))["account"] == name
+    assert printed("keys", "create", name, "--name", name).startswith("sk-live-")
+    assert (name in printed("accounts", "list")) == (encoding == "utf-8")
+    assert name.encode(encoding, errors="backslashreplace").decode(encoding) in printed(
+        "keys", "list", name
+    )
+    assert "COMMAND" in printed("--help")
 
 
 def test_a_wrong_address_is_a_wrong_setting(run: Run) -> None:

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service.errors import InvalidRequest
 from service.forwarding import Progress, outgoing, output_limit, rename
-from service.models import OutputLimit
+from service.models import OUTPUT_LIMITS, OutputLimit
 from tests.unit.service.samples import (
+    CONTENT,
     MODEL,
     chunk,
     chunk_message,
@@ -18,6 +20,11 @@ from tests.unit.service.samples import (
     params,
     usage_chunk,
 )
+
+
+def completion_message(document: dict[str, Any]) -> ChatCompletion:
+    return openai_json.decode_completion(json.dumps(document).encode())
+
 
 CHANGED = {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 
@@ -63,41 +70,27 @@ def test_more_than_the_models_maximum_is_refused(name: str, asked: int) -> None:
         ]
 
 
-@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("limit", OUTPUT_LIMITS)
 @pytest.mark.parametrize(
-    "nulls",
+    ("asked", "told"),
     [
-        {},
-        {"max_tokens": None},
-        {"max_completion_tokens": None},
-        {"max_tokens": None, "max_completion_tokens": None},
+        ({}, 100),
+        ({"max_tokens": None}, 100),
+        ({"max_completion_tokens": None}, 100),
+        ({"max_tokens": None, "max_completion_tokens": None}, 100),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_tokens": 7, "max_completion_tokens": None}, 7),
+        ({"max_completion_tokens": 7, "max_tokens": None}, 7),
     ],
 )
-def test_the_default_is_told_in_the_member_that_the_upstream_knows(
-    limit: OutputLimit, nulls: dict[str, Any]
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_limit_is_told_in_the_member_that_the_upstream_knows_and_in_no_other(
+    limit: OutputLimit, asked: dict[str, Any], told: int, streamed: bool
 ) -> None:
-    body = sent(limit=limit, **nulls)
+    body = sent(limit=limit, streamed=streamed, **asked)
 
-    assert {name: body[name] for name in body.keys() & CHANGED} == {
-        "model": "vendor/gemma",
-        limit: 100,
-    }
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"max_tokens": 7},
-        {"max_completion_tokens": 7},
-        {"max_tokens": 7, "max_completion_tokens": None},
-        {"max_completion_tokens": 7, "max_tokens": None},
-    ],
-)
-def test_a_limit_that_is_asked_stays_where_it_was_asked(asked: dict[str, Any]) -> None:
-    for limit in ("max_tokens", "max_completion_tokens"):
-        body = sent(limit=limit, **asked)
-
-        assert {name: body[name] for name in body if name.startswith("max_")} == asked
+    assert {name: body[name] for name in body if name.startswith("max_")} == {limit: told}
 
 
 # ------------------------------------------------------------------------------------ outgoing
@@ -196,7 +189,7 @@ def test_an_answer_has_the_name_that_the_caller_used(name: Any) -> None:
     document = completion(model=name)
     if name is ...:
         del document["model"]
-    answer = openai_json.decode_completion(json.dumps(document).encode())
+    answer = completion_message(document)
     rename(answer, MODEL)
 
     assert json.loads(openai_json.encode_completion(answer)) == {**document, "model": "default"}
@@ -237,20 +230,225 @@ def test_a_null_usage_is_none() -> None:
 
 
 def test_the_last_usage_counts() -> None:
-    progress = Progress(wants_usage=True)
-    progress.observe(chunk_message(usage_chunk(1, 1)))
-    progress.observe(chunk_message(usage_chunk(2, 3)))
+    progress = watched(usage_chunk(1, 1), usage_chunk(2, 3))
 
     assert progress.usage is not None
     assert progress.usage.total_tokens == 5
 
 
-def test_pieces_of_content_are_counted() -> None:
-    progress = Progress(wants_usage=True)
-    for document in (chunk("a"), chunk("b"), chunk("c", index=1), chunk(None, "stop")):
+# --------------------------------------------------------------------------- what is to be charged
+
+
+def watched(*documents: dict[str, Any], estimate: int = 90) -> Progress:
+    progress = Progress(wants_usage=True, prompt_estimate=estimate)
+    for document in documents:
+        progress.observe(chunk_message(document))
+    return progress
+
+
+def charged(progress: Progress) -> tuple[int, int, bool]:
+    """Return what is charged, prompt and completion, and whether it was counted."""
+    usage = progress.usage
+    if usage is None:
+        return progress.prompt_estimate, progress.counted, True
+    return usage.prompt_tokens, usage.completion_tokens, False
+
+
+def piece(text: str, *, index: int = 0, finish: str | None = None, **usage: int) -> dict[str, Any]:
+    return chunk(text, finish, index=index, **({"usage": counts(**usage)} if usage else {}))
+
+
+def counts(prompt: int, completed: int) -> dict[str, Any]:
+    usage: dict[str, Any] = usage_chunk(prompt, completed)["usage"]
+    return usage
+
+
+STOP = chunk(None, "stop")
+WORDS = [piece("four")] * 50
+
+CHARGED: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
+    "no report": ([*WORDS, STOP], (90, 50, True)),
+    "after all was said": ([*WORDS, STOP, usage_chunk(10, 40)], (10, 40, False)),
+    "after all was said, of more": ([*WORDS, STOP, usage_chunk(10, 60)], (10, 60, False)),
+    "with the reason": (
+        [*WORDS, piece("", finish="stop", prompt=10, completed=40)],
+        (10, 40, False),
+    ),
+    "with the last word and the reason": (
+        [*WORDS, piece("four", finish="stop", prompt=10, completed=40)],
+        (10, 40, False),
+    ),
+    "first, then cut": ([piece("", prompt=10, completed=0), *WORDS], (10, 50, True)),
+    "first, then nothing": ([piece("", prompt=10, completed=0)], (10, 0, False)),
+    "early, then cut": ([piece("four", prompt=10, completed=1), *WORDS], (10, 51, True)),
+    "early, then complete": ([piece("four", prompt=10, completed=1), *WORDS, STOP], (10, 51, True)),
+    "early, of more than what came": ([usage_chunk(10, 80), *WORDS], (10, 80, False)),
+    "in each": (
+        [piece("four", prompt=10, completed=k) for k in range(1, 51)],
+        (10, 50, False),
+    ),
+    "of each choice alone": (
+        [piece("four", index=i, prompt=10, completed=k) for k in range(1, 51) for i in range(4)],
+        (10, 200, True),
+    ),
+    "of each choice alone, all finished": (
+        [
+            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
+            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
+        ],
+        (10, 4, True),
+    ),
+    "of each choice alone, then of all": (
+        [
+            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
+            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
+            usage_chunk(10, 3),
+        ],
+        (10, 3, False),
+    ),
+    "before another choice": (
+        [*WORDS, STOP, usage_chunk(10, 40), *[piece("four", index=1)] * 5],
+        (10, 55, True),
+    ),
+    "zeros in each": (
+        [*[piece("four", prompt=0, completed=0)] * 50, STOP],
+        (90, 50, True),
+    ),
+    "zeros after all was said": ([*WORDS, STOP, usage_chunk(0, 0)], (90, 50, True)),
+    "no completion after some text": ([*WORDS, STOP, usage_chunk(10, 0)], (90, 50, True)),
+    "no completion, and no text": ([STOP, usage_chunk(10, 0)], (10, 0, False)),
+    "sound, then zeros": ([*WORDS, STOP, usage_chunk(10, 40), usage_chunk(0, 0)], (10, 40, False)),
+}
+
+
+@pytest.mark.parametrize(("documents", "charge"), CHARGED.values(), ids=CHARGED)
+def test_a_report_is_believed_if_it_came_when_all_was_said(
+    documents: list[dict[str, Any]], charge: tuple[int, int, bool]
+) -> None:
+    assert charged(watched(*documents)) == charge
+
+
+@pytest.mark.parametrize(
+    ("usage", "charge"),
+    [
+        (counts(10, 2), (10, 2, False)),
+        (counts(10, 10**6), (10, 10**6, False)),
+        (counts(10, 0), (90, len(CONTENT) // 4 + 1, True)),
+        (counts(0, 0), (90, len(CONTENT) // 4 + 1, True)),
+        (counts(-1, 7), (90, len(CONTENT) // 4 + 1, True)),
+        (None, (90, len(CONTENT) // 4 + 1, True)),
+    ],
+)
+def test_a_whole_answer_is_charged_by_its_report_where_that_makes_sense(
+    usage: dict[str, Any] | None, charge: tuple[int, int, bool]
+) -> None:
+    progress = Progress(wants_usage=True, prompt_estimate=90)
+    progress.take(completion_message(completion(usage=usage)))
+
+    assert len(CONTENT) % 4
+    assert charged(progress) == charge
+    assert progress.delivered
+
+
+def test_a_whole_answer_of_nothing_is_believed_to_have_no_tokens() -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
+    progress = Progress(wants_usage=True, prompt_estimate=90)
+    progress.take(completion_message(completion(choices=[choice], usage=counts(10, 0))))
+
+    assert charged(progress) == (10, 0, False)
+    assert progress.delivered
+
+
+def test_no_more_is_counted_than_the_upstream_was_allowed() -> None:
+    progress = Progress(wants_usage=True, most=20)
+    for document in [piece("incomprehensibilities")] * 10:
         progress.observe(chunk_message(document))
 
-    assert progress.counted == 3
+    assert progress.counted == 20
+    assert charged(progress) == (0, 20, True)
+    progress.observe(chunk_message(usage_chunk(10, 25)))
+    assert charged(progress) == (10, 25, False)
+
+
+ARGUMENTS = json.dumps({"x": "word " * 5000})
+AUDIO = {"id": "a", "data": "A" * 6400, "expires_at": 1, "transcript": "four"}
+
+
+def call(**function: Any) -> dict[str, Any]:
+    called = {"index": 0, "id": "call_1", "type": "function", "function": function}
+    return {"tool_calls": [called]}
+
+
+SAID: dict[str, tuple[dict[str, Any], int]] = {
+    # What is no text of the model.
+    "nothing": ({}, 0),
+    "the role": ({"role": "assistant"}, 0),
+    "the role, and nothing": ({"role": "assistant", "content": ""}, 0),
+    "nulls": (
+        {"content": None, "reasoning": None, "tool_calls": None, "x": None, "audio": None},
+        0,
+    ),
+    "what is empty": ({"content": "", "tool_calls": [], "x": "", "y": [], "z": {}}, 0),
+    # Up to 16 bytes are a token; beyond that each four are one.
+    "a letter": ({"content": "a"}, 1),
+    "four": ({"content": "four"}, 4),
+    "five": ({"content": "fives"}, 5),
+    "characters of more bytes": ({"content": "漢字"}, 6),
+    "much": ({"content": "word " * 200}, 1000),
+    "more than 127": ({"content": "a" * 128}, 128),
+    "more than 16 KiB": ({"content": "a" * 20_000}, 20_000),
+    "beside the role and nulls": ({"role": "assistant", "content": "four", "refusal": None}, 4),
+    # Other members.
+    "a letter of reasoning": ({"reasoning": "a"}, 1),
+    "reasoning": ({"reasoning_content": "word " * 10, "content": ""}, 50),
+    "a refusal": ({"refusal": "Never"}, 5),
+    "two of them": ({"content": "four", "reasoning": "four"}, 8),
+    "parts": ({"content": [{"type": "text", "text": "four"}, {"type": "text", "text": "5"}]}, 5),
+    "a whole call": (call(name="f", arguments=ARGUMENTS), 1 + len(ARGUMENTS)),
+    "the beginning of a call": (call(name="f_44", arguments=""), 4),
+    "a piece of a call": (call(arguments="four"), 4),
+    "a call without anything": (call(), 1),
+    "two calls": ({"tool_calls": [*call(arguments="four")["tool_calls"]] * 2}, 8),
+    "a call beside a content": ({"content": "\n", **call(arguments=ARGUMENTS)}, 1 + len(ARGUMENTS)),
+    "a custom call": (
+        {"tool_calls": [{"index": 0, "custom": {"name": "c", "input": "input"}}]},
+        6,
+    ),
+    "a vendor's call": ({"tool_calls": [{"index": 0, "mcp": "1234567"}]}, 9),
+    "a function call": ({"function_call": {"name": "f", "arguments": "four"}}, 5),
+    "an empty function call": ({"function_call": {}}, 0),
+    "a function call without texts": ({"function_call": {"name": ""}}, 1),
+    # Sound: a token for 64 bytes.
+    "sound": ({"audio": AUDIO}, 4 + 400),
+    "an id of sound": ({"audio": {"id": "a"}}, 1),
+    # What the contract does not know.
+    "a vendor's member": ({"thinking": "abc"}, 5),
+    "a vendor's object": ({"reasoning_details": [{"text": "long " * 100}]}, 513),
+    "a vendor's member that says it again": ({"reasoning": "four", "details": ["four"]}, 4),
+    "a cut character": ({"content": "\ud83d"}, 8),
+    "annotations": ({"annotations": [{"type": "url_citation"}]}, 14),
+}
+
+
+@pytest.mark.parametrize(("delta", "size"), SAID.values(), ids=SAID)
+def test_each_piece_counts_by_the_bytes_of_what_the_model_wrote(
+    delta: dict[str, Any], size: int
+) -> None:
+    document = {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    progress = watched(document, document)
+
+    assert progress.counted == 2 * (min(size, 1) if size <= 16 else -(-size // 4))
+    assert progress.delivered is (size > 0)
+
+
+@pytest.mark.parametrize(("delta", "size"), SAID.values(), ids=SAID)
+def test_a_whole_message_counts_like_a_piece_of_one(delta: dict[str, Any], size: int) -> None:
+    message = {"role": "assistant", **delta}
+    choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in (0, 1)]
+    progress = Progress(wants_usage=True)
+    progress.take(completion_message(completion(choices=choices, usage=None)))
+
+    assert progress.counted == -(-2 * size // 4)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def test_a_model_has_defaults() -> None:
     assert (found.default_output_tokens, found.maximum_output_tokens) == (100, 1000)
     assert found.output_limit == "max_tokens"
     assert (found.input_price, found.output_price) == (0, 0)
+    assert (found.attachment_tokens, found.attachment_estimate) == (16384, 256)
+    assert found.refused_members == frozenset()
     assert found.owned_by == "chatcompletion"
     assert found.created == 1741737600
 
@@ -58,13 +60,24 @@ def test_a_model_has_what_the_document_says() -> None:
         output_limit="max_completion_tokens",
         input_price=2,
         output_price=Decimal("0.000000001"),
+        attachment_tokens=1000,
+        attachment_estimate=1000,
+        refused_members=["service_tier", "a vendor's"],
         owned_by="Ours",
         created=7,
     )
 
     assert found.output_limit == "max_completion_tokens"
     assert (found.input_price, found.output_price) == (2 * 10**9, 1)
+    assert (found.attachment_tokens, found.attachment_estimate) == (1000, 1000)
+    assert found.refused_members == {"service_tier", "a vendor's"}
     assert (found.owned_by, found.created) == ("Ours", 7)
+
+
+def test_what_an_attachment_is_by_default_is_at_most_what_it_may_be() -> None:
+    assert model(attachment_tokens=100).attachment_estimate == 100
+    assert model(attachment_tokens=256).attachment_estimate == 256
+    assert model(attachment_tokens=1000).attachment_estimate == 256
 
 
 @pytest.mark.parametrize(
@@ -135,8 +148,14 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
-    "output_limit, input_price, output_price, margin, attachment_tokens, owned_by, created"
+    "output_limit, input_price, output_price, margin, attachment_tokens, attachment_estimate, "
+    "refused_members, owned_by, created"
 )
+
+NO_MEMBERS: list[Any] = [
+    *("service_tier", 7, {}),
+    *([""], [7], ["a\nb"], ["x", "model"], ["messages"]),
+]
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "upstreams: there must be at least one [upstreams.NAME]"),
@@ -199,6 +218,29 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             *(-1, True, "1", 1_000_001, Decimal("0.0000000001"), Decimal("NaN")),
             *(Decimal("Infinity"), Decimal("-Infinity"), Decimal("sNaN"), Decimal("1e-999")),
         )
+    ),
+    *(
+        (document(attachment_tokens=value), f"models.default.attachment_tokens must be {COUNT}")
+        for value in (0, -1, 10_000_001, True, "1")
+    ),
+    *(
+        (document(attachment_estimate=value), f"models.default.attachment_estimate must be {COUNT}")
+        for value in (0, -1, 10_000_001, True, "1")
+    ),
+    *(
+        (
+            document(attachment_tokens=most, attachment_estimate=most + 1),
+            "models.default.attachment_estimate must not exceed attachment_tokens",
+        )
+        for most in (1, 16384)
+    ),
+    *(
+        (
+            document(refused_members=value),
+            "models.default.refused_members must be an array of names of members, "
+            "without model and messages",
+        )
+        for value in NO_MEMBERS
     ),
     (document(output_price=-1), f"models.default.output_price must be {PRICE}"),
     (document(owned_by=""), "models.default.owned_by must be a name"),

@@ -12,8 +12,15 @@ import pytest
 
 from chatcompletion import openai_json
 from chatcompletion.v1 import chat_completion_service_pb2, model_service_pb2
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletionParams,
+    ChatMessage,
+    ContentPart,
+    ContentPartList,
+    Tool,
+)
 from service import errors
+from service.accounts.access import Access
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, bootstrap
 from service.accounts.journal import Journal
@@ -40,7 +47,8 @@ from tests.unit.service.samples import (
     usage_chunk,
 )
 
-CATALOGUE = Catalogue(models=MappingProxyType({"default": MODEL, "a/b:c": model(name="a/b:c")}))
+PARTICULAR = model(name="a/b:c", refused_members=frozenset({"service_tier"}))
+CATALOGUE = Catalogue(models=MappingProxyType({"default": MODEL, "a/b:c": PARTICULAR}))
 CONTEXT: Any = FakeContext()
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -55,14 +63,16 @@ async def _admission(tmp_path: Path) -> AsyncIterator[None]:
     bootstrap(store, CALLER_KEY, Decimal(1))
     batches = Batches(store)
     journal = Journal(str(tmp_path / "journal"))
+    access = Access(batches)
     admission = Admission(
-        batches, Directory(store), journal, Telemetry(), owner="test", clock=lambda: 0.0
+        batches, Directory(store), access, journal, Telemetry(), owner="test", clock=lambda: 0.0
     )
     token = ADMISSION.set(admission)
     yield
     ADMISSION.reset(token)
     await admission.settled()
     journal.close()
+    access.close()
     await batches.close()
     store.close()
 
@@ -114,14 +124,12 @@ async def create(
 
 
 async def stream(
-    handler: Handler, request: ChatCompletionParams, current: Call | None = None
+    handler: Handler, request: ChatCompletionParams, current: Call | None = None, **options: Any
 ) -> list[Any]:
     message = chat_completion_service_pb2.StreamChatCompletionRequest(params=request)
     with serving(current or call()):
-        return [
-            json.loads(openai_json.encode_chunk(response.chunk))
-            async for response in servicer(handler).StreamChatCompletion(message, CONTEXT)
-        ]
+        answers = servicer(handler, **options).StreamChatCompletion(message, CONTEXT)
+        return [json.loads(openai_json.encode_chunk(answer.chunk)) async for answer in answers]
 
 
 async def test_a_completion_is_returned_and_recorded() -> None:
@@ -164,6 +172,9 @@ async def test_the_usage_chunk_comes_where_it_was_asked_for() -> None:
         ({"max_tokens": 1001}, errors.InvalidRequest, "max_tokens"),
         ({"user": "x" * 20_000}, errors.RequestTooLarge, None),
         ({"model": "nobody", "temperature": 3}, errors.InvalidRequest, "temperature"),
+        ({"best_of": 64}, errors.InvalidRequest, "best_of"),
+        ({"MAX_TOKENS": 4000}, errors.InvalidRequest, "max_tokens"),
+        ({"service_tier": "priority", "model": "a/b:c"}, errors.InvalidRequest, "service_tier"),
     ],
 )
 async def test_a_request_that_is_refused_does_not_reach_the_upstream(
@@ -216,6 +227,67 @@ async def test_nothing_is_smuggled_past_the_rules(
             await create(handler, request)
         assert refused.value.code == code
         assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("build", "param"),
+    [
+        (lambda: ChatCompletionParams(messages=[ChatMessage()] * 5000), "messages"),
+        (
+            lambda: ChatCompletionParams(
+                model="default", extra_json={"messages": "[" + "{}," * 5000 + "{}]"}
+            ),
+            "messages",
+        ),
+        (
+            lambda: ChatCompletionParams(
+                messages=[ChatMessage(extra_json={"content": "[" + "{}," * 5000 + "{}]"})]
+            ),
+            "messages[0].content",
+        ),
+        (
+            lambda: ChatCompletionParams(
+                messages=[ChatMessage(content_parts=ContentPartList(items=[ContentPart()] * 5000))]
+            ),
+            "messages[0].content",
+        ),
+        (
+            lambda: ChatCompletionParams(
+                tools=[Tool(extra_json={str(name): "null" for name in range(20_000)})]
+            ),
+            "extra_json",
+        ),
+    ],
+)
+async def test_a_crowd_is_refused_before_it_is_walked_over(
+    build: Callable[[], ChatCompletionParams], param: str
+) -> None:
+    for run in (create, stream):
+        with pytest.raises(errors.InvalidRequest) as refused:
+            await run(never, build(), max_request_bytes=1_000_000)
+
+        assert refused.value.param == param
+        assert len(refused.value.violations) == 1
+
+
+async def test_text_of_too_many_values_is_refused_like_a_document_of_as_many() -> None:
+    text = "[" + "0," * openai_json.MAX_VALUES + "0]"
+    request = params()
+    request.extra_json["x"] = text
+    document = json.loads(openai_json.encode_request(params())) | {"x": json.loads(text)}
+    with pytest.raises(errors.InvalidRequest) as refused:
+        await create(never, request, max_request_bytes=1_000_000)
+    with pytest.raises(openai_json.DecodeError) as undecoded:
+        openai_json.decode_request(json.dumps(document).encode())
+
+    assert refused.value.code == undecoded.value.code == "invalid_json"
+    assert refused.value.message == undecoded.value.message
+
+
+async def test_a_crowd_is_told_before_the_size() -> None:
+    request = ChatCompletionParams(messages=[ChatMessage(role="user")] * 5000)
+    with pytest.raises(errors.InvalidRequest):
+        await create(never, request)
 
 
 async def test_a_model_in_extra_json_is_the_model() -> None:

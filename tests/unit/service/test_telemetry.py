@@ -126,6 +126,15 @@ def test_streams_and_closings_are_measured() -> None:
     assert value(telemetry, "chat_cancel_to_upstream_close_seconds_sum") == 0.003
 
 
+def test_settlements_that_are_in_no_store_are_counted() -> None:
+    telemetry = Telemetry()
+    telemetry.settlements_lost(1)
+    telemetry.settlements_rejected(3)
+
+    assert value(telemetry, "chat_settlements_lost_total") == 1
+    assert value(telemetry, "chat_settlements_rejected_total") == 3
+
+
 def test_each_process_has_metrics_of_its_own() -> None:
     Telemetry()
     Telemetry()
@@ -138,6 +147,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *(DURATION, FIRST, PER_TOKEN, TOKENS, "chat_calls_in_flight"),
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
+        *("chat_settlements_lost", "chat_settlements_rejected"),
     }
 
 

@@ -1,11 +1,27 @@
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import (
+    AllowedTools,
+    Annotation,
+    ChatCompletionParams,
+    ChatMessage,
+    ContentPart,
+    ContentPartList,
+    FunctionDefinition,
+    Prediction,
+    StringList,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from service import validation
-from service.errors import Violation
-from tests.unit.service.samples import params
+from service.errors import MOST_VIOLATIONS, Violation
+from tests.unit.service.samples import model, params
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
 WEATHER = {"type": "function", "function": {"name": "get_weather"}}
@@ -136,6 +152,12 @@ ACCEPTED: list[dict[str, Any]] = [
     {"reasoning_effort": 3},
     {"reasoning_effort": {"level": "high"}},
     {"top_k": -1, "guided_json": {"a": [None]}, "chat_template_kwargs": {"x": True}},
+    {"chat_template_kwargs": {"x": {"chat_template": 1}}, "chat_template_content_format": "auto"},
+    {"chat_template_kwargs": "chat_template"},
+    {"chat_template_kwargs": None, "x_model": 1, "messagesx": None, "max": 1, "tokens": 2},
+    dict.fromkeys(validation.REFUSED),
+    said(user("x", cache_control={"type": "ephemeral"}, prefix=True)),
+    said(user([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}])),
     {"stream": None},
     {"stream": True},
     {"stream": False},
@@ -306,6 +328,54 @@ REFUSED: list[tuple[dict[str, Any], Found]] = [
     ({"modalities": ["audio"], "audio": 7}, [("audio", TYPE)]),
     # Marks for the cache.
     (said(user([MARK] * 3), user([MARK] * 2)), [("messages", LONG)]),
+    # Names that stand for others.
+    *(
+        ({name: value}, [(meant, VALUE)])
+        for name, meant, value in (
+            ("MAX_TOKENS", "max_tokens", 4000),
+            ("Max_Tokens", "max_tokens", None),
+            ("maxTokens", "max_tokens", 4000),
+            ("max-tokens", "max_tokens", 4000),
+            ("max_to\u212aens", "max_tokens", 4000),
+            ("ma\uff58_tokens", "max_tokens", 4000),
+            ("max_token\u017f", "max_tokens", 4000),
+            ("Model", "model", "expensive"),
+            ("N", "n", 5),
+            ("\u2115", "n", 5),
+            ("Messages", "messages", []),
+            ("me\u00dfages", "messages", []),
+            ("STREAM_OPTIONS", "stream_options", {}),
+            ("Tools", "tools", []),
+            ("toolChoice", "tool_choice", "auto"),
+        )
+    ),
+    (
+        {"stream_options": {"Include_Usage": False, "x": 1}},
+        [("stream_options.include_usage", VALUE)],
+    ),
+    (said(user(), user("x", Content=[IMAGE])), [("messages[1].content", VALUE)]),
+    (said(user("x", toolCalls=[])), [("messages[0].tool_calls", VALUE)]),
+    (
+        said(user([{"type": "text", "text": "x"}, {"type": "text", "text": "", "Image_URL": {}}])),
+        [("messages[0].content[1].image_url", VALUE)],
+    ),
+    (
+        said(user([{"type": "text", "text": "x", "TYPE": "image_url"}])),
+        [("messages[0].content[0].type", VALUE)],
+    ),
+    # Names that are refused.
+    *(({name: 1}, [(name, VALUE)]) for name in validation.REFUSED),
+    ({"Best_Of": 64}, [("best_of", VALUE)]),
+    ({"extraHeaders": {}}, [("extra_headers", VALUE)]),
+    ({"models": ["expensive"], "best_of": None}, [("models", VALUE)]),
+    (
+        {"chat_template_kwargs": {"x": 1, "chat_template": "{{ x }}"}},
+        [("chat_template_kwargs.chat_template", VALUE)],
+    ),
+    (
+        {"chat_template_kwargs": {"Chat_Template": None, "\ud83d": 1}},
+        [("chat_template_kwargs.chat_template", VALUE)],
+    ),
     # In the order of the tables.
     (
         {"model": ..., "messages": [{}], "temperature": 3, "stop": 7, "logit_bias": {"1": 101}},
@@ -338,7 +408,13 @@ def test_what_the_contract_forbids_is_refused_by_its_path(
     assert [(violation.param, violation.code) for violation in found(members)] == violations
 
 
-@pytest.mark.parametrize("options", [{}, {"include_usage": True}, {"include_obfuscation": None}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({}, {"include_usage": True}, {"include_obfuscation": None}),
+        {"continuous_usage_stats": True},
+    ],
+)
 def test_options_of_a_stream_need_a_stream(options: dict[str, Any]) -> None:
     assert found({"stream_options": options}) == []
     assert [(v.param, v.code) for v in found({"stream_options": options}, streamed=False)] == [
@@ -360,6 +436,10 @@ def test_every_rule_refuses_something_and_every_row_of_its_tables() -> None:
     assert params_at_fault >= validation.RANGES.keys()
     assert params_at_fault >= validation.LENGTHS.keys()
     assert params_at_fault >= {first for first, _ in validation.EXCLUSIVE}
+    assert params_at_fault >= validation.REFUSED.keys()
+    assert params_at_fault >= {
+        f"{outer}.{inner}" for outer, names in validation.REFUSED_INSIDE.items() for inner in names
+    }
     accepted = {member for members in ACCEPTED for member in members}
     assert accepted >= validation.RANGES.keys() | validation.LENGTHS.keys() | validation.OPEN
 
@@ -370,7 +450,7 @@ def test_every_rule_of_the_module_is_in_the_table() -> None:
         for function in vars(validation).values()
         if callable(function)
         and getattr(function, "__annotations__", {}).keys() == {"params", "return"}
-        and function.__name__ != "_mistyped_names"
+        and function.__name__ not in {"_mistyped_names", "crowd", "_crowds", "_crowds_in_all"}
     ]
 
     assert set(rules) == set(validation.RULES)
@@ -410,6 +490,176 @@ def test_no_violation_quotes_a_value(members: dict[str, Any]) -> None:
         assert CANARY not in repr(violation)
 
 
+def test_no_more_is_looked_for_than_is_told() -> None:
+    looked_at = []
+
+    def rule(_: ChatCompletionParams) -> Iterator[Violation]:
+        for number in range(1000):
+            looked_at.append(number)
+            yield Violation(param="x", message="x.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "RULES", (rule, rule))
+        assert len(found({})) == MOST_VIOLATIONS
+    assert len(looked_at) == MOST_VIOLATIONS
+
+
+# -------------------------------------------------------------------------------------- crowds
+
+HELLO = ChatMessage(role="user", content_text="Hello")
+
+
+def talk(*counts: int, **members: Callable[[int], Any]) -> ChatCompletionParams:
+    """Make a request with messages of so many entries of one member."""
+    ((name, entries),) = members.items()
+    messages: list[dict[str, Any]] = [{"role": "user", name: entries(count)} for count in counts]
+    return ChatCompletionParams(messages=[ChatMessage(**message) for message in messages])
+
+
+def of_parts(count: int) -> ContentPartList:
+    return ContentPartList(items=[ContentPart()] * count)
+
+
+def of_calls(count: int) -> list[ToolCall]:
+    return [ToolCall()] * count
+
+
+def of_annotations(count: int) -> list[Annotation]:
+    return [Annotation()] * count
+
+
+def of_texts(count: int) -> dict[str, str]:
+    return {str(number): "" for number in range(count)}
+
+
+def of_tools(count: int) -> ToolChoice:
+    return ToolChoice(allowed_tools=AllowedTools(tools=[Tool()] * count))
+
+
+CROWDS: dict[str, Callable[[int], ChatCompletionParams]] = {
+    "messages": lambda count: ChatCompletionParams(messages=[HELLO] * count),
+    "tools": lambda count: ChatCompletionParams(tools=[Tool()] * count),
+    "functions": lambda count: ChatCompletionParams(functions=[FunctionDefinition()] * count),
+    "tool_choice.allowed_tools.tools": lambda count: ChatCompletionParams(
+        tool_choice_object=of_tools(count)
+    ),
+    "prediction.content": lambda count: ChatCompletionParams(
+        prediction=Prediction(content_parts=of_parts(count))
+    ),
+    "stop": lambda count: ChatCompletionParams(stop_list=StringList(items=["x"] * count)),
+    "modalities": lambda count: ChatCompletionParams(modalities=["x"] * count),
+    "metadata": lambda count: ChatCompletionParams(metadata=of_texts(count)),
+    "messages[0].content": lambda count: talk(count, content_parts=of_parts),
+    "messages[0].tool_calls": lambda count: talk(count, tool_calls=of_calls),
+    "messages[0].annotations": lambda count: talk(count, annotations=of_annotations),
+    "messages[2].content": lambda count: talk(1, 1, count - 2, 0, content_parts=of_parts),
+    "messages[1].tool_calls": lambda count: talk(1000, count - 1000, tool_calls=of_calls),
+}
+
+
+@pytest.mark.parametrize(("param", "build"), CROWDS.items(), ids=CROWDS)
+def test_more_than_can_be_walked_over_is_named(
+    param: str, build: Callable[[int], ChatCompletionParams]
+) -> None:
+    assert validation.crowd(build(validation.MOST)) is None
+    crowd = validation.crowd(build(validation.MOST + 1))
+    assert crowd is not None
+    assert (crowd.param, crowd.code) == (param, LONG)
+    assert str(validation.MOST) in crowd.message
+
+
+@pytest.mark.parametrize(
+    ("param", "most", "build"),
+    [
+        (
+            "logit_bias",
+            validation.MOST_BIASES,
+            lambda count: ChatCompletionParams(logit_bias=dict.fromkeys(of_texts(count), 1.0)),
+        ),
+        (
+            "extra_json",
+            openai_json.MAX_UNKNOWN,
+            lambda count: ChatCompletionParams(extra_json=of_texts(count)),
+        ),
+        (
+            "extra_json",
+            openai_json.MAX_UNKNOWN,
+            lambda count: ChatCompletionParams(
+                extra_json=of_texts(1000),
+                messages=[ChatMessage(extra_json=of_texts(part)) for part in (1000, count - 2000)],
+            ),
+        ),
+        *(
+            (
+                name,
+                16 * validation.MOST,
+                lambda count, name=name: ChatCompletionParams(
+                    extra_json={name: "[" + "{}," * (count - 1) + "{}]"}
+                ),
+            )
+            for name in ("messages", "tools", "functions")
+        ),
+        (
+            "messages[1].content",
+            16 * validation.MOST,
+            lambda count: ChatCompletionParams(
+                messages=[
+                    ChatMessage(extra_json={"content": "[" + "{}," * (part - 1) + "{}]"})
+                    for part in (1000, count - 1000)
+                ]
+            ),
+        ),
+    ],
+)
+def test_entries_and_text_have_limits_of_their_own(
+    param: str, most: int, build: Callable[[int], ChatCompletionParams]
+) -> None:
+    assert validation.crowd(build(most)) is None
+    crowd = validation.crowd(build(most + 1))
+    assert crowd is not None
+    assert (crowd.param, crowd.code) == (param, LONG)
+
+
+def test_a_request_is_no_crowd() -> None:
+    for members in ACCEPTED:
+        assert validation.crowd(params(**members)) is None
+
+
+# ------------------------------------------------------------------ what an operator refuses
+
+
+@pytest.mark.parametrize(
+    ("refused", "members", "told"),
+    [
+        ([], {"service_tier": "priority", "x": 1}, []),
+        (["service_tier"], {}, []),
+        (["service_tier"], {"service_tier": None}, []),
+        (["service_tier"], {"service_tier": "priority"}, ["service_tier"]),
+        (["service_tier"], {"serviceTier": "priority"}, ["service_tier"]),
+        (["x"], {"X": 1}, ["x"]),
+        (["x"], {"x": None, "y": 1}, []),
+        (["x", "b", "a"], {"x": 0, "a": False}, ["a", "x"]),
+        # Members that several fields say, or that are arrays and maps.
+        (["stop"], {"stop": "x"}, ["stop"]),
+        (["stop"], {"stop": ["x"]}, ["stop"]),
+        (["tool_choice"], {"tool_choice": "none"}, ["tool_choice"]),
+        (["tools"], {"tools": [WEATHER]}, ["tools"]),
+        (["logit_bias"], {"logit_bias": {"1": 1}}, ["logit_bias"]),
+        (["max_tokens"], {"max_completion_tokens": 1}, []),
+        (["seed"], {"seed": 0}, ["seed"]),
+        (['"x'], {'"x': 1}, ['"x']),
+    ],
+)
+def test_an_operator_refuses_members_by_their_names(
+    refused: list[str], members: dict[str, Any], told: list[str]
+) -> None:
+    violations = validation.refused(params(**members), model(refused_members=frozenset(refused)))
+
+    assert [(violation.param, violation.code) for violation in violations] == [
+        (name, VALUE) for name in told
+    ]
+
+
 def test_messages_are_for_people() -> None:
     said_of = {
         violation.param: violation.message for members, _ in REFUSED for violation in found(members)
@@ -423,4 +673,8 @@ def test_messages_are_for_people() -> None:
     assert said_of["max_completion_tokens"] == "Must be at least 1."
     assert said_of["safety_identifier"] == "At most 64 characters are allowed."
     assert said_of["seed"] == "Is out of range."
+    assert said_of["best_of"] == (
+        "Not allowed: it can make more output than n choices within their limit."
+    )
+    assert said_of["messages[0].content[1].image_url"] == "Must be spelt image_url."
     assert all(message.endswith(".") for message in said_of.values())

@@ -41,6 +41,40 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
+async def test_who_asks_the_same_shares_the_query(access: Access, gate: threading.Event) -> None:
+    asked: list[str] = []
+
+    def query(what: str) -> str:
+        asked.append(what)
+        gate.wait(10)
+        return what
+
+    first = [
+        asyncio.create_task(access.share("a", query, "a"))
+        for _ in range(access_module.MOST_READING + 1)
+    ]
+    other = asyncio.create_task(access.share("b", query, "b"))
+    await asyncio.sleep(0)
+    first[0].cancel()
+    gate.set()
+    answers = await asyncio.gather(*first, other, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert answers[1:] == ["a"] * access_module.MOST_READING + ["b"]
+    assert sorted(asked) == ["a", "b"]
+    # It is over: the next one asks anew.
+    assert await access.share("a", query, "again") == "again"
+
+
+async def test_who_shares_a_query_shares_its_failure(access: Access) -> None:
+    def fail() -> None:
+        raise StoreError("canary")
+
+    answers = await asyncio.gather(
+        *(access.share("a", fail) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [errors.StoreUnavailable] * 3
+
+
 @pytest.mark.parametrize(
     ("raised", "told"),
     [

@@ -1,5 +1,8 @@
 import asyncio
+import json
 import logging
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +65,16 @@ class Kept:
         self.journal = Journal(str(directory / "journal"))
         self.told: list[bool] = []
         self.lost: list[int] = []
+        self.rejected: list[int] = []
+        self.place_of_journal = directory / "journal"
         self.changed = asyncio.Event()
         self.housekeeping = Housekeeping(
-            self.store, self.batches, self.journal, self._changed, self.lost.append
+            self.store,
+            self.batches,
+            self.journal,
+            self._changed,
+            self.lost.append,
+            rejected=self.rejected.append,
         )
 
     async def _changed(self, there: bool) -> None:
@@ -99,6 +109,16 @@ class Kept:
             prompt_tokens=1,
             completion_tokens=2,
         )
+
+    @property
+    def set_aside(self) -> list[str]:
+        """The holds of what was set aside; of what is no ending, the line."""
+        lines = [
+            line
+            for path in self.place_of_journal.glob("*.rejected")
+            for line in path.read_text().splitlines()
+        ]
+        return [json.loads(line)["hold_id"] if "hold_id" in line else line for line in lines]
 
     @property
     def balance(self) -> int:
@@ -213,6 +233,157 @@ async def test_an_end_that_cannot_be_applied_stops_no_other(
     assert kept.journal.is_empty()
     assert (kept.balance, kept.held) == (CREDIT - 60, 100)
     assert "an operation failed" in caplog.text
+    assert kept.set_aside == ["hold-1"]
+
+
+# ----------------------------------------------------------------------------- what is set aside
+
+
+async def test_a_charge_whose_hold_the_store_does_not_know_is_set_aside(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.place(0)
+    for number in range(3):
+        kept.journal.append(kept.settle(number))
+    # Nothing is lost with this one.
+    kept.journal.append(Release(hold_id="hold-7", account_id=kept.account, key_id=kept.key))
+
+    assert await kept.housekeeping.round()
+    assert await kept.housekeeping.round()
+    assert kept.journal.is_empty()
+    assert kept.balance == CREDIT - 30
+    assert kept.set_aside == ["hold-1", "hold-2"]
+    assert kept.rejected == [2]
+    assert [r.levelname for r in caplog.records if r.message == "settlements set aside"] == [
+        "ERROR"
+    ]
+
+
+async def test_a_line_that_cannot_be_read_is_set_aside_and_stops_no_other(kept: Kept) -> None:
+    kept.place(0)
+    unreadable = ["{}", '{"kind":"release","hold_id":"x","account_id":9223372036854775808}']
+    os.write(kept.journal._file, "".join(f"{line}\n" for line in unreadable).encode())
+    kept.journal.append(kept.settle(0))
+
+    assert await kept.housekeeping.round()
+    assert kept.journal.is_empty()
+    assert kept.balance == CREDIT - 30
+    assert kept.set_aside == ["{}", "x"]
+    assert kept.rejected == [2]
+
+
+async def test_what_could_not_be_forgotten_is_set_aside_and_told_once(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.journal.append(kept.settle(0))
+    with monkeypatch.context() as busy:
+        busy.setattr(kept.journal, "forget", lambda _: False)
+        for _ in range(3):
+            assert await kept.housekeeping.round()
+    assert not kept.journal.is_empty()
+    assert await kept.housekeeping.round()
+
+    assert kept.journal.is_empty()
+    assert kept.set_aside == ["hold-0"]
+    assert kept.rejected == [1]
+
+
+def full(*_: object) -> None:
+    raise OSError("No space left on device")
+
+
+async def test_nothing_is_forgotten_that_cannot_be_set_aside(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.journal.append(kept.settle(0))
+    kept.journal.unwritten.add(kept.settle(1))
+    with monkeypatch.context() as disk:
+        disk.setattr(kept.journal, "set_aside", full)
+        disk.setattr(kept.journal, "append", full)
+        assert await kept.housekeeping.round()
+    assert kept.journal.kept().endings == [kept.settle(0)]
+    assert kept.journal.unwritten.endings() == [kept.settle(1)]
+    assert await kept.housekeeping.round()
+
+    assert sorted(kept.set_aside) == ["hold-0", "hold-1"]
+    assert sum(kept.rejected) == 2
+
+
+# ----------------------------------------------------------------------- what only memory has
+
+
+async def test_the_store_takes_what_only_memory_has_though_the_disk_is_full(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.place(0)
+    kept.journal.unwritten.add(kept.settle(0))
+    monkeypatch.setattr(kept.journal, "append", full)
+    monkeypatch.setattr(kept.journal, "kept", full)
+
+    assert await kept.housekeeping.round()
+    assert (kept.balance, kept.held) == (CREDIT - 30, 0)
+    assert kept.journal.unwritten.endings() == []
+
+
+async def test_the_journal_takes_what_only_memory_has_though_the_store_is_away(kept: Kept) -> None:
+    for number in range(3):
+        kept.place(number)
+        kept.journal.unwritten.add(kept.settle(number))
+    kept.store.fails = AWAY
+
+    assert not await kept.housekeeping.round()
+    assert kept.journal.unwritten.endings() == []
+    assert kept.journal.kept().endings == [kept.settle(number) for number in range(3)]
+    kept.store.fails = None
+    assert await kept.housekeeping.round()
+    assert (kept.balance, kept.held) == (CREDIT - 90, 0)
+
+
+async def test_what_neither_takes_stays_in_memory(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.place(0)
+    kept.journal.unwritten.add(kept.settle(0))
+    kept.store.fails = AWAY
+    monkeypatch.setattr(kept.journal, "append", full)
+    for _ in range(3):
+        assert not await kept.housekeeping.round()
+    assert kept.journal.unwritten.endings() == [kept.settle(0)]
+    kept.store.fails = None
+    assert await kept.housekeeping.round()
+
+    assert (kept.balance, kept.held) == (CREDIT - 30, 0)
+    assert kept.journal.unwritten.endings() == []
+
+
+async def test_the_loop_never_waits_for_the_disk(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, int] = {}
+
+    def watch(name: str) -> None:
+        run = getattr(kept.journal, name)
+
+        def watched(*arguments: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return run(*arguments)
+
+        monkeypatch.setattr(kept.journal, name, watched)
+
+    names = ("is_empty", "kept", "set_aside", "forget", "append")
+    kept.journal.append(kept.settle(0))
+    for name in names:
+        watch(name)
+    assert await kept.housekeeping.round()
+    kept.journal.unwritten.add(kept.settle(1))
+    kept.store.fails = AWAY
+    assert not await kept.housekeeping.round()
+
+    assert set(threads) == set(names)
+    assert threading.get_ident() not in threads.values()
+
+
+# ------------------------------------------------------------------------------------- the rest
 
 
 async def test_what_a_replay_could_not_take_is_told(kept: Kept) -> None:

@@ -3,11 +3,12 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from service.accounts.journal import Ending, Journal, JournalError
+from service.accounts import journal as module
+from service.accounts.journal import Ending, Journal, JournalError, Unwritten
 from service.accounts.rows import Release, Settle
 
 
@@ -168,30 +169,156 @@ def test_a_torn_last_line_is_skipped(directory: Path, cut: int) -> None:
     crash(next_one)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b'{"kind":"settle"}',
-        b'{"kind":"grant","account_id":1,"amount":10,"idempotency_id":"x"}',
-        b'{"kind":["settle"]}',
-        json.dumps({"kind": "release", "hold_id": "x", "account_id": 1}).encode(),
-        b"[" * 100_000,
-    ],
+SETTLEMENT: Final = {
+    "kind": "settle",
+    "hold_id": "x",
+    "account_id": 1,
+    "key_id": 2,
+    "charge": 3,
+    "prompt_tokens": 4,
+    "completion_tokens": 5,
+}
+UNREADABLE: Final = (
+    b"{}",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b'{"kind":"settle"}',
+    b'{"kind":"grant","account_id":1,"amount":10,"idempotency_id":"x"}',
+    b'{"kind":["settle"]}',
+    json.dumps({"kind": "release", "hold_id": "x", "account_id": 1}).encode(),
+    b"[" * 100_000,
+    b'{"kind":"settle","x":' + b"[" * 100_000,
+    *(
+        json.dumps({**SETTLEMENT, name: number}).encode()
+        for name in ("account_id", "key_id", "prompt_tokens", "completion_tokens")
+        for number in (2**63, -(2**63) - 1, 10**400)
+    ),
+    json.dumps({**SETTLEMENT, "charge": 10**400}).encode(),
+    json.dumps(SETTLEMENT).replace("4", "1e400").encode(),
 )
-def test_a_line_that_is_none_of_ours_is_skipped(directory: Path, line: bytes) -> None:
+
+
+@pytest.mark.parametrize("line", UNREADABLE, ids=range(len(UNREADABLE)))
+def test_a_whole_line_that_is_none_of_ours_is_told_apart(directory: Path, line: bytes) -> None:
     crash(Journal(str(directory)))
     (file,) = files(directory)
     sound = json.dumps({"kind": "release", "hold_id": "hold-0", "account_id": 1, "key_id": 2})
-    file.write_bytes(line + b"\n" + sound.encode() + b"\n")
+    file.write_bytes(line + b"\n\n" + sound.encode() + b"\n" + b'{"kind":"torn')
     journal = Journal(str(directory))
 
     assert journal.kept().endings == [RELEASE]
+    assert journal.kept().unreadable == [line]
     crash(journal)
+
+
+def test_numbers_of_64_bits_are_read(directory: Path) -> None:
+    journal = Journal(str(directory))
+    largest = settle(account_id=2**63 - 1, key_id=-(2**63), charge=2**126, prompt_tokens=2**63 - 1)
+    journal.append(largest)
+
+    assert journal.kept().endings == [largest]
+    assert journal.kept().unreadable == []
+    journal.close()
+
+
+# ----------------------------------------------------------------------------- what is set aside
+
+
+def rejected(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.glob("*.rejected"))
+
+
+def test_what_is_set_aside_is_on_the_disk_and_never_replayed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    synced: list[int] = []
+    with monkeypatch.context() as watched:
+        watched.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+        assert journal.set_aside([settle(1)], [b"no ending"]) == 2
+    (file,) = directory.glob("*.rejected")
+
+    assert synced == [file.stat().st_ino, directory.stat().st_ino]
+    assert file.stat().st_mode & 0o077 == 0
+    lines = file.read_bytes().splitlines()
+    assert json.loads(lines[0])["hold_id"] == "hold-1"
+    assert lines[1:] == [b"no ending"]
+    crash(journal)
+    next_one = Journal(str(directory))
+    assert next_one.kept().endings == []
+    crash(next_one)
+
+
+def test_what_was_set_aside_is_replayed_where_an_operator_says_so(directory: Path) -> None:
+    journal = Journal(str(directory))
+    journal.set_aside([settle(1), settle(2)], [])
+    crash(journal)
+    (file,) = directory.glob("*.rejected")
+    file.rename(file.with_suffix(".journal"))
+    next_one = Journal(str(directory))
+
+    assert next_one.kept().endings == [settle(1), settle(2)]
+    crash(next_one)
+
+
+def test_what_could_not_be_forgotten_is_set_aside_once(directory: Path) -> None:
+    journal = Journal(str(directory))
+    journal.append(settle(1))
+    kept = journal.kept()
+    assert journal.set_aside(kept.endings, [b"x"]) == 2
+    journal.append(settle(2))
+    assert not journal.forget(kept)
+    kept = journal.kept()
+    assert journal.set_aside(kept.endings, [b"x"]) == 1
+    assert journal.forget(kept)
+
+    assert rejected(directory).count(b"\n") == 3
+    # What comes after that is another line, if it is the same.
+    assert journal.set_aside([], [b"x"]) == 1
+    journal.close()
+
+
+def test_what_cannot_be_set_aside_can_be_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.set_aside([settle(1)], [])
+    assert rejected(directory) == b""
+    assert journal.set_aside([settle(1)], []) == 1
+    assert rejected(directory).count(b"\n") == 1
+    journal.close()
+
+
+def test_a_file_that_cannot_be_removed_is_still_there_to_be_forgotten(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Journal(str(directory))
+    first.append(settle(1))
+    crash(first)
+    journal = Journal(str(directory))
+
+    def broken(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.forget(journal.kept())
+    assert journal.kept().endings == [settle(1)]
+    assert journal.forget(journal.kept())
+    assert len(files(directory)) == 1
+    journal.close()
+
+
+# ------------------------------------------------------------------------------------- the disk
 
 
 def test_a_full_disk_spoils_no_other_line(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +339,57 @@ def test_a_full_disk_spoils_no_other_line(directory: Path, monkeypatch: pytest.M
     journal.append(settle(3))
 
     assert journal.kept().endings == [settle(1), settle(3)]
+    journal.close()
+
+
+def test_a_piece_that_cannot_be_taken_back_spoils_no_other_line(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    journal.append(settle(1))
+    write = os.write
+    room = [10]
+
+    def short(file: int, data: bytes) -> int:
+        if not room:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(file, data[: room.pop()])
+
+    def broken(file: int, size: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", short)
+        disk.setattr(os, "ftruncate", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append(settle(2))
+    journal.append(settle(3))
+    journal.append(settle(4))
+
+    assert journal.kept().endings == [settle(1), settle(3), settle(4)]
+    assert len(journal.kept().unreadable) == 1
+    journal.close()
+
+
+def test_several_are_kept_together_or_not_at_all(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    write = os.write
+    room = [300]
+
+    def short(file: int, data: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data[: room.pop()])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", short)
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(settle(1), settle(2), settle(3))
+    assert journal.is_empty()
+    journal.append(settle(1), settle(2), settle(3))
+    assert journal.kept().endings == [settle(1), settle(2), settle(3)]
     journal.close()
 
 
@@ -255,3 +433,45 @@ def test_a_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=str(place)):
             Journal(str(place))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# ------------------------------------------------------------------------------------ in memory
+
+
+def test_what_is_in_memory_is_kept_in_its_order_until_it_is_forgotten() -> None:
+    unwritten = Unwritten(lost=lambda _: None)
+    for number in range(4):
+        unwritten.add(settle(number))
+    unwritten.forget(unwritten.endings()[1:3])
+    unwritten.forget([settle(7)])
+
+    assert unwritten.endings() == [settle(0), settle(3)]
+
+
+def test_too_many_in_memory_lose_the_oldest_and_say_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MOST_UNWRITTEN", 3)
+    lost: list[int] = []
+    unwritten = Unwritten(lost.append)
+    for number in range(5):
+        unwritten.add(settle(number))
+
+    assert unwritten.endings() == [settle(2), settle(3), settle(4)]
+    assert lost == [1, 1]
+    assert [record.message for record in caplog.records] == ["a settlement is lost"] * 2
+    told = vars(caplog.records[0])["chat_fields"]
+    assert (told["kind"], told["hold_id"], told["charge"]) == ("settle", "hold-0", 3 * 10**20)
+
+
+def test_what_is_in_memory_when_the_process_ends_is_lost_and_told(directory: Path) -> None:
+    lost: list[int] = []
+    journal = Journal(str(directory), lost=lost.append)
+    for number in range(3):
+        journal.unwritten.add(settle(number))
+    journal.close()
+    assert lost == [1, 1, 1]
+    # A call that ends even later.
+    journal.unwritten.add(settle(4))
+    assert lost == [1, 1, 1, 1]
+    assert journal.unwritten.endings() == []

@@ -1,7 +1,10 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
+from typing import Final
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -56,8 +59,14 @@ def parts(*items: object) -> ChatCompletionParams:
     return params(messages=[{"role": "user", "content": list(items)}])
 
 
-def prompt_bound(asked: ChatCompletionParams) -> int:
-    return money.bound(asked, MODEL, 1).prompt_tokens
+def prompt_bound(asked: ChatCompletionParams, model: Model = MODEL) -> int:
+    return money.bound(asked, model, 1).prompt_tokens
+
+
+def text_bound(asked: ChatCompletionParams) -> int:
+    """Return the bound of the texts alone, without what templates add to prompt and messages."""
+    around = money.TOKENS_PER_PROMPT + money.TOKENS_PER_MESSAGE * len(asked.messages)
+    return prompt_bound(asked) - around
 
 
 # --------------------------------------------------------------------------------------- price
@@ -153,10 +162,65 @@ def test_the_simulator_uses_no_more_than_the_bound(
     assert answer.completion_tokens <= bound.completion_tokens
 
 
+UNSETTLED = st.text(
+    st.sampled_from("a\u0301\u0316\u0323é\u1e69\u0fb9\ufb01\ufdfa\u2126각\u1100\u1161\U0001d160😀"),
+    max_size=60,
+)
+FORMS: Final = ("NFC", "NFKC")
+
+PLACES: dict[str, Callable[[str], ChatCompletionParams]] = {
+    "content": lambda text: params(messages=[{"role": "user", "content": text}]),
+    "part": lambda text: parts({"type": "text", "text": text}),
+    "refusal": lambda text: params(messages=[{"role": "assistant", "refusal": text}]),
+    "reasoning": lambda text: params(messages=[{"role": "assistant", "reasoning": text}]),
+    "name": lambda text: params(messages=[{"role": "user", "name": text, "content": ""}]),
+    "answer of a tool": lambda text: params(messages=[{"role": "tool", "content": text}]),
+    "description": lambda text: params(functions=[{"name": "f", "description": text}]),
+    "schema": lambda text: params(functions=[{"name": "f", "parameters": {"const": text}}]),
+    "format": lambda text: params(
+        response_format={"type": "json_schema", "json_schema": {"description": text}}
+    ),
+    "arguments": lambda text: called(json.dumps({"x": text}, ensure_ascii=False)),
+    "escaped arguments": lambda text: called(json.dumps({"x": text})),
+    "input": lambda text: params(
+        messages=[{"role": "assistant", "tool_calls": [{"custom": {"name": "c", "input": text}}]}]
+    ),
+    "unknown": lambda text: params(documents=[text]),
+    "unknown, of a part": lambda text: parts({"type": "thinking", "thinking": text}),
+}
+
+
+def called(arguments: str) -> ChatCompletionParams:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return params(messages=[{"role": "assistant", "tool_calls": [call]}])
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @REPEATABLE
-@given(TEXTS)
-def test_each_byte_of_a_text_may_be_a_token(text: str) -> None:
-    assert prompt_bound(params(messages=[{"role": "user", "content": text}])) >= len(text.encode())
+@given(text=TEXTS | UNSETTLED)
+def test_each_byte_of_a_text_may_be_a_token_in_any_normal_form(
+    place: Callable[[str], ChatCompletionParams], text: str
+) -> None:
+    longest = max(len(normalize(form, text).encode()) for form in FORMS)
+    assert text_bound(place(text)) >= max(longest, len(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("word " * 100, 500),
+        ("é" * 100, 200),
+        ("漢字" * 100, 600),
+        ("각" * 100, 300),  # a syllable is no longer, even beside what is not normalized
+        ("각\ufb01" * 100, 600),
+        ("\u0fb9" * 100, 600),
+        ("\ufdfa" * 100, 3300),
+    ],
+)
+def test_a_text_is_bounded_by_no_more_than_its_longest_form(text: str, size: int) -> None:
+    nothing = text_bound(params(messages=[{"role": "user", "content": ""}]))
+    added = text_bound(params(messages=[{"role": "user", "content": text}])) - nothing
+    assert size <= added <= size + 2  # the length of the length
 
 
 def test_a_template_may_add_to_the_prompt_and_to_each_message() -> None:
@@ -178,25 +242,131 @@ def test_each_choice_may_reach_the_limit(
     assert bound.tokens == bound.prompt_tokens + bound.completion_tokens
 
 
-SCHEMA = {"type": "object", "properties": {"x": {"enum": list(range(10)) * 50}}}
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.sampled_from([0.1, 1e15, -1e-5, 2.5])
+    | st.text(st.sampled_from("ab \x01\n\"\\\\/<>&'\x7fé漢😀\u2028"), max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.sampled_from('a"é<'), max_size=3), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def as_templates_write(value: object) -> list[str]:
+    """Return JSON as chat templates write it: with every option of Python's and of Jinja's."""
+    texts = [
+        json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+        for indent in (None, 4)
+        for ensure_ascii in (False, True)
+    ]
+    for character in "<>&'":
+        texts += [text.replace(character, f"\\u{ord(character):04x}") for text in texts]
+    return texts
+
+
+WRITTEN: dict[str, Callable[[object], ChatCompletionParams]] = {
+    "tool": lambda value: params(
+        tools=[{"type": "function", "function": {"name": "f", "parameters": value}}]
+    ),
+    "function": lambda value: params(functions=[{"name": "f", "parameters": value}]),
+    "vendor's tool": lambda value: params(tools=[{"type": "mcp", "x": value}]),
+    "format": lambda value: params(
+        response_format={"type": "json_schema", "json_schema": {"name": "f", "schema": value}}
+    ),
+    "vendor's format": lambda value: params(response_format={"type": "grammar", "x": value}),
+    "unknown": lambda value: params(x=value),
+    "unknown, of a message": lambda value: params(
+        messages=[{"role": "user", "content": "", "x": value}]
+    ),
+    "unknown, of a part": lambda value: parts({"type": "text", "text": "", "x": value}),
+}
+
+
+@pytest.mark.parametrize("place", WRITTEN.values(), ids=WRITTEN)
+@REPEATABLE
+@given(value=VALUES)
+def test_a_template_may_write_json_at_its_longest(
+    place: Callable[[object], ChatCompletionParams], value: object
+) -> None:
+    longest = max(len(text.encode()) for text in as_templates_write(value))
+    assert text_bound(place(value)) >= longest
+
+
+@REPEATABLE
+@given(VALUES, st.booleans())
+def test_what_a_tool_was_called_with_may_be_written_as_a_string_or_as_json(
+    value: object, ensure_ascii: bool
+) -> None:
+    arguments = json.dumps(value, ensure_ascii=ensure_ascii)
+    bound = text_bound(called(arguments))
+    for written in (arguments, value):
+        assert bound >= max(len(text.encode()) for text in as_templates_write(written))
+
+
+@REPEATABLE
+@given(VALUES)
+def test_what_a_tool_answered_may_be_written_as_a_string(value: object) -> None:
+    content = json.dumps(value)
+    for role in ("tool", "function", "ipython"):
+        answered = params(messages=[{"role": role, "content": content, "name": "f"}])
+        assert text_bound(answered) >= max(map(len, as_templates_write(content)))
+
+
+def test_json_is_bounded_where_it_is_wide_far_inside() -> None:
+    inside: object = [[] for _ in range(1000)]
+    for _ in range(100):
+        inside = [inside]
+    for place in WRITTEN.values():
+        assert text_bound(place(inside)) >= len(json.dumps(inside, indent=4)) > 400_000
 
 
 @pytest.mark.parametrize(
-    "members",
+    "arguments", ["[" * 10_000, '"' * 1001, "]" * 10_000, '{"a":' * 2000, "\\u" * 1000, "\\" * 1001]
+)
+def test_arguments_may_be_anything(arguments: str) -> None:
+    assert text_bound(called(arguments)) >= len(json.dumps(arguments))
+
+
+@pytest.mark.parametrize(
+    "message",
     [
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]},
-        {"functions": [{"name": "f", "parameters": SCHEMA}]},
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "f", "schema": SCHEMA},
-            }
-        },
+        {"role": "\ud83d", "content": "x"},
+        {"role": "user", "content": "\ud83d"},
+        {"role": "user", "content": [{"type": "\ud83d", "text": "\ud83d"}]},
+        {"role": "user", "content": [{"type": "video_url", "video_url": "\ud83d", "\ud83d": 1}]},
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": "\ud83d"}}]},
+        {"role": "tool", "content": [{"type": "\ud83d", "image_url": {"url": "\ud83d"}}]},
     ],
 )
-def test_a_schema_may_be_indented(members: dict[str, object]) -> None:
-    compact = len(json.dumps(SCHEMA, separators=(",", ":")))
-    assert prompt_bound(params(**members)) - prompt_bound(params()) >= 2 * compact
+def test_half_a_surrogate_pair_is_bounded_as_it_is_spelt(message: dict[str, object]) -> None:
+    assert text_bound(params(messages=[message])) >= len("\\ud83d")
+
+
+def test_no_prompt_has_more_tokens_than_the_store_can_count() -> None:
+    asked = called("[" * 300_000 + "]" * 300_000)
+    assert prompt_bound(asked) == money.MOST_PROMPT_TOKENS
+
+
+def test_an_unremarkable_tool_is_held_with_some_times_its_bytes() -> None:
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "search",
+            "description": "Search the web for pages about a topic and return the best of them.",
+            "parameters": {
+                "type": "object",
+                "properties": {"query": {"type": "string", "description": "What to look for"}},
+                "required": ["query"],
+            },
+        },
+    }
+    compact = len(json.dumps(tool, separators=(",", ":")))
+    held = prompt_bound(params(tools=[tool])) - prompt_bound(params())
+    assert 2 * compact < held < 4 * compact
 
 
 @pytest.mark.parametrize("count", [1, 128])
@@ -253,18 +423,73 @@ def test_what_the_upstream_says_and_fetches_by_itself_is_an_attachment() -> None
     assert prompt_bound(with_a_tool_of_its_own) >= without + MODEL.attachment_tokens
 
 
-def test_the_bytes_of_pictures_and_sounds_are_not_tokens() -> None:
-    data = "A" * 1_000_000
-    for part in (
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
-        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-    ):
-        assert prompt_bound(parts(part)) < MODEL.attachment_tokens + 1000
+DATA = "A" * 1_000_000
+PICTURE: dict[str, object] = {
+    "type": "image_url",
+    "image_url": {"url": f"data:image/png;base64,{DATA}"},
+}
+SOUNDS: dict[str, dict[str, object]] = {
+    "sound": {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}},
+    "a vendor's sound": {"type": "audio_url", "audio_url": {"url": DATA}},
+    "film": {"type": "video_url", "video_url": {"url": DATA}},
+    "a vendor's film": {"type": "video", "video": DATA},
+}
+
+
+def said_by(role: str, part: dict[str, object]) -> ChatCompletionParams:
+    return params(messages=[{"role": role, "content": [part]}])
+
+
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_the_bytes_of_a_picture_are_not_tokens(role: str) -> None:
+    bound = prompt_bound(said_by(role, PICTURE))
+    assert MODEL.attachment_tokens < bound < MODEL.attachment_tokens + 1000
+
+
+@pytest.mark.parametrize("role", ["user", "tool"])
+@pytest.mark.parametrize("part", SOUNDS.values(), ids=SOUNDS)
+def test_sounds_and_films_are_as_many_tokens_as_their_length_allows(
+    part: dict[str, object], role: str
+) -> None:
+    heard = len(DATA) // 64
+    for most, tokens in ((1000, heard), (heard - 100, heard), (2 * heard, 2 * heard)):
+        bound = prompt_bound(said_by(role, part), replace(MODEL, attachment_tokens=most))
+        assert tokens <= bound < tokens + 1200
+
+
+def test_a_sound_that_is_sent_back_is_as_many_tokens_as_its_length_allows() -> None:
+    asked = params(messages=[{"role": "assistant", "audio": {"id": "a", "data": DATA}}])
+    assert len(DATA) // 64 <= prompt_bound(asked) < len(DATA) // 64 + 1000
 
 
 def test_the_bytes_of_a_file_may_be_tokens() -> None:
     asked = parts({"type": "file", "file": {"file_data": "A" * 100_000}})
     assert prompt_bound(asked) >= 100_000 + MODEL.attachment_tokens
+
+
+PREDICTIONS = {
+    "text": ("word " * 100, 500),
+    "parts": ([{"type": "text", "text": "word " * 50}] * 2, 500),
+    "not normalized": ("\u0fb9" * 100, 600),
+}
+
+
+@pytest.mark.parametrize(("content", "size"), PREDICTIONS.values(), ids=PREDICTIONS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_prediction_may_be_rejected_and_is_paid_for_then(
+    content: object, size: int, n: int
+) -> None:
+    bound = money.bound(params(n=n, prediction={"type": "content", "content": content}), MODEL, 10)
+    assert bound.completion_tokens == 10 * n + bound.predicted_tokens
+    assert n * size <= bound.predicted_tokens <= n * (size + 50)
+
+
+@pytest.mark.parametrize("nulls", [{}, {"max_tokens": None}, {"max_completion_tokens": None}])
+def test_the_output_limit_is_no_part_of_the_prompt(nulls: dict[str, object]) -> None:
+    without = prompt_bound(params())
+    for name in ("max_tokens", "max_completion_tokens"):
+        for limit in (1, 1000, 10**6):
+            assert prompt_bound(params(**{**nulls, name: limit})) == without
 
 
 def test_members_that_are_unknown_are_bounded_by_their_bytes() -> None:
@@ -278,22 +503,29 @@ def test_members_that_are_unknown_are_bounded_by_their_bytes() -> None:
 
 def test_an_estimate_is_within_the_bound_and_about_a_fourth_of_the_text() -> None:
     asked = params(messages=[{"role": "user", "content": "word " * 1000}])
-    assert 1250 <= money.estimate(asked) <= 1300
+    assert 1250 <= money.estimate(asked, MODEL) <= 1300
 
 
 @pytest.mark.parametrize("part", MEDIA.values(), ids=MEDIA)
 def test_an_estimate_is_never_above_the_bound(part: dict[str, object]) -> None:
-    assert 0 < money.estimate(parts(part)) <= prompt_bound(parts(part))
+    assert 0 < money.estimate(parts(part), MODEL) <= prompt_bound(parts(part))
 
 
-def test_nothing_is_estimated_for_the_bytes_of_attachments() -> None:
-    data = "A" * 1_000_000
-    asked = parts(
-        {"type": "image_url", "image_url": {"url": data}},
-        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
-        {"type": "file", "file": {"file_data": data}},
-    )
-    assert money.estimate(asked) < 100
+@pytest.mark.parametrize("part", [*MEDIA.values(), PICTURE, *SOUNDS.values()])
+@pytest.mark.parametrize("each", [1, 256, 1000])
+def test_an_attachment_is_estimated_by_the_model_and_not_by_its_bytes(
+    part: dict[str, object], each: int
+) -> None:
+    model = replace(MODEL, attachment_estimate=each)
+    text = {"type": "text", "text": "is it a cat"}
+    without = money.estimate(parts(text), model)
+    estimate = money.estimate(parts(text, *[part] * 5), model)
+    assert without + 5 * each <= estimate <= without + 5 * each + 200
+
+
+def test_a_file_is_estimated_like_a_picture() -> None:
+    asked = parts({"type": "file", "file": {"file_data": DATA}})
+    assert 256 <= money.estimate(asked, MODEL) < 300
 
 
 # ----------------------------------------------------------------------------- largest output
@@ -304,28 +536,42 @@ def test_nothing_is_estimated_for_the_bytes_of_attachments() -> None:
 def test_the_largest_output_fits_and_one_more_does_not(
     model: Model, prompt: int, n: int, data: st.DataObject
 ) -> None:
-    maximum = model.maximum_output_tokens
-    most = money.price(model, prompt, maximum * n)
+    maximum, predicted = model.maximum_output_tokens, data.draw(st.integers(0, 1000))
+    most = money.price(model, prompt, maximum * n + predicted)
     credit = data.draw(st.integers(0, most + 1))
-    largest = money.largest_output(model, prompt, n, credit)
+    bound = money.Bound(prompt_tokens=prompt, completion_tokens=0, predicted_tokens=predicted)
+    largest = money.largest_output(model, bound, n, credit)
     assert 0 <= largest <= maximum
     if largest > 0:
-        assert money.price(model, prompt, largest * n) <= credit
+        assert money.price(model, prompt, largest * n + predicted) <= credit
     if largest < maximum:
-        assert money.price(model, prompt, (largest + 1) * n) > credit
+        assert money.price(model, prompt, (largest + 1) * n + predicted) > credit
 
 
-def test_a_request_with_the_largest_output_is_covered() -> None:
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"max_tokens": 8192},
+        {"max_completion_tokens": 8192},
+        {"max_completion_tokens": None},
+        {"prediction": {"type": "content", "content": "word " * 20}},
+    ],
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_request_with_the_largest_output_is_covered(members: dict[str, object], n: int) -> None:
     credit = 12_345_678
-    asked = params(n=3)
-    refused = money.bound(asked, MODEL, 8192)
+    refused = money.bound(params(n=n, **members), MODEL, 8192)
     assert money.price(MODEL, refused.prompt_tokens, refused.completion_tokens) > credit
-    largest = money.largest_output(MODEL, refused.prompt_tokens, 3, credit)
-    bound = money.bound(asked, MODEL, largest)
+    largest = money.largest_output(MODEL, refused, n, credit)
+    assert largest > 0
+    members = {name: value for name, value in members.items() if value != 8192}
+    bound = money.bound(params(n=n, **members, max_tokens=largest), MODEL, largest)
     assert money.price(MODEL, bound.prompt_tokens, bound.completion_tokens) <= credit
 
 
 def test_where_not_even_the_prompt_is_covered_there_is_none() -> None:
-    assert money.largest_output(MODEL, 1_000, 1, 2_999_999) == 0
-    assert money.largest_output(MODEL, 1_000, 1, 0) == 0
-    assert money.largest_output(replace(MODEL, input_price=0, output_price=0), 1_000, 1, 0) == 8192
+    prompt = money.Bound(prompt_tokens=1_000, completion_tokens=0)
+    assert money.largest_output(MODEL, prompt, 1, 2_999_999) == 0
+    assert money.largest_output(MODEL, prompt, 1, 0) == 0
+    assert money.largest_output(replace(MODEL, input_price=0, output_price=0), prompt, 1, 0) == 8192

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,120 @@ async def test_a_function_of_the_store_has_its_result_or_its_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await batches.call(divmod, 7, 0)
     await batches.close()
+
+
+# ------------------------------------------------------------------------------------- queries
+
+
+async def test_queries_delay_no_transaction_and_are_delayed_by_none() -> None:
+    store = Pretended()
+    batches = Batches(store)
+    gate = threading.Event()
+    queries = [asyncio.create_task(batches.read(gate.wait, 10)) for _ in range(100)]
+    waiter = batches.submit(grant(1))
+    await began(store)
+    store.go.set()
+    assert await waiter == Granted(balance=1)
+    assert not any(query.done() for query in queries)
+    store.go.clear()
+    waiter = batches.submit(grant(2))
+    gate.set()
+    assert await asyncio.gather(*queries) == [True] * 100
+    assert not waiter.done()
+    store.go.set()
+    await waiter
+    await batches.close()
+
+
+async def test_a_query_has_its_result_or_its_error() -> None:
+    batches = Batches(Pretended())
+    assert await batches.read(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await batches.read(divmod, 7, 0)
+    await batches.close()
+
+
+def stuck(store: Pretended) -> Callable[[], None]:
+    """Return a query that ends when the store is interrupted."""
+
+    def query() -> None:
+        store.began.set()
+        assert store.go.wait(10)
+        raise StoreError("interrupted")
+
+    return query
+
+
+async def test_a_query_that_does_not_end_is_interrupted() -> None:
+    store = Pretended()
+    batches = Batches(store, answer_within=0.01)
+    with pytest.raises(StoreError, match="interrupted"):
+        await batches.read(stuck(store))
+    assert store.interrupted
+    await batches.close()
+
+
+async def test_who_leaves_takes_a_query_back_that_has_not_begun() -> None:
+    batches = Batches(Pretended())
+    gate = threading.Event()
+    running = [asyncio.create_task(batches.read(gate.wait, 10)) for _ in range(2)]
+    ran: list[bool] = []
+    waiting = asyncio.create_task(batches.read(ran.append, True))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    gate.set()
+    await asyncio.gather(*running)
+    await batches.close()
+
+    assert ran == []
+
+
+async def test_closing_waits_for_the_queries_that_run_and_for_no_other() -> None:
+    store = Pretended()
+    batches = Batches(store, answer_within=0.01)
+    running = [asyncio.create_task(batches.read(stuck(store))) for _ in range(2)]
+    await began(store)
+    ran: list[bool] = []
+    waiting = [asyncio.create_task(batches.read(ran.append, True)) for _ in range(100)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await batches.close()
+        await asyncio.wait((*running, *waiting))
+
+    assert [type(query.exception()) for query in running] == [StoreError] * 2
+    assert all(query.cancelled() for query in waiting)
+    assert ran == []
+
+
+# --------------------------------------------------------------------------------- its own end
+
+
+async def dies(_: object, __: object) -> None:
+    raise MemoryError
+
+
+async def is_cancelled(_: object, __: object) -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("ending", [dies, is_cancelled])
+async def test_nobody_waits_for_what_has_ended(
+    monkeypatch: pytest.MonkeyPatch, ending: Callable[..., Awaitable[Any]]
+) -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store)
+    with monkeypatch.context() as broken:
+        broken.setattr(batches, "call", ending)
+        waiters = [batches.submit(grant(number)) for number in range(1, LARGEST_BATCH + 5)]
+        running = batches._running
+        assert running is not None
+        await asyncio.wait((running,))
+        assert running.cancelled() or isinstance(running.exception(), MemoryError)
+    async with asyncio.timeout(10):
+        for waiter in waiters:
+            with pytest.raises(StoreError, match="has ended"):
+                await waiter
+        assert await batches.submit(grant(1)) == Granted(balance=1)
+        await batches.close()

@@ -1,0 +1,103 @@
+"""How many tokens a text or a sound is: at most, for holds, and about, for estimates.
+
+    at most   a token for each byte of a text, in the normal form in which it has most of them
+    about     a token for four bytes
+
+Tokenizers bring texts into a Unicode normal form: by that, U+FDFA alone becomes 33 bytes.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from chatcompletion import openai_json
+
+BYTES_PER_TOKEN: Final = 4
+"""About as many as English text has; other text has fewer, which is in the caller's favour."""
+
+LONG_TOKEN: Final = 16
+"""Bytes up to which a piece of a stream is taken for one token, which it mostly is: a word of
+English and the space before it."""
+
+BYTES_PER_TOKEN_OF_SOUND: Final = 64
+"""Of base64. The densest speech, at 6 kbit/s, is 1,000 of them a second, of which common models
+make 25 tokens at the most."""
+
+_MOST_LOOKUPS: Final = 131_072
+"""Characters whose growth is looked up, at about 0.3 µs each. A prompt with more of them that is
+not normalized fits into no model: what follows is counted as the character that grows most."""
+
+
+def about(size: int) -> int:
+    """Return about how many tokens so many bytes of text are."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def of_sound(size: int) -> int:
+    """Return the most tokens that so many bytes of base64 are, of a sound or a film."""
+    return -(-size // BYTES_PER_TOKEN_OF_SOUND)
+
+
+# --------------------------------------------------------------------------------- normal forms
+
+
+def _gains() -> dict[str, int]:
+    gains = {}
+    # Beyond plane 2 no character is decomposed. Nor are the syllables of Hangul, here: their parts
+    # stand together, so that they are always composed again.
+    for character in map(chr, range(0xA0, 0x30000)):
+        if unicodedata.decomposition(character):
+            forms = (unicodedata.normalize(form, character) for form in ("NFD", "NFKD"))
+            gain = max(len(form.encode()) for form in forms) - len(character.encode())
+            if gain > 0:
+                gains[character] = gain
+    return gains
+
+
+_GAINS: Final = _gains()
+"""The bytes that a character gains where it is decomposed."""
+
+_LARGEST: Final = max(_GAINS, key=lambda character: _GAINS[character])
+
+# A range for all beyond plane 0: a set of single ones would be searched one by one.
+_GAINING: Final = re.compile(
+    f"[{re.escape(''.join(c for c in _GAINS if c < chr(0x10000)))}{chr(0x10000)}-{chr(0x2FFFF)}]"
+)
+
+
+def gain(texts: Iterable[str]) -> int:
+    """Return how many bytes texts gain in a normal form at the most.
+
+    Composition makes no text longer, so that the decompositions of the characters are a bound.
+    They are looked up: CPython normalizes a long run of combining marks in quadratic time.
+    """
+    text = "".join(text for text in texts if not _is_normal(text))
+    gained = 0
+    for number, found in enumerate(_GAINING.finditer(text)):
+        if number == _MOST_LOOKUPS:
+            return gained + (len(text) - found.start()) * _GAINS[_LARGEST]
+        gained += _GAINS.get(found[0], 0)
+    return gained
+
+
+def _is_normal(text: str) -> bool:
+    # What is as NFKC leaves it is as NFC leaves it, too.
+    return text.isascii() or unicodedata.is_normalized("NFKC", text)
+
+
+def unescaped(text: str) -> str:
+    r"""Return JSON with its \uXXXX as characters; itself where it has none or is not JSON.
+
+    What is too large to be parsed here is answered with a text that gains no less.
+    """
+    if "\\u" not in text or "\\u" not in text.replace("\\\\", ""):
+        return text
+    if openai_json.count_values(text.encode()) > openai_json.MAX_VALUES:
+        return _LARGEST * text.count("\\u")
+    try:
+        value = json.loads(text, parse_int=str, parse_float=str)
+        return json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
