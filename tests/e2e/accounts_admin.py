@@ -1,6 +1,6 @@
 """The doors of operators and of callers to one store, on sockets, in this process.
 
-async with admin() as house:
+async with admin(database) as house:
     house.accounts            a stub of AccountService; house.admin is what it shows
     house.credits             a stub of CreditService; bearer(key) is what a caller shows
     house.store               the store itself
@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import grpc
@@ -34,7 +32,7 @@ from service.accounts.keys import Caller
 from service.accounts.migrations import migrate
 from service.accounts.store import Store
 from service.admin import AdminServer
-from service.call import Calls
+from service.call import Call, Calls
 from service.interceptors import CallInterceptor
 from service.telemetry import Telemetry
 from tests.e2e.running import Failed, failed
@@ -78,11 +76,10 @@ class House:
 
 
 @asynccontextmanager
-async def admin() -> AsyncIterator[House]:
-    """Run both doors on a new store."""
+async def admin(database: str) -> AsyncIterator[House]:
+    """Run both doors on an empty store, whose address this is."""
     async with AsyncExitStack() as stack:
-        directory_path = Path(stack.enter_context(TemporaryDirectory()))
-        store = Store(f"sqlite:///{directory_path}/store.sqlite3")
+        store = Store(database)
         stack.callback(store.close)
         batches = Batches(store)
         stack.push_async_callback(batches.close)
@@ -95,8 +92,8 @@ async def admin() -> AsyncIterator[House]:
         await server.start()
         stack.push_async_callback(server.stop)
 
-        async def authenticate(authorization: str | None) -> Caller:
-            key = (authorization or "").removeprefix("Bearer ")
+        async def authenticate(call: Call) -> Caller:
+            key = (call.authorization or "").removeprefix("Bearer ")
             caller = await batches.call(directory.find, keys.digest(key))
             if caller is None:
                 raise errors.InvalidApiKey

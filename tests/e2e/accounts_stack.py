@@ -6,8 +6,8 @@ async with accounts_stack({"default": priced(upstream_model="sim:tokens=8")}) as
     stack.books.charges(team)            [Charge(amount, prompt, completion, partial, estimated)]
     stack.books.nothing_is_open()        and every balance is that of its ledger
 
-Both doors, gRPC and REST, give the same `Answer`. The books are read through a store of the test's
-own on the same file.
+Both doors, gRPC and REST, give the same `Answer`. The store is a file unless a `database` is named;
+the books are read through a store of the test's own on the same.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -271,7 +271,7 @@ class AccountsStack:
     web: httpx.AsyncClient
     books: Books
     directory: Path
-    """Where the store and the journal are."""
+    """Where the journal is."""
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -445,11 +445,6 @@ def _rest_failure(response: httpx.Response, told: Mapping[str, Any]) -> Answer:
 # ------------------------------------------------------------------------------------ running them
 
 
-def url(directory: Path) -> str:
-    """Return the address of the store in a directory."""
-    return f"sqlite:///{directory / 'accounts.sqlite3'}"
-
-
 def journal_directory(directory: Path) -> Path:
     """Return where the journals are."""
     return directory / "journal"
@@ -459,6 +454,7 @@ def journal_directory(directory: Path) -> Path:
 async def accounts_stack(
     entries: Mapping[str, Mapping[str, Any]] | None = None,
     *,
+    database: str | None = None,
     base_urls: Mapping[str, str] | None = None,
     upstream: Mapping[str, Any] | None = None,
     bridge_timeout: float = PATIENCE,
@@ -468,6 +464,7 @@ async def accounts_stack(
 
     Args:
         entries: The models, see `priced`; one named `default` where there are none.
+        database: The address of an empty store; None is a file in that directory.
         base_urls: Of upstreams beside the simulator, by name.
         upstream: Of `SimulatorConfig`.
         bridge_timeout: The deadline of the bridge's calls, in seconds.
@@ -475,10 +472,11 @@ async def accounts_stack(
     """
     with TemporaryDirectory() as name:
         directory = Path(name)
+        url = database or f"sqlite:///{directory}/accounts.db"
         async with running.simulator(**(upstream or {})) as simulator:
             base = {"simulator": simulator.base_url, **(base_urls or {})}
             own = {
-                "database_url": url(directory),
+                "database_url": url,
                 "journal_directory": str(journal_directory(directory)),
                 "bootstrap_api_key": "",
             }
@@ -494,7 +492,7 @@ async def accounts_stack(
                     verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
                 ) as web,
             ):
-                with books(url(directory)) as opened:
+                with books(url) as opened:
                     yield AccountsStack(
                         upstream=simulator,
                         service=service,
@@ -529,12 +527,16 @@ async def _bridge(target: str, **changes: Any) -> AsyncIterator[Bridge]:
 
 @asynccontextmanager
 async def service_process(
-    directory: Path, upstream: SimulatorServer, entries: Mapping[str, Mapping[str, Any]]
+    directory: Path,
+    database: str,
+    upstream: SimulatorServer,
+    entries: Mapping[str, Mapping[str, Any]],
 ) -> AsyncIterator[tuple[Process, Client]]:
     """Run `python -m service` until it serves, and dial it; it is killed at the end.
 
     Args:
-        directory: Where its store and its journal are.
+        directory: Where its journal is.
+        database: The address of its store.
         upstream: Who answers.
         entries: The models, see `priced`.
     """
@@ -546,7 +548,7 @@ async def service_process(
             lines.append(f"{member} = {json.dumps(value) if isinstance(value, str) else value}")
     models_file.write_text("\n".join(lines))
     variables = running.environment(
-        CHAT_DATABASE_URL=url(directory),
+        CHAT_DATABASE_URL=database,
         CHAT_JOURNAL_DIRECTORY=str(journal_directory(directory)),
         CHAT_MODELS_FILE=str(models_file),
         CHAT_BOOTSTRAP_API_KEY="",

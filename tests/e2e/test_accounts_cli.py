@@ -4,14 +4,15 @@ import asyncio
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 from tests.e2e.running import PATIENCE, ROOT
 
 
 async def command(
-    directory: Path, *arguments: str, stdout: int = asyncio.subprocess.PIPE
+    database: str, *arguments: str, stdout: int = asyncio.subprocess.PIPE, encoding: str = "utf-8"
 ) -> tuple[int, str, str]:
     """Run `python -m service` and return its exit status and what it wrote."""
     child = await asyncio.create_subprocess_exec(
@@ -19,7 +20,8 @@ async def command(
         cwd=ROOT,
         env={
             "PATH": os.environ.get("PATH", ""),
-            "CHAT_DATABASE_URL": f"sqlite:///{directory}/store.sqlite3",
+            "CHAT_DATABASE_URL": database,
+            "PYTHONIOENCODING": encoding,
         },
         stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout,
@@ -31,47 +33,65 @@ async def command(
     return child.returncode, (out or b"").decode(), err.decode()
 
 
-async def document(directory: Path, *arguments: str) -> Any:
-    status, out, err = await command(directory, *arguments, "--json")
+async def document(database: str, *arguments: str) -> Any:
+    status, out, err = await command(database, *arguments, "--json")
     assert (status, err) == (0, "")
     return json.loads(out)
 
 
-async def test_from_nothing_to_a_verified_ledger(tmp_path: Path) -> None:
-    created = await document(tmp_path, "accounts", "create", "acme", "--credit", "25")
+async def test_from_nothing_to_a_verified_ledger(database: str) -> None:
+    created = await document(database, "accounts", "create", "acme", "--credit", "25")
     assert created["balance_nano_credits"] == 25 * 10**9
     status, key, note = await command(
-        tmp_path, "keys", "create", "acme", "--name", "ci", "--rpm", "60"
+        database, "keys", "create", "acme", "--name", "ci", "--rpm", "60"
     )
     assert status == 0
     assert key.startswith("sk-live-")
     assert key.strip() not in note
     added = await asyncio.gather(
-        *(command(tmp_path, "credit", "add", "acme", "10", "--id", "twice") for _ in range(2))
+        *(command(database, "credit", "add", "acme", "10", "--id", "twice") for _ in range(2))
     )
     assert [status for status, _, _ in added] == [0, 0]
-    assert (await document(tmp_path, "accounts", "list"))["accounts"][0]["balance"] == "35"
-    revoked = await document(tmp_path, "keys", "revoke", "acme", "ci")
+    assert (await document(database, "accounts", "list"))["accounts"][0]["balance"] == "35"
+    revoked = await document(database, "keys", "revoke", "acme", "ci")
     assert revoked["revoked_at"] is not None
-    status, out, _ = await command(tmp_path, "ledger", "verify")
-    assert (status, out) == (0, "Every balance is the sum of its ledger.\n")
+    status, out, _ = await command(database, "ledger", "verify")
+    assert (status, out) == (0, "All is as ledger and holds say.\n")
 
 
-async def test_failures_are_one_line(tmp_path: Path) -> None:
-    status, out, err = await command(tmp_path, "accounts", "list")
+async def test_failures_are_one_line(database: str) -> None:
+    url = sa.make_url(database)
+    mistyped = url.set(database=f"{url.database}x")
+    status, out, err = await command(
+        mistyped.render_as_string(hide_password=False), "accounts", "list"
+    )
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert "store.sqlite3" in err
-    status, out, err = await command(tmp_path, "keys", "create", "acme")
+    assert str(mistyped.database) in err
+    status, out, err = await command(database, "keys", "create", "acme")
     assert (status, out) == (2, "")
     assert "Traceback" not in err
 
 
-async def test_a_reader_may_leave(tmp_path: Path) -> None:
-    await command(tmp_path, "migrate")
+async def test_a_reader_may_leave(database: str) -> None:
+    await command(database, "migrate")
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        status, _, err = await command(tmp_path, "accounts", "list", stdout=writing)
+        status, _, err = await command(database, "accounts", "list", stdout=writing)
+        unread, _, _ = await command(database, "ledger", "verify", stdout=writing)
     finally:
         os.close(writing)
     assert (status, err) == (1, "")
+    assert unread == 3  # 1 is that something differs
+
+
+async def test_a_terminal_need_not_know_every_character(database: str) -> None:
+    create = ("keys", "create", "Büro", "--name", "☃")
+    assert (await command(database, "accounts", "create", "Büro", encoding="ascii"))[0] == 0
+    status, key, note = await command(database, *create, encoding="ascii")
+    assert (status, key[:8], note.count("\n")) == (0, "sk-live-", 1)
+    status, out, err = await command(database, "keys", "list", "Büro", encoding="ascii")
+    assert (status, err) == (0, "")
+    assert "\\u2603" in out
+    status, out, _ = await command(database, "keys", "list", "Büro", "--json", encoding="ascii")
+    assert (status, json.loads(out)["keys"][0]["name"]) == (0, "☃")

@@ -22,8 +22,8 @@ CREDIT = 10**9
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with admin() as running:
+async def house(database: str) -> AsyncIterator[House]:
+    async with admin(database) as running:
         yield running
 
 

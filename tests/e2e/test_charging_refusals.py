@@ -159,6 +159,54 @@ def levels(answer: Answer) -> dict[str, str]:
 
 @FORMS
 @BOTH_DOORS
+@pytest.mark.parametrize(
+    ("request_of", "status"),
+    [
+        (document("none such"), 404),
+        (document("default", temperature=3), 422),
+        (document("default", max_tokens=10**9), 422),
+    ],
+)
+async def test_what_is_refused_before_its_limits_is_told_them_too(
+    door: DoorName, streamed: bool, request_of: dict[str, Any], status: int
+) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(requests_per_minute=60, tokens_per_minute=6000)
+        answer = await stack.ask(door, team.key, request_of, streamed=streamed)
+
+        assert answer.status == status
+        assert tuple(levels(answer)) == LIMIT_HEADERS
+        # It took nothing.
+        assert answer.headers["x-ratelimit-remaining-requests"] == "60"
+        assert answer.headers["x-ratelimit-remaining-tokens"] == "6000"
+        free = stack.books.team()
+        assert levels(await stack.ask(door, free.key, request_of, streamed=streamed)) == {}
+        stranger = await stack.ask(door, "sk-live-nobody's", request_of, streamed=streamed)
+        assert (stranger.status, levels(stranger)) == (401, {})
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/models", 200),
+        ("/v1/models/default", 200),
+        ("/v1/models/no", 404),
+        ("/v1/credits", 200),
+    ],
+)
+async def test_what_costs_nothing_tells_the_limits_too(path: str, status: int) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(requests_per_minute=60)
+        response = await stack.web.get(path, headers={"authorization": f"Bearer {team.key}"})
+
+        assert response.status_code == status
+        assert response.headers["x-ratelimit-limit-requests"] == "60"
+        assert response.headers["x-ratelimit-remaining-requests"] == "60"
+        assert response.headers["x-ratelimit-reset-requests"] == "0ms"
+
+
+@FORMS
+@BOTH_DOORS
 async def test_requests_per_minute(door: DoorName, streamed: bool) -> None:
     async with accounts_stack(MODELS) as stack:
         team = stack.books.team(requests_per_minute=2)

@@ -4,13 +4,17 @@
     left or cut after k tokens                      the prompt and k, partial
     complete                                        the report; else what was counted, estimated
 
-Each row is four calls of four teams on one stack; afterwards nothing is held and nothing runs.
+Counted is a token for each piece up to 16 bytes, and for a larger one a token for four bytes; in a
+whole answer one for four bytes. A figure is rounded up.
+
+Each row is four calls of four teams on one stack, on each engine of the store; afterwards nothing
+is held and nothing runs.
 """
 
 import asyncio
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,6 +23,7 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion import openai_json
+from service.simulator import text
 from tests.e2e.accounts_stack import (
     CREDIT,
     DOORS,
@@ -39,14 +44,24 @@ TIMEOUT: Final = 1.5
 """Seconds of the deadline in the rows that have one."""
 DELIVERED: Final = -1
 """In place of a count: as many tokens as the caller got, which are some."""
+PIECES: Final = text.split(text.INTRODUCTION)
+"""What each answer of the simulator begins with, a token in each piece."""
+
+
+def counted(pieces: Sequence[str], *, streamed: bool) -> int:
+    """Return how many tokens are counted where so much was delivered."""
+    if streamed:
+        return sum(1 if len(piece) <= 16 else -(-len(piece) // 4) for piece in pieces)
+    return -(-len("".join(pieces)) // 4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Used:
-    """What is to be charged; a count of None is what the service counts by itself."""
+    """What is to be charged; a prompt of None is what the service counts by itself, and so is the
+    completion then, of so many tokens of the simulator."""
 
     prompt: int | None = PROMPT
-    completion: int | None = 8
+    completion: int = 8
     partial: bool = False
 
     @property
@@ -56,7 +71,7 @@ class Used:
 
 NOTHING: Final = None
 REPORTED: Final = Used()
-COUNTED: Final = Used(prompt=None, completion=None)
+COUNTED: Final = Used(prompt=None)
 CUT: Final = Used(prompt=None, completion=4, partial=True)
 BROKEN: Final = Used(prompt=None, completion=DELIVERED, partial=True)
 """What of the four came before the connection broke: what stood in its buffers is lost with it."""
@@ -104,7 +119,6 @@ def reporting(name: str, whole: Used, streamed: Used) -> Row:
 
 
 SOUND: Final = "sim:tokens=8"
-ODD: Final = Used(prompt=None, completion=8)
 
 ROWS: Final = (
     # -------------------------------------------------------------- rejected before dispatch
@@ -237,14 +251,14 @@ ROWS: Final = (
         streamed=REPORTED,
     ),
     # ------------------------------------------------------------- with an odd report
-    reporting("usage-missing", COUNTED, ODD),
+    reporting("usage-missing", COUNTED, COUNTED),
     reporting("usage-twice", REPORTED, REPORTED),
-    reporting("usage-negative", COUNTED, ODD),
-    reporting("usage-huge", COUNTED, ODD),
-    reporting("usage-text", COUNTED, ODD),
-    reporting("usage-fraction", COUNTED, ODD),
-    reporting("usage-null", COUNTED, ODD),
-    reporting("usage-list", COUNTED, ODD),
+    reporting("usage-negative", COUNTED, COUNTED),
+    reporting("usage-huge", COUNTED, COUNTED),
+    reporting("usage-text", COUNTED, COUNTED),
+    reporting("usage-fraction", COUNTED, COUNTED),
+    reporting("usage-null", COUNTED, COUNTED),
+    reporting("usage-list", COUNTED, COUNTED),
     Row(
         name="usage in every chunk",
         upstream_model="sim-fault:usage-in-every-chunk,tokens=8",
@@ -255,13 +269,14 @@ ROWS: Final = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-async def test_the_ending_costs_what_the_table_says(row: Row) -> None:
+async def test_the_ending_costs_what_the_table_says(row: Row, database: str) -> None:
     entry = priced(upstream_model=row.upstream_model, **row.entry)
     request = {**document("row"), **row.request}
     cases = [(door, streamed) for door in DOORS for streamed in row.forms]
     with closed_port() as port:
         async with accounts_stack(
             {"row": entry},
+            database=database,
             base_urls={"nowhere": f"http://127.0.0.1:{port}"},
             bridge_timeout=row.timeout or 60,
             first_byte_timeout=TIMEOUT * 2 if row.timeout else 0.3,
@@ -317,12 +332,13 @@ def expected(
     if completion == DELIVERED:
         assert 0 < answer.pieces <= 4
         completion = answer.pieces
-    if completion is None:
-        completion = -(-answer.message_bytes // 4)
-        assert completion > 0
     if streamed:
         # What was charged is what was delivered, where nothing was reported.
         assert answer.pieces == completion
+    if used.estimated:
+        choices = request.get("n", 1)
+        delivered = PIECES[: completion // choices]
+        completion = counted(delivered, streamed=streamed) * choices
     return [
         Charge(
             amount=cost(prompt, completion, entry),
@@ -349,10 +365,10 @@ def closed_port() -> Iterator[int]:
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("fault", ["hang-before-headers", "hang-mid-stream=1"])
 async def test_who_leaves_before_a_token_pays_nothing(
-    fault: str, door: DoorName, streamed: bool
+    fault: str, door: DoorName, streamed: bool, database: str
 ) -> None:
     entry = priced(upstream_model=f"sim-fault:{fault},tokens=8")
-    async with accounts_stack({"row": entry}) as stack:
+    async with accounts_stack({"row": entry}, database=database) as stack:
         team = stack.books.team()
         call = asyncio.create_task(stack.ask(door, team.key, "row", streamed=streamed))
         record = await stack.upstream.next_record()
@@ -402,10 +418,10 @@ def reported(stack: AccountsStack, *, prompt: int, completion: int, done: bool =
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("completion", [10**6, 2**53, 2**63 - 2])
 async def test_usage_above_the_hold_is_not_charged_and_counted(
-    door: DoorName, streamed: bool, completion: int
+    door: DoorName, streamed: bool, completion: int, database: str
 ) -> None:
     entry = priced(upstream_model="laid")
-    async with accounts_stack({"row": entry}) as stack:
+    async with accounts_stack({"row": entry}, database=database) as stack:
         reported(stack, prompt=1, completion=completion)
         team = stack.books.team()
         answer = await stack.ask(door, team.key, "row", streamed=streamed)
@@ -425,8 +441,9 @@ async def test_usage_above_the_hold_is_not_charged_and_counted(
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_report_that_came_before_the_cut_counts(door: DoorName) -> None:
-    async with accounts_stack({"row": priced(upstream_model="laid")}) as stack:
+async def test_a_report_that_came_before_the_cut_counts(door: DoorName, database: str) -> None:
+    entry = priced(upstream_model="laid")
+    async with accounts_stack({"row": entry}, database=database) as stack:
         reported(stack, prompt=11, completion=7, done=False)
         team = stack.books.team()
         answer = await stack.ask(door, team.key, "row", streamed=True)
@@ -442,10 +459,10 @@ async def test_a_report_that_came_before_the_cut_counts(door: DoorName) -> None:
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_the_hold_is_the_price_of_what_the_upstream_is_allowed(
-    streamed: bool, n: int
+    streamed: bool, n: int, database: str
 ) -> None:
     entry = priced(upstream_model="sim-fault:hang-before-headers", input_price=0)
-    async with accounts_stack({"row": entry}) as stack:
+    async with accounts_stack({"row": entry}, database=database) as stack:
         team = stack.books.team()
         request = {**document("row"), "n": n}
         call = asyncio.create_task(stack.ask("grpc", team.key, request, streamed=streamed))

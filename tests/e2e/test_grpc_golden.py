@@ -48,10 +48,8 @@ def _expected(golden: Golden, *, streamed: bool) -> Any:
     if streamed:
         expected["stream"] = True
         expected["stream_options"] = {**options, "include_usage": True}
-    if all(expected.get(name) is None for name in LIMITS):
-        for name in LIMITS:
-            expected.pop(name, None)
-        expected["max_tokens"] = parse("1024")
+    asked = [expected.pop(name, None) for name in LIMITS]
+    expected["max_tokens"] = next(filter(None, asked), parse("1024"))
     return expected
 
 

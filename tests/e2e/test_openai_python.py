@@ -107,7 +107,8 @@ async def test_a_completion(running: Stack, client: AsyncOpenAI) -> None:
         "model": UPSTREAM_NAME,
         "messages": HELLO,
         "temperature": 0.5,
-        "max_completion_tokens": 13,
+        # In the member that this upstream is known to heed.
+        "max_tokens": 13,
     }
 
 

@@ -144,7 +144,8 @@ async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
     chance = random.Random()  # noqa: S311  (a test's)
 
     def note(*words: object) -> None:
-        os.write(notes, (" ".join(map(str, words)) + "\n").encode())
+        # Between line breaks of its own, so that one that was torn spoils no other.
+        os.write(notes, ("\n" + " ".join(map(str, words)) + " .\n").encode())
 
     async def call() -> None:
         while True:

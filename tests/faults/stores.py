@@ -1,36 +1,23 @@
-"""Stores for the tests of this directory: both engines, an account with a key, what must hold.
+"""Stores for the tests of this directory: with tables, an account with a key, what must hold.
 
-database       an address, once for each engine
+migrated       a store on each engine, see `database`
 Team.create    an account with credit and a key
 assert_sound   balances are their ledgers, held amounts and running calls the open holds
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from service.accounts.directory import Directory, KeyLimits
 from service.accounts.migrations import migrate
-from service.accounts.rows import Expire, Grant, HoldState, Place, Settle
+from service.accounts.rows import Expire, Grant, HoldState, Place, Release, Settle
 from service.accounts.schema import accounts, api_keys, holds, ledger
 from service.accounts.store import Store
-from tests.e2e.postgres import postgres
-
-__all__ = ["Team", "assert_sound", "database", "entries", "migrated", "postgres"]
 
 SECOND = 10**9
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database, once for each engine."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/accounts.db"
-    server = request.getfixturevalue("postgres")
-    return str(server.url(server.database()))
 
 
 @pytest.fixture
@@ -84,6 +71,9 @@ class Team:
             prompt_tokens=1,
             completion_tokens=0,
         )
+
+    def release(self, hold_id: str) -> Release:
+        return Release(hold_id=hold_id, account_id=self.account_id, key_id=self.key_id)
 
     def expire(self, hold_id: str) -> Expire:
         return Expire(hold_id=hold_id, account_id=self.account_id, key_id=self.key_id)

@@ -595,7 +595,7 @@ async def test_no_member_of_a_request_leads_elsewhere() -> None:
     canary = await asyncio.start_server(connected, "127.0.0.1", 0)
     async with canary, _service() as (running, upstream, _):
         url = f"http://127.0.0.1:{canary.sockets[0].getsockname()[1]}"
-        members: dict[str, Any] = {
+        refused: dict[str, Any] = {
             "api_base": url,
             "base_url": url,
             "api_key": "sk-of-somebody-else",
@@ -604,17 +604,22 @@ async def test_no_member_of_a_request_leads_elsewhere() -> None:
             "extra_body": {"model": "expensive"},
             "custom_llm_provider": "elsewhere",
             "proxy": url,
-            "timeout": 0,
         }
+        # They are a vendor's: the upstream may know them.
+        members = {"timeout": 0, "callback": url}
         content = [
             {"type": "image_url", "image_url": {"url": f"{url}/image.png"}},
             {"type": "file", "file": {"file_id": f"{url}/file"}},
             {"type": "video_url", "video_url": {"url": f"{url}/video"}},
         ]
+        before = len(upstream.records)
+        for name, value in refused.items():
+            failure = await running.client.refusal(params("any", **{name: value}))
+            assert (failure.reason, failure.error.param) == ("INVALID_REQUEST", name)
+        assert len(upstream.records) == before
         request = params("any", messages=[{"role": "user", "content": content}], **members)
         await running.client.create(request, metadata=(("x-api-base", url), ("host", url)))
         record = upstream.records[-1]
-        # They are a vendor's: the upstream may know them.
         document = record.document
         assert {name: document[name] for name in members} == members
         assert document["messages"][0]["content"] == content

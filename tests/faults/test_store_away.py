@@ -1,4 +1,4 @@
-"""The store is away, and comes back.
+"""The store is away, and comes back, on both engines: see `tests.e2e.outages` for the ways.
 
 new calls        503 STORE_UNAVAILABLE, soon, and never 401
 running calls    end as usual; what they cost waits in the journal, and is applied once
@@ -7,20 +7,15 @@ readiness        NOT_SERVING meanwhile
 
 import asyncio
 import signal
-import sqlite3
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import pytest
-import sqlalchemy as sa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.accounts.rows import Operation, Outcome
-from service.accounts.store import Store, StoreError
 from service.server import LIVENESS, READINESS
 from service.simulator import SimulatorServer
 from tests.e2e.accounts_stack import (
@@ -39,78 +34,34 @@ from tests.e2e.accounts_stack import (
     journal_directory,
     priced,
     service_process,
-    url,
 )
+from tests.e2e.outages import Outage, outage, outages
 from tests.e2e.running import PATIENCE, Process, simulator, until
+
+__all__ = ["outage"]
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 MODELS: Final = {
     "default": priced(),
-    "slow": priced(upstream_model="sim:tokens=8,itd=0.02"),
+    "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),  # slower than an outage begins
     "hanging": priced(upstream_model="sim-fault:hang-mid-stream=5,tokens=8"),
 }
 FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 
-class FaultyStore(Store):
-    """A store that can be away, or slow."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.away = False
-        self.gate = threading.Event()
-        self.gate.set()
-        self.waiting = threading.Event()
-
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        self._check()
-        return super().apply(operations)
-
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        self._check()
-        with super().reading() as connection:
-            yield connection
-
-    def _check(self) -> None:
-        if not self.gate.is_set():
-            self.waiting.set()
-            self.gate.wait(PATIENCE)
-        if self.away:
-            raise StoreError("the store is away")
-
-
 @pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> list[FaultyStore]:
-    """The stores of the services that the test starts; their clocks are quick."""
-    made: list[FaultyStore] = []
-
-    def make(url: str) -> FaultyStore:
-        made.append(FaultyStore(url))
-        return made[-1]
-
-    monkeypatch.setattr("service.server.Store", make)
+def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services in this process look after the store more often, and wait less long for it."""
     monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
-    return made
-
-
-@pytest.fixture
-def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite waits less long for a lock, and the store is looked after more often."""
-    monkeypatch.setattr("service.accounts.store.BUSY_TIMEOUT", 0.1)
-    monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the writer's lock of the store, as another process may."""
-    with closing(
-        sqlite3.connect(directory / "accounts.sqlite3", isolation_level=None, timeout=PATIENCE)
-    ) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
+    # Long enough that, where the machine is busy, a store that is there does not count as away.
+    if outage.answers:
+        monkeypatch.setattr("service.accounts.store.BUSY_TIMEOUT", 0.25)
+    else:
+        # The store itself is to give up later than these, as in production.
+        monkeypatch.setattr("service.accounts.housekeeping.PATIENCE", 1.0)
+        monkeypatch.setattr("service.admission.PATIENCE", 1.0)
 
 
 async def health(channel: grpc.aio.Channel, status: int, name: str = "") -> None:
@@ -171,20 +122,20 @@ def assert_unavailable(answer: Answer) -> None:
 # -------------------------------------------------------------------------------------- new calls
 
 
+@outages("sqlite-failing", "postgres-stopped", "postgres-barred")
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_new_calls_are_told_so_and_never_that_their_key_is_wrong(
-    stores: list[FaultyStore], door: DoorName, streamed: bool
+    quick_clocks: None, outage: Outage, door: DoorName, streamed: bool
 ) -> None:
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask(door, known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
-        stores[0].away = True
-        await is_ready(stack.channel, NOT_SERVING)
-        for key in (known.key, unseen.key, "sk-live-that-nobody-has"):
-            assert_unavailable(await stack.ask(door, key, "default", streamed=streamed))
-        stores[0].away = False
+        async with outage.away(stack.books.store):
+            await is_ready(stack.channel, NOT_SERVING)
+            for key in (known.key, unseen.key, "sk-live-that-nobody-has"):
+                assert_unavailable(await stack.ask(door, key, "default", streamed=streamed))
         await is_ready(stack.channel, SERVING)
         for key in (known.key, unseen.key):
             assert (await stack.ask(door, key, "default", streamed=streamed)).code == ""
@@ -199,16 +150,17 @@ async def test_new_calls_are_told_so_and_never_that_their_key_is_wrong(
         stack.books.nothing_is_open()
 
 
+@outages("sqlite-locked", "postgres-locked")
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_lock_of_another_process_is_an_absence(
-    quick_locks: None, door: DoorName, streamed: bool
+    quick_clocks: None, outage: Outage, door: DoorName, streamed: bool
 ) -> None:
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask(door, known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
-        with locked(stack.directory):
+        async with outage.away(stack.books.store):
             await is_ready(stack.channel, NOT_SERVING)
             for team in (known, unseen):
                 assert_unavailable(await stack.ask(door, team.key, "default", streamed=streamed))
@@ -219,18 +171,16 @@ async def test_a_lock_of_another_process_is_an_absence(
         stack.books.nothing_is_open()
 
 
+@outages("sqlite-silent", "postgres-frozen")
 @FORMS
 async def test_a_store_that_does_not_answer_is_not_waited_for(
-    stores: list[FaultyStore], monkeypatch: pytest.MonkeyPatch, streamed: bool
+    quick_clocks: None, outage: Outage, streamed: bool
 ) -> None:
-    monkeypatch.setattr("service.admission.PATIENCE", 0.1)
-    monkeypatch.setattr("service.accounts.housekeeping.PATIENCE", 0.1)
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask("grpc", known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
-        stores[0].gate.clear()
-        try:
+        async with outage.away(stack.books.store):
             answers = await asyncio.gather(
                 *(
                     stack.ask("grpc", team.key, "default", streamed=streamed)
@@ -238,8 +188,6 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
                 )
             )
             await is_ready(stack.channel, NOT_SERVING)
-        finally:
-            stores[0].gate.set()
         await is_ready(stack.channel, SERVING)
 
         for answer in answers:
@@ -252,22 +200,19 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
         stack.books.nothing_is_open()
 
 
+@outages("sqlite-silent", "postgres-frozen")
 async def test_who_leaves_while_the_store_does_not_answer_holds_nothing(
-    stores: list[FaultyStore],
+    quick_clocks: None, outage: Outage
 ) -> None:
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         team = stack.books.team()
         assert (await stack.ask("grpc", team.key, "default")).code == ""
-        stores[0].gate.clear()
-        try:
-            await asyncio.to_thread(stores[0].waiting.wait, PATIENCE)
+        async with outage.away(stack.books.store):
             call = asyncio.create_task(stack.ask("grpc", team.key, "default"))
             await until(lambda: stack.service.calls_in_flight == 1)
             call.cancel()
             await asyncio.wait((call,))
             await stack.service.rests()
-        finally:
-            stores[0].gate.set()
         await is_ready(stack.channel, SERVING)
         assert (await stack.ask("grpc", team.key, "default")).code == ""
         await stack.service.rests()
@@ -280,20 +225,24 @@ async def test_who_leaves_while_the_store_does_not_answer_holds_nothing(
 # --------------------------------------------------------------------------------- running calls
 
 
-async def test_running_streams_end_as_usual_and_are_charged_once(quick_locks: None) -> None:
-    async with accounts_stack(MODELS) as stack:
+@outages("sqlite-locked", "postgres-locked", "postgres-stopped", "postgres-frozen")
+async def test_running_streams_end_as_usual_and_are_charged_once(
+    quick_clocks: None, outage: Outage
+) -> None:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         finishing, leaving = stack.books.team(), stack.books.team()
         async with (
             streaming(stack.channel, finishing, "slow", 1) as finishes,
             streaming(stack.channel, leaving, "hanging", 4) as leaves,
+            outage.away(stack.books.store),
         ):
-            with locked(stack.directory):
-                leaves.cancel()
-                answer = await finishes
-                await stack.service.rests()
-                kept = journal(stack.directory)
+            leaves.cancel()
+            answer = await finishes
+            await stack.service.rests()
+            kept = journal(stack.directory)
+            if outage.readable:
                 assert stack.books.charges(finishing) == []
-                await is_ready(stack.channel, NOT_SERVING)
+            await is_ready(stack.channel, NOT_SERVING)
         await is_ready(stack.channel, SERVING)
         await until(lambda: journal(stack.directory) == b"")
 
@@ -306,17 +255,18 @@ async def test_running_streams_end_as_usual_and_are_charged_once(quick_locks: No
         stack.books.nothing_is_open()
 
 
+@outages("sqlite-locked", "postgres-locked", "postgres-stopped", "postgres-frozen")
 async def test_what_a_replay_cannot_take_is_counted(
-    quick_locks: None, monkeypatch: pytest.MonkeyPatch
+    quick_clocks: None, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.admission.LEASE_BEYOND_DEADLINE", -PATIENCE)
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
         team = stack.books.team()
         # Its lease ends at once, so that its settlement finds it expired and the credit spent.
         async with streaming(stack.channel, team, "slow", 1) as finishes:
             await until(lambda: stack.books.held(team) == 0)
             stack.books.grant(team.account_id, -stack.books.balance(team))
-            with locked(stack.directory):
+            async with outage.away(stack.books.store):
                 await finishes
                 await stack.service.rests()
         await until(lambda: journal(stack.directory) == b"")
@@ -330,12 +280,14 @@ async def test_what_a_replay_cannot_take_is_counted(
 
 
 @asynccontextmanager
-async def beginning(directory: Path) -> AsyncIterator[tuple[SimulatorServer, Books, Team]]:
+async def beginning(
+    directory: Path, database: str
+) -> AsyncIterator[tuple[SimulatorServer, Books, Team]]:
     """Run an upstream, and make a store with a team in it by starting a service once."""
     async with simulator() as upstream:
-        async with service_process(directory, upstream, MODELS) as (service, _):
+        async with service_process(directory, database, upstream, MODELS) as (service, _):
             await end(service)
-        with books(url(directory)) as opened:
+        with books(database) as opened:
             yield upstream, opened, opened.team()
 
 
@@ -349,27 +301,28 @@ def partial(opened: Books, team: Team) -> list[tuple[int, bool]]:
     return [(charge.completion, charge.partial) for charge in opened.charges(team)]
 
 
-async def test_a_settlement_in_the_journal_survives_sigkill(tmp_path: Path) -> None:
-    async with beginning(tmp_path) as (upstream, opened, team):
+@outages("sqlite-locked", "postgres-stopped", "postgres-frozen")
+async def test_a_settlement_in_the_journal_survives_sigkill(outage: Outage, tmp_path: Path) -> None:
+    async with beginning(tmp_path, outage.database) as (upstream, opened, team):
         async with (
-            service_process(tmp_path, upstream, MODELS) as (service, client),
+            service_process(tmp_path, outage.database, upstream, MODELS) as (service, client),
             streaming(client.channel, team, "hanging", 4) as call,
+            outage.away(opened.store),
         ):
-            with locked(tmp_path):
-                call.cancel()
-                # Well within this deadline, with the clocks as they are in production.
-                assert_unavailable(
-                    await ask_grpc(
-                        client.channel, team.key, document("default"), streamed=False, deadline=10
-                    )
+            call.cancel()
+            # Well within this deadline, with the clocks as they are in production.
+            assert_unavailable(
+                await ask_grpc(
+                    client.channel, team.key, document("default"), streamed=False, deadline=10
                 )
-                await until(lambda: journal(tmp_path).count(b"settle") == 1)
-                service.send(signal.SIGKILL)
-                assert await service.exit_status() == -signal.SIGKILL
+            )
+            await until(lambda: journal(tmp_path).count(b"settle") == 1)
+            service.send(signal.SIGKILL)
+            assert await service.exit_status() == -signal.SIGKILL
         assert opened.charges(team) == []
         assert opened.held(team) > 0
         for _ in range(2):
-            async with service_process(tmp_path, upstream, MODELS) as (service, _):
+            async with service_process(tmp_path, outage.database, upstream, MODELS) as (service, _):
                 await until(lambda: journal(tmp_path) == b"")
                 await end(service)
             assert partial(opened, team) == [(4, True)]
@@ -377,10 +330,10 @@ async def test_a_settlement_in_the_journal_survives_sigkill(tmp_path: Path) -> N
         assert list(journal_directory(tmp_path).iterdir()) == []
 
 
-async def test_a_drain_settles_what_it_cuts(tmp_path: Path) -> None:
-    async with beginning(tmp_path) as (upstream, opened, team):
+async def test_a_drain_settles_what_it_cuts(database: str, tmp_path: Path) -> None:
+    async with beginning(tmp_path, database) as (upstream, opened, team):
         async with (
-            service_process(tmp_path, upstream, MODELS) as (service, client),
+            service_process(tmp_path, database, upstream, MODELS) as (service, client),
             streaming(client.channel, team, "hanging", 4) as first,
             streaming(client.channel, team, "hanging", 4) as second,
             streaming(client.channel, team, "hanging", 4) as third,
@@ -393,19 +346,20 @@ async def test_a_drain_settles_what_it_cuts(tmp_path: Path) -> None:
         opened.nothing_is_open()
 
 
-async def test_a_drain_without_the_store_keeps_what_it_cuts(tmp_path: Path) -> None:
-    async with beginning(tmp_path) as (upstream, opened, team):
+@outages("sqlite-locked", "postgres-stopped", "postgres-frozen")
+async def test_a_drain_without_the_store_keeps_what_it_cuts(outage: Outage, tmp_path: Path) -> None:
+    async with beginning(tmp_path, outage.database) as (upstream, opened, team):
         async with (
-            service_process(tmp_path, upstream, MODELS) as (service, client),
+            service_process(tmp_path, outage.database, upstream, MODELS) as (service, client),
             streaming(client.channel, team, "hanging", 4) as call,
+            outage.away(opened.store),
         ):
-            with locked(tmp_path):
-                await end(service)
-                answer = await call
+            await end(service)
+            answer = await call
         assert answer.code == "draining"
         assert opened.charges(team) == []
         assert journal(tmp_path).count(b"\n") == 1
-        async with service_process(tmp_path, upstream, MODELS) as (service, _):
+        async with service_process(tmp_path, outage.database, upstream, MODELS) as (service, _):
             await until(lambda: journal(tmp_path) == b"")
             await end(service)
         assert partial(opened, team) == [(4, True)]
@@ -413,9 +367,9 @@ async def test_a_drain_without_the_store_keeps_what_it_cuts(tmp_path: Path) -> N
         opened.nothing_is_open()
 
 
-async def test_the_drain_of_a_service_in_this_process_settles(stores: list[FaultyStore]) -> None:
+async def test_the_drain_of_a_service_in_this_process_settles(database: str) -> None:
     stack: AccountsStack
-    async with accounts_stack(MODELS) as stack:
+    async with accounts_stack(MODELS, database=database) as stack:
         team = stack.books.team()
         async with streaming(stack.channel, team, "hanging", 4) as call:
             await stack.service.server.stop()

@@ -9,9 +9,9 @@ from service.accounts.directory import KeyLimits
 from service.accounts.rows import Place, Placed, Refusal, Refused
 from service.accounts.store import Store
 from tests.faults.store_workers import Crew, cross, place_many
-from tests.faults.stores import Team, assert_sound, database, entries, migrated, postgres
+from tests.faults.stores import Team, assert_sound, entries, migrated
 
-__all__ = ["database", "migrated", "postgres"]
+__all__ = ["migrated"]
 
 PROCESSES = 8
 REQUESTS = 125

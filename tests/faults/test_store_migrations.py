@@ -10,13 +10,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service.accounts import migrations
+from service.accounts.directory import Directory
 from service.accounts.migrations import HEAD, migrate
-from service.accounts.schema import metadata
+from service.accounts.schema import accounts, api_keys, ledger, metadata
 from service.accounts.store import Store, StoreError
+from service.accounts.usage import HOUR
 from tests.faults.store_workers import Crew, migrate_once
-from tests.faults.stores import database, migrated, postgres
+from tests.faults.stores import migrated
 
-__all__ = ["database", "migrated", "postgres"]
+__all__ = ["migrated"]
 
 
 @pytest.fixture(params=["at once", "by revisions"])
@@ -68,6 +70,48 @@ def test_both_ways_make_the_same_tables_on_sqlite(tmp_path: Path) -> None:
             migrations._upgrade(connection)
 
     assert definitions("at_once", migrate) == definitions("by_revisions", by_revisions)
+
+
+def _entry(amount: int, at: int, prompt: int, completion: int) -> dict[str, int]:
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return {"amount": amount, "created_at": at, **counts}
+
+
+def test_usage_is_summed_up_of_a_ledger_that_was_there_before(database: str) -> None:
+    store = Store(database)
+    with store.writing() as connection:
+        migrations._upgrade(connection, "0001")
+        owner = {"account_id": 1, "partial": False, "estimated": False}
+        charge = {**owner, "kind": 1, "key_id": 1, "model": "m"}
+        connection.execute(
+            sa.insert(accounts), {"id": 1, "name": "acme", "balance": 70, "created_at": 0}
+        )
+        connection.execute(
+            sa.insert(api_keys),
+            {"id": 1, "account_id": 1, "name": "ci", "digest": b"x", "created_at": 0},
+        )
+        connection.execute(sa.insert(ledger), {**owner, "kind": 0, **_entry(100, 0, 0, 0)})
+        connection.execute(
+            sa.insert(ledger),
+            [
+                {**charge, **_entry(-10, HOUR, 1, 2)},
+                {**charge, **_entry(-15, 2 * HOUR - 1, 3, 4)},
+                {**charge, **_entry(-5, 2 * HOUR, 5, 6)},
+            ],
+        )
+    migrate(store)
+    directory = Directory(store)
+    assert list(directory.differences()) == []
+    used = directory.usage("acme", since=0, interval=HOUR)
+    assert [(one.start, one.requests, one.prompt_tokens, one.charged) for one in used] == [
+        (HOUR, 2, 4, 25),
+        (2 * HOUR, 1, 5, 5),
+    ]
+    # A day is the sum of its hours, and from when and until when are told in whole ones.
+    (day,) = directory.usage("acme", since=2 * HOUR - 1, until=2 * HOUR + 1)
+    assert (day.start, day.requests, day.completion_tokens) == (0, 3, 12)
+    assert directory.usage("acme", since=HOUR, until=HOUR) == []
+    store.close()
 
 
 def test_migrating_again_changes_nothing(migrated: Store) -> None:

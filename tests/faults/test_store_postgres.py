@@ -1,7 +1,6 @@
 """A server that crashes, freezes, drops connections, or whose answers are lost on the way."""
 
 import asyncio
-import os
 import signal
 import socket
 import threading
@@ -16,10 +15,8 @@ from service.accounts.batches import Batches
 from service.accounts.migrations import migrate
 from service.accounts.rows import Operation, Placed
 from service.accounts.store import BUSY_TIMEOUT, Store, StoreError
-from tests.e2e.postgres import Server, binaries, postgres, running
+from tests.e2e.postgres import Server
 from tests.faults.stores import Team, assert_sound, entries
-
-__all__ = ["postgres"]
 
 CREDIT = 10**12
 CALLERS = 16
@@ -85,15 +82,6 @@ def _assert_kept(store: Store, team: Team, load: Load) -> None:
     assert_sound(store)
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that may be harmed."""
-    if binaries() is None and not os.environ.get("CI"):
-        pytest.skip("PostgreSQL's binaries are not here")
-    with running(["fsync=off"]) as server:
-        yield server
-
-
 async def test_an_immediate_restart_under_load_is_survived(own_server: Server) -> None:
     store = Store(own_server.url(own_server.database()))
     migrate(store)
@@ -136,30 +124,17 @@ async def test_backends_that_are_terminated_under_load_are_not_noticed(postgres:
 
 
 async def test_a_server_that_freezes_is_given_up_and_taken_back(postgres: Server) -> None:
-    database = postgres.database()
-    store = Store(postgres.url(database))
+    store = Store(postgres.url(postgres.database()))
     migrate(store)
     team = Team.create(store, credit=CREDIT)
     batches = Batches(store, answer_within=0.3)
     assert isinstance(await batches.submit(team.place("a")), Placed)
-    with postgres.connect("postgres") as connection:
-        backends = [
-            int(str(row[0]))
-            for row in connection.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = %s", (database,)
-            )
-        ]
-    for backend in backends:
-        os.kill(backend, signal.SIGSTOP)
-    try:
+    with postgres.frozen():
         async with asyncio.timeout(BUSY_TIMEOUT):
             waiters = [batches.submit(team.settle("a", 7)) for _ in range(3)]
             for waiter in waiters:
                 with pytest.raises(StoreError):
                     await waiter
-    finally:
-        for backend in backends:
-            os.kill(backend, signal.SIGCONT)
     ended = await batches.submit(team.settle("a", 7))
     assert ended == await batches.submit(team.settle("a", 7))
     await batches.close()
@@ -229,9 +204,16 @@ class Lossy:
             one.close()
 
 
-def test_a_commit_whose_answer_is_lost_is_not_applied_twice(postgres: Server) -> None:
+@pytest.fixture
+def lossy(postgres: Server) -> Iterator[Lossy]:
+    """What loses the answers of the server."""
+    between = Lossy(postgres.port)
+    yield between
+    between.close()
+
+
+def test_a_commit_whose_answer_is_lost_is_not_applied_twice(postgres: Server, lossy: Lossy) -> None:
     database = postgres.database()
-    lossy = Lossy(postgres.port)
     direct = Store(postgres.url(database))
     migrate(direct)
     team = Team.create(direct, credit=15)
@@ -256,7 +238,29 @@ def test_a_commit_whose_answer_is_lost_is_not_applied_twice(postgres: Server) ->
     assert_sound(direct)
     store.close()
     direct.close()
-    lossy.close()
+
+
+def test_defaults_of_the_database_weaken_nothing(postgres: Server) -> None:
+    database = postgres.database()
+    with postgres.connect(database) as connection:
+        for setting in ("synchronous_commit = off", "default_transaction_isolation = serializable"):
+            connection.execute(f"ALTER DATABASE {database} SET {setting}")
+    store = Store(postgres.url(database))
+    migrate(store)
+    for engine in store._database.engines:
+        with engine.connect() as connected:
+            for name, expected in (
+                ("synchronous_commit", "on"),
+                ("transaction_isolation", "read committed"),
+            ):
+                assert connected.exec_driver_sql(f"SHOW {name}").scalar_one() == expected
+    store.close()
+
+
+def test_an_address_is_told_without_what_is_in_its_query(postgres: Server) -> None:
+    store = Store("postgresql://somebody@db.example/accounts?password=a-secret&port=1")
+    assert store.name == "postgresql://somebody@db.example/accounts"
+    store.close()
 
 
 def test_an_absent_server_is_named_without_its_password() -> None:

@@ -29,6 +29,7 @@ from service.simulator.faults import ELSEWHERE, FAULTS
 from service.simulator.faults.answers import INTERNAL_DETAILS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
 from service.simulator.faults.usages import HUGE
+from service.simulator.text import INTRODUCTION, split
 from tests.e2e.running import (
     KEY,
     UPSTREAM_KEY,
@@ -471,9 +472,10 @@ async def test_senseless_usage_does_not_fail_a_call_and_is_counted_instead(
     if taken:
         assert (tokens_in, tokens_out) == (1, 8)
     else:
-        # A stream is counted by its pieces, a whole answer by its length.
+        # A token for each short piece of a stream, and for four bytes of a whole answer.
+        whole = "".join(split(INTRODUCTION)[:8])
         assert 1 < tokens_in < 20
-        assert tokens_out == 8 if streamed else 8 < tokens_out < 40
+        assert tokens_out == (8 if streamed else -(-len(whole) // 4))
 
 
 async def test_usage_that_nobody_asked_for_is_withheld() -> None:

@@ -1,0 +1,47 @@
+"""The engines of the store, for the tests of every directory.
+
+database    an address, once for each engine
+postgres    a server for all tests; each makes a database of its own in it
+own_server  a server for the tests of one module, which may harm it and mend it
+
+Where PostgreSQL's binaries are absent the tests that need it are skipped, but not in CI.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.postgres import Server, binaries, running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server for all tests; each makes a database of its own in it."""
+    yield from _server()
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server that may be harmed, by tests that mend it."""
+    yield from _server()
+
+
+def _server() -> Iterator[Server]:
+    if binaries() is None and not os.environ.get("CI"):
+        pytest.skip("PostgreSQL's binaries are not here")
+    # What a crash of the server leaves is the same without fsync: only the machine's would differ.
+    with running(["fsync=off", "max_connections=100"]) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database, once for each engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/accounts.db"
+    else:
+        server: Server = request.getfixturevalue("postgres")
+        with server.lent() as name:
+            yield server.url(name)

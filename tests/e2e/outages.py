@@ -1,0 +1,234 @@
+"""Stores that go away for a while and come back, in the ways that each engine knows.
+
+                    SQLite                            PostgreSQL
+  cannot write      locked: by another connection     locked: tables, but for reading (EXCLUSIVE)
+  cannot be read    absent: the file is elsewhere     barred: tables (ACCESS EXCLUSIVE)
+  fails at once     failing: see `FaultyStore`        stopped: crashed, and started again after
+  does not answer   silent: see `FaultyStore`         frozen: by SIGSTOP
+
+@outages("sqlite-locked", "postgres-stopped")         once for each
+async def test_…(outage: Outage) -> None:
+    async with accounts_stack(database=outage.database) as stack:
+        async with outage.away(stack.books.store):
+            ...
+"""
+
+import asyncio
+import signal
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from service.accounts.rows import Operation, Outcome
+from service.accounts.schema import metadata
+from service.accounts.store import Store, StoreError
+from tests.e2e.postgres import Server
+from tests.e2e.running import PATIENCE
+
+_Away = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outage:
+    """A store, and a way in which it goes away."""
+
+    database: str
+    """The address of the store; it is empty at first."""
+    readable: bool
+    """Whether it is only writing that fails."""
+    answers: bool
+    """Whether who asks is told, if only that it takes too long."""
+    _away: _Away
+
+    @asynccontextmanager
+    async def away(self, *stores: Store) -> AsyncIterator[None]:
+        """Take the store away for the block.
+
+        Args:
+            stores: The test's own. Their connections are closed before and after: who comes back
+                to one that broke is not what is tested.
+        """
+        for store in stores:
+            store.close()
+        # In a thread: calls that run go on meanwhile.
+        outage = ExitStack()
+        await asyncio.to_thread(outage.enter_context, self._away())
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(outage.close)
+        for store in stores:
+            store.close()
+
+
+def outages(*kinds: str) -> pytest.MarkDecorator:
+    """Run a test once for each kind, which are named as in `outage`."""
+    return pytest.mark.parametrize("outage", kinds, indirect=True)
+
+
+@pytest.fixture
+def outage(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Outage]:
+    """A store that can go away, of the kind that `outages` says."""
+    engine, _, kind = request.param.partition("-")
+    if engine == "sqlite":
+        yield _of_file(kind, tmp_path / "accounts.db", monkeypatch)
+    else:
+        server: Server = request.getfixturevalue("own_server")
+        with server.lent() as name:
+            yield _of_server(kind, server, name)
+
+
+def _of_file(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> Outage:
+    fault = Fault()
+    if kind in {"failing", "silent"}:
+        # The store of the services that start in this process.
+        monkeypatch.setattr("service.server.Store", partial(FaultyStore, fault=fault))
+    kinds: dict[str, _Away] = {
+        "locked": partial(_locked, file),
+        "absent": partial(_absent, file),
+        "failing": fault.failing,
+        "silent": fault.silent,
+    }
+    return _outage(f"sqlite:///{file}", kind, kinds)
+
+
+def _of_server(kind: str, server: Server, database: str) -> Outage:
+    kinds: dict[str, _Away] = {
+        "locked": partial(_held, server, database, "EXCLUSIVE"),
+        "barred": partial(_held, server, database, "ACCESS EXCLUSIVE"),
+        "stopped": partial(_stopped, server),
+        "frozen": server.frozen,
+    }
+    return _outage(server.url(database), kind, kinds)
+
+
+def _outage(database: str, kind: str, kinds: Mapping[str, _Away]) -> Outage:
+    return Outage(
+        database=database,
+        readable=kind == "locked",
+        answers=kind not in {"silent", "frozen"},
+        _away=kinds[kind],
+    )
+
+
+# --------------------------------------------------------------------------------------- a file
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with closing(
+        sqlite3.connect(file, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
+    ) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextmanager
+def _absent(file: Path) -> Iterator[None]:
+    # Who has it open does not notice.
+    aside = file.with_suffix(".aside")
+    file.rename(aside)
+    file.mkdir()  # it must not be made anew
+    try:
+        yield
+    finally:
+        file.rmdir()
+        aside.rename(file)
+
+
+class Fault:
+    """What is wrong with all stores that have it."""
+
+    def __init__(self) -> None:
+        self._fails = False
+        self._answers = threading.Event()
+        self._answers.set()
+        self._waits = threading.Event()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Have what they do fail."""
+        self._fails = True
+        try:
+            yield
+        finally:
+            self._fails = False
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Have what they do wait; the block begins when something does."""
+        self._waits.clear()
+        self._answers.clear()
+        try:
+            assert self._waits.wait(PATIENCE)
+            yield
+        finally:
+            self._answers.set()
+
+    def check(self) -> None:
+        """Wait or fail, if that is so now."""
+        if not self._answers.is_set():
+            self._waits.set()
+            self._answers.wait(PATIENCE)
+        if self._fails:
+            raise StoreError("the store is away")
+
+
+class FaultyStore(Store):
+    """A store with a fault: a file does not fall silent, nor fail at once, by itself."""
+
+    def __init__(self, url: str, *, fault: Fault) -> None:
+        super().__init__(url)
+        self._fault = fault
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Apply operations."""
+        self._fault.check()
+        return super().apply(operations)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Connect, for queries."""
+        self._fault.check()
+        with super().reading() as connection:
+            yield connection
+
+
+# ------------------------------------------------------------------------------------- a server
+
+
+_TABLES: Final = sql.SQL(", ").join(sql.Identifier(table.name) for table in metadata.sorted_tables)
+
+
+@contextmanager
+def _held(server: Server, database: str, mode: str) -> Iterator[None]:
+    with closing(server.connect(database)) as other:
+        other.execute("BEGIN")
+        other.execute(sql.SQL("LOCK {} IN {} MODE").format(_TABLES, sql.SQL(mode)))
+        yield
+
+
+@contextmanager
+def _stopped(server: Server) -> Iterator[None]:
+    server.stop(signal.SIGQUIT)
+    try:
+        yield
+    finally:
+        server.start()

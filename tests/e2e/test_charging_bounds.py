@@ -1,0 +1,260 @@
+"""What a call can cost is what was held for it, whatever is asked and whatever is answered.
+
+Through both doors: what would make a call cost more than its hold is refused before anything is
+held; the limit that a refusal tells is admitted; what is delivered without a report is counted.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pytest
+
+from tests.e2e.accounts_stack import (
+    CREDIT,
+    DOORS,
+    AccountsStack,
+    DoorName,
+    accounts_stack,
+    cost,
+    document,
+    priced,
+)
+
+BOTH_DOORS: Final = pytest.mark.parametrize("door", DOORS)
+USER: Final = {"role": "user", "content": "Hello"}
+PICTURE: Final = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
+CALL: Final = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL: Final = {"type": "function", "function": {"name": "f"}}
+
+
+# ------------------------------------------------------------------- refused before it is held
+
+REFUSED: Final[dict[str, tuple[Mapping[str, Any], str]]] = {
+    "another limit": ({"MAX_TOKENS": 4000}, "max_tokens"),
+    "another k": ({"max_to\u212aens": 9}, "max_tokens"),
+    "another model": ({"Model": "expensive"}, "model"),
+    "more choices": ({"N": 5}, "n"),
+    "a template": ({"chat_template": "{% for i in range(99999) %}x {% endfor %}"}, "chat_template"),
+    "a template inside": (
+        {"chat_template_kwargs": {"chat_template": "x"}},
+        "chat_template_kwargs.chat_template",
+    ),
+    "larger pictures": ({"mm_processor_kwargs": {"max_pixels": 10**9}}, "mm_processor_kwargs"),
+    "the best of many": ({"best_of": 64}, "best_of"),
+    "other models": ({"models": ["expensive"]}, "models"),
+    "another upstream": ({"api_base": "http://a.example"}, "api_base"),
+    "another key": ({"extra_headers": {"authorization": "x"}}, "extra_headers"),
+    "another tier": ({"service_tier": "priority"}, "service_tier"),
+    "messages": ({"messages": [USER] * 4097}, "messages"),
+    "empty messages": ({"messages": [{}] * 100_000}, "messages"),
+    "parts": (
+        {"messages": [USER, {"role": "user", "content": [PICTURE] * 4097}]},
+        "messages[1].content",
+    ),
+    "parts in all": (
+        {"messages": [{"role": "user", "content": [PICTURE] * 1000}] * 5},
+        "messages[4].content",
+    ),
+    "calls": (
+        {"messages": [{"role": "assistant", "tool_calls": [CALL] * 4097}]},
+        "messages[0].tool_calls",
+    ),
+    "tools": ({"tools": [TOOL] * 4097}, "tools"),
+}
+
+
+@pytest.mark.parametrize(("members", "param"), REFUSED.values(), ids=REFUSED)
+@BOTH_DOORS
+async def test_what_would_cost_more_than_is_held_is_refused(
+    door: DoorName, members: Mapping[str, Any], param: str
+) -> None:
+    entry = priced(refused_members=["service_tier"])
+    async with accounts_stack({"default": entry}) as stack:
+        team = stack.books.team()
+        for streamed in (False, True):
+            answer = await stack.ask(
+                door, team.key, {**document("default"), **members}, streamed=streamed
+            )
+
+            assert answer.status == 422
+            assert answer.retryable is False
+            if isinstance(answer.error, Mapping):
+                assert answer.error["param"] == param
+            else:
+                assert param.encode() in answer.error
+        assert stack.books.holds(team) == []
+        assert len(stack.upstream.records) == 0
+
+
+@BOTH_DOORS
+@pytest.mark.parametrize("known", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("asked", ["max_tokens", "max_completion_tokens"])
+async def test_an_upstream_is_told_the_limit_where_it_heeds_it(
+    door: DoorName, known: str, asked: str
+) -> None:
+    async with accounts_stack({"default": priced(output_limit=known)}) as stack:
+        team = stack.books.team()
+        answer = await stack.ask(door, team.key, {**document("default"), asked: 3})
+        await stack.rests()
+
+        sent = stack.upstream.records[0].document
+        assert answer.code == ""
+        assert {name: sent[name] for name in sent if name.startswith("max_")} == {known: 3}
+
+
+# -------------------------------------------------------------------------------- the hint
+
+PREDICTION: Final = {"type": "content", "content": "word " * 20}
+ASKED: Final[dict[str, Mapping[str, Any]]] = {
+    "no limit": {},
+    "a limit": {"max_tokens": 90_000},
+    "the other limit": {"max_completion_tokens": 90_000},
+    "null": {"max_completion_tokens": None},
+    "several choices": {"n": 3},
+    "a prediction": {"prediction": PREDICTION},
+}
+PLAIN: Final = priced(
+    upstream_model="sim:tokens=1",
+    default_output_tokens=1000,
+    input_price=1,
+    output_price=1,
+    margin=0,
+)
+
+
+@pytest.mark.parametrize("members", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("limits", [{"credit": 900_000}, {"tokens_per_minute": 900}])
+@BOTH_DOORS
+async def test_the_largest_limit_that_is_told_is_admitted_and_one_more_is_not(
+    door: DoorName, limits: Mapping[str, int], members: Mapping[str, Any]
+) -> None:
+    async with accounts_stack({"default": PLAIN}) as stack:
+        team = stack.books.team(**limits)
+        refused = await stack.ask(door, team.key, {**document("default"), **members})
+        told = re.search(r"largest max_tokens that (?:it covers|fits) is (\d+)\.", refused.message)
+        assert told is not None
+        rest = {name: value for name, value in members.items() if value not in (None, 90_000)}
+        one_more, admitted = [
+            await stack.ask(door, team.key, {**document("default"), **rest, "max_tokens": limit})
+            for limit in (int(told[1]) + 1, int(told[1]))
+        ]
+        await stack.rests()
+
+        assert refused.status == one_more.status != 200
+        assert admitted.code == ""
+
+
+@BOTH_DOORS
+async def test_where_no_limit_fits_none_is_told(door: DoorName) -> None:
+    async with accounts_stack({"default": PLAIN}) as stack:
+        for limits in ({"credit": 500_000}, {"tokens_per_minute": 500}):
+            team = stack.books.team(**limits)
+            refused = await stack.ask(door, team.key, "default")
+
+            assert refused.status in (402, 429)
+            assert "max_tokens" not in refused.message
+
+
+# ------------------------------------------------------------------------------ what is counted
+
+ENTRY: Final = priced(upstream_model="laid", attachment_estimate=200)
+
+
+def lay(stack: AccountsStack, chunks: Sequence[Mapping[str, Any]], *, done: bool) -> None:
+    """Lay down a stream of these deltas, each with the usage that stands beside it."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "laid"}
+    events = []
+    for chunk in chunks:
+        members = dict(chunk)
+        usage = {"usage": members.pop("usage")} if "usage" in members else {}
+        choice = {
+            "index": members.pop("index", 0),
+            "finish_reason": members.pop("finish_reason", None),
+            "delta": members,
+        }
+        events.append(json.dumps({**head, "choices": [choice], **usage}).encode())
+    stack.upstream.stream_with("laid", events, done=done)
+
+
+def usage(prompt: int, completion: int) -> dict[str, Any]:
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return {"usage": {**counts, "total_tokens": prompt + completion}}
+
+
+ARGUMENTS: Final = json.dumps({"x": "word " * 50})
+STOP: Final = {"finish_reason": "stop"}
+
+COUNTED: Final[dict[str, tuple[Sequence[Mapping[str, Any]], bool, int | None, int]]] = {
+    # What is sent, whether to its end, and what is charged: prompt (None: estimated), completion.
+    "early report, cut": (
+        [{"content": "", **usage(10, 0)}, *[{"content": "four"}] * 50],
+        False,
+        10,
+        50,
+    ),
+    "of each choice alone, cut": (
+        [{"content": "four", "index": i, **usage(10, k)} for k in range(1, 6) for i in range(4)],
+        False,
+        10,
+        20,
+    ),
+    "zeros in each": ([*[{"content": "four", **usage(0, 0)}] * 50, STOP], True, None, 50),
+    "a call in one piece": (
+        [
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "c", "function": {"name": "f", "arguments": ARGUMENTS}}
+                ]
+            },
+            STOP,
+        ],
+        True,
+        None,
+        (len(ARGUMENTS) + 1 + 3) // 4,
+    ),
+    "long pieces, cut": ([{"content": "word " * 16}] * 3, False, None, 60),
+    "members that nobody knows, cut": ([{"thinking": "12"}] * 5, False, None, 5),
+}
+
+
+@pytest.mark.parametrize(("chunks", "done", "prompt", "completion"), COUNTED.values(), ids=COUNTED)
+@BOTH_DOORS
+async def test_what_was_delivered_is_charged_where_no_report_covers_it(
+    door: DoorName,
+    chunks: Sequence[Mapping[str, Any]],
+    done: bool,
+    prompt: int | None,
+    completion: int,
+) -> None:
+    async with accounts_stack({"default": ENTRY}) as stack:
+        lay(stack, chunks, done=done)
+        team = stack.books.team()
+        request = document("default", messages=[USER], n=4)
+        await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        (charge,) = stack.books.charges(team)
+        assert (charge.completion, charge.partial) == (completion, not done)
+        assert charge.estimated
+        assert charge.prompt == prompt or (prompt is None and 0 < charge.prompt < 20)
+        assert charge.amount == cost(charge.prompt, charge.completion, ENTRY)
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
+async def test_pictures_are_not_free_where_nothing_is_reported(door: DoorName) -> None:
+    async with accounts_stack({"default": ENTRY}) as stack:
+        lay(stack, [{"content": "yes"}], done=False)
+        team = stack.books.team()
+        content = [{"type": "text", "text": "is it a cat"}, *[PICTURE] * 5]
+        request = document("default", messages=[{"role": "user", "content": content}])
+        await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        (charge,) = stack.books.charges(team)
+        assert 1000 < charge.prompt < 1100
+        (hold,) = stack.books.holds(team)
+        assert charge.amount < hold
+        assert stack.books.balance(team) == CREDIT - charge.amount
