@@ -165,5 +165,7 @@ def _tell(waiter: "asyncio.Future[Outcome]", result: _Result) -> None:
         return
     if isinstance(result, Exception):
         waiter.set_exception(result)
+        # Seen, even where nobody waits any more: asyncio would log it as forgotten.
+        waiter.exception()
     else:
         waiter.set_result(result)

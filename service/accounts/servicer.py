@@ -31,6 +31,9 @@ from service.errors import InvalidRequest, Violation
 MOST_USAGE: Final = 10_000
 """Sums that one answer of GetUsage holds."""
 
+LARGEST_ANSWER: Final = 4_000_000
+"""Bytes of an answer of GetUsage: gRPC's clients read 4 MiB by default."""
+
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
@@ -241,7 +244,10 @@ class AccountServicer(AccountServiceServicer):
         )
         if len(used) > MOST_USAGE:
             raise _invalid("since", f"More than {MOST_USAGE} sums: ask for a shorter time.")
-        return pb.GetUsageResponse(usage=map(messages.usage, used))
+        answer = pb.GetUsageResponse(usage=map(messages.usage, used))
+        if answer.ByteSize() > LARGEST_ANSWER:
+            raise _invalid("since", "Too large an answer: ask for a shorter time.")
+        return answer
 
     def _accept(self, request: Message) -> None:
         """See who calls and what with.

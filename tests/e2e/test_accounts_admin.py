@@ -468,10 +468,11 @@ async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> Non
         assert not (await house.ask("GetUsage", empty)).usage
 
 
+@pytest.mark.parametrize(("limit", "value"), [("MOST_USAGE", 1), ("LARGEST_ANSWER", 40)])
 async def test_usage_that_is_too_much_for_an_answer_is_refused(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr("service.accounts.servicer.MOST_USAGE", 1)
+    monkeypatch.setattr(f"service.accounts.servicer.{limit}", value)
     await account(house, credit=CREDIT)
     for name in ("ci", "batch"):
         await key(house, name)

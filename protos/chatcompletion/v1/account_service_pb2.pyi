@@ -597,7 +597,8 @@ class GetUsageResponse(_message.Message):
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.UsageTotal]:
         """The sums, the oldest interval first, then by key and model. More than
-        10,000 are refused as INVALID_REQUEST: ask for a shorter time.
+        10,000, or than 4 MB, are refused as INVALID_REQUEST: ask for a shorter
+        time.
         """
 
     def __init__(
