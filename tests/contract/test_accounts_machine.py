@@ -392,8 +392,10 @@ class Specification:
             return
         of = fact.place.key_id, "tokens"
         self._windows[of].end(fact.tokens, unused)
-        self._buckets[of].refill(now)
-        self._buckets[of].give_back(unused, now - fact.tokens.at)
+        if unused:
+            # Otherwise nobody looked at the bucket, nor noticed a clock that was set back.
+            self._buckets[of].refill(now)
+            self._buckets[of].give_back(unused, now - fact.tokens.at)
 
     def _grant(self, grant: Grant) -> Granted:
         account_id = grant.account_id

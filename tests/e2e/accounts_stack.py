@@ -14,7 +14,7 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import count
@@ -448,6 +448,15 @@ def _rest_failure(response: httpx.Response, told: Mapping[str, Any]) -> Answer:
 def journal_directory(directory: Path) -> Path:
     """Return where the journals are."""
     return directory / "journal"
+
+
+def journal_content(directory: Path, names: str) -> bytes:
+    """Return what is in the files of these names in the journal of `directory`."""
+    found = b""
+    for path in journal_directory(directory).glob(names):
+        with suppress(FileNotFoundError):  # a file is removed once all of it is in the store
+            found += path.read_bytes()
+    return found
 
 
 @asynccontextmanager

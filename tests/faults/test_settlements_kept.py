@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from tests.e2e.accounts_stack import (
     books,
     cost,
     document,
+    journal_content,
     journal_directory,
     priced,
     service_process,
@@ -86,20 +87,12 @@ async def running_call(
 
 def kept(directory: Path) -> bytes:
     """Return what waits in the journal."""
-    return _content(directory, "*.journal")
+    return journal_content(directory, "*.journal")
 
 
 def rejected(directory: Path) -> bytes:
     """Return what was set aside."""
-    return _content(directory, "*.rejected")
-
-
-def _content(directory: Path, names: str) -> bytes:
-    found = b""
-    for path in journal_directory(directory).glob(names):
-        with suppress(FileNotFoundError):  # a file is removed once all of it is in the store
-            found += path.read_bytes()
-    return found
+    return journal_content(directory, "*.rejected")
 
 
 # ---------------------------------------------------------------- store and disk fail together

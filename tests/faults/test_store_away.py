@@ -8,7 +8,7 @@ readiness        NOT_SERVING meanwhile
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from tests.e2e.accounts_stack import (
     books,
     cost,
     document,
+    journal_content,
     journal_directory,
     priced,
     service_process,
@@ -82,12 +83,8 @@ async def is_ready(channel: grpc.aio.Channel, status: int) -> None:
 
 
 def journal(directory: Path) -> bytes:
-    """Return what waits in the journal."""
-    found = b""
-    for path in journal_directory(directory).glob("*"):
-        with suppress(FileNotFoundError):  # a file is removed once all of it is in the store
-            found += path.read_bytes()
-    return found
+    """Return what waits in the journal, or was set aside."""
+    return journal_content(directory, "*")
 
 
 @asynccontextmanager
