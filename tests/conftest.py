@@ -32,7 +32,7 @@ def _server() -> Iterator[Server]:
     if binaries() is None and not os.environ.get("CI"):
         pytest.skip("PostgreSQL's binaries are not here")
     # What a crash of the server leaves is the same without fsync: only the machine's would differ.
-    with running(["fsync=off", "max_connections=100"]) as server:
+    with running(["fsync=off", "max_connections=100"], in_memory=True) as server:
         yield server
 
 
