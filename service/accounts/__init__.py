@@ -8,9 +8,10 @@
                                         └─ pipeline     few round trips
 
     money         prices and bounds, in integer nano-credits
+    usage         sums of the ledger by hour, which grow with it
     keys, ids     API keys, and the names of holds
     journal       settlements that wait for the store
-    housekeeping  is the store there, whose lease ran out
+    housekeeping  is the store there, whose lease ran out, what is old
     migrations/   the tables over time
 
     servicer ─┐                  ┌─ inputs, messages, pages   values, protos, page tokens

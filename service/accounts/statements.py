@@ -28,7 +28,6 @@ from service.accounts.rows import (
     Place,
     Rows,
 )
-from service.accounts.usage import Total
 
 Values = tuple[Any, ...]
 """A row, as drivers return and take it."""
@@ -48,7 +47,6 @@ KEY: Final = names_of(Key)
 HOLD: Final = names_of(Hold)
 ENTRY: Final = names_of(Entry)
 GRANT: Final = ("account_id", "idempotency_id")
-TOTAL: Final = names_of(Total)
 
 ACCOUNT_CHANGES: Final = ("balance", "held")
 KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running")
