@@ -1,13 +1,15 @@
 """Group commit: operations that arrive together share a transaction.
 
-    submit ─► pending ─► [up to 256] ─► the store's thread ─► commit ─► the waiters are told
+    submit ─► pending ─► [up to 256] ─► the store applies them ─► the waiters are told
                  ▲                            │
                  └── what arrives meanwhile ◄─┘ is the next batch
-    call ─► the store's thread, between two transactions
+    call ─► the store's thread, in which SQLite's transactions are, too
     read ─► threads of its own, so that no number of queries delays a transaction
 
-There is one transaction at a time, so that under load batches grow by themselves and none waits for
-a timer. An operation that was submitted is carried out even if nobody waits for it any more.
+One batch is applied at a time, so that under load batches grow by themselves and none waits for a
+timer. A server is waited for on the event loop: handing each batch to a thread and back would take
+as long as a round trip, and twice the CPU. An operation that was submitted is carried out even if
+nobody waits for it any more.
 
 Nobody waits for long either: what a store that is away fails, it fails for all that wait by then,
 and a store that does not even fail is interrupted.
@@ -21,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 from service.accounts.rows import Operation, Outcome
 from service.accounts.store import Store, StoreError
+from service.accounts.work import Step, run_async
 
 LARGEST_BATCH: Final = 256
 MOST_PENDING: Final = 20_000
@@ -38,7 +41,7 @@ class Batches:
     """Applies operations to a store from an event loop.
 
     Args:
-        store: The store; written from one thread.
+        store: The store.
         answer_within: Seconds after which what the store does is interrupted.
     """
 
@@ -50,7 +53,7 @@ class Batches:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-lookup")
         self._began: dict[int, float] = {}
-        """Since when each thread that is busy has been."""
+        """Since when each thread has been busy with what it does, and the event loop waiting."""
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation) -> "asyncio.Future[Outcome]":
@@ -93,9 +96,20 @@ class Batches:
         self, threads: Executor, function: Callable[..., _T], arguments: Sequence[Any]
     ) -> _T:
         loop = asyncio.get_running_loop()
-        if self._watch is None:
-            self._watch = loop.call_later(self._answer_within, self._look, loop)
+        self._see_to(loop)
         return await loop.run_in_executor(threads, self._timed, loop, function, arguments)
+
+    async def _do(self, step: Step[Any]) -> Any:
+        """Do a step of the store's work."""
+        if step.wait is None:
+            return await self.call(step.block)
+        loop = asyncio.get_running_loop()
+        self._see_to(loop)
+        self._began[get_ident()] = loop.time()
+        try:
+            return await step.wait()
+        finally:
+            del self._began[get_ident()]
 
     async def _run(self) -> None:
         batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
@@ -103,7 +117,7 @@ class Batches:
             while self._pending:
                 batch = self._pending[:LARGEST_BATCH]
                 del self._pending[:LARGEST_BATCH]
-                results = await self.call(self._apply, [operation for operation, _ in batch])
+                results = await self._apply([operation for operation, _ in batch])
                 if isinstance(results, StoreError):
                     # What waits behind it has waited for as long.
                     batch += self._pending
@@ -121,10 +135,10 @@ class Batches:
                 _tell(waiter, ended)
             self._pending.clear()
 
-    def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
+    async def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
         """Apply a batch; where it fails for its content, each operation by itself."""
         try:
-            return self._store.apply(operations)
+            return await run_async(self._store.applying(operations), self._do)
         except StoreError as error:
             return error
         except Exception as error:  # noqa: BLE001  (one operation must not fail the others)
@@ -132,7 +146,7 @@ class Batches:
                 return [error]
         results: list[_Result] = []
         for operation in operations:
-            result = self._apply((operation,))
+            result = await self._apply((operation,))
             if isinstance(result, StoreError):
                 return [*results, *[result] * (len(operations) - len(results))]
             results += result
@@ -146,6 +160,10 @@ class Batches:
             return function(*arguments)
         finally:
             del self._began[get_ident()]
+
+    def _see_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._watch is None:
+            self._watch = loop.call_later(self._answer_within, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Interrupt the store where it takes too long; look again while it is busy."""

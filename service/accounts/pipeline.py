@@ -3,6 +3,8 @@
     send(BEGIN) · send(LOCK) · send(READ) ─► receive()     one round trip, three results
     send(WRITE) · send(COMMIT)            ─► finish()      another, and the pipeline is over
 
+A round trip is a step of work: an event loop can wait for it as well as a thread.
+
 In psycopg's own pipeline mode each statement costs a cursor, a write to the socket and a wake-up of
 the server, which is two thirds of what a small batch takes. This stands on the module that psycopg
 offers for such cases, `psycopg.pq`. Parameters and results are text.
@@ -10,15 +12,19 @@ offers for such cases, `psycopg.pq`. Parameters and results are text.
 After an error the pipeline is of no more use, and neither is its connection.
 """
 
-import select
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, waiting
+from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
+from psycopg.waiting import Ready, Wait
+
+from service.accounts.work import Step, Work, step
 
 _GOOD: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _ENDED: Final = ("FATAL", "PANIC")
@@ -60,9 +66,7 @@ class Pipeline:
 
     def __init__(self, connection: PGconn, *, answer_within: float) -> None:
         self._connection = connection
-        self._answer_within = int(answer_within * 1000)
-        self._socket = connection.socket
-        self._poll = select.poll()
+        self._answer_within = answer_within
         self._sent = 0
         connection.enter_pipeline_mode()
 
@@ -71,46 +75,54 @@ class Pipeline:
         self._connection.send_query_prepared(statement.name, values)
         self._sent += 1
 
-    def receive(self) -> list[PGresult]:
+    def receive(self) -> Work[list[PGresult]]:
         """Return the results of what was sent, in order; the pipeline goes on."""
         self._connection.send_flush_request()
-        return self._results()
+        return self._round_trip(self._results())
 
-    def finish(self) -> list[PGresult]:
+    def finish(self) -> Work[list[PGresult]]:
         """Return the results of what was sent, in order, and end the pipeline."""
         self._connection.pipeline_sync()
-        results = self._results()
-        self._next()  # of the synchronisation itself
+        return self._round_trip(self._last_results())
+
+    def _round_trip(self, results: PQGen[list[PGresult]]) -> Work[list[PGresult]]:
+        arguments = results, self._connection.socket, self._answer_within
+        return step(
+            Step(partial(waiting.wait, *arguments), partial(waiting.wait_async, *arguments))
+        )
+
+    def _last_results(self) -> PQGen[list[PGresult]]:
+        results = yield from self._results()
+        yield from self._next()  # of the synchronisation itself
         self._connection.exit_pipeline_mode()
         return results
 
-    def _results(self) -> list[PGresult]:
+    def _results(self) -> PQGen[list[PGresult]]:
         while self._connection.flush():
             # A server whose answers are not read does not read on.
-            if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
+            if _heard((yield Wait.RW)) & Ready.R:
                 self._connection.consume_input()
         results = []
         for _ in range(self._sent):
-            result = self._next()
+            result = yield from self._next()
             if result is None:
                 raise psycopg.InterfaceError("a result is missing")
             results.append(_check(result))
-            self._next()  # nothing: the end of the statement's results
+            yield from self._next()  # nothing: the end of the statement's results
         self._sent = 0
         return results
 
-    def _next(self) -> PGresult | None:
+    def _next(self) -> PQGen[PGresult | None]:
         while self._connection.is_busy():
-            self._wait(select.POLLIN)
+            _heard((yield Wait.R))
             self._connection.consume_input()
         return self._connection.get_result()
 
-    def _wait(self, events: int) -> int:
-        self._poll.register(self._socket, events)
-        ready = self._poll.poll(self._answer_within)
-        if not ready:
-            raise psycopg.OperationalError("the server does not answer")
-        return ready[0][1]
+
+def _heard(ready: int) -> int:
+    if not ready:
+        raise psycopg.OperationalError("the server does not answer")
+    return ready
 
 
 def _check(result: PGresult) -> PGresult:

@@ -15,8 +15,8 @@ the next.
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -33,7 +33,14 @@ from service.accounts import statements, usage
 from service.accounts.pipeline import Pipeline, Statement, ends_connection, prepare
 from service.accounts.rows import Account, Changes, Hold, Key, Rows
 from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
-from service.accounts.statements import ConnectionLostError, Values, Wanted
+from service.accounts.statements import (
+    ConnectionLostError,
+    Spare,
+    Transaction,
+    Values,
+    Wanted,
+)
+from service.accounts.work import Work, blocking
 
 _T = TypeVar("_T")
 
@@ -81,6 +88,7 @@ class PostgreSQL:
             pool_timeout=busy_timeout,
             connect_args=_arguments(busy_timeout, {**limits, **_PLANS}),
         )
+        self._spare = Spare(self._batches)
         self.engines = (self.engine, self._batches)
         for engine in self.engines:
             sa.event.listen(engine, "connect", _insist)
@@ -96,15 +104,14 @@ class PostgreSQL:
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(sa.select(sa.func.set_config(name, "0", True)))
 
-    @contextmanager
-    def transaction(self) -> Iterator["_Transaction"]:
-        """Begin a transaction that writes; the end of the block commits it."""
-        connection = self._batches.raw_connection()
+    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
+        """Do work in a transaction that writes."""
+        connection = self._spare.take() or (yield from blocking(self._spare.connect))
         driver = cast("psycopg.Connection[Values]", connection.driver_connection)
         try:
             transaction = _Transaction(Pipeline(driver.pgconn, answer_within=self._answer_within))
-            yield transaction
-            transaction.commit()
+            result = yield from body(transaction)
+            yield from transaction.commit()
         except BaseException as error:
             lost = isinstance(error, psycopg.Error) and (driver.closed or ends_connection(error))
             # What ends in the middle leaves a transaction and answers behind. Both go with it.
@@ -112,7 +119,14 @@ class PostgreSQL:
             if lost:
                 raise ConnectionLostError(str(error)) from error
             raise
-        connection.close()
+        self._spare.keep(connection)
+        return result
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._spare.close()
+        for engine in self.engines:
+            engine.dispose()
 
     def interrupt(self, driver: Any) -> None:
         """Make what a connection does fail; from any thread."""
@@ -130,6 +144,8 @@ _PLANS: Final = {
     "enable_mergejoin": "off",
     # There is one good plan for any batch, and making one takes longer than following it.
     "plan_cache_mode": "force_generic_plan",
+    # Compiling one takes longer than any batch.
+    "jit": "off",
 }
 """How batches are planned. A plan is kept: one that was made while a table was empty must be good
 when it is not."""
@@ -161,7 +177,7 @@ class _Transaction:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def read(self, wanted: Wanted) -> tuple[Rows, int]:
+    def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
         accounts_wanted = _encode(wanted.accounts)
         self._pipeline.send(_BEGIN)
         self._pipeline.send(_LOCK, accounts_wanted)
@@ -173,7 +189,7 @@ class _Transaction:
             accounts_wanted,
             _encode(wanted.grants),
         )
-        _, locked, found = self._pipeline.receive()
+        _, locked, found = yield from self._pipeline.receive()
         rows = Rows(
             accounts={account.id: account for account in _decode(_ACCOUNTS, locked, 0)},
             keys={key.id: key for key in _decode(_KEYS, found, 0)},
@@ -184,9 +200,9 @@ class _Transaction:
         )
         return rows, int(found.get_value(0, 3) or 0)
 
-    def any_hold(self, ids: Sequence[str]) -> bool:
+    def any_hold(self, ids: Sequence[str]) -> Work[bool]:
         self._pipeline.send(_ANY_HOLD, _encode(ids))
-        (found,) = self._pipeline.receive()
+        (found,) = yield from self._pipeline.receive()
         return found.ntuples > 0
 
     def write(self, rows: Rows, changes: Changes) -> None:
@@ -203,9 +219,9 @@ class _Transaction:
             _encode(usage.totals(changes.entries)),
         )
 
-    def commit(self) -> None:
+    def commit(self) -> Work[None]:
         self._pipeline.send(_COMMIT)
-        *_, committed = self._pipeline.finish()
+        *_, committed = yield from self._pipeline.finish()
         if committed.command_status != b"COMMIT":
             raise psycopg.InternalError("the transaction was rolled back")
 

@@ -9,9 +9,9 @@ is on the disk before it is answered (`synchronous = FULL`).
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -20,7 +20,10 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from service.accounts import statements, usage
 from service.accounts.rows import Changes, Rows
 from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
-from service.accounts.statements import Values, Wanted, values_of
+from service.accounts.statements import Spare, Transaction, Values, Wanted, values_of
+from service.accounts.work import Work, blocking, run
+
+_T = TypeVar("_T")
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 
@@ -44,6 +47,7 @@ class SQLite:
         sa.event.listen(self.engine, "connect", lambda driver, _: _prepare(driver, busy_timeout))
         sa.event.listen(self.engine, "begin", _begin)
         self.engines = (self.engine,)
+        self._spare = Spare(self.engine)
         self._clock = clock
 
     def now(self, _: sa.Connection) -> int:
@@ -53,17 +57,27 @@ class SQLite:
     def take_time(self, connection: sa.Connection) -> None:
         """Do nothing: only the wait for the writer's lock is bounded, and it is over."""
 
-    @contextmanager
-    def transaction(self) -> Iterator["_Transaction"]:
-        """Begin a transaction that writes; the end of the block commits it."""
-        connection = self.engine.raw_connection()
+    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
+        """Do work in a transaction that writes."""
+        return blocking(partial(self._transact, body))
+
+    def _transact(self, body: Callable[[Transaction], Work[_T]]) -> _T:
+        connection = self._spare.take() or self._spare.connect()
+        driver = cast("sqlite3.Connection", connection.driver_connection)
         try:
-            driver = cast("sqlite3.Connection", connection.driver_connection)
             driver.execute("BEGIN IMMEDIATE")
-            yield _Transaction(driver, self._clock)
+            result = run(body(_Transaction(driver, self._clock)))
             driver.execute("COMMIT")
-        finally:
+        except BaseException:
             connection.close()  # the pool rolls back what was not committed
+            raise
+        self._spare.keep(connection)
+        return result
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._spare.close()
+        self.engine.dispose()
 
     def interrupt(self, driver: Any) -> None:
         """Make what a connection does fail; from any thread."""
@@ -75,7 +89,8 @@ class _Transaction:
         self._driver = driver
         self._clock = clock
 
-    def read(self, wanted: Wanted) -> tuple[Rows, int]:
+    def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
+        yield from ()  # there is nothing to wait for
         grants: Iterable[Values] = ()
         if wanted.grants:
             ids = json.dumps(wanted.accounts), json.dumps(wanted.grants)
@@ -88,7 +103,8 @@ class _Transaction:
         )
         return rows, self._clock()
 
-    def any_hold(self, ids: Sequence[str]) -> bool:
+    def any_hold(self, ids: Sequence[str]) -> Work[bool]:
+        yield from ()
         return any(True for _ in self._select(_HOLDS, ids))
 
     def _select(self, statement: str, ids: Sequence[object]) -> Iterable[Values]:

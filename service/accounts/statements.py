@@ -8,6 +8,7 @@ here is which, in `sqlite` and `postgres` how. The statements are SQLAlchemy's, 
 once: composing them again for each batch would cost more than running them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -28,6 +29,7 @@ from service.accounts.rows import (
     Place,
     Rows,
 )
+from service.accounts.work import Work
 
 Values = tuple[Any, ...]
 """A row, as drivers return and take it."""
@@ -35,6 +37,43 @@ Values = tuple[Any, ...]
 
 class ConnectionLostError(Exception):
     """The connection broke in a transaction, which may be committed or not."""
+
+
+class Spare:
+    """A connection that is kept for the next transaction.
+
+    Having the pool check it in and out again costs as much as a statement.
+
+    Args:
+        pool: What it is of.
+    """
+
+    def __init__(self, pool: sa.Engine) -> None:
+        self._pool = pool
+        self._kept: deque[sa.PoolProxiedConnection] = deque()
+
+    def take(self) -> sa.PoolProxiedConnection | None:
+        """Return it, which is the taker's then; None where there is none."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return None
+
+    def connect(self) -> sa.PoolProxiedConnection:
+        """Return another one; blocks."""
+        return self._pool.raw_connection()
+
+    def keep(self, connection: sa.PoolProxiedConnection) -> None:
+        """Keep a connection, in which no transaction is open."""
+        if self._kept:
+            connection.close()
+        else:
+            self._kept.append(connection)
+
+    def close(self) -> None:
+        """Give it back to the pool."""
+        while (connection := self.take()) is not None:
+            connection.close()
 
 
 def names_of(value: type[Any]) -> tuple[str, ...]:
@@ -92,12 +131,12 @@ class Wanted:
 
 
 class Transaction(Protocol):
-    """A transaction of a database that writes; it commits where the block that it is in ends."""
+    """A transaction of a database that writes."""
 
-    def read(self, wanted: Wanted) -> tuple[Rows, int]:
+    def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
         """Lock the accounts, and return the rows and the store's clock."""
 
-    def any_hold(self, ids: Sequence[str]) -> bool:
+    def any_hold(self, ids: Sequence[str]) -> Work[bool]:
         """Return whether one of these holds is there."""
 
     def write(self, rows: Rows, changes: Changes) -> None:

@@ -13,15 +13,15 @@ the way that is cheap there.
 That a hold is new is assumed and found out: where a `Place` was sent again, its insertion conflicts
 or it is refused while its hold stands, and the batch is decided once more with all holds read.
 
-Everything here blocks and belongs in the thread of `batches`. A connection that broke is tried once
-more: no operation does anything twice, so that a COMMIT whose answer was lost is harmless.
+All but `applying` blocks and belongs in a thread of `batches`. A connection that broke is tried
+once more: no operation does anything twice, so that a COMMIT whose answer was lost is harmless.
 """
 
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -32,6 +32,9 @@ from service.accounts.rows import Expire, HoldState, Operation, Outcome, Place, 
 from service.accounts.schema import accounts, holds
 from service.accounts.sqlite import SQLite
 from service.accounts.statements import ConnectionLostError, Transaction, Wanted
+from service.accounts.work import Work, blocking, run
+
+_T = TypeVar("_T")
 
 BUSY_TIMEOUT: Final = 4.0
 """Seconds that a transaction waits for others before the store counts as away."""
@@ -76,12 +79,15 @@ class Database(Protocol):
     def take_time(self, connection: sa.Connection) -> None:
         """Let the transaction run, and wait for locks, for as long as it takes."""
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
-        """Begin a transaction that writes; the end of the block commits it.
+    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
+        """Do work in a transaction that writes, and commit it.
 
         Raises:
             ConnectionLostError: it may be committed or not.
         """
+
+    def close(self) -> None:
+        """Close all connections; later ones are opened again."""
 
     def interrupt(self, driver: Any) -> None:
         """Make what a connection does fail; from any thread."""
@@ -119,8 +125,7 @@ class Store:
 
     def close(self) -> None:
         """Close all connections; later ones are opened again."""
-        for engine in self._database.engines:
-            engine.dispose()
+        self._database.close()
 
     def interrupt(self) -> None:
         """Make what the store does now fail with `StoreError`; from any thread.
@@ -172,29 +177,34 @@ class Store:
         return self._database.now(connection)
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """Apply operations in one transaction.
+        """Apply operations in one transaction; blocks.
 
         Raises:
             StoreError: the store is away; what was applied, if anything, is answered the same when
                 the operations are sent again.
         """
+        return run(self.applying(operations))
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        """Apply operations in one transaction, as work for an event loop; raises as `apply`."""
         self._interrupted = False
         with self._foreign_errors():
             try:
-                return self._apply(operations, sent_again=False)
+                return (yield from self._apply(operations, sent_again=False))
             except self._undecided:
-                return self._apply(operations, sent_again=True)
+                return (yield from self._apply(operations, sent_again=True))
             except ConnectionLostError:
                 # The others in the pool are of the same age.
-                self.close()
+                yield from blocking(self.close)
                 if self._interrupted:
                     raise
-                return self._apply(operations, sent_again=True)
+                return (yield from self._apply(operations, sent_again=True))
 
-    def _apply(self, operations: Sequence[Operation], *, sent_again: bool) -> list[Outcome]:
+    def _apply(self, operations: Sequence[Operation], *, sent_again: bool) -> Work[list[Outcome]]:
         wanted = Wanted.of(operations, sent_again=sent_again)
-        with self._database.transaction() as transaction:
-            rows, now = transaction.read(wanted)
+
+        def decided(transaction: Transaction) -> Work[list[Outcome]]:
+            rows, now = yield from transaction.read(wanted)
             outcomes, changes = decide(rows, operations, now)
             if not sent_again:
                 refused = [
@@ -202,10 +212,12 @@ class Store:
                     for operation, outcome in zip(operations, outcomes, strict=True)
                     if isinstance(outcome, Refused) and isinstance(operation, Place)
                 ]
-                if refused and transaction.any_hold(refused):
+                if refused and (yield from transaction.any_hold(refused)):
                     raise _SentAgainError
             transaction.write(rows, changes)
-        return outcomes
+            return outcomes
+
+        return self._database.transact(decided)
 
     def expired(self) -> list[Expire]:
         """Return the operations that end holds whose lease ran out, some hundred at the most.

@@ -37,6 +37,7 @@ from psycopg import sql
 from service.accounts.rows import Operation, Outcome
 from service.accounts.schema import metadata
 from service.accounts.store import Store, StoreError
+from service.accounts.work import Work, blocking
 from tests.e2e.postgres import Server
 from tests.e2e.running import PATIENCE
 
@@ -198,10 +199,10 @@ class FaultyStore(Store):
         super().__init__(url)
         self._fault = fault
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
         """Apply operations."""
-        self._fault.check()
-        return super().apply(operations)
+        yield from blocking(self._fault.check)
+        return (yield from super().applying(operations))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

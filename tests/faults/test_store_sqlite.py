@@ -15,6 +15,7 @@ from service.accounts.directory import KeyLimits
 from service.accounts.migrations import migrate
 from service.accounts.rates import MINUTE
 from service.accounts.rows import Ended, HoldState, Placed, Refused
+from service.accounts.statements import Spare
 from service.accounts.store import Store, StoreError
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
@@ -182,15 +183,20 @@ def test_a_read_only_place_is_named_at_start(store: Store, file: Path, what: str
     assert "\n" not in text
 
 
-def test_a_commit_whose_answer_is_lost_is_harmless(store: Store) -> None:
+def test_a_commit_whose_answer_is_lost_is_harmless(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     team = Team.create(store, credit=15)
     lost: list[str] = []
+    keep = Spare.keep
 
-    @sa.event.listens_for(store.engine, "checkin")
-    def _(*_: object) -> None:
+    def loses(spare: Spare, connection: sa.PoolProxiedConnection) -> None:
+        keep(spare, connection)
         # After the COMMIT, and before anybody is told.
         if lost:
             raise sqlite3.OperationalError(lost.pop())
+
+    monkeypatch.setattr(Spare, "keep", loses)
 
     for operation in (team.place("a"), team.settle("a"), team.grant(5, "more")):
         lost.append("disk I/O error")

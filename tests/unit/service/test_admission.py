@@ -45,6 +45,7 @@ from service.accounts.rows import (
 )
 from service.accounts.schema import api_keys, holds
 from service.accounts.store import Store, StoreError
+from service.accounts.work import Work
 from service.admission import Admission, duration
 from service.call import CURRENT, Call
 from service.forwarding import Progress
@@ -117,10 +118,10 @@ class FaultyStore(Store):
     reading_fails: bool = False
     queries: int = 0
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
         if any(map(self.fails_before, operations)):
             raise StoreError("away")
-        outcomes = super().apply(operations)
+        outcomes = yield from super().applying(operations)
         if any(map(self.fails_after, operations)):
             raise StoreError("the answer was lost")
         return outcomes
@@ -800,14 +801,14 @@ async def test_a_call_that_failed_and_is_kept_nowhere_fails_for_its_own_reason(
 async def test_a_charge_that_the_store_cannot_apply_is_kept(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    apply = books.store.apply
+    applying = books.store.applying
 
-    def fails(operations: Sequence[Operation]) -> list[Outcome]:
+    def fails(operations: Sequence[Operation]) -> Work[list[Outcome]]:
         if any(map(is_a(Settle), operations)):
             raise OverflowError("a number that the store cannot hold")
-        return apply(operations)
+        return applying(operations)
 
-    monkeypatch.setattr(books.store, "apply", fails)
+    monkeypatch.setattr(books.store, "applying", fails)
     await use(books, lambda progress: progress.take(completion()))
 
     assert [type(kept) for kept in books.journal.kept().endings] == [Settle]

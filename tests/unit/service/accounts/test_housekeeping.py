@@ -19,6 +19,7 @@ from service.accounts.journal import Journal
 from service.accounts.migrations import migrate
 from service.accounts.rows import Grant, Operation, Outcome, Place, Release, Settle
 from service.accounts.store import Store, StoreError
+from service.accounts.work import Work
 
 CREDIT = 10**9
 
@@ -32,13 +33,13 @@ class FaultyStore(Store):
     """The id of a hold whose end cannot be applied."""
     batches: list[int]
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
         self.batches.append(len(operations))
         if self.fails is not None:
             raise self.fails
         if any(isinstance(o, Settle) and o.hold_id == self.spoilt for o in operations):
             raise OverflowError("a number that the store cannot hold")
-        return super().apply(operations)
+        return (yield from super().applying(operations))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from service.accounts.batches import LARGEST_BATCH, MOST_PENDING, Batches
 from service.accounts.rows import Grant, Granted, Operation, Outcome
 from service.accounts.store import Store, StoreError
+from service.accounts.work import Step, Work, blocking, step
 
 
 class Pretended(Store):
@@ -22,7 +24,10 @@ class Pretended(Store):
         self.error: Exception | None = None
         self.interrupted = False
 
-    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        return blocking(partial(self._answers, operations))
+
+    def _answers(self, operations: Sequence[Operation]) -> list[Outcome]:
         self.batches.append(len(operations))
         self.began.set()
         assert self.go.wait(10)
@@ -68,8 +73,8 @@ async def test_those_who_were_told_join_the_next_batch() -> None:
     batches = Batches(store)
 
     async def caller(number: int) -> None:
-        for step in range(10):
-            await batches.submit(grant(100 + number * 10 + step))
+        for turn in range(10):
+            await batches.submit(grant(100 + number * 10 + turn))
 
     await asyncio.gather(*(caller(number) for number in range(32)))
     assert store.batches == [32] * 10
@@ -136,6 +141,46 @@ async def test_a_store_that_does_not_answer_is_interrupted() -> None:
     waiter = batches.submit(grant(1))
     with pytest.raises(StoreError, match="interrupted"):
         await waiter
+    await batches.close()
+
+
+class Remote(Pretended):
+    """Answers on the event loop, where it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+        self.silent = False
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        yield from step(Step(self._never, self._heard))
+        return [Granted(balance=1) for _ in operations]
+
+    def _never(self) -> None:
+        raise AssertionError("a thread waits")
+
+    async def _heard(self) -> None:
+        if self.silent:
+            await self.answers.wait()
+            raise StoreError("interrupted")
+
+    def interrupt(self) -> None:
+        self.answers.set()
+
+
+async def test_a_server_is_waited_for_on_the_event_loop() -> None:
+    store = Remote()
+    batches = Batches(store)
+    assert await batches.submit(grant(1)) == Granted(balance=1)
+    await batches.close()
+
+
+async def test_a_server_that_does_not_answer_is_interrupted() -> None:
+    store = Remote()
+    store.silent = True
+    batches = Batches(store, answer_within=0.01)
+    with pytest.raises(StoreError, match="interrupted"):
+        await batches.submit(grant(1))
     await batches.close()
 
 
@@ -234,11 +279,11 @@ async def test_closing_waits_for_the_queries_that_run_and_for_no_other() -> None
 # --------------------------------------------------------------------------------- its own end
 
 
-async def dies(_: object, __: object) -> None:
+async def dies(_: object) -> None:
     raise MemoryError
 
 
-async def is_cancelled(_: object, __: object) -> None:
+async def is_cancelled(_: object) -> None:
     raise asyncio.CancelledError
 
 
@@ -250,7 +295,7 @@ async def test_nobody_waits_for_what_has_ended(
     store.go.set()
     batches = Batches(store)
     with monkeypatch.context() as broken:
-        broken.setattr(batches, "call", ending)
+        broken.setattr(batches, "_apply", ending)
         waiters = [batches.submit(grant(number)) for number in range(1, LARGEST_BATCH + 5)]
         running = batches._running
         assert running is not None
