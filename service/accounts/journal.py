@@ -16,6 +16,7 @@ operators: named `.journal`, it is replayed by the next process that starts ther
 import fcntl
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ class Journal:
         self._set_aside: set[bytes] = set()
         self._file = -1
         self._lock = Lock()
+        self._waiting: deque[_Append] = deque()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A file that was just made is not locked yet: another process must not find it so.
@@ -160,12 +162,36 @@ class Journal:
     def append(self, *endings: Ending) -> None:
         """Keep operations; they are on the disk when this returns.
 
+        Threads that wait for each other are written together: when a store goes away under load,
+        hundreds of calls end here at once, and each flush takes its time.
+
         Raises:
             OSError: they cannot be written; none of them is kept.
         """
-        lines = b"".join(map(_line, endings))
+        own = _Append(b"".join(map(_line, endings)))
+        self._waiting.append(own)
         with self._lock:
-            _append(self._file, lines)
+            if not own.is_over:
+                self._write(own)
+        if own.error is not None:
+            raise own.error
+
+    def _write(self, own: "_Append") -> None:
+        """Write what this thread and others wait for."""
+        together = {own: None}
+        while self._waiting:
+            together[self._waiting.popleft()] = None
+        try:
+            _append(self._file, b"".join(append.lines for append in together))
+        except OSError:
+            # There may be room for some of them.
+            for append in together:
+                try:
+                    _append(self._file, append.lines)
+                except OSError as error:
+                    append.error = error
+        for append in together:
+            append.is_over = True
 
     def kept(self) -> Kept:
         """Return what waits for the store.
@@ -258,6 +284,19 @@ class Journal:
         if self._file != -1:
             os.close(self._file)
             self._file = -1
+
+
+class _Append:
+    """What a thread waits for.
+
+    Args:
+        lines: Whole lines.
+    """
+
+    def __init__(self, lines: bytes) -> None:
+        self.lines = lines
+        self.is_over = False
+        self.error: OSError | None = None
 
 
 def _append(file: int, lines: bytes) -> None:

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import threading
+from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,6 +153,116 @@ def test_threads_append_whole_lines(directory: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(journal.kept().endings) == 80
+    journal.close()
+
+
+class Noticed(deque[Any]):
+    """Says when something is appended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appended = threading.Semaphore(0)
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        self.appended.release()
+
+
+class Queue:
+    """Threads that append to a journal while its lock is held: they wait for each other."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting = journal._waiting = Noticed()
+        self._threads: list[threading.Thread] = []
+        self.errors: dict[int, OSError] = {}
+        journal._lock.acquire()
+
+    def append(self, number: int) -> None:
+        """Have an ending appended, by a thread that waits behind those before it."""
+        thread = threading.Thread(target=self._append, args=(number,))
+        thread.start()
+        self._threads.append(thread)
+        assert self._waiting.appended.acquire(timeout=10)
+
+    def let_go(self) -> None:
+        """Have them go on, and wait for them."""
+        self._journal._lock.release()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _append(self, number: int) -> None:
+        try:
+            self._journal.append(settle(number))
+        except OSError as error:
+            self.errors[number] = error
+
+
+def test_threads_that_wait_for_each_other_are_written_together(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    synced: list[int] = []
+    queue = Queue(journal)
+    for number in range(20):
+        queue.append(number)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    queue.let_go()
+
+    assert len(synced) == 1
+    assert {ending.hold_id for ending in journal.kept().endings} == {
+        f"hold-{number}" for number in range(20)
+    }
+    journal.close()
+
+
+def test_where_there_is_room_for_some_they_are_kept_and_the_others_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    queue = Queue(journal)
+    for number in range(3):
+        queue.append(number)
+    write = os.write
+
+    def short(file: int, data: bytes) -> int:
+        if b"hold-1" in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", short)
+        queue.let_go()
+
+    assert [(number, error.errno) for number, error in queue.errors.items()] == [(1, errno.ENOSPC)]
+    assert {ending.hold_id for ending in journal.kept().endings} == {"hold-0", "hold-2"}
+    journal.close()
+
+
+def test_nobody_is_told_of_a_write_that_was_not_done(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    queue = Queue(journal)
+    queue.append(1)
+    queue.append(2)
+    write = os.write
+    left = [True]
+
+    def dies(file: int, data: bytes) -> int:
+        if left:
+            left.clear()
+            raise MemoryError
+        return write(file, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", dies)
+        broken.setattr(threading, "excepthook", lambda _: None)
+        queue.let_go()
+
+    # One has died of it. The other has written by itself.
+    assert len(journal.kept().endings) == 1
+    assert queue.errors == {}
     journal.close()
 
 
