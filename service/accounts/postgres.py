@@ -7,10 +7,8 @@ The lock of an account covers its keys and its holds: nobody writes them without
 revocation, which is a column of its own. It leaves foreign keys alone (`FOR NO KEY UPDATE`). Two
 batches never wait for each other in a circle, for all take their locks in the same order.
 
-What is asked for and what is found is JSON, one parameter and one value per kind of row, and all
-that is written is one statement: most of what a small batch costs is a price per statement. The
-database is asked for the time only after the locks, so that time never goes back from one batch to
-the next.
+The database is asked for the time only after the locks, so that time never goes back from one batch
+to the next. The statements are in `postgres_statements`.
 """
 
 import os
@@ -24,15 +22,22 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import errors
 from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGresult
-from sqlalchemy.dialects.postgresql import JSON, insert
-from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
-from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.accounts import statements, usage
-from service.accounts.pipeline import Pipeline, Statement, ends_connection, prepare
+from service.accounts import usage
+from service.accounts.pipeline import Pipeline, ends_connection, prepare
+from service.accounts.postgres_statements import (
+    ANY_HOLD,
+    BEGIN,
+    COMMIT,
+    LOCK,
+    NOW,
+    READS,
+    STATEMENTS,
+    WRITES,
+    Query,
+    smallest,
+)
 from service.accounts.rows import Account, Changes, Hold, Key, Rows
-from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.accounts.statements import (
     ConnectionLostError,
     Spare,
@@ -43,8 +48,6 @@ from service.accounts.statements import (
 from service.accounts.work import Work, blocking
 
 _T = TypeVar("_T")
-
-_DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
 
 class PostgreSQL:
@@ -97,7 +100,7 @@ class PostgreSQL:
 
     def now(self, connection: sa.Connection) -> int:
         """Return the server's clock."""
-        return int(connection.execute(sa.select(_NOW)).scalar_one())
+        return int(connection.execute(sa.select(NOW)).scalar_one())
 
     def take_time(self, connection: sa.Connection) -> None:
         """Let the transaction run, and wait for locks, for as long as it takes."""
@@ -170,7 +173,7 @@ def _insist(driver: psycopg.Connection[Values], _: object) -> None:
 
 
 def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
-    prepare(driver.pgconn, _STATEMENTS)
+    prepare(driver.pgconn, STATEMENTS)
 
 
 class _Transaction:
@@ -178,49 +181,55 @@ class _Transaction:
         self._pipeline = pipeline
 
     def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
-        accounts_wanted = _encode(wanted.accounts)
-        self._pipeline.send(_BEGIN)
-        self._pipeline.send(_LOCK, accounts_wanted)
+        rows = {"keys": wanted.keys, "holds": wanted.holds, "grants": wanted.grants}
+        query = smallest(READS, rows)
+        values = {"accounts": wanted.accounts, **rows}
+        self._pipeline.send(BEGIN)
+        self._pipeline.send(LOCK, _encode(wanted.accounts))
         # This one sees what was committed before the locks were there.
-        self._pipeline.send(
-            _READ,
-            _encode(wanted.keys),
-            _encode(wanted.holds),
-            accounts_wanted,
-            _encode(wanted.grants),
-        )
+        self._send(query, values)
         _, locked, found = yield from self._pipeline.receive()
-        rows = Rows(
-            accounts={account.id: account for account in _decode(_ACCOUNTS, locked, 0)},
-            keys={key.id: key for key in _decode(_KEYS, found, 0)},
-            holds={hold.id: hold for hold in _decode(_HOLDS, found, 1)},
+        *columns, now = (found.get_value(0, number) for number in range(len(query.kinds) + 1))
+        text = dict(zip(query.kinds, columns, strict=True))
+        read = Rows(
+            accounts={
+                account.id: account for account in _decode(_ACCOUNTS, locked.get_value(0, 0))
+            },
+            keys={key.id: key for key in _decode(_KEYS, text.get("keys"))},
+            holds={hold.id: hold for hold in _decode(_HOLDS, text.get("holds"))},
             grants={
-                (grant.account_id, grant.idempotency_id) for grant in _decode(_GRANTS, found, 2)
+                (grant.account_id, grant.idempotency_id)
+                for grant in _decode(_GRANTS, text.get("grants"))
             },
         )
-        return rows, int(found.get_value(0, 3) or 0)
+        return read, int(now or 0)
 
     def any_hold(self, ids: Sequence[str]) -> Work[bool]:
-        self._pipeline.send(_ANY_HOLD, _encode(ids))
+        self._pipeline.send(ANY_HOLD, _encode(ids))
         (found,) = yield from self._pipeline.receive()
         return found.ntuples > 0
 
     def write(self, rows: Rows, changes: Changes) -> None:
         placed = set(changes.placed)
-        self._pipeline.send(
-            _WRITE,
-            _encode([rows.accounts[id_] for id_ in changes.accounts]),
-            _encode([rows.keys[id_] for id_ in changes.keys]),
-            _encode([rows.holds[id_] for id_ in changes.placed]),
+        values: dict[str, Sequence[object]] = {
+            "accounts": [rows.accounts[id_] for id_ in changes.accounts],
+            "keys": [rows.keys[id_] for id_ in changes.keys],
+            "placed": [rows.holds[id_] for id_ in changes.placed],
             # The parts of the statement do not see each other's rows: a hold that was placed and
             # ended in one batch is inserted as it ended.
-            _encode([rows.holds[id_] for id_ in changes.ended if id_ not in placed]),
-            _encode(changes.entries),
-            _encode(usage.totals(changes.entries)),
-        )
+            "ended": [rows.holds[id_] for id_ in changes.ended if id_ not in placed],
+            "entries": changes.entries,
+            "totals": usage.totals(changes.entries),
+        }
+        if any(values.values()):
+            self._send(smallest(WRITES, values), values)
+
+    def _send(self, query: Query, values: Mapping[str, object]) -> None:
+        texts = (_encode(values[name]) for name in query.parameters)
+        self._pipeline.send(query.statement, *texts)
 
     def commit(self) -> Work[None]:
-        self._pipeline.send(_COMMIT)
+        self._pipeline.send(COMMIT)
         *_, committed = yield from self._pipeline.finish()
         if committed.command_status != b"COMMIT":
             raise psycopg.InternalError("the transaction was rolled back")
@@ -238,119 +247,6 @@ _GRANTS: Final = msgspec.json.Decoder(list[_Grant])
 _encode: Final = msgspec.json.encode
 
 
-def _decode(decoder: msgspec.json.Decoder[list[_T]], result: PGresult, column: int) -> list[_T]:
+def _decode(decoder: msgspec.json.Decoder[list[_T]], text: bytes | None) -> list[_T]:
     """Return the rows of a `json_agg`, which is NULL where there are none."""
-    text = result.get_value(0, column)
     return [] if text is None else decoder.decode(text)
-
-
-# ----------------------------------------------------------------------------------- statements
-
-_NOW: Final = sa.literal_column(
-    "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)", sa.BigInteger
-)
-"""The server's clock, in nanoseconds since the Unix epoch."""
-
-
-def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Statement:
-    """Compile a statement, whose parameters come in this order."""
-    compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
-    if tuple(compiled.positiontup or ()) != parameters:
-        raise ValueError(f"{name} has the parameters {compiled.positiontup}")
-    return Statement(name=name.encode(), text=str(compiled).encode())
-
-
-def _listed(parameter: str, type_: type[sa.types.TypeEngine[Any]]) -> Any:
-    """Return the values that are given as the text of an array of JSON."""
-    given = sa.bindparam(parameter, type_=sa.Text).cast(JSON)
-    value = sa.func.json_array_elements_text(given).column_valued("value")
-    return sa.any_(sa.func.array(sa.select(value.cast(type_)).scalar_subquery()))
-
-
-def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: bool = False) -> Any:
-    """Return rows as the text of one array of JSON objects, locked in the order of their ids."""
-    wanted = sa.select(*statements.columns(table, names)).where(condition)
-    if locked:
-        wanted = wanted.order_by(table.c.id).with_for_update(key_share=True)
-    rows = wanted.subquery("found")
-    return sa.select(sa.func.json_agg(rows.table_valued()).cast(sa.Text)).scalar_subquery()
-
-
-def _given(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
-    """Return rows that are given as the text of one array of JSON objects: values, as they are."""
-    columns = [sa.column(name, table.c[name].type) for name in names]
-    given = sa.func.json_to_recordset(sa.bindparam(parameter, type_=sa.Text).cast(JSON))
-    return given.table_valued(*columns).render_derived(name="given", with_types=True)
-
-
-def _update(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
-    given = _given(table, ("id", *names), parameter)
-    return (
-        sa.update(table)
-        .where(table.c.id == given.c.id)
-        .values({name: given.c[name] for name in names})
-    )
-
-
-def _insert(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
-    given = _given(table, names, parameter)
-    return insert(table).from_select(
-        list(names), sa.select(*(given.c[name] for name in names)), include_defaults=False
-    )
-
-
-def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str) -> Any:
-    statement = _insert(table, (*of, *sums), parameter)
-    return statement.on_conflict_do_update(
-        index_elements=of, set_={name: table.c[name] + statement.excluded[name] for name in sums}
-    )
-
-
-_BEGIN: Final = Statement(name=b"BEGIN", text=b"BEGIN")
-_LOCK: Final = _statement(
-    "lock",
-    sa.select(
-        _found(
-            accounts,
-            statements.ACCOUNT,
-            accounts.c.id == _listed("accounts", sa.BigInteger),
-            locked=True,
-        )
-    ),
-    "accounts",
-)
-_READ: Final = _statement(
-    "read",
-    sa.select(
-        _found(api_keys, statements.KEY, api_keys.c.id == _listed("keys", sa.BigInteger)),
-        _found(holds, statements.HOLD, holds.c.id == _listed("holds", sa.Text)),
-        _found(
-            ledger,
-            statements.GRANT,
-            sa.and_(
-                ledger.c.account_id == _listed("accounts", sa.BigInteger),
-                ledger.c.idempotency_id == _listed("grants", sa.Text),
-            ),
-        ),
-        _NOW,
-    ),
-    *("keys", "holds", "accounts", "grants"),
-)
-_ANY_HOLD: Final = _statement(
-    "any_hold",
-    sa.select(holds.c.id).where(holds.c.id == _listed("holds", sa.Text)),
-    "holds",
-)
-_WRITE: Final = _statement(
-    "write",
-    _add(usage_totals, usage.OF, usage.SUMS, "totals").add_cte(
-        _update(accounts, statements.ACCOUNT_CHANGES, "accounts").cte("changed_accounts"),
-        _update(api_keys, statements.KEY_CHANGES, "keys").cte("changed_keys"),
-        _insert(holds, statements.HOLD, "placed").cte("placed_holds"),
-        _update(holds, statements.HOLD_CHANGES, "ended").cte("ended_holds"),
-        _insert(ledger, statements.ENTRY, "entries").cte("entries_added"),
-    ),
-    *("accounts", "keys", "placed", "ended", "entries", "totals"),
-)
-_COMMIT: Final = Statement(name=b"COMMIT", text=b"COMMIT")
-_STATEMENTS: Final = (_BEGIN, _LOCK, _READ, _ANY_HOLD, _WRITE, _COMMIT)

@@ -9,6 +9,9 @@
 Callers that all work for the same time would come in waves of 32.
 
 CPU is that of this process, the kernel's part included; on PostgreSQL the server's comes on top.
+There the same is measured with empty transactions, too: two round trips and a flush, which is what
+the machine and the server take of the times.
+
 Give addresses of empty databases to measure those instead. Prints a table; asserts nothing.
 """
 
@@ -19,9 +22,12 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -30,8 +36,10 @@ from service.accounts.batches import Batches
 from service.accounts.directory import Directory, KeyLimits
 from service.accounts.ids import hold_id
 from service.accounts.migrations import migrate
-from service.accounts.rows import Grant, Place, Placed, Settle
+from service.accounts.pipeline import Pipeline, Statement, prepare
+from service.accounts.rows import Grant, Operation, Outcome, Place, Placed, Settle
 from service.accounts.store import Store
+from service.accounts.work import Work
 from tests.e2e.postgres import binaries, running
 
 CALLERS = 32
@@ -40,10 +48,44 @@ LOADS = (("saturated", 0.0, 6000), ("paced", 0.02, 6000), ("usual", 0.25, 1000))
 WARM_UP = 500
 
 
-class Bench:
-    """An account with a key that has every limit, none of which is ever reached."""
+class Empty(Store):
+    """Does nothing, in as many round trips to the server; what it writes is a message to flush."""
 
-    def __init__(self, store: Store) -> None:
+    _MESSAGE = Statement(
+        name=b"message", text=b"SELECT pg_logical_emit_message(true, 'bench', 'message')"
+    )
+    _BEGIN = Statement(name=b"begin", text=b"BEGIN")
+    _COMMIT = Statement(name=b"commit", text=b"COMMIT")
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._connection = psycopg.connect(url)
+        self._connection.autocommit = True
+        prepare(self._connection.pgconn, (self._MESSAGE, self._BEGIN, self._COMMIT))
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        pipeline = Pipeline(self._connection.pgconn, answer_within=10.0)
+        pipeline.send(self._BEGIN)
+        pipeline.send(self._MESSAGE)
+        yield from pipeline.receive()
+        pipeline.send(self._COMMIT)
+        yield from pipeline.finish()
+        return [Placed(requests=None, tokens=None) for _ in operations]
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
+
+
+class Bench:
+    """An account with a key that has every limit, none of which is ever reached.
+
+    Args:
+        store: Where the account is made.
+        measured: What is measured, where that is another one.
+    """
+
+    def __init__(self, store: Store, measured: Store | None = None) -> None:
         directory = Directory(store)
         account = directory.create_account(f"bench-{uuid4().hex}")
         key, _ = directory.create_key(
@@ -57,7 +99,7 @@ class Bench:
             ),
         )
         self._account_id, self._key_id = account.id, key.id
-        self._batches = Batches(store)
+        self._batches = Batches(measured or store)
         grant = Grant(account_id=account.id, amount=10**15, idempotency_id="bench")
         store.apply([grant])
 
@@ -117,19 +159,27 @@ class Bench:
 async def measure(url: str) -> None:
     store = Store(url)
     await asyncio.to_thread(migrate, store)
-    bench = Bench(store)
-    await bench.run(WARM_UP, 0.0)
-    gc.freeze()  # as the service does once it has started
-    for name, work, requests in LOADS:
-        cpu, wall, placing, settling = await bench.run(requests, work)
-        both = [one + other for one, other in zip(placing, settling, strict=True)]
-        print(
-            f"{store.engine.dialect.name:<12}{name:<11}{cpu / requests * 1e6:>10.1f}"
-            f"{requests / wall:>12.0f}"
-            f"{_latency(placing)}{_latency(settling)}{_latency(both)}"
-        )
-    await bench.close()
-    store.close()
+    benches = {store.engine.dialect.name: Bench(store)}
+    with ExitStack() as stores:
+        stores.callback(store.close)
+        if store.engine.dialect.name == "postgresql":
+            empty = Empty(url)
+            stores.callback(empty.close)
+            benches["empty"] = Bench(store, empty)
+        for bench in benches.values():
+            await bench.run(WARM_UP, 0.0)
+        gc.freeze()  # as the service does once it has started
+        for name, work, requests in LOADS:
+            for what, bench in benches.items():
+                cpu, wall, placing, settling = await bench.run(requests, work)
+                both = [one + other for one, other in zip(placing, settling, strict=True)]
+                print(
+                    f"{what:<12}{name:<11}{cpu / requests * 1e6:>10.1f}"
+                    f"{requests / wall:>12.0f}"
+                    f"{_latency(placing)}{_latency(settling)}{_latency(both)}"
+                )
+        for bench in benches.values():
+            await bench.close()
 
 
 def _latency(seconds: list[float]) -> str:
