@@ -117,7 +117,7 @@ class Store:
         """The same engine; on SQLite its transactions take the writer's lock when they begin."""
         self._open: set[Any] = set()
         self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
-        self._interrupted = False
+        self._interruptions = 0
         for engine in self._database.engines:
             # Known before anything is asked of it: the first question may find a server that froze.
             sa.event.listen(engine, "connect", self._opened, insert=True)
@@ -133,7 +133,7 @@ class Store:
         For a server that neither answers nor closes its connections. Those that lie idle fail when
         they are used next, and are replaced.
         """
-        self._interrupted = True
+        self._interruptions += 1
         for driver in list(self._open):
             self._database.interrupt(driver)
 
@@ -187,7 +187,7 @@ class Store:
 
     def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
         """Apply operations in one transaction, as work for an event loop; raises as `apply`."""
-        self._interrupted = False
+        interruptions = self._interruptions
         with self._foreign_errors():
             try:
                 return (yield from self._apply(operations, sent_again=False))
@@ -196,7 +196,7 @@ class Store:
             except ConnectionLostError:
                 # The others in the pool are of the same age.
                 yield from blocking(self.close)
-                if self._interrupted:
+                if self._interruptions != interruptions:
                     raise
                 return (yield from self._apply(operations, sent_again=True))
 
