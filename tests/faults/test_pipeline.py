@@ -1,0 +1,86 @@
+"""Round trips to a server that is slow, silent or gone, waited for in a thread and on a loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import psycopg
+import pytest
+
+from service.accounts.pipeline import Pipeline, Statement, prepare
+from service.accounts.work import Step, Work, run, run_async
+from tests.e2e.postgres import Server
+
+_LENGTH: Final = Statement(name=b"length", text=b"SELECT length($1::text)")
+_DIVIDE: Final = Statement(name=b"divide", text=b"SELECT 1 / $1::int")
+
+Runner = Callable[[Work[Any]], Any]
+
+
+def _on_a_loop(work: Work[Any]) -> Any:
+    def do(step: Step[Any]) -> Awaitable[Any]:
+        assert step.wait is not None
+        return step.wait()
+
+    return asyncio.run(run_async(work, do))
+
+
+RUNNERS: Final = pytest.mark.parametrize("runner", [run, _on_a_loop])
+
+
+@pytest.fixture
+def connection(postgres: Server) -> Iterator[psycopg.Connection[Any]]:
+    with closing(postgres.connect("postgres")) as connection:
+        prepare(connection.pgconn, (_LENGTH, _DIVIDE))
+        yield connection
+
+
+def _lengths(pipeline: Pipeline, *texts: bytes) -> Work[list[int]]:
+    for text in texts:
+        pipeline.send(_LENGTH, text)
+    results = yield from pipeline.finish()
+    return [int(result.get_value(0, 0) or 0) for result in results]
+
+
+@RUNNERS
+def test_more_than_a_socket_holds_is_sent(
+    connection: psycopg.Connection[Any], runner: Runner
+) -> None:
+    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+    sizes = [3_000_000, 1, 5_000_000]
+    assert runner(_lengths(pipeline, *(b"x" * size for size in sizes))) == sizes
+
+
+@RUNNERS
+@pytest.mark.parametrize("size", [1, 20_000_000])
+def test_a_server_that_falls_silent_is_given_up(
+    postgres: Server, connection: psycopg.Connection[Any], runner: Runner, size: int
+) -> None:
+    pipeline = Pipeline(connection.pgconn, answer_within=0.05)
+    with (
+        postgres.frozen(),
+        pytest.raises(psycopg.OperationalError, match="does not answer"),
+    ):
+        runner(_lengths(pipeline, b"x" * size))
+
+
+@RUNNERS
+def test_a_server_that_is_gone_is_told_at_once(
+    postgres: Server, connection: psycopg.Connection[Any], runner: Runner
+) -> None:
+    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+    with postgres.connect("postgres") as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (connection.pgconn.backend_pid,))
+    with pytest.raises(psycopg.OperationalError):
+        runner(_lengths(pipeline, b"x"))
+
+
+@RUNNERS
+def test_the_error_of_a_statement_is_told(
+    connection: psycopg.Connection[Any], runner: Runner
+) -> None:
+    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+    pipeline.send(_DIVIDE, b"0")
+    with pytest.raises(psycopg.DataError, match="division by zero"):
+        runner(pipeline.receive())
