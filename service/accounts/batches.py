@@ -30,6 +30,9 @@ MOST_PENDING: Final = 20_000
 ANSWER_WITHIN: Final = 10.0
 """Seconds that the store has for a batch or a function; more than it gives itself."""
 
+_SECOND_LOOK: Final = 0.05
+"""Seconds."""
+
 _READERS: Final = 2
 """Threads: where one query is slow the next is not."""
 
@@ -49,11 +52,15 @@ class Batches:
         self._store = store
         self._answer_within = answer_within
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        """What is applied now."""
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-lookup")
         self._began: dict[int, float] = {}
-        """Since when each thread has been busy with what it does, and the event loop waiting."""
+        """Since when each thread has been busy with what it does, the event loop's with a batch."""
+        self._late: float | None = None
+        """What began then took too long when that was last looked at."""
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation) -> "asyncio.Future[Outcome]":
@@ -69,6 +76,7 @@ class Batches:
         self._pending.append((operation, waiter))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
+            self._running.add_done_callback(self._ended)
         return waiter
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
@@ -105,35 +113,43 @@ class Batches:
             return await self.call(step.block)
         loop = asyncio.get_running_loop()
         self._see_to(loop)
-        self._began[get_ident()] = loop.time()
-        try:
-            return await step.wait()
-        finally:
-            del self._began[get_ident()]
+        return await step.wait()
 
     async def _run(self) -> None:
-        batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        while self._pending:
+            self._batch = self._pending[:LARGEST_BATCH]
+            del self._pending[:LARGEST_BATCH]
+            results = await self._timely([operation for operation, _ in self._batch])
+            if isinstance(results, StoreError):
+                # What waits behind it has waited for as long.
+                self._batch += self._pending
+                self._pending.clear()
+                results = [results] * len(self._batch)
+            for (_, waiter), result in zip(self._batch, results, strict=True):
+                _tell(waiter, result)
+            # Those who were told come first: what they submit belongs to the next batch.
+            await asyncio.sleep(0)
+        self._batch = []
+        self._running = None
+
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        if self._running is not run:
+            return
+        # It ended before its time, or never began. Nobody waits for ever.
+        self._running = None
+        ended = StoreError("what applies operations has ended")
+        for _, waiter in (*self._batch, *self._pending):
+            _tell(waiter, ended)
+        self._batch = []
+        self._pending.clear()
+
+    async def _timely(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
+        """Apply a batch, within the time that the store has for all of it."""
+        self._began[get_ident()] = asyncio.get_running_loop().time()
         try:
-            while self._pending:
-                batch = self._pending[:LARGEST_BATCH]
-                del self._pending[:LARGEST_BATCH]
-                results = await self._apply([operation for operation, _ in batch])
-                if isinstance(results, StoreError):
-                    # What waits behind it has waited for as long.
-                    batch += self._pending
-                    self._pending.clear()
-                    results = [results] * len(batch)
-                for (_, waiter), result in zip(batch, results, strict=True):
-                    _tell(waiter, result)
-                # Those who were told come first: what they submit belongs to the next batch.
-                await asyncio.sleep(0)
+            return await self._apply(operations)
         finally:
-            self._running = None
-            # Where this ends before its time, nobody waits for ever.
-            ended = StoreError("what applies operations has ended")
-            for _, waiter in (*batch, *self._pending):
-                _tell(waiter, ended)
-            self._pending.clear()
+            del self._began[get_ident()]
 
     async def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
         """Apply a batch; where it fails for its content, each operation by itself."""
@@ -168,13 +184,17 @@ class Batches:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Interrupt the store where it takes too long; look again while it is busy."""
         self._watch = None
-        began = list(self._began.values())
-        if not began:
+        began = min(self._began.values(), default=None)
+        if began is None:
             return
-        left = min(began) + self._answer_within - loop.time()
+        left = began + self._answer_within - loop.time()
         if left <= 0:
-            self._store.interrupt()
-            left = self._answer_within
+            # Where it was the event loop that was late, the answer is there, but not heard yet.
+            left = _SECOND_LOOK
+            if began == self._late:
+                self._store.interrupt()
+                left = self._answer_within
+            self._late = began
         self._watch = loop.call_later(left, self._look, loop)
 
 

@@ -310,7 +310,7 @@ def _append(file: int, lines: bytes) -> None:
         while written < len(lines):
             written += os.write(file, lines[written:])
         os.fsync(file)
-    except OSError:
+    except BaseException:  # for whatever reason: who is told that it failed must be told the truth
         with suppress(OSError):
             os.ftruncate(file, before)
         raise

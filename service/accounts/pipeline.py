@@ -87,9 +87,9 @@ class Pipeline:
 
     def _round_trip(self, results: PQGen[list[PGresult]]) -> Work[list[PGresult]]:
         arguments = results, self._connection.socket, self._answer_within
-        return step(
-            Step(partial(waiting.wait, *arguments), partial(waiting.wait_async, *arguments))
-        )
+        # Not `wait`, which is C and hears no Ctrl-C before its time is over.
+        block = partial(waiting.wait_selector, *arguments)
+        return step(Step(block, partial(waiting.wait_async, *arguments)))
 
     def _last_results(self) -> PQGen[list[PGresult]]:
         results = yield from self._results()

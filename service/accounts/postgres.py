@@ -139,6 +139,10 @@ class PostgreSQL:
         ):
             connected.shutdown(socket.SHUT_RDWR)
 
+    def is_closed(self, driver: Any) -> bool:
+        """Whether a connection is closed; from any thread."""
+        return bool(driver.closed)
+
 
 _PLANS: Final = {
     # What a batch needs is found by a key, row by row: never by a look at a whole table.

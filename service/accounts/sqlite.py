@@ -83,6 +83,14 @@ class SQLite:
         """Make what a connection does fail; from any thread."""
         driver.interrupt()
 
+    def is_closed(self, driver: Any) -> bool:
+        """Whether a connection is closed; from any thread."""
+        try:
+            driver.total_changes  # noqa: B018  (it is of no use, but what asks least)
+        except sqlite3.ProgrammingError:
+            return True
+        return False
+
 
 class _Transaction:
     def __init__(self, driver: sqlite3.Connection, clock: Callable[[], int]) -> None:

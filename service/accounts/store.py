@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.accounts.decisions import decide
 from service.accounts.ids import first_at
@@ -92,6 +93,9 @@ class Database(Protocol):
     def interrupt(self, driver: Any) -> None:
         """Make what a connection does fail; from any thread."""
 
+    def is_closed(self, driver: Any) -> bool:
+        """Whether a connection is closed; from any thread."""
+
 
 class _SentAgainError(Exception):
     """A refused Place has a hold: it was placed before."""
@@ -118,13 +122,16 @@ class Store:
         self._open: set[Any] = set()
         self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
         self._interruptions = 0
+        self._closings = 0
         for engine in self._database.engines:
             # Known before anything is asked of it: the first question may find a server that froze.
             sa.event.listen(engine, "connect", self._opened, insert=True)
             sa.event.listen(engine, "close", self._closed)
+            sa.event.listen(engine, "checkin", self._returned)
 
     def close(self) -> None:
-        """Close all connections; later ones are opened again."""
+        """Close all connections, those in use when they are given back; later ones are new."""
+        self._closings += 1
         self._database.close()
 
     def interrupt(self) -> None:
@@ -137,8 +144,17 @@ class Store:
         for driver in list(self._open):
             self._database.interrupt(driver)
 
-    def _opened(self, driver: Any, _: object) -> None:
+    def _opened(self, driver: Any, record: ConnectionPoolEntry) -> None:
+        # Nothing tells of those that failed while they were prepared.
+        for known in list(self._open):
+            if self._database.is_closed(known):
+                self._open.discard(known)
         self._open.add(driver)
+        record.info["closings"] = self._closings
+
+    def _returned(self, driver: Any, record: ConnectionPoolEntry) -> None:
+        if driver is not None and record.info["closings"] != self._closings:
+            record.invalidate()  # its pool is gone, and would keep it for good
 
     def _closed(self, driver: Any, _: object) -> None:
         self._open.discard(driver)

@@ -1,12 +1,16 @@
 """Round trips to a server that is slow, silent or gone, waited for in a thread and on a loop."""
 
 import asyncio
+import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from typing import Any, Final
 
 import psycopg
 import pytest
+from psycopg.abc import PQGen
+from psycopg.pq.abc import PGresult
 
 from service.accounts.pipeline import Pipeline, Statement, prepare
 from service.accounts.work import Step, Work, run, run_async
@@ -63,6 +67,33 @@ def test_a_server_that_falls_silent_is_given_up(
         pytest.raises(psycopg.OperationalError, match="does not answer"),
     ):
         runner(_lengths(pipeline, b"x" * size))
+
+
+class Interrupted(Pipeline):
+    """Has Ctrl-C pressed while it waits."""
+
+    def _next(self) -> PQGen[PGresult | None]:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return (yield from super()._next())
+
+
+def test_who_waits_can_be_interrupted(
+    postgres: Server, connection: psycopg.Connection[Any]
+) -> None:
+    ended = threading.Event()
+    in_time: list[bool] = []
+    watch = threading.Thread(target=lambda: in_time.append(ended.wait(5)))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    watch.start()
+    try:
+        with postgres.frozen(), pytest.raises(KeyboardInterrupt):
+            run(_lengths(Interrupted(connection.pgconn, answer_within=10.0), b"x"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        ended.set()
+        watch.join()
+        signal.signal(signal.SIGALRM, before)
+    assert in_time == [True]
 
 
 @RUNNERS

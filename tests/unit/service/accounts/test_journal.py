@@ -266,6 +266,29 @@ def test_nobody_is_told_of_a_write_that_was_not_done(
     journal.close()
 
 
+def test_what_is_told_as_not_kept_is_not_there(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    queue = Queue(journal)
+    queue.append(1)
+    queue.append(2)
+    errors: list[BaseException] = [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()]
+
+    def fails(file: int) -> None:
+        raise errors.pop() if len(errors) > 1 else errors[0]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        broken.setattr(threading, "excepthook", lambda _: None)
+        queue.let_go()
+
+    # One was told by its own end, the other by the error.
+    assert len(queue.errors) == 1
+    assert journal.kept().endings == []
+    journal.close()
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_torn_last_line_is_skipped(directory: Path, cut: int) -> None:
     journal = Journal(str(directory))

@@ -1,7 +1,9 @@
 """Group commit, over a store that is only pretended."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -184,6 +186,58 @@ async def test_a_server_that_does_not_answer_is_interrupted() -> None:
     await batches.close()
 
 
+class Slow(Remote):
+    """Answers each of its steps at once, and has more of them until it is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        while not self.answers.is_set():
+            yield from step(Step(self._never, self._heard))
+            self.steps += 1
+        raise StoreError("interrupted")
+
+    async def _heard(self) -> None:
+        await asyncio.sleep(0)
+
+
+async def test_the_time_is_that_of_a_batch_and_not_of_a_step() -> None:
+    store = Slow()
+    batches = Batches(store, answer_within=0.01)
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreError, match="interrupted"):
+            await batches.submit(grant(1))
+    assert store.steps > 1
+    await batches.close()
+
+
+class Unheard(Remote):
+    """Answers while the event loop is held by something else, for longer than it may take."""
+
+    async def _heard(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, servers = socket.socketpair()
+
+        def held() -> None:
+            time.sleep(0.05)
+            servers.send(b"answer")
+
+        with ours, servers:
+            ours.setblocking(False)
+            loop.call_soon(held)
+            await loop.sock_recv(ours, 10)
+
+
+async def test_an_answer_that_the_loop_was_late_to_hear_is_heard() -> None:
+    store = Unheard()
+    batches = Batches(store, answer_within=0.01)
+    assert await batches.submit(grant(1)) == Granted(balance=1)
+    assert not store.answers.is_set()  # it was not interrupted
+    await batches.close()
+
+
 async def test_a_function_of_the_store_has_its_result_or_its_error() -> None:
     batches = Batches(Pretended())
     assert await batches.call(divmod, 7, 2) == (3, 1)
@@ -285,6 +339,20 @@ async def dies(_: object) -> None:
 
 async def is_cancelled(_: object) -> None:
     raise asyncio.CancelledError
+
+
+async def test_nobody_waits_for_what_never_began() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store)
+    waiter = batches.submit(grant(1))
+    assert batches._running is not None
+    batches._running.cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreError, match="has ended"):
+            await waiter
+        assert await batches.submit(grant(1)) == Granted(balance=1)
+        await batches.close()
 
 
 @pytest.mark.parametrize("ending", [dies, is_cancelled])

@@ -1,0 +1,48 @@
+"""Connections of a store: none is left behind by what goes wrong around it."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.accounts import sqlite
+from service.accounts.store import Store, StoreError
+from tests.faults.stores import Team, migrated
+
+__all__ = ["migrated"]
+
+
+def test_what_is_in_use_when_all_are_closed_is_closed_after_it(migrated: Store) -> None:
+    team = Team.create(migrated, credit=100)
+    for number in range(5):
+        with migrated.reading():
+            migrated.apply([team.place(f"hold-{number}")])
+            migrated.close()
+    migrated.close()
+    assert migrated._open == set()
+
+
+def test_what_is_kept_is_closed_with_the_others(migrated: Store) -> None:
+    Team.create(migrated, credit=100)
+    assert migrated._open != set()
+    migrated.close()
+    assert migrated._open == set()
+
+
+def test_what_cannot_be_prepared_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'db'}")
+
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sqlite, "_log_ahead", fails)
+        for _ in range(5):
+            with pytest.raises(StoreError, match="disk I/O error"):
+                store.ping()
+    assert len(store._open) == 1  # until the next one comes
+    with store.reading():
+        assert len(store._open) == 1
+    store.close()
