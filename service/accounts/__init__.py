@@ -5,8 +5,10 @@
                                  │          └─ rows     what is stored, and what can be asked
                               statements                what is read and written, for
                               sqlite, postgres          each engine; tables in schema
+                                        ├─ postgres_statements
                                         └─ pipeline     few round trips
 
+    work          steps that a thread can do or an event loop: how batches reach the store
     money         prices and bounds, in integer nano-credits
     usage         sums of the ledger by hour, which grow with it
     keys, ids     API keys, and the names of holds

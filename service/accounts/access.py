@@ -2,7 +2,7 @@
 
 read  ─► two threads of its own, so that no query of a caller delays an admission
 share ─► the same, once for all who ask the same at the same time
-write ─► the thread of `batches`, between two transactions
+write ─► the store's thread, that of `batches`
 apply ─► an operation in the next transaction
 
 AccountNotFoundError ─► ACCOUNT_NOT_FOUND      KeyNotFoundError ─► API_KEY_NOT_FOUND

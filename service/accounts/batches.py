@@ -31,7 +31,7 @@ ANSWER_WITHIN: Final = 10.0
 """Seconds that the store has for a batch or a function; more than it gives itself."""
 
 _SECOND_LOOK: Final = 0.05
-"""Seconds."""
+"""Seconds from the time when the store seems late until it is interrupted."""
 
 _READERS: Final = 2
 """Threads: where one query is slow the next is not."""
@@ -111,8 +111,6 @@ class Batches:
         """Do a step of the store's work."""
         if step.wait is None:
             return await self.call(step.block)
-        loop = asyncio.get_running_loop()
-        self._see_to(loop)
         return await step.wait()
 
     async def _run(self) -> None:
@@ -145,7 +143,9 @@ class Batches:
 
     async def _timely(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
         """Apply a batch, within the time that the store has for all of it."""
-        self._began[get_ident()] = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._see_to(loop)
+        self._began[get_ident()] = loop.time()
         try:
             return await self._apply(operations)
         finally:

@@ -172,25 +172,24 @@ class Journal:
         self._waiting.append(own)
         with self._lock:
             if not own.is_over:
-                self._write(own)
+                together = {own: None}
+                while self._waiting:
+                    together[self._waiting.popleft()] = None
+                self._write(list(together))
         if own.error is not None:
             raise own.error
 
-    def _write(self, own: "_Append") -> None:
-        """Write what this thread and others wait for."""
-        together = {own: None}
-        while self._waiting:
-            together[self._waiting.popleft()] = None
+    def _write(self, appends: Sequence["_Append"]) -> None:
+        """Write what threads wait for; each by itself where there is no room for all."""
         try:
-            _append(self._file, b"".join(append.lines for append in together))
-        except OSError:
-            # There may be room for some of them.
-            for append in together:
-                try:
-                    _append(self._file, append.lines)
-                except OSError as error:
-                    append.error = error
-        for append in together:
+            _append(self._file, b"".join(append.lines for append in appends))
+        except OSError as error:
+            if len(appends) > 1:
+                for append in appends:
+                    self._write((append,))
+                return
+            appends[0].error = error
+        for append in appends:
             append.is_over = True
 
     def kept(self) -> Kept:

@@ -38,8 +38,18 @@ from service.accounts.rows import Operation, Outcome
 from service.accounts.schema import metadata
 from service.accounts.store import Store, StoreError
 from service.accounts.work import Work, blocking
+from tests.e2e.accounts_stack import priced
 from tests.e2e.postgres import Server
 from tests.e2e.running import PATIENCE
+
+MODELS: Final = {
+    "default": priced(),
+    "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),  # slower than an outage begins
+    "hanging": priced(upstream_model="sim-fault:hang-mid-stream=5,tokens=8"),
+}
+"""What calls name that an outage meets."""
+
+FORMS: Final = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 _Away = Callable[[], AbstractContextManager[None]]
 

@@ -12,7 +12,6 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -33,20 +32,12 @@ from tests.e2e.accounts_stack import (
     document,
     journal_content,
     journal_directory,
-    priced,
     service_process,
 )
-from tests.e2e.outages import Outage, outage, outages
+from tests.e2e.outages import FORMS, MODELS, Outage, outage, outages
 from tests.e2e.running import PATIENCE, Client, simulator, until
 
 __all__ = ["outage"]
-
-MODELS: Final = {
-    "default": priced(),
-    "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),  # slower than an outage begins
-    "hanging": priced(upstream_model="sim-fault:hang-mid-stream=5,tokens=8"),
-}
-FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 
 @pytest.fixture

@@ -33,23 +33,15 @@ from tests.e2e.accounts_stack import (
     document,
     journal_content,
     journal_directory,
-    priced,
     service_process,
 )
-from tests.e2e.outages import Outage, outage, outages
+from tests.e2e.outages import FORMS, MODELS, Outage, outage, outages
 from tests.e2e.running import PATIENCE, Process, simulator, until
 
 __all__ = ["outage"]
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
-
-MODELS: Final = {
-    "default": priced(),
-    "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),  # slower than an outage begins
-    "hanging": priced(upstream_model="sim-fault:hang-mid-stream=5,tokens=8"),
-}
-FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from service.accounts.directory import Directory, KeyLimits
 from service.accounts.ids import hold_id
 from service.accounts.migrations import migrate
 from service.accounts.pipeline import Pipeline, Statement, prepare
+from service.accounts.postgres_statements import BEGIN, COMMIT
 from service.accounts.rows import Grant, Operation, Outcome, Place, Placed, Settle
 from service.accounts.store import Store
 from service.accounts.work import Work
@@ -54,21 +55,19 @@ class Empty(Store):
     _MESSAGE = Statement(
         name=b"message", text=b"SELECT pg_logical_emit_message(true, 'bench', 'message')"
     )
-    _BEGIN = Statement(name=b"begin", text=b"BEGIN")
-    _COMMIT = Statement(name=b"commit", text=b"COMMIT")
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._connection = psycopg.connect(url)
         self._connection.autocommit = True
-        prepare(self._connection.pgconn, (self._MESSAGE, self._BEGIN, self._COMMIT))
+        prepare(self._connection.pgconn, (self._MESSAGE, BEGIN, COMMIT))
 
     def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
         pipeline = Pipeline(self._connection.pgconn, answer_within=10.0)
-        pipeline.send(self._BEGIN)
+        pipeline.send(BEGIN)
         pipeline.send(self._MESSAGE)
         yield from pipeline.receive()
-        pipeline.send(self._COMMIT)
+        pipeline.send(COMMIT)
         yield from pipeline.finish()
         return [Placed(requests=None, tokens=None) for _ in operations]
 

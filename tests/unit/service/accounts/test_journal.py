@@ -3,6 +3,7 @@ import json
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -455,19 +456,24 @@ def test_a_file_that_cannot_be_removed_is_still_there_to_be_forgotten(
 # ------------------------------------------------------------------------------------- the disk
 
 
-def test_a_full_disk_spoils_no_other_line(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(str(directory))
-    journal.append(settle(1))
+def ends_after(size: int, code: int) -> Callable[[int, bytes], int]:
+    """Return an `os.write` that writes some bytes once, and then fails."""
     write = os.write
-    room = [10]
+    room = [size]
 
     def short(file: int, data: bytes) -> int:
         if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(code, os.strerror(code))
         return write(file, data[: room.pop()])
 
+    return short
+
+
+def test_a_full_disk_spoils_no_other_line(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(str(directory))
+    journal.append(settle(1))
     with monkeypatch.context() as full:
-        full.setattr(os, "write", short)
+        full.setattr(os, "write", ends_after(10, errno.ENOSPC))
         with pytest.raises(OSError, match="No space left"):
             journal.append(settle(2))
     journal.append(settle(3))
@@ -481,19 +487,12 @@ def test_a_piece_that_cannot_be_taken_back_spoils_no_other_line(
 ) -> None:
     journal = Journal(str(directory))
     journal.append(settle(1))
-    write = os.write
-    room = [10]
-
-    def short(file: int, data: bytes) -> int:
-        if not room:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return write(file, data[: room.pop()])
 
     def broken(file: int, size: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as disk:
-        disk.setattr(os, "write", short)
+        disk.setattr(os, "write", ends_after(10, errno.EIO))
         disk.setattr(os, "ftruncate", broken)
         with pytest.raises(OSError, match="Input/output"):
             journal.append(settle(2))
@@ -509,16 +508,8 @@ def test_several_are_kept_together_or_not_at_all(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(str(directory))
-    write = os.write
-    room = [300]
-
-    def short(file: int, data: bytes) -> int:
-        if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(file, data[: room.pop()])
-
     with monkeypatch.context() as full:
-        full.setattr(os, "write", short)
+        full.setattr(os, "write", ends_after(300, errno.ENOSPC))
         with pytest.raises(OSError, match="No space left"):
             journal.append(settle(1), settle(2), settle(3))
     assert journal.is_empty()
