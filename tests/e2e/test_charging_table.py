@@ -89,7 +89,7 @@ class Row:
     """Of the error, whole and streamed; "" is success."""
     entry: Mapping[str, Any] = field(default_factory=dict)
     """Of the model."""
-    clocks: Mapping[str, float] = field(default_factory=dict)
+    clocks: Mapping[str, Any] = field(default_factory=dict)
     """Of the service. Only a row that a clock ends has a short one: any other would end by it, too,
     on a machine that pauses."""
     request: Mapping[str, Any] = field(default_factory=dict)
