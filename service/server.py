@@ -264,12 +264,17 @@ class Server:
         settings = self._settings
         try:
             store = Store(settings.database_url)
+        except ValueError as error:
+            raise StartError(f"CHAT_DATABASE_URL: {error}") from error
+        try:
             self._resources.callback(store.close)
             self._batches = batches = Batches(store)
             self._resources.push_async_callback(batches.close)
             self._directory = directory = Directory(store)
             # Not in the time that a batch has: a migration takes as long as it takes.
             await asyncio.to_thread(migrate, store)
+            # A file that is read-only, or a disk that is full, is better known now.
+            await asyncio.to_thread(store.try_writing)
             await batches.call(
                 bootstrap, store, settings.bootstrap_api_key, settings.bootstrap_credit
             )

@@ -54,6 +54,8 @@ class Batches:
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         """What is applied now."""
+        self.failures = 0
+        """How many batches the store has failed so far."""
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-lookup")
@@ -119,6 +121,7 @@ class Batches:
             del self._pending[:LARGEST_BATCH]
             results = await self._timely([operation for operation, _ in self._batch])
             if isinstance(results, StoreError):
+                self.failures += 1
                 # What waits behind it has waited for as long.
                 self._batch += self._pending
                 self._pending.clear()

@@ -1,6 +1,7 @@
 """What is done between calls: is the store there, whose lease ran out, what waits in the journal.
 
 every second   have the store do nothing, in the way of every call ─► readiness
+               after a failure, see that it can be written, too
                replay the journal, once it is there
                end the holds whose lease ran out, delete those that ended long ago
                have the journal take what only memory has
@@ -29,7 +30,7 @@ PATIENCE: Final = 3.0
 """Seconds after which a store that does not answer is away."""
 
 _NOTHING: Final = Release(hold_id="", account_id=0, key_id=0)
-"""Of no hold. Reading is not enough: a store that cannot be written is away, too."""
+"""Of no hold; it takes the locks of one that is."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Housekeeping:
         self._lost = lost
         self._rejected = rejected
         self._there = True
+        self._failures = 0
+        """How many batches had failed when the store was last seen to take what is written."""
 
     async def run(self) -> None:
         """Look after the store until cancelled."""
@@ -83,6 +86,7 @@ class Housekeeping:
     async def _look_after(self) -> bool:
         try:
             await self._submit((_NOTHING,))
+            await self._try_writing()
             await self.replay()
             async with asyncio.timeout(PATIENCE):
                 expired = await self._batches.call(self._store.expired)
@@ -95,6 +99,18 @@ class Housekeeping:
             # The store answered. What is wrong now must not end what is done every second.
             _log.exception("housekeeping failed")
         return True
+
+    async def _try_writing(self) -> None:
+        """After a failure, see that the store can be written.
+
+        Locks are had on a full disk, too. They are all that is asked for while nothing fails: no
+        disk is kept busy by a service that rests.
+        """
+        failures = self._batches.failures
+        if failures != self._failures:
+            async with asyncio.timeout(PATIENCE):
+                await self._batches.call(self._store.try_writing)
+            self._failures = failures
 
     async def replay(self) -> None:
         """Apply what waits in memory and in the journal.

@@ -28,9 +28,9 @@ from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.accounts.decisions import decide
-from service.accounts.ids import first_at
+from service.accounts.ids import first_at, hold_id
 from service.accounts.rows import Expire, HoldState, Operation, Outcome, Place, Refused
-from service.accounts.schema import accounts, holds
+from service.accounts.schema import accounts, api_keys, holds
 from service.accounts.sqlite import SQLite
 from service.accounts.statements import ConnectionLostError, Transaction, Wanted
 from service.accounts.work import Work, blocking, run
@@ -188,6 +188,44 @@ class Store:
         with self.reading() as connection:
             connection.execute(sa.select(accounts.c.id).limit(1))
 
+    def try_writing(self) -> None:
+        """Write what a call makes the store write, and take it back in the same transaction.
+
+        That a store answers and can be locked does not say that its disk takes any more.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self.writing() as connection:
+            now = self.now(connection)
+            name = hold_id(now)
+            inserted = sa.insert(accounts).returning(accounts.c.id)
+            account = connection.execute(inserted, {"name": name, "created_at": now}).scalar_one()
+            inserted = sa.insert(api_keys).returning(api_keys.c.id)
+            values = {
+                "account_id": account,
+                "name": name,
+                "digest": name.encode(),
+                "created_at": now,
+            }
+            key = connection.execute(inserted, values).scalar_one()
+            hold = {
+                "id": name,
+                "account_id": account,
+                "key_id": key,
+                "amount": 0,
+                "tokens": 0,
+                "model": name,
+                "owner": name,
+                "created_at": now,
+                "lease_until": now,
+                "state": HoldState.OPEN,
+            }
+            connection.execute(sa.insert(holds), hold)
+            connection.execute(sa.delete(holds).where(holds.c.id == name))
+            connection.execute(sa.delete(api_keys).where(api_keys.c.id == key))
+            connection.execute(sa.delete(accounts).where(accounts.c.id == account))
+
     def now(self, connection: sa.Connection) -> int:
         """Return the store's clock, in nanoseconds since the Unix epoch."""
         return self._database.now(connection)
@@ -313,6 +351,8 @@ def foreign_errors(
         raise StoreError(f"{name}: no connection became free") from error
     except (errors, ConnectionLostError) as error:
         raise StoreError(_text(name, error)) from error
+    except UnicodeError as error:  # of a host's name that is too long to be looked up
+        raise StoreError(f"{name}: the name of the host cannot be looked up") from error
 
 
 def _text(name: str, error: BaseException | None) -> str:
@@ -323,15 +363,23 @@ def _text(name: str, error: BaseException | None) -> str:
 def _database(url: str, clock: Callable[[], int]) -> Database:
     try:
         parsed = sa.make_url(url)
-    except exc.ArgumentError as error:
+    except (exc.ArgumentError, ValueError) as error:
         raise ValueError("not a database address") from error
     if parsed.drivername == "sqlite" and parsed.database not in {None, "", ":memory:"}:
+        if parsed.query:
+            raise ValueError("a SQLite file takes no options")
         return SQLite(parsed, clock=clock, busy_timeout=BUSY_TIMEOUT)
     if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        # What stands behind an @ of a password would be taken for the host's, and be told.
+        if "@" in (parsed.host or ""):
+            raise ValueError("an @ of the password has to be written as %40")
         # The driver is an extra; the embedded default does without it.
         try:
             from service.accounts.postgres import PostgreSQL  # noqa: PLC0415
         except ImportError as error:
             raise ValueError("PostgreSQL needs the extra `postgres`") from error
-        return PostgreSQL(parsed, busy_timeout=BUSY_TIMEOUT)
+        try:
+            return PostgreSQL(parsed, busy_timeout=BUSY_TIMEOUT)
+        except exc.ArgumentError as error:  # of its query
+            raise ValueError("not a database address") from error
     raise ValueError("neither sqlite:///file nor postgresql://…")

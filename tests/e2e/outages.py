@@ -2,6 +2,8 @@
 
                     SQLite                            PostgreSQL
   cannot write      locked: by another connection     locked: tables, but for reading (EXCLUSIVE)
+  takes no more     full: no file of this process
+                    grows beyond its log
   cannot be read    absent: the file is elsewhere     barred: tables (ACCESS EXCLUSIVE)
   fails at once     failing: see `FaultyStore`        stopped: crashed, and started again after
   does not answer   silent: see `FaultyStore`         frozen: by SIGSTOP
@@ -14,6 +16,7 @@ async def test_…(outage: Outage) -> None:
 """
 
 import asyncio
+import resource
 import signal
 import sqlite3
 import threading
@@ -113,6 +116,7 @@ def _of_file(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> Outage:
         monkeypatch.setattr("service.server.Store", partial(FaultyStore, fault=fault))
     kinds: dict[str, _Away] = {
         "locked": partial(_locked, file),
+        "full": partial(_full, file),
         "absent": partial(_absent, file),
         "failing": fault.failing,
         "silent": fault.silent,
@@ -133,7 +137,7 @@ def _of_server(kind: str, server: Server, database: str) -> Outage:
 def _outage(database: str, kind: str, kinds: Mapping[str, _Away]) -> Outage:
     return Outage(
         database=database,
-        readable=kind == "locked",
+        readable=kind in {"locked", "full"},
         answers=kind not in {"silent", "frozen"},
         _away=kinds[kind],
     )
@@ -149,6 +153,18 @@ def _locked(file: Path) -> Iterator[None]:
     ) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
+
+
+@contextmanager
+def _full(file: Path) -> Iterator[None]:
+    log = file.with_name(file.name + "-wal")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

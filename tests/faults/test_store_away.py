@@ -160,6 +160,23 @@ async def test_a_lock_of_another_process_is_an_absence(
         stack.books.nothing_is_open()
 
 
+@outages("sqlite-full")
+async def test_a_full_disk_is_an_absence_once_a_call_has_met_it(
+    quick_clocks: None, outage: Outage
+) -> None:
+    async with accounts_stack(MODELS, database=outage.database) as stack:
+        team = stack.books.team()
+        async with outage.away(stack.books.store):
+            # Locks are still to be had: it is a write that fails.
+            assert_unavailable(await stack.ask("grpc", team.key, "default"))
+            await is_ready(stack.channel, NOT_SERVING)
+        await is_ready(stack.channel, SERVING)
+        assert (await stack.ask("grpc", team.key, "default")).code == ""
+        await stack.service.rests()
+        await until(lambda: journal(stack.directory) == b"")
+        stack.books.nothing_is_open()
+
+
 @outages("sqlite-silent", "postgres-frozen")
 @FORMS
 async def test_a_store_that_does_not_answer_is_not_waited_for(
@@ -214,7 +231,7 @@ async def test_who_leaves_while_the_store_does_not_answer_holds_nothing(
 # --------------------------------------------------------------------------------- running calls
 
 
-@outages("sqlite-locked", "postgres-locked", "postgres-stopped", "postgres-frozen")
+@outages("sqlite-locked", "sqlite-full", "postgres-locked", "postgres-stopped", "postgres-frozen")
 async def test_running_streams_end_as_usual_and_are_charged_once(
     quick_clocks: None, outage: Outage
 ) -> None:

@@ -29,7 +29,7 @@ def made(request: pytest.FixtureRequest, database: str) -> Iterator[Store]:
         migrate(store)
     else:
         with store.writing() as connection:
-            migrations._upgrade(connection)
+            migrations._upgrade(store, connection)
     yield store
     store.close()
 
@@ -67,7 +67,7 @@ def test_both_ways_make_the_same_tables_on_sqlite(tmp_path: Path) -> None:
 
     def by_revisions(store: Store) -> None:
         with store.writing() as connection:
-            migrations._upgrade(connection)
+            migrations._upgrade(store, connection)
 
     assert definitions("at_once", migrate) == definitions("by_revisions", by_revisions)
 
@@ -80,7 +80,7 @@ def _entry(amount: int, at: int, prompt: int, completion: int) -> dict[str, int]
 def test_usage_is_summed_up_of_a_ledger_that_was_there_before(database: str) -> None:
     store = Store(database)
     with store.writing() as connection:
-        migrations._upgrade(connection, "0001")
+        migrations._upgrade(store, connection, "0001")
         owner = {"account_id": 1, "partial": False, "estimated": False}
         charge = {**owner, "kind": 1, "key_id": 1, "model": "m"}
         connection.execute(
@@ -139,6 +139,17 @@ def test_a_newer_schema_is_refused(migrated: Store) -> None:
     with migrated.writer.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match="9999"):
+        migrate(migrated)
+
+
+def test_a_schema_of_no_version_is_refused(migrated: Store) -> None:
+    with migrated.writer.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    with pytest.raises(StoreError, match=r": its schema is of no version that is known$"):
+        migrate(migrated)
+    with migrated.writer.begin() as connection:
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES ('0001')"))
+    with pytest.raises(StoreError, match=r": its schema is of several versions$"):
         migrate(migrated)
 
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.accounts.rows import HoldState, Operation
-from service.accounts.schema import api_keys, holds
+from service.accounts.schema import api_keys, holds, metadata
 from service.accounts.store import Store
 from tests.faults.stores import Team, assert_sound, entries, migrated
 
@@ -69,3 +69,20 @@ def test_each_mix_of_operations_is_written(migrated: Store, mix: Sequence[str], 
     assert [type(outcome) for outcome in again] == [type(outcome) for outcome in first]
     assert team.balance(migrated)[0] == balance
     assert_sound(migrated)
+
+
+def test_what_is_written_to_try_the_store_is_taken_back(migrated: Store) -> None:
+    team = Team.create(migrated, credit=CREDIT)
+    migrated.apply([team.place("a", HELD)])
+    before = _rows(migrated)
+    migrated.try_writing()
+    migrated.try_writing()
+    assert _rows(migrated) == before
+
+
+def _rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    with store.engine.connect() as connection:
+        return {
+            table.name: [tuple(row) for row in connection.execute(sa.select(table))]
+            for table in metadata.sorted_tables
+        }

@@ -69,6 +69,20 @@ def test_a_full_database_fails_whole_batches_and_recovers(store: Store, file: Pa
     assert_sound(store)
 
 
+def test_a_database_that_can_be_locked_but_takes_no_more_is_found_out(store: Store) -> None:
+    team = Team.create(store, credit=10**9)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        assert store.apply([team.release("of no hold")]) == [Ended(state=None)]
+        with pytest.raises(StoreError):
+            store.try_writing()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.try_writing()
+    assert_sound(store)
+
+
 def test_a_disk_that_takes_no_more_fails_whole_batches_and_recovers(store: Store) -> None:
     team = Team.create(store, credit=10**9)
     placed: list[str] = []

@@ -32,26 +32,29 @@ _ALEMBIC: Final = sa.Table(
 
 
 def migrate(store: Store) -> None:
-    """Bring the schema to HEAD; nothing happens where it is there.
+    """Bring the schema to HEAD; where it is there, nothing is locked or written.
 
     Raises:
-        StoreError: the store is away, or its schema is of a newer version.
+        StoreError: the store is away, or its schema is of a newer version or of none that is known.
     """
+    with store.reading() as connection:
+        if _current(store, connection) == HEAD:
+            return
     with store.writing() as connection:
         store.take_time(connection)
         if store.engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-        current = _current(connection)
+        current = _current(store, connection)
         if current == HEAD:
             return
-        if current is not None and current > HEAD:
+        if current is None:
+            _create(connection)
+        elif current > HEAD:
             raise StoreError(
                 f"{store.name}: its schema is {current}, newer than this version's {HEAD}"
             )
-        if current is None:
-            _create(connection)
         else:
-            _upgrade(connection)
+            _upgrade(store, connection)
 
 
 def _create(connection: sa.Connection) -> None:
@@ -61,18 +64,25 @@ def _create(connection: sa.Connection) -> None:
     connection.execute(sa.insert(_ALEMBIC), {"version_num": HEAD})
 
 
-def _current(connection: sa.Connection) -> str | None:
+def _current(store: Store, connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    return connection.execute(sa.select(_ALEMBIC.c.version_num)).scalar_one_or_none()
+    found = connection.execute(sa.select(_ALEMBIC.c.version_num)).scalars().all()
+    if len(found) > 1:
+        raise StoreError(f"{store.name}: its schema is of several versions")
+    return found[0] if found else None
 
 
-def _upgrade(connection: sa.Connection, revision: str = HEAD) -> None:
+def _upgrade(store: Store, connection: sa.Connection, revision: str = HEAD) -> None:
     # Imported where it is needed: a service whose schema is there starts without it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise StoreError(f"{store.name}: its schema is of no version that is known") from error

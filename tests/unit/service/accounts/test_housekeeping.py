@@ -25,10 +25,13 @@ CREDIT = 10**9
 
 
 class FaultyStore(Store):
-    """A store that fails in one of three ways where it is told to."""
+    """A store that fails in one of four ways where it is told to."""
 
     fails: Exception | None = None
     reading_fails: Exception | None = None
+    writing_fails: Exception | None = None
+    """Of what is no batch."""
+    writings = 0
     spoilt: str = ""
     """The id of a hold whose end cannot be applied."""
     batches: list[int]
@@ -40,6 +43,14 @@ class FaultyStore(Store):
         if any(isinstance(o, Settle) and o.hold_id == self.spoilt for o in operations):
             raise OverflowError("a number that the store cannot hold")
         return (yield from super().applying(operations))
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        self.writings += 1
+        if self.writing_fails is not None:
+            raise self.writing_fails
+        with super().writing() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -429,6 +440,25 @@ async def test_a_store_that_can_only_be_written_is_away(kept: Kept) -> None:
     kept.store.reading_fails = AWAY
 
     assert not await kept.housekeeping.round()
+
+
+async def test_a_store_that_failed_is_away_until_it_can_be_written(kept: Kept) -> None:
+    assert await kept.housekeeping.round()
+    before = kept.store.writings
+    kept.store.fails = AWAY
+    with pytest.raises(StoreError):
+        await kept.batches.submit(kept.settle(1))
+    kept.store.fails = None
+    # From now on it answers, as a full disk does.
+    kept.store.writing_fails = StoreError("database or disk is full")
+    assert [await kept.housekeeping.round() for _ in range(3)] == [False] * 3
+    kept.store.writing_fails = None
+    assert [await kept.housekeeping.round() for _ in range(3)] == [True] * 3
+
+    # Once it took what was written, a service that rests writes nothing.
+    assert kept.store.writings == before + 4
+    assert [account.name for account in kept.directory.accounts()] == ["acme"]
+    assert kept.balance == CREDIT
 
 
 async def test_changes_are_told_once_each(
