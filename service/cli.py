@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credits import to_nano
@@ -80,12 +80,11 @@ def run(
     except ValueError:
         return _failed(f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
     failed = _FAILED.get(asked.command, 1)
+    if sys.stdout is None:
+        # Closed by whoever runs this. A new key would be shown to nobody.
+        return _failed("standard output is closed", failed)
     try:
         return _carry_out(asked, url, failed)
-    except BrokenPipeError:
-        # Whoever read has left. Python would complain again at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return failed
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  (its text could quote anything)
@@ -103,16 +102,38 @@ def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
         return _failed(str(error), failed)
     # In ASCII, which is the same JSON in every encoding.
     text = json.dumps(answer.document) if asked.json else answer.text
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _silence(sys.stdout)
+        if isinstance(error, BrokenPipeError) and not answer.unwritten:
+            return failed  # whoever read has left, and knows it
+        reason = f"the answer could not be written: {error.strerror}{answer.unwritten}"
+        return _failed(reason, failed)
     if answer.note and not asked.json:
-        sys.stderr.write(f"{answer.note}\n")
+        _tell(answer.note)
     return 1 if answer.is_failure else 0
 
 
 def _failed(text: str, status: int) -> int:
-    sys.stderr.write(f"{PROGRAM}: {text}\n")
+    _tell(f"{PROGRAM}: {text}")
     return status
+
+
+def _tell(text: str) -> None:
+    """Write a line to standard error, if that can be: what was done is done."""
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+        except OSError:
+            _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what could not be written go: Python would try it again at its exit, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # ------------------------------------------------------------------------------------ arguments

@@ -135,7 +135,7 @@ def _is_price(value: Any) -> bool:
         and not isinstance(value, bool)
         and Decimal(value).is_finite()
         and 0 <= value <= 1_000_000
-        and (Decimal(value) * NANO) % 1 == 0
+        and Decimal(value) == round(Decimal(value), 9)  # compared exactly, however long it is
     )
 
 

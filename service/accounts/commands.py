@@ -60,6 +60,8 @@ class Answer:
     """For people."""
     note: str = ""
     """For people, beside the answer: not part of what is piped on."""
+    unwritten: str = ""
+    """What to do where the answer cannot be written, after a semicolon."""
     is_failure: bool = False
 
 
@@ -161,6 +163,10 @@ def _create_key(store: Store, arguments: argparse.Namespace) -> Answer:
         document={**_key(created), "key": key},
         text=key,
         note=f"the key {created.name!r} of {created.account!r}, shown this once",
+        unwritten=(
+            f"; nobody has the key {created.name!r} of {created.account!r}, which was made:"
+            " revoke it, and create one of another name"
+        ),
     )
 
 

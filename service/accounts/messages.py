@@ -105,7 +105,12 @@ def key_limits(message: account_pb2.KeyLimits) -> directory.KeyLimits:
 
 
 def nanoseconds(instant: Timestamp) -> int:
-    """Return a timestamp in nanoseconds since the Unix epoch, whatever is in it."""
+    """Return a timestamp in nanoseconds since the Unix epoch; -1 where it is none.
+
+    Its own comment says so: nanos count forward, and are less than a second.
+    """
+    if not 0 <= instant.nanos < _SECOND:
+        return -1
     return int(instant.seconds) * _SECOND + int(instant.nanos)
 
 

@@ -178,8 +178,14 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
         ("CreateKey", {"limits": {"models": {"names": [""]}}}, "limits.models.names"),
         ("CreateKey", {"limits": {"expires_at": {"seconds": 1}}}, "limits.expires_at"),
         ("CreateKey", {"limits": {"expires_at": {"seconds": 2**60}}}, "limits.expires_at"),
+        (
+            "CreateKey",
+            {"limits": {"expires_at": {"seconds": 2**33, "nanos": 10**9}}},
+            "limits.expires_at",
+        ),
         ("GetUsage", {"interval": 7}, "interval"),
         ("GetUsage", {"since": {"seconds": -1}}, "since"),
+        ("GetUsage", {"until": {"seconds": 1, "nanos": -1}}, "until"),
         ("ListLedgerEntries", {"page_token": "AAAA"}, "page_token"),
     ],
 )

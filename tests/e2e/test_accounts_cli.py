@@ -4,19 +4,31 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from service.accounts.store import Store
 from tests.e2e.running import PATIENCE, ROOT
 
 
 async def command(
-    database: str, *arguments: str, stdout: int = asyncio.subprocess.PIPE, encoding: str = "utf-8"
+    database: str,
+    *arguments: str,
+    stdout: int = asyncio.subprocess.PIPE,
+    encoding: str = "utf-8",
+    redirection: str = "",
 ) -> tuple[int, str, str]:
-    """Run `python -m service` and return its exit status and what it wrote."""
+    """Run `python -m service` and return its exit status and what it wrote.
+
+    A redirection is of the shell, which has ways that Python has not.
+    """
+    program = (sys.executable, "-m", "service", *arguments)
+    if redirection:
+        program = ("sh", "-c", f'exec "$@" {redirection}', "sh", *program)
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", *arguments),
+        *program,
         cwd=ROOT,
         env={
             "PATH": os.environ.get("PATH", ""),
@@ -83,6 +95,46 @@ async def test_a_reader_may_leave(database: str) -> None:
         os.close(writing)
     assert (status, err) == (1, "")
     assert unread == 3  # 1 is that something differs
+
+
+async def test_a_key_that_nobody_can_be_shown_is_not_made_or_told_of(database: str) -> None:
+    await command(database, "accounts", "create", "acme")
+    create = ("keys", "create", "acme", "--name")
+    status, _, err = await command(database, *create, "closed", redirection=">&-")
+    assert (status, err) == (1, "python -m service: standard output is closed\n")
+    status, _, err = await command(database, *create, "full", redirection="> /dev/full")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "No space left on device" in err
+    assert "revoke it" in err
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        status, _, err = await command(database, *create, "left", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (status, err.count("revoke it")) == (1, 1)
+    # What is only said beside the answer is no failure.
+    for name, redirection in (("mute", "2> /dev/full"), ("closed", "2>&-")):
+        status, key, _ = await command(database, *create, name, redirection=redirection)
+        assert (status, key[:8]) == (0, "sk-live-")
+    listed = await document(database, "keys", "list", "acme")
+    assert [key["name"] for key in listed["keys"]] == ["full", "left", "mute", "closed"]
+
+
+async def test_who_only_reads_waits_for_no_lock(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/accounts.db"
+    await command(database, "accounts", "create", "acme", "--credit", "25")
+    store = Store(database)
+    try:
+        with store.writing():
+            asked = [
+                *(("accounts", "list"), ("keys", "list", "acme"), ("usage", "acme")),
+                *(("ledger", "show", "acme"), ("ledger", "verify"), ("migrate",)),
+            ]
+            answers = await asyncio.gather(*(command(database, *words) for words in asked))
+    finally:
+        store.close()
+    assert [(status, err) for status, _, err in answers] == [(0, "")] * 6
 
 
 async def test_a_terminal_need_not_know_every_character(database: str) -> None:

@@ -375,6 +375,32 @@ def test_a_wrong_address_is_a_wrong_setting(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        ("sqlite:///:memory:", "neither sqlite:///file nor postgresql://…"),
+        ("sqlite:///canary?mode=ro", "a SQLite file takes no options"),
+        ("postgresql://user:canary@host:port/db", "not a database address"),
+        ("postgresql://[::1/canary", "not a database address"),
+        ("postgresql:///db?host=canary&port=http", "not a database address"),
+        ("postgresql://user:can@ary@host/db", "an @ of the password has to be written as %40"),
+    ],
+)
+def test_an_address_that_cannot_be_is_told(run: Run, database: str, said: str) -> None:
+    status, out, err = run("accounts", "list", database=database)
+
+    assert (status, out) == (1, "")
+    assert err == f"python -m service: CHAT_DATABASE_URL: {said}\n"
+
+
+def test_a_host_whose_name_is_too_long_is_told(run: Run) -> None:
+    status, _, err = run("accounts", "list", database=f"postgresql://user:canary@{'h' * 300}/db")
+
+    assert status == 1
+    assert err.endswith("/db: the name of the host cannot be looked up\n")
+    assert "canary" not in err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("accounts",),

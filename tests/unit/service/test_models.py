@@ -217,6 +217,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         for value in (
             *(-1, True, "1", 1_000_001, Decimal("0.0000000001"), Decimal("NaN")),
             *(Decimal("Infinity"), Decimal("-Infinity"), Decimal("sNaN"), Decimal("1e-999")),
+            Decimal("1.0000000000000000000000000000000000001"),
         )
     ),
     *(
