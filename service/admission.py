@@ -33,9 +33,9 @@ from chatcompletion.process import log
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors
 from service.accounts import keys, money
-from service.accounts.access import Access
 from service.accounts.batches import ANSWER_WITHIN, Batches
-from service.accounts.directory import Directory
+from service.accounts.directory import Directory, Levels
+from service.accounts.gathered import Gathered
 from service.accounts.ids import hold_id
 from service.accounts.journal import Ending, Journal
 from service.accounts.keys import Caller, Remembered
@@ -78,7 +78,6 @@ class Admission:
     Args:
         batches: What applies operations to the store.
         directory: Where keys are found.
-        access: The way to the store of what is only to be told.
         journal: Where settlements wait while the store is away.
         telemetry: Told of losses.
         owner: The name of this process, in its holds.
@@ -90,7 +89,6 @@ class Admission:
         self,
         batches: Batches,
         directory: Directory,
-        access: Access,
         journal: Journal,
         telemetry: Telemetry,
         *,
@@ -101,13 +99,13 @@ class Admission:
         self._wall_clock = wall_clock
         self._batches = batches
         self._directory = directory
-        self._access = access
         self._journal = journal
         self._telemetry = telemetry
         self._owner = owner
         # Two, so that no flood of wrong keys drives out the right ones.
         self._callers = Remembered(clock)
         self._strangers = Remembered(clock)
+        self._levels = Gathered[int, Levels](partial(batches.read, directory.levels))
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._endings: dict[asyncio.Task[bool], Ending] = {}
 
@@ -131,13 +129,10 @@ class Admission:
         """Return how much of a caller's limits is left, or nothing where that is not to be had."""
         try:
             async with asyncio.timeout(LOOK_WITHIN):
-                return _headers(
-                    *await self._access.share(
-                        ("levels", caller.key_id), self._directory.levels, caller.key_id
-                    )
-                )
-        except (errors.Failure, TimeoutError):
+                levels = await self._levels.get(caller.key_id)
+        except (StoreError, TimeoutError):
             return ()
+        return () if levels is None else _headers(*levels)
 
     async def _who(self, authorization: str | None) -> Caller:
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:

@@ -191,6 +191,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if context.done() or isinstance(failure, errors.Cancelled):
             # Nobody is left to be told; grpc would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
+        if isinstance(failure, errors.InvalidApiKey):
+            call.limits = None  # a key that is valid no more is told what a stranger's is told
         if failure.rule.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
             # Where the service is in trouble no call asks it for more than it was told.
             await self._look_at_limits(call)

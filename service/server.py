@@ -297,7 +297,6 @@ class Server:
         admission = Admission(
             batches,
             directory,
-            self._access,
             journal,
             self._telemetry,
             owner=f"{socket.gethostname()}:{os.getpid()}",

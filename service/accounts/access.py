@@ -26,7 +26,7 @@ from service.accounts.store import StoreError
 PATIENCE: Final = 5.0
 """Seconds that a call waits for the store."""
 
-MOST_READING: Final = 64
+MOST_READING: Final = 256
 """Queries that run or wait; one more is refused."""
 
 _THREADS: Final = 2

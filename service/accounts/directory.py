@@ -10,7 +10,7 @@ Credit is added by the operation `Grant`, through the store. Names and ids are v
 never their text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,6 +29,9 @@ from service.accounts.usage import HOUR, SUMS
 from service.models import NANO
 
 DAY: Final = 24 * HOUR
+
+Levels = tuple[Level | None, Level | None]
+"""How much is left of a key's requests and of its tokens; None is no limit."""
 
 
 def month_back(now: int) -> int:
@@ -186,21 +189,24 @@ class Directory:
                 is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
             )
 
-    def levels(self, key_id: int) -> tuple[Level | None, Level | None]:
-        """Return how much is left of a key's requests and tokens per minute; None is no limit."""
+    def levels(self, key_ids: Sequence[int]) -> dict[int, Levels]:
+        """Return how much is left of the requests and tokens per minute of keys, by their ids."""
         with self._store.reading() as connection:
-            row = connection.execute(
+            found = connection.execute(
                 sa.select(
+                    api_keys.c.id,
                     *(api_keys.c.requests_per_minute, api_keys.c.requests_tat),
                     *(api_keys.c.tokens_per_minute, api_keys.c.tokens_tat),
-                ).where(api_keys.c.id == key_id)
-            ).one()
+                ).where(api_keys.c.id.in_(key_ids))
+            ).all()
             now = self._store.now(connection)
-        requests, requests_tat, tokens, tokens_tat = row
-        return (
-            None if requests is None else rates.level(requests, requests_tat, now),
-            None if tokens is None else rates.level(tokens, tokens_tat, now),
-        )
+        return {
+            id_: (
+                None if requests is None else rates.level(requests, requests_tat, now),
+                None if tokens is None else rates.level(tokens, tokens_tat, now),
+            )
+            for id_, requests, requests_tat, tokens, tokens_tat in found
+        }
 
     def statement(self, caller: Caller, *, since: int, most: int) -> Statement | None:
         """Return what a caller sees, or None where its key is not valid any more.

@@ -34,6 +34,8 @@ LIMIT_HEADERS = tuple(
 DURATION = re.compile(r"(\d+m)?\d+(\.\d+)?s|\d+ms")
 HANGING = "sim-fault:hang-before-headers"
 FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+OWN = ("x-request-id", "date")
+"""Headers that no two answers share."""
 BOTH_DOORS = pytest.mark.parametrize("door", DOORS)
 
 # What a call holds depends on its output limit alone.
@@ -205,6 +207,36 @@ async def test_what_costs_nothing_tells_the_limits_too(path: str, status: int) -
         assert response.headers["x-ratelimit-reset-requests"] == "0ms"
 
 
+async def test_limits_are_told_however_many_keys_ask_at_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.admission.LOOK_WITHIN", PATIENCE)
+    async with accounts_stack(MODELS, database=database) as stack:
+        teams = [stack.books.team(requests_per_minute=60 + number) for number in range(150)]
+        asked = [(path, team) for path in ("/v1/models", "/v1/credits") for team in teams]
+        responses = await asyncio.gather(
+            *(
+                stack.web.get(path, headers={"authorization": f"Bearer {team.key}"})
+                for path, team in asked
+            )
+        )
+
+        assert {response.status_code for response in responses} <= {200, 503}
+        told = [
+            response.headers.get("x-ratelimit-limit-requests")
+            for response in responses
+            if response.status_code == 200
+        ]
+        wanted = [
+            str(60 + number)
+            for number, response in zip([*range(150)] * 2, responses, strict=True)
+            if response.status_code == 200
+        ]
+        assert told == wanted
+        # Nobody's models are refused for the queries of others.
+        assert {response.status_code for response in responses[:150]} == {200}
+
+
 @FORMS
 @BOTH_DOORS
 async def test_requests_per_minute(door: DoorName, streamed: bool) -> None:
@@ -354,14 +386,17 @@ async def test_revocation_and_expiry_take_effect_at_once(door: DoorName, streame
 @BOTH_DOORS
 async def test_every_wrong_key_gets_the_same_bytes(door: DoorName, streamed: bool) -> None:
     async with accounts_stack(MODELS) as stack:
-        remembered, revoked, expired = (stack.books.team() for _ in range(3))
-        await stack.ask(door, remembered.key, "default", streamed=streamed)
+        limits = {"requests_per_minute": 60, "tokens_per_minute": 60_000}
+        remembered, revoked, expired, past = (stack.books.team(**limits) for _ in range(4))
+        for team in (remembered, expired):
+            assert (await stack.ask(door, team.key, "default", streamed=streamed)).code == ""
         for team in (remembered, revoked):
             stack.books.directory.revoke_key(team.name, team.key_name)
-        change_key(stack, expired, expires_at=1)
+        for team in (expired, past):
+            change_key(stack, team, expires_at=1)
         right = stack.books.team().key
         keys = [
-            *(team.key for team in (remembered, revoked, expired)),
+            *(team.key for team in (remembered, revoked, expired, past)),
             *("sk-live-unknown", right + "x", right[:-1], right.swapcase(), "x" * 257),
             *("' OR 1=1 --", "%s", "x" * 300),
         ]
@@ -372,12 +407,28 @@ async def test_every_wrong_key_gets_the_same_bytes(door: DoorName, streamed: boo
             (
                 answer.status,
                 answer.error,
-                {k: v for k, v in answer.headers.items() if k not in ("x-request-id", "date")},
+                {k: v for k, v in answer.headers.items() if k not in OWN},
             )
             for answer in answers
         ]
         assert told == [told[0]] * len(keys)
         assert told[0][0] == 401
+
+
+async def test_a_key_revoked_a_moment_ago_is_told_no_more_by_its_credits() -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team(requests_per_minute=60)
+
+        async def ask(key: str) -> tuple[int, bytes, list[tuple[str, str]]]:
+            response = await stack.web.get(
+                "/v1/credits", headers={"authorization": f"Bearer {key}"}
+            )
+            headers = [*response.headers.items()]
+            return response.status_code, response.content, [h for h in headers if h[0] not in OWN]
+
+        assert (await ask(team.key))[0] == 200
+        stack.books.directory.revoke_key(team.name, team.key_name)
+        assert await ask(team.key) == await ask("sk-live-nobody's")
 
 
 # -------------------------------------------------------------------------------- all together

@@ -25,7 +25,6 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 from service import admission as module
 from service import errors
 from service.accounts import money
-from service.accounts.access import Access
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, EntryView, KeyLimits
 from service.accounts.journal import Journal
@@ -162,11 +161,9 @@ class Books:
         self.account = self.directory.create_account("acme").id
         self.grant(CREDIT, "1")
         self.key = self.add_key("ci")
-        self.access = Access(self.batches)
         self.admission = Admission(
             self.batches,
             self.directory,
-            self.access,
             self.journal,
             self.telemetry,
             owner="test",
@@ -204,7 +201,6 @@ class Books:
 
     async def close(self) -> None:
         await self.admission.settled()
-        self.access.close()
         await self.batches.close()
         self.journal.close()
         self.store.close()

@@ -20,7 +20,6 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Tool,
 )
 from service import errors
-from service.accounts.access import Access
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, bootstrap
 from service.accounts.journal import Journal
@@ -63,16 +62,14 @@ async def _admission(tmp_path: Path) -> AsyncIterator[None]:
     bootstrap(store, CALLER_KEY, Decimal(1))
     batches = Batches(store)
     journal = Journal(str(tmp_path / "journal"))
-    access = Access(batches)
     admission = Admission(
-        batches, Directory(store), access, journal, Telemetry(), owner="test", clock=lambda: 0.0
+        batches, Directory(store), journal, Telemetry(), owner="test", clock=lambda: 0.0
     )
     token = ADMISSION.set(admission)
     yield
     ADMISSION.reset(token)
     await admission.settled()
     journal.close()
-    access.close()
     await batches.close()
     store.close()
 
