@@ -13,10 +13,13 @@ what it used.
                                     for a larger one about a token for four bytes
 
 No sense: a count that is missing or negative, or no completion tokens after some text.
+
+A stream that goes on beyond its limit is cut where, by this count, it has twice as much and some
+more: what is held pays for no more than the limit, and the count is not exact.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -140,6 +143,40 @@ class Progress:
             self._report(completion.usage, settled=True)
 
     @property
+    def overruns(self) -> bool:
+        """Whether the upstream disregards the limit that it was told."""
+        return self._counted > 2 * self.most + _SPARE
+
+    def cut(self, last: ChatCompletionChunk) -> Iterator[ChatCompletionChunk]:
+        """Finish an answer as the upstream should have: by its length.
+
+        Args:
+            last: The chunk that came last; those that are made are of the same answer.
+
+        Yields:
+            The chunks that are left to be given to the caller.
+        """
+        unfinished = self._begun - self._finished
+        if unfinished:
+            ending = _alike(last)
+            for index in sorted(unfinished):
+                ending.choices.add(index=index, finish_reason="length").delta.SetInParent()
+            self._finished |= unfinished
+            yield ending
+        if self.wants_usage:
+            used = _alike(last)
+            used.extra_json["choices"] = "[]"  # empty, and not absent: the SDKs look into it
+            used.usage.CopyFrom(
+                self.usage
+                or Usage(
+                    prompt_tokens=self.prompt_estimate,
+                    completion_tokens=self.counted,
+                    total_tokens=self.prompt_estimate + self.counted,
+                )
+            )
+            yield used
+
+    @property
     def counted(self) -> int:
         """About how many tokens went by; a text of long words is no reason to count too many."""
         return min(self._counted, self.most)
@@ -174,9 +211,20 @@ class Progress:
         self.prompt_estimate = prompt or self.prompt_estimate
 
 
+def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+    """Return a chunk of the same answer, in which nothing is said."""
+    made = ChatCompletionChunk()
+    made.CopyFrom(chunk)
+    for name in ("choices", "usage", "extra_json"):
+        made.ClearField(name)
+    return made
+
+
 # Globals of this module are found faster, and this is per chunk.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
 _LONG_TOKEN: Final = tokens.LONG_TOKEN
+_SPARE: Final = 64
+"""Tokens by which a short answer may be counted too long."""
 
 
 def said(message: ChatMessageDelta | ChatMessage) -> int:

@@ -59,6 +59,8 @@ class CallRecord:
     upstream_attempts: int = 0
     reason: str = ""
     """The reason of the failure; "" is success."""
+    overran: bool = False
+    """Its stream was cut, for the upstream said more than it may."""
     key_name: str = ""
     """The name of the caller's key, never the key."""
     violations: tuple[str, ...] = ()
@@ -118,6 +120,12 @@ class Telemetry:
         )
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
+        )
+        self._overruns = Counter(
+            "chat_upstream_overruns",
+            "Streams that were cut, for the upstream disregarded the output limit.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
         )
         self._lost = Counter(
             "chat_usage_above_hold_nano_credits",
@@ -181,6 +189,9 @@ class Telemetry:
             members["violations"] = call.violations
         if call.upstream_attempts:
             members["upstream_attempts"] = call.upstream_attempts
+        if call.overran:
+            self._overruns.labels(call.model).inc()
+            members["overran"] = True
         if call.first_chunk is not None and call.last_chunk is not None:
             to_first = call.first_chunk - call.started
             self._first_token.labels(call.model).observe(to_first)

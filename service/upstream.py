@@ -210,6 +210,12 @@ class UpstreamClient:
                             if progress.observe(chunk):
                                 rename(chunk, model)
                                 yield chunk
+                            if progress.overruns:
+                                call.record.overran = True
+                                for made in progress.cut(chunk):
+                                    rename(made, model)
+                                    yield made
+                                return
                 raise errors.UpstreamTruncated(dispatched=True)
 
     @asynccontextmanager

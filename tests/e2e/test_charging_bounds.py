@@ -244,6 +244,27 @@ async def test_what_was_delivered_is_charged_where_no_report_covers_it(
 
 
 @BOTH_DOORS
+async def test_an_upstream_that_disregards_the_limit_is_cut_as_it_should_have_done(
+    door: DoorName,
+) -> None:
+    async with accounts_stack({"default": ENTRY}) as stack:
+        lay(stack, [{"content": "four"}] * 500, done=False)
+        team = stack.books.team()
+        request = document("default", messages=[USER], max_tokens=50)
+        answer = await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        assert (answer.code, answer.pieces) == ("", 2 * 50 + 64 + 1)
+        (charge,) = stack.books.charges(team)
+        assert (charge.completion, charge.partial, charge.estimated) == (50, False, True)
+        (hold,) = stack.books.holds(team)
+        assert charge.amount <= hold
+        name = "chat_upstream_overruns_total"
+        assert stack.service.metric(name, gen_ai_request_model="default") == 1
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
 async def test_pictures_are_not_free_where_nothing_is_reported(door: DoorName) -> None:
     async with accounts_stack({"default": ENTRY}) as stack:
         lay(stack, [{"content": "yes"}], done=False)

@@ -370,6 +370,66 @@ def test_no_more_is_counted_than_the_upstream_was_allowed() -> None:
     assert charged(progress) == (10, 25, False)
 
 
+# ------------------------------------------------------------------------------------ overruns
+
+
+@pytest.mark.parametrize(("most", "pieces"), [(1, 66), (20, 104), (1000, 2064)])
+def test_an_answer_twice_as_long_as_allowed_and_some_more_overruns(most: int, pieces: int) -> None:
+    progress = Progress(wants_usage=True, most=most)
+    for _ in range(pieces):
+        progress.observe(chunk_message(piece("word")))
+    assert not progress.overruns
+    progress.observe(chunk_message(piece("")))
+    assert not progress.overruns
+    progress.observe(chunk_message(piece("word")))
+    assert progress.overruns
+
+
+def cut(progress: Progress, **members: Any) -> list[Any]:
+    last = chunk_message({**piece("d"), "system_fingerprint": "fp", "vendor": 1, **members})
+    progress.observe(last)
+    made = list(progress.cut(last))
+    assert progress.complete
+    return [json.loads(openai_json.encode_chunk(each)) for each in made]
+
+
+def test_a_cut_finishes_each_choice_that_is_not() -> None:
+    progress = Progress(wants_usage=False, most=2)
+    for document in (piece("a", index=2), piece("b", index=1, finish="stop"), piece("c", index=3)):
+        progress.observe(chunk_message(document))
+    head = {**chunk("d"), "system_fingerprint": "fp"}
+
+    assert cut(progress) == [
+        {
+            **head,
+            "choices": [
+                {"index": index, "delta": {}, "finish_reason": "length"} for index in (0, 2, 3)
+            ],
+        }
+    ]
+    assert charged(progress) == (0, 2, True)
+
+
+def test_a_cut_tells_the_usage_where_that_is_wanted() -> None:
+    progress = watched()
+    progress.most = 2
+    told = {"prompt_tokens": 90, "completion_tokens": 1, "total_tokens": 91}
+    ending, used = cut(progress)
+    assert [choice["finish_reason"] for choice in ending["choices"]] == ["length"]
+    assert (used["choices"], used["usage"], used["id"]) == ([], told, ending["id"])
+
+    # What the upstream reported by then is what is charged, and told.
+    progress = watched()
+    _, used = cut(progress, usage=counts(10, 7))
+    assert used["usage"] == counts(10, 7)
+
+
+def test_what_was_finished_is_not_finished_again() -> None:
+    progress = watched()
+    progress.observe(chunk_message(piece("a", finish="stop")))
+    assert [each["choices"] for each in cut(progress)] == [[]]
+
+
 ARGUMENTS = json.dumps({"x": "word " * 5000})
 AUDIO = {"id": "a", "data": "A" * 6400, "expires_at": 1, "transcript": "four"}
 

@@ -116,6 +116,15 @@ def test_retries_are_counted(attempts: int, retries: int) -> None:
     assert value(telemetry, "chat_upstream_retries_total") == retries
 
 
+def test_streams_that_were_cut_are_counted_by_model(lines: Lines) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="m", overran=True), 1.0)
+
+    assert read(lines)["overran"] is True
+    name = "chat_upstream_overruns_total"
+    assert value(telemetry, name, gen_ai_request_model="m") == 1
+
+
 def test_streams_and_closings_are_measured() -> None:
     telemetry = Telemetry()
     with telemetry.upstream_streams.track_inprogress():
@@ -147,7 +156,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *(DURATION, FIRST, PER_TOKEN, TOKENS, "chat_calls_in_flight"),
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
-        *("chat_settlements_lost", "chat_settlements_rejected"),
+        *("chat_settlements_lost", "chat_settlements_rejected", "chat_upstream_overruns"),
     }
 
 

@@ -75,9 +75,11 @@ class Body(httpx.AsyncByteStream):
 
 
 class Endless(Body):
+    """The last piece comes again and again."""
+
     async def __anext__(self) -> bytes:
         self.taken += 1
-        return b"x" * 4096
+        return self._pieces[min(self.taken, len(self._pieces)) - 1]
 
 
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -333,7 +335,7 @@ async def test_an_answer_is_bounded() -> None:
 
 
 async def test_an_endless_answer_is_not_read_to_its_end() -> None:
-    body = Endless()
+    body = Endless(b"x" * 4096)
     failure = await Bench(with_body(body)).fail()
 
     assert isinstance(failure, errors.UpstreamInvalidResponse)
@@ -413,6 +415,23 @@ async def test_the_usage_is_passed_on_or_withheld(wants_usage: bool) -> None:
     assert usages == ([usage_chunk()["usage"]] if wants_usage else [])
 
 
+async def test_an_upstream_that_disregards_its_limit_is_cut() -> None:
+    bench = Bench(with_body(Endless(event(chunk("a"))), headers=EVENTS))
+    current = call()
+    progress = Progress(wants_usage=False, most=10)
+    stream = bench.client.stream(params(), MODEL, current, progress)
+    async with aclosing(stream):
+        chunks = [json.loads(openai_json.encode_chunk(answer)) async for answer in stream]
+
+    assert contents(chunks) == "a" * 85
+    assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
+    assert {answer["model"] for answer in chunks} == {"default"}
+    assert progress.complete
+    assert current.record.overran
+    assert not bench.wire.bodies[0].ended
+    bench.assert_settled()
+
+
 async def test_it_does_not_matter_how_a_stream_is_cut() -> None:
     data = b"\xef\xbb\xbf: hi\r\n\r\n" + b"".join(STREAM).replace(b"\n", b"\r\n") + DONE
     bench = Bench(says(200, *(data[at : at + 1] for at in range(len(data))), headers=EVENTS))
@@ -439,16 +458,7 @@ async def test_what_follows_the_end_is_read_so_that_the_connection_is_kept() -> 
 
 
 async def test_but_not_for_ever() -> None:
-    class Chatty(Endless):
-        async def __anext__(self) -> bytes:
-            first = [*STREAM, DONE]
-            return (
-                first[self.taken - 1]
-                if await super().__anext__() and self.taken < 6
-                else b"x" * 999
-            )
-
-    chatty, silent = Chatty(), Body(*STREAM, DONE, hangs=True)
+    chatty, silent = Endless(*STREAM, DONE, b"x" * 999), Body(*STREAM, DONE, hangs=True)
     for body in (chatty, silent):
         assert contents(await Bench(with_body(body, headers=EVENTS)).stream()) == "ab"
         assert body.closed == 1
@@ -605,7 +615,7 @@ async def test_older_vllm_says_it_without_a_frame() -> None:
 
 
 async def test_an_error_body_is_read_a_little_way_only() -> None:
-    body = Endless()
+    body = Endless(b"x" * 4096)
     failure = await Bench(with_body(body, 500)).fail()
 
     assert isinstance(failure, errors.UpstreamError)
