@@ -136,25 +136,29 @@ def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
 
 
 def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
-    """Take what a request needs from each limit of its key, or nothing."""
+    """Take what a request needs from each limit of its key, or nothing.
+
+    Of several limits that refuse, the one that does so for longest is told: waiting for another
+    would end with the next refusal.
+    """
     requests_tat, tokens_tat = key.requests_tat, key.tokens_tat
-    refusal, wait = None, 0
+    refusal, longest = None, 0
     if key.concurrency is not None and key.running >= key.concurrency:
-        refusal, wait = Refusal.CONCURRENCY, CONCURRENCY_WAIT
-    if refusal is None and key.requests_per_minute is not None:
+        refusal, longest = Refusal.CONCURRENCY, CONCURRENCY_WAIT
+    if key.requests_per_minute is not None:
         requests_tat, wait = rates.take(key.requests_per_minute, requests_tat, now, 1)
-        if wait:
-            refusal = Refusal.REQUESTS
-    if refusal is None and key.tokens_per_minute is not None:
+        if wait > longest:
+            refusal, longest = Refusal.REQUESTS, wait
+    if key.tokens_per_minute is not None:
         if place.tokens > key.tokens_per_minute:
-            refusal = Refusal.TOKENS  # never fits
+            refusal, longest = Refusal.TOKENS, 0  # it never fits
         else:
             tokens_tat, wait = rates.take(key.tokens_per_minute, tokens_tat, now, place.tokens)
-            if wait:
-                refusal = Refusal.TOKENS
+            if wait > longest:
+                refusal, longest = Refusal.TOKENS, wait
     if refusal is not None:
         _heed_clock(key, now, changes)
-        return Refused(refusal=refusal, wait=wait)
+        return Refused(refusal=refusal, wait=longest)
     key.requests_tat, key.tokens_tat = requests_tat, tokens_tat
     return None
 

@@ -317,6 +317,10 @@ class Specification:
         wanted = {"requests": 1, "tokens": place.tokens}
         for kind, _ in _limits(key):
             self._buckets[key.id, kind].refill(now)
+        is_busy = key.concurrency is not None and self.running(key.id) >= key.concurrency
+        if isinstance(outcome, Refused) and outcome.refusal is Refusal.CONCURRENCY:
+            _check(is_busy and outcome.wait == CONCURRENCY_WAIT, f"{outcome} without a reason")
+            return
         if isinstance(outcome, Refused):
             kind = {Refusal.REQUESTS: "requests", Refusal.TOKENS: "tokens"}.get(outcome.refusal, "")
             bucket = self._buckets.get((key.id, kind))
@@ -325,8 +329,10 @@ class Specification:
             fits = wanted[kind] <= bucket.limit
             _check((outcome.wait > 0) == fits, f"{outcome}: a wait that does not help")
             _check(not bucket.has(wanted[kind]), f"{outcome} with a full bucket")
+            longest = outcome.wait > CONCURRENCY_WAIT or not fits
+            _check(longest or not is_busy, f"{outcome}: the shorter of two waits")
             return
-        _check(isinstance(outcome, Placed), f"{outcome} for a place")
+        _check(isinstance(outcome, Placed) and not is_busy, f"{outcome} for a place")
         fact = self.facts[place.hold_id] = Fact(place, now + place.lease)
         for kind, _ in _limits(key):
             window = self._windows[key.id, kind]
@@ -338,7 +344,7 @@ class Specification:
                 window.end(taking, 0)
 
     def _refused(self, place: Place, key: Key, now: int) -> Refused | None:
-        """What refuses a hold, but for requests and tokens per minute."""
+        """What refuses a hold, but for the limits of its key."""
         balance, held = self.balance(place.account_id), self.held(place.account_id)
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             return Refused(refusal=Refusal.KEY)
@@ -348,8 +354,6 @@ class Specification:
             return Refused(refusal=Refusal.CREDIT, available=balance)
         if place.amount > balance - held:
             return Refused(refusal=Refusal.HELD, available=balance - held)
-        if key.concurrency is not None and self.running(key.id) >= key.concurrency:
-            return Refused(refusal=Refusal.CONCURRENCY, wait=CONCURRENCY_WAIT)
         return None
 
     def _settle(self, settle: Settle, now: int) -> Ended:

@@ -178,6 +178,50 @@ def test_a_limit(key: dict[str, int], members: dict[str, int], refusal: Refusal,
     assert (outcome.tokens is None) == ("tokens_per_minute" not in key)
 
 
+LONGEST: dict[str, tuple[dict[str, int], Refusal, int]] = {
+    "requests, then tokens": (
+        {"requests_per_minute": 1, "tokens_per_minute": 12},
+        Refusal.REQUESTS,
+        MINUTE,
+    ),
+    "tokens, then requests": (
+        {"requests_per_minute": 1, "tokens_per_minute": 10},
+        Refusal.REQUESTS,  # equally long: the first
+        MINUTE,
+    ),
+    "tokens and concurrency": (
+        {"concurrency": 1, "tokens_per_minute": 12},
+        Refusal.TOKENS,
+        MINUTE * 8 // 12,
+    ),
+    "requests and concurrency": (
+        {"concurrency": 1, "requests_per_minute": 1},
+        Refusal.REQUESTS,
+        MINUTE,
+    ),
+    "none that waiting helps": (
+        {"concurrency": 1, "requests_per_minute": 1, "tokens_per_minute": 9},
+        Refusal.TOKENS,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("key", "refusal", "wait"), LONGEST.values(), ids=LONGEST)
+def test_of_several_limits_the_one_that_refuses_longest_is_told(
+    key: dict[str, int], refusal: Refusal, wait: int
+) -> None:
+    state = rows(**key)
+    one(state, place("first", tokens=min(10, key.get("tokens_per_minute", 10))))
+    outcome = refused(state, place("second"))
+    assert (outcome.refusal, outcome.wait) == (refusal, wait)
+    if wait:
+        if "concurrency" in key:
+            one(state, settle("first", prompt_tokens=10))
+        assert isinstance(refused(state, place(), NOW + wait - 1), Refused)
+        assert isinstance(one(state, place(), NOW + wait), Placed)
+
+
 @pytest.mark.parametrize(("key", "members", "refusal", "wait"), LIMITS.values(), ids=LIMITS)
 def test_all_or_nothing(
     key: dict[str, int], members: dict[str, int], refusal: Refusal, wait: int
