@@ -14,8 +14,8 @@ what it used.
 
 No sense: a count that is missing or negative, or no completion tokens after some text.
 
-A stream that goes on beyond its limit is cut where, by this count, it has twice as much and some
-more: what is held pays for no more than the limit, and the count is not exact.
+What is held pays for no more than the limit: a stream of twice as many pieces, and some more, is cut.
+Pieces are at least a token each, nearly always. Their size says less: a picture may be in one.
 """
 
 import sys
@@ -109,6 +109,8 @@ class Progress:
     """How many tokens the answer may have, by the limit that the upstream is told."""
     _counted: int = 0
     """About how many tokens went by."""
+    _pieces: int = 0
+    """In how many pieces they went by."""
     _whole: bool = False
     """It came in one."""
     _reported: Usage | None = None
@@ -127,6 +129,7 @@ class Progress:
                 self._finished.add(choice.index)
             size = said(choice.delta)
             if size:
+                self._pieces += 1
                 self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
         if chunk.HasField("usage"):
             # Beside one of several choices it may be the usage of that choice alone.
@@ -145,7 +148,7 @@ class Progress:
     @property
     def overruns(self) -> bool:
         """Whether the upstream disregards the limit that it was told."""
-        return self._counted > 2 * self.most + _SPARE
+        return self._pieces > 2 * self.most + _SPARE
 
     def cut(self, last: ChatCompletionChunk) -> Iterator[ChatCompletionChunk]:
         """Finish an answer as the upstream should have: by its length.
@@ -224,7 +227,7 @@ def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
 _LONG_TOKEN: Final = tokens.LONG_TOKEN
 _SPARE: Final = 64
-"""Tokens by which a short answer may be counted too long."""
+"""Pieces that a short answer may have more, such as a character in several."""
 
 
 def said(message: ChatMessageDelta | ChatMessage) -> int:

@@ -385,6 +385,16 @@ def test_an_answer_twice_as_long_as_allowed_and_some_more_overruns(most: int, pi
     assert progress.overruns
 
 
+def test_a_large_piece_is_no_overrun() -> None:
+    progress = Progress(wants_usage=True, most=10)
+    picture = {"images": [{"image_url": {"url": "data:image/png;base64," + "A" * 100_000}}]}
+    choice = {"index": 0, "delta": picture, "finish_reason": None}
+    for document in (piece("A" * 100_000), {**chunk(), "choices": [choice]}):
+        progress.observe(chunk_message(document))
+        assert progress.counted == 10
+        assert not progress.overruns
+
+
 def cut(progress: Progress, **members: Any) -> list[Any]:
     last = chunk_message({**piece("d"), "system_fingerprint": "fp", "vendor": 1, **members})
     progress.observe(last)
