@@ -14,8 +14,8 @@ what it used.
 
 No sense: a count that is missing or negative, or no completion tokens after some text.
 
-What is held pays for no more than the limit: a stream of twice as many pieces, and some more, is cut.
-Pieces are at least a token each, nearly always. Their size says less: a picture may be in one.
+What is held pays for no more than the limit: a stream of twice as many pieces, and some more, is
+cut. A piece is at least a token, nearly always; its size says less, for it may hold a picture.
 """
 
 import sys
