@@ -169,12 +169,14 @@ async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
 
 
 def open_as(user: int | None, url: str, answer: Connection) -> None:
-    """Open a store as another user, and answer what it says."""
+    """Open a store as another user, as a service does, and answer what it says."""
     if user is not None:
         os.setgid(user)
         os.setuid(user)
     try:
-        migrate(Store(url))
+        store = Store(url)
+        migrate(store)
+        store.try_writing()
     except StoreError as error:
         answer.send(str(error))
     else:

@@ -17,6 +17,8 @@ from service.accounts.rates import MINUTE
 from service.accounts.rows import Ended, HoldState, Placed, Refused
 from service.accounts.statements import Spare
 from service.accounts.store import Store, StoreError
+from service.server import Server, StartError
+from tests.e2e import running
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
 
@@ -81,6 +83,25 @@ def test_a_database_that_can_be_locked_but_takes_no_more_is_found_out(store: Sto
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     store.try_writing()
     assert_sound(store)
+
+
+async def test_a_service_does_not_start_on_a_disk_that_takes_no_more(
+    store: Store, file: Path, tmp_path: Path
+) -> None:
+    store.ping()  # its log stays as large as it is for as long as somebody has it open
+    server = Server(
+        running.settings(
+            database_url=f"sqlite:///{file}", journal_directory=str(tmp_path / "journal")
+        ),
+        running.models(["default"], "http://127.0.0.1:1"),
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StartError, match=r"^CHAT_DATABASE_URL: .*accounts\.db: "):
+            await server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_takes_no_more_fails_whole_batches_and_recovers(store: Store) -> None:
@@ -170,7 +191,7 @@ def test_a_missing_directory_is_named_at_start(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("what", ["file", "directory"])
+@pytest.mark.parametrize("what", ["file", "directory", "file and directory"])
 def test_a_read_only_place_is_named_at_start(store: Store, file: Path, what: str) -> None:
     store.close()
     if what == "directory":
@@ -184,7 +205,8 @@ def test_a_read_only_place_is_named_at_start(store: Store, file: Path, what: str
             parent.chmod(parent.stat().st_mode | 0o055)
     if file.exists():
         file.chmod(0o400)
-    file.parent.chmod(0o555)
+    if what != "file":
+        file.parent.chmod(0o555)
     said, answer = store_workers.CONTEXT.Pipe(duplex=False)
     process = store_workers.start(store_workers.open_as, nobody, f"sqlite:///{file}", answer)
     try:

@@ -218,8 +218,16 @@ def test_of_several_limits_the_one_that_refuses_longest_is_told(
     if wait:
         if "concurrency" in key:
             one(state, settle("first", prompt_tokens=10))
-        assert isinstance(refused(state, place(), NOW + wait - 1), Refused)
+        refused(state, place(), NOW + wait - 1)
         assert isinstance(one(state, place(), NOW + wait), Placed)
+
+
+def test_tokens_are_told_where_they_take_longer_than_requests() -> None:
+    state = rows(requests_per_minute=60, tokens_per_minute=12)
+    one(state, place("first"))
+    state.keys[1].requests_tat = NOW + MINUTE  # as after 60
+    outcome = refused(state, place("second"))
+    assert (outcome.refusal, outcome.wait) == (Refusal.TOKENS, MINUTE * 8 // 12)
 
 
 @pytest.mark.parametrize(("key", "members", "refusal", "wait"), LIMITS.values(), ids=LIMITS)
