@@ -91,7 +91,9 @@ async def test_a_service_does_not_start_on_a_disk_that_takes_no_more(
     store.ping()  # its log stays as large as it is for as long as somebody has it open
     server = Server(
         running.settings(
-            database_url=f"sqlite:///{file}", journal_directory=str(tmp_path / "journal")
+            database_url=f"sqlite:///{file}",
+            journal_directory=str(tmp_path / "journal"),
+            bootstrap_api_key="",  # nothing else is written at a start
         ),
         running.models(["default"], "http://127.0.0.1:1"),
     )
