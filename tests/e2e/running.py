@@ -382,8 +382,15 @@ async def service(
 # --------------------------------------------------------------------------------- what is left
 
 
+_PAUSE: Final = 0.001
+"""Seconds."""
+
+
 async def until(condition: Callable[[], bool], what: str = "") -> None:
-    """Let the event loop turn until a condition holds that no event tells.
+    """Look again and again until a condition holds that no event tells.
+
+    There is a pause between looks: an event loop that never rests keeps other threads, the store's
+    among them, from the interpreter's lock for seconds.
 
     Raises:
         AssertionError: it does not within `PATIENCE`.
@@ -392,7 +399,7 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
     end = loop.time() + PATIENCE
     while not condition():
         assert loop.time() < end, what or "the condition never held"
-        await asyncio.sleep(0)
+        await asyncio.sleep(_PAUSE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
