@@ -22,7 +22,7 @@ although its answer was lost: it then stands, also of an answer that was not del
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
@@ -108,6 +108,8 @@ class Admission:
         self._levels = Gathered[int, Levels](partial(batches.read, directory.levels))
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._endings: dict[asyncio.Task[bool], Ending] = {}
+        # When the store goes away under load, hundreds of calls end in the journal at once.
+        self._appends = Gathered[Ending, Exception](self._append)
 
     async def authenticate(self, call: Call) -> Caller:
         """Return who calls, and have the call know it.
@@ -298,10 +300,15 @@ class Admission:
             )
         return True
 
+    async def _append(self, endings: Sequence[Ending]) -> Mapping[Ending, Exception]:
+        return await asyncio.to_thread(self._journal.append_each, endings)
+
     async def _keep(self, ending: Ending, otherwise: Ending) -> bool:
         try:
-            await asyncio.to_thread(self._journal.append, ending)
-        except OSError:
+            error = await self._appends.get(ending)
+            if error is not None:
+                raise error
+        except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
             _log.exception("a settlement is in memory only", extra=log.fields(hold=ending.hold_id))
             self._journal.unwritten.add(otherwise)
             return False

@@ -3,8 +3,8 @@
     get(1), get(2), get(1) ──► query([1, 2])           one at a time
           meanwhile get(3), get(4) ────────► query([3, 4])
 
-An answer is of a time after it was asked for. However many ask, the store has one query to do at a
-time, and nobody is turned away.
+An answer is of a time after it was asked for. However many ask, the store or the disk has one query
+to do at a time, and nobody is turned away.
 """
 
 import asyncio

@@ -16,8 +16,7 @@ operators: named `.journal`, it is replayed by the next process that starts ther
 import fcntl
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +125,6 @@ class Journal:
         self._set_aside: set[bytes] = set()
         self._file = -1
         self._lock = Lock()
-        self._waiting: deque[_Append] = deque()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A file that was just made is not locked yet: another process must not find it so.
@@ -162,35 +160,29 @@ class Journal:
     def append(self, *endings: Ending) -> None:
         """Keep operations; they are on the disk when this returns.
 
-        Threads that wait for each other are written together: when a store goes away under load,
-        hundreds of calls end here at once, and each flush takes its time.
-
         Raises:
             OSError: they cannot be written; none of them is kept.
         """
-        own = _Append(b"".join(map(_line, endings)))
-        self._waiting.append(own)
+        lines = b"".join(map(_line, endings))
         with self._lock:
-            if not own.is_over:
-                together = {own: None}
-                while self._waiting:
-                    together[self._waiting.popleft()] = None
-                self._write(list(together))
-        if own.error is not None:
-            raise own.error
+            _append(self._file, lines)
 
-    def _write(self, appends: Sequence["_Append"]) -> None:
-        """Write what threads wait for; each by itself where there is no room for all."""
+    def append_each(self, endings: Sequence[Ending]) -> Mapping[Ending, Exception]:
+        """Keep as many operations as there is room for, with one flush where that is for all.
+
+        Returns:
+            Why each of the others is not kept.
+        """
         try:
-            _append(self._file, b"".join(append.lines for append in appends))
-        except OSError as error:
-            if len(appends) > 1:
-                for append in appends:
-                    self._write((append,))
-                return
-            appends[0].error = error
-        for append in appends:
-            append.is_over = True
+            self.append(*endings)
+        except Exception as error:  # noqa: BLE001  (whatever it is, those that are kept are)
+            if len(endings) == 1:
+                return {endings[0]: error}
+            errors: dict[Ending, Exception] = {}
+            for ending in endings:
+                errors.update(self.append_each((ending,)))
+            return errors
+        return {}
 
     def kept(self) -> Kept:
         """Return what waits for the store.
@@ -283,19 +275,6 @@ class Journal:
         if self._file != -1:
             os.close(self._file)
             self._file = -1
-
-
-class _Append:
-    """What a thread waits for.
-
-    Args:
-        lines: Whole lines.
-    """
-
-    def __init__(self, lines: bytes) -> None:
-        self.lines = lines
-        self.is_over = False
-        self.error: OSError | None = None
 
 
 def _append(file: int, lines: bytes) -> None:

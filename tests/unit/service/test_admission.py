@@ -27,7 +27,7 @@ from service import errors
 from service.accounts import money
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, EntryView, KeyLimits
-from service.accounts.journal import Journal
+from service.accounts.journal import Ending, Journal
 from service.accounts.keys import Caller
 from service.accounts.migrations import migrate
 from service.accounts.rates import Level
@@ -792,6 +792,28 @@ async def test_a_call_that_failed_and_is_kept_nowhere_fails_for_its_own_reason(
         (2, True)
     ]
     kept_nowhere.assert_at_rest()
+
+
+async def test_what_ends_together_shares_few_flushes_of_the_journal(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books.store.fails_before = is_a(Settle)
+    appended: list[int] = []
+    append = books.journal.append
+
+    def counted(*endings: Ending) -> None:
+        appended.append(len(endings))
+        append(*endings)
+
+    monkeypatch.setattr(books.journal, "append", counted)
+    calls = 50
+    await asyncio.gather(
+        *(use(books, lambda progress: progress.take(completion())) for _ in range(calls))
+    )
+
+    assert sum(appended) == calls
+    assert len(appended) <= 5
+    assert len(books.journal.kept().endings) == calls
 
 
 async def test_a_charge_that_the_store_cannot_apply_is_kept(

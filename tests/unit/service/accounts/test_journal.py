@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -157,63 +156,18 @@ def test_threads_append_whole_lines(directory: Path) -> None:
     journal.close()
 
 
-class Noticed(deque[Any]):
-    """Says when something is appended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.appended = threading.Semaphore(0)
-
-    def append(self, item: Any) -> None:
-        super().append(item)
-        self.appended.release()
-
-
-class Queue:
-    """Threads that append to a journal while its lock is held: they wait for each other."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._waiting = journal._waiting = Noticed()
-        self._threads: list[threading.Thread] = []
-        self.errors: dict[int, OSError] = {}
-        journal._lock.acquire()
-
-    def append(self, number: int) -> None:
-        """Have an ending appended, by a thread that waits behind those before it."""
-        thread = threading.Thread(target=self._append, args=(number,))
-        thread.start()
-        self._threads.append(thread)
-        assert self._waiting.appended.acquire(timeout=10)
-
-    def let_go(self) -> None:
-        """Have them go on, and wait for them."""
-        self._journal._lock.release()
-        for thread in self._threads:
-            thread.join(10)
-
-    def _append(self, number: int) -> None:
-        try:
-            self._journal.append(settle(number))
-        except OSError as error:
-            self.errors[number] = error
-
-
-def test_threads_that_wait_for_each_other_are_written_together(
+def test_what_comes_together_is_flushed_together(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(str(directory))
+    endings = [settle(number) for number in range(20)]
     synced: list[int] = []
-    queue = Queue(journal)
-    for number in range(20):
-        queue.append(number)
-    monkeypatch.setattr(os, "fsync", synced.append)
-    queue.let_go()
+    with monkeypatch.context() as counted:
+        counted.setattr(os, "fsync", synced.append)
+        assert journal.append_each(endings) == {}
 
     assert len(synced) == 1
-    assert {ending.hold_id for ending in journal.kept().endings} == {
-        f"hold-{number}" for number in range(20)
-    }
+    assert journal.kept().endings == endings
     journal.close()
 
 
@@ -221,9 +175,6 @@ def test_where_there_is_room_for_some_they_are_kept_and_the_others_told(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(str(directory))
-    queue = Queue(journal)
-    for number in range(3):
-        queue.append(number)
     write = os.write
 
     def short(file: int, data: bytes) -> int:
@@ -233,37 +184,12 @@ def test_where_there_is_room_for_some_they_are_kept_and_the_others_told(
 
     with monkeypatch.context() as full:
         full.setattr(os, "write", short)
-        queue.let_go()
+        errors = journal.append_each([settle(number) for number in range(3)])
 
-    assert [(number, error.errno) for number, error in queue.errors.items()] == [(1, errno.ENOSPC)]
-    assert {ending.hold_id for ending in journal.kept().endings} == {"hold-0", "hold-2"}
-    journal.close()
-
-
-def test_nobody_is_told_of_a_write_that_was_not_done(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = Journal(str(directory))
-    queue = Queue(journal)
-    queue.append(1)
-    queue.append(2)
-    write = os.write
-    left = [True]
-
-    def dies(file: int, data: bytes) -> int:
-        if left:
-            left.clear()
-            raise MemoryError
-        return write(file, data)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "write", dies)
-        broken.setattr(threading, "excepthook", lambda _: None)
-        queue.let_go()
-
-    # One has died of it. The other has written by itself.
-    assert len(journal.kept().endings) == 1
-    assert queue.errors == {}
+    assert {ending.hold_id: str(error) for ending, error in errors.items()} == {
+        "hold-1": f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+    }
+    assert journal.kept().endings == [settle(0), settle(2)]
     journal.close()
 
 
@@ -271,22 +197,24 @@ def test_what_is_told_as_not_kept_is_not_there(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(str(directory))
-    queue = Queue(journal)
-    queue.append(1)
-    queue.append(2)
-    errors: list[BaseException] = [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError()]
+    # Of both together, of the first, of the second.
+    left: list[Exception | None] = [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError(), None]
+    fsync = os.fsync
 
     def fails(file: int) -> None:
-        raise errors.pop() if len(errors) > 1 else errors[0]
+        error = left.pop(0)
+        if error is not None:
+            raise error
+        fsync(file)
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", fails)
-        broken.setattr(threading, "excepthook", lambda _: None)
-        queue.let_go()
+        errors = journal.append_each([settle(1), settle(2)])
 
-    # One was told by its own end, the other by the error.
-    assert len(queue.errors) == 1
-    assert journal.kept().endings == []
+    assert {ending.hold_id: type(error) for ending, error in errors.items()} == {
+        "hold-1": MemoryError
+    }
+    assert journal.kept().endings == [settle(2)]
     journal.close()
 
 
