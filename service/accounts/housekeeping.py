@@ -64,6 +64,8 @@ class Housekeeping:
         self._lost = lost
         self._rejected = rejected
         self._there = True
+        self._why = ""
+        """What was wrong when the store was last away."""
         self._failures = 0
         """How many batches had failed when the store was last seen to take what is written."""
 
@@ -93,7 +95,8 @@ class Housekeeping:
             await self._submit(expired)
             async with asyncio.timeout(PATIENCE):
                 await self._batches.call(self._store.prune)
-        except (StoreError, TimeoutError):
+        except (StoreError, TimeoutError) as error:
+            self._why = str(error) or "it does not answer"
             return False
         except Exception:  # noqa: BLE001  (it is logged)
             # The store answered. What is wrong now must not end what is done every second.
@@ -174,9 +177,8 @@ class Housekeeping:
     async def _note(self, there: bool) -> None:
         if there != self._there:
             self._there = there
-            _log.log(
-                logging.INFO if there else logging.ERROR,
-                "store is %s",
-                "there" if there else "away",
-            )
+            if there:
+                _log.info("store is there")
+            else:
+                _log.error("store is away", extra=log.fields(why=self._why))
             await self._changed(there)

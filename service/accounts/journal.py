@@ -13,6 +13,7 @@ What was set aside is in a file beside it, whose name ends with `.rejected`. Nob
 operators: named `.journal`, it is replayed by the next process that starts there.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -279,7 +280,11 @@ class Journal:
 
 def _append(file: int, lines: bytes) -> None:
     """Write whole lines at the end of a file; they are on the disk when this returns."""
-    before = os.fstat(file).st_size
+    found = os.fstat(file)
+    if not found.st_nlink:
+        # What is written to a file without a name is gone with the process.
+        raise FileNotFoundError(errno.ENOENT, "the journal's file was deleted")
+    before = found.st_size
     if before and os.pread(file, 1, before - 1) != b"\n":
         # A piece of a line that could not be taken back must not spoil the next one.
         lines = b"\n" + lines

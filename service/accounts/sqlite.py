@@ -4,9 +4,14 @@
 
 A transaction takes the writer's lock at its beginning and waits for it for a bounded time. A COMMIT
 is on the disk before it is answered (`synchronous = FULL`).
+
+Who has a file open does not notice that it is deleted, moved or replaced: what is written from then
+on would be gone with the process. Each transaction therefore looks whether the file is still the
+one that was opened first.
 """
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,9 +49,13 @@ class SQLite:
     def __init__(self, url: sa.URL, *, clock: Callable[[], int], busy_timeout: float) -> None:
         self.name = str(url.database)
         self.engine = sa.create_engine(url, connect_args={"timeout": busy_timeout})
-        sa.event.listen(self.engine, "connect", lambda driver, _: _prepare(driver, busy_timeout))
-        sa.event.listen(self.engine, "begin", _begin)
+        self._file = _File(self.name)
+        # Before it is opened: opening a file that is not there makes one.
+        sa.event.listen(self.engine, "do_connect", lambda *_: self._file.see())
+        sa.event.listen(self.engine, "connect", lambda driver, _: self._prepare(driver))
+        sa.event.listen(self.engine, "begin", self._begin)
         self.engines = (self.engine,)
+        self._busy_timeout = busy_timeout
         self._spare = Spare(self.engine)
         self._clock = clock
 
@@ -65,6 +74,7 @@ class SQLite:
         connection = self._spare.take() or self._spare.connect()
         driver = cast("sqlite3.Connection", connection.driver_connection)
         try:
+            self._file.see()
             driver.execute("BEGIN IMMEDIATE")
             result = run(body(_Transaction(driver, self._clock)))
             driver.execute("COMMIT")
@@ -73,6 +83,19 @@ class SQLite:
             raise
         self._spare.keep(connection)
         return result
+
+    def _prepare(self, driver: sqlite3.Connection) -> None:
+        self._file.keep()
+        # The driver begins no transactions by itself; _begin and _transact do.
+        driver.isolation_level = None
+        _log_ahead(driver, time.monotonic() + self._busy_timeout)
+        driver.execute("PRAGMA synchronous = FULL")
+        driver.execute("PRAGMA foreign_keys = ON")
+
+    def _begin(self, connection: sa.Connection) -> None:
+        self._file.see()
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     def close(self) -> None:
         """Close all connections."""
@@ -90,6 +113,39 @@ class SQLite:
         except sqlite3.ProgrammingError:
             return True
         return False
+
+
+class _File:
+    """A file, and whether its name still leads to it.
+
+    Args:
+        path: Its name.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._known: tuple[int, int] | None = None
+
+    def keep(self) -> None:
+        """Remember the file, once it was opened."""
+        if self._known is None:
+            self._known = self._found()
+
+    def see(self) -> None:
+        """See that the file is the one that was opened, if one was.
+
+        Raises:
+            sqlite3.OperationalError: it is not.
+        """
+        if self._known not in {None, self._found()}:
+            raise sqlite3.OperationalError("the file was deleted, moved or replaced while in use")
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 class _Transaction:
@@ -216,14 +272,6 @@ _PAUSE: Final = 0.01
 """Seconds."""
 
 
-def _prepare(connection: sqlite3.Connection, busy_timeout: float) -> None:
-    # The driver begins no transactions by itself; _begin and SQLite.transaction do.
-    connection.isolation_level = None
-    _log_ahead(connection, time.monotonic() + busy_timeout)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
 def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
     """Turn the write-ahead log on. SQLite itself waits for nobody who does so at the same time."""
     while True:
@@ -234,8 +282,3 @@ def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         time.sleep(_PAUSE)
-
-
-def _begin(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -4,7 +4,7 @@
   cannot write      locked: by another connection     locked: tables, but for reading (EXCLUSIVE)
   takes no more     full: no file of this process
                     grows beyond its log
-  cannot be read    absent: the file is elsewhere     barred: tables (ACCESS EXCLUSIVE)
+  cannot be read    absent: another is in its place   barred: tables (ACCESS EXCLUSIVE)
   fails at once     failing: see `FaultyStore`        stopped: crashed, and started again after
   does not answer   silent: see `FaultyStore`         frozen: by SIGSTOP
 
@@ -169,14 +169,13 @@ def _full(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _absent(file: Path) -> Iterator[None]:
-    # Who has it open does not notice.
     aside = file.with_suffix(".aside")
     file.rename(aside)
-    file.mkdir()  # it must not be made anew
+    file.touch()
     try:
         yield
     finally:
-        file.rmdir()
+        file.unlink()
         aside.rename(file)
 
 

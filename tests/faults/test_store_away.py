@@ -111,7 +111,7 @@ def assert_unavailable(answer: Answer) -> None:
 # -------------------------------------------------------------------------------------- new calls
 
 
-@outages("sqlite-failing", "postgres-stopped", "postgres-barred")
+@outages("sqlite-failing", "sqlite-absent", "postgres-stopped", "postgres-barred")
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_new_calls_are_told_so_and_never_that_their_key_is_wrong(

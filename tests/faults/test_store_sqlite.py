@@ -184,6 +184,30 @@ def test_a_corrupt_file_is_named_at_start(file: Path, damage: str) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("there", ["nothing", "another file"])
+def test_a_file_that_is_taken_away_while_in_use_is_missed_at_once(
+    store: Store, file: Path, tmp_path: Path, there: str
+) -> None:
+    team = Team.create(store, credit=100)
+    store.apply([team.place("a")])
+    aside = tmp_path / "aside.db"
+    file.rename(aside)
+    if there != "nothing":
+        file.touch()
+    with pytest.raises(StoreError, match=r"accounts\.db: the file was deleted, moved or replaced"):
+        store.apply([team.settle("a")])
+    for _ in range(2):
+        with pytest.raises(StoreError, match="deleted, moved or replaced"):
+            store.ping()
+        store.close()  # the next connection is a new one
+    assert file.exists() == (there != "nothing")
+
+    file.unlink(missing_ok=True)
+    aside.rename(file)
+    assert store.apply([team.settle("a")]) == [Ended(state=HoldState.SETTLED, charged=10)]
+    assert_sound(store)
+
+
 def test_a_missing_directory_is_named_at_start(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path}/missing/accounts.db")
     with pytest.raises(StoreError, match=r"missing/accounts\.db: unable to open database file"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from chatcompletion.process.log import JsonFormatter
 from service.accounts import housekeeping
 from service.accounts.batches import Batches
 from service.accounts.directory import Directory, KeyLimits
@@ -478,7 +479,9 @@ async def test_changes_are_told_once_each(
 
     assert running.cancelled()
     assert kept.told == [False, True, False]
-    assert caplog.text.count("store is away") == 2
+    away = [record for record in caplog.records if record.message == "store is away"]
+    assert len(away) == 2
+    assert str(AWAY) in JsonFormatter().format(away[0])
     assert caplog.text.count("store is there") == 1
 
 

@@ -193,6 +193,19 @@ def test_where_there_is_room_for_some_they_are_kept_and_the_others_told(
     journal.close()
 
 
+def test_what_would_go_to_a_deleted_file_is_not_kept(directory: Path) -> None:
+    journal = Journal(str(directory))
+    journal.append(settle(1))
+    (file,) = files(directory)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="deleted"):
+        journal.append(settle(2))
+    assert [ending.hold_id for ending in journal.append_each([settle(3)])] == ["hold-3"]
+    # What it had before is applied all the same, should the process live to do so.
+    assert journal.kept().endings == [settle(1)]
+    journal.close()
+
+
 def test_what_is_told_as_not_kept_is_not_there(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
