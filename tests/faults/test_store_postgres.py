@@ -127,7 +127,7 @@ async def test_a_server_that_freezes_is_given_up_and_taken_back(postgres: Server
     store = Store(postgres.url(postgres.database()))
     migrate(store)
     team = Team.create(store, credit=CREDIT)
-    batches = Batches(store, answer_within=0.3)
+    batches = Batches(store, answer_within=1.0)
     assert isinstance(await batches.submit(team.place("a")), Placed)
     with postgres.frozen():
         async with asyncio.timeout(BUSY_TIMEOUT):

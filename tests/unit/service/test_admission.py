@@ -887,6 +887,7 @@ async def test_a_drain_does_not_wait_for_ever_for_settlements(
 async def test_a_place_that_is_never_answered_is_released(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await books.caller()  # found now, by a store that may take its time
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     monkeypatch.setattr(module, "ANSWER_WITHIN", 0.01)
     loop = asyncio.get_running_loop()

@@ -502,16 +502,17 @@ async def test_what_is_unforeseen_does_not_end_it(
 async def test_a_store_that_does_not_answer_is_away(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "PATIENCE", 0.01)
     loop = asyncio.get_running_loop()
 
     async def never(*_: object) -> None:
         await loop.create_future()
 
     with monkeypatch.context() as silent:
+        silent.setattr(housekeeping, "PATIENCE", 0.01)
         silent.setattr(kept.batches, "submit", lambda _: loop.create_future())
         assert not await kept.housekeeping.round()
     with monkeypatch.context() as silent:
+        silent.setattr(housekeeping, "PATIENCE", 0.01)
         silent.setattr(kept.batches, "call", never)
         silent.setattr(kept.batches, "submit", _done)
         assert not await kept.housekeeping.round()
