@@ -519,6 +519,22 @@ async def test_a_store_that_does_not_answer_is_away(
     assert await kept.housekeeping.round()
 
 
+async def test_silence_is_told_as_such(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(housekeeping, "PATIENCE", 0.01)
+    with monkeypatch.context() as silent:
+        silent.setattr(kept.batches, "submit", lambda _: loop.create_future())
+        running = asyncio.create_task(kept.housekeeping.run())
+        assert await kept.next_change() is False
+        running.cancel()
+        await asyncio.wait((running,))
+
+    (record,) = caplog.records
+    assert json.loads(JsonFormatter().format(record))["why"] == "it does not answer"
+
+
 def _done(_: Operation) -> "asyncio.Future[None]":
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.set_result(None)
