@@ -1,11 +1,13 @@
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatcompletion.process.log import JsonFormatter
+from tests.unit.service.books import Books
 
 
 @pytest.fixture
@@ -18,3 +20,10 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]
         for record in caplog.records
         if record.name.startswith("service")
     ]
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    made = Books(tmp_path)
+    yield made
+    await made.close()

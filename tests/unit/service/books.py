@@ -1,0 +1,226 @@
+"""An admission with a store of its own, for the tests of one; and calls that use it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionParams,
+)
+from service.accounts import money
+from service.accounts.batches import Batches
+from service.accounts.directory import Directory, EntryView, KeyLimits
+from service.accounts.journal import Journal
+from service.accounts.keys import Caller
+from service.accounts.migrations import migrate
+from service.accounts.rows import (
+    EntryKind,
+    Grant,
+    Operation,
+    Outcome,
+)
+from service.accounts.schema import api_keys
+from service.accounts.store import Store, StoreError
+from service.accounts.work import Work
+from service.admission import Admission
+from service.call import Call
+from service.forwarding import Progress
+from service.models import Model, Upstream
+from service.telemetry import CallRecord, Telemetry
+
+CREDIT: Final = 10**9
+NANO: Final = 10**9
+MODEL: Final = Model(
+    name="default",
+    upstream=Upstream(name="primary", base_url="https://vllm.example/v1", api_key="canary-7d1f"),
+    upstream_model="vendor/gemma",
+    default_output_tokens=100,
+    maximum_output_tokens=1000,
+    output_limit="max_tokens",
+    input_price=3 * NANO + 1,
+    output_price=7 * NANO + 1,
+    margin=12 * NANO,
+    attachment_tokens=100,
+    owned_by="tests",
+    created=1,
+)
+_T = TypeVar("_T")
+
+
+def params(**members: Any) -> ChatCompletionParams:
+    document = {"model": "default", "messages": [{"role": "user", "content": "Hello"}], **members}
+    return openai_json.decode_request(json.dumps(document).encode())
+
+
+def chunk(text: str = "x", finish: str | None = None) -> ChatCompletionChunk:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return _chunk(choices=[choice])
+
+
+def usage_chunk(prompt: object, completion: object) -> ChatCompletionChunk:
+    return _chunk(choices=[], usage={"prompt_tokens": prompt, "completion_tokens": completion})
+
+
+def _chunk(**members: Any) -> ChatCompletionChunk:
+    document = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return openai_json.decode_chunk(json.dumps({**document, **members}).encode())
+
+
+def completion(usage: object = None) -> ChatCompletion:
+    document: dict[str, Any] = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "x" * 39},
+                "finish_reason": "stop",
+            }
+        ],
+    }
+    if usage is not None:
+        document["usage"] = usage
+    return openai_json.decode_completion(json.dumps(document).encode())
+
+
+class FaultyStore(Store):
+    """A store that fails before or after the commit, where it is told to."""
+
+    fails_before: Callable[[Operation], bool] = staticmethod(lambda _: False)
+    fails_after: Callable[[Operation], bool] = staticmethod(lambda _: False)
+    reading_fails: bool = False
+    queries: int = 0
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        if any(map(self.fails_before, operations)):
+            raise StoreError("away")
+        outcomes = yield from super().applying(operations)
+        if any(map(self.fails_after, operations)):
+            raise StoreError("the answer was lost")
+        return outcomes
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        self.queries += 1
+        if self.reading_fails:
+            raise StoreError("away")
+        with super().reading() as connection:
+            yield connection
+
+
+class InPlace(Batches):
+    """Uses the store on the event loop, so that the steps of a call are always the same."""
+
+    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        await asyncio.sleep(0)
+        result = function(*arguments)
+        await asyncio.sleep(0)
+        return result
+
+    read = call
+
+
+class Books:
+    """An admission with its store, and a team that may use it."""
+
+    def __init__(self, directory: Path, batches: Callable[[Store], Batches] = Batches) -> None:
+        self.now = 10**18
+        self.monotonic = 100.0
+        self.store = FaultyStore(f"sqlite:///{directory / 'db'}", clock=lambda: self.now)
+        migrate(self.store)
+        self.directory = Directory(self.store)
+        self.batches = batches(self.store)
+        self.journal = Journal(str(directory / "journal"))
+        self.telemetry = Telemetry()
+        self.account = self.directory.create_account("acme").id
+        self.grant(CREDIT, "1")
+        self.key = self.add_key("ci")
+        self.admission = Admission(
+            self.batches,
+            self.directory,
+            self.journal,
+            self.telemetry,
+            owner="test",
+            clock=lambda: self.monotonic,
+        )
+
+    def grant(self, amount: int, name: str) -> None:
+        self.store.apply([Grant(account_id=self.account, amount=amount, idempotency_id=name)])
+
+    def add_key(self, name: str, **limits: Any) -> str:
+        return self.directory.create_key("acme", name, KeyLimits(**limits))[1]
+
+    async def caller(self, key: str | None = None) -> Caller:
+        call = a_call(authorization=f"Bearer {key or self.key}")
+        return await self.admission.authenticate(call)
+
+    @property
+    def entries(self) -> list[EntryView]:
+        return [e for e in self.directory.ledger("acme") if e.kind is not EntryKind.GRANT]
+
+    @property
+    def held(self) -> int:
+        return self.directory.account("acme").held
+
+    @property
+    def lost(self) -> float:
+        name = "chat_usage_above_hold_nano_credits_total"
+        return self.telemetry.registry.get_sample_value(name) or 0.0
+
+    def assert_at_rest(self) -> None:
+        with self.store.reading() as connection:
+            running = connection.execute(sa.select(sa.func.sum(api_keys.c.running))).scalar_one()
+        assert (self.held, running) == (0, 0)
+        assert list(self.directory.differences()) == []
+
+    async def close(self) -> None:
+        await self.admission.settled()
+        await self.batches.close()
+        self.journal.close()
+        self.store.close()
+
+
+def a_call(**members: Any) -> Call:
+    task = asyncio.current_task()
+    assert task is not None
+    fields: dict[str, Any] = {
+        "record": CallRecord(method="CreateChatCompletion", request_id="req_1", started=0.0),
+        "authorization": None,
+        "traceparent": None,
+        "deadline": asyncio.get_running_loop().time() + 60,
+        "deadline_is_callers": False,
+        "task": task,
+    }
+    return Call(**{**fields, **members})
+
+
+async def use(
+    books: Books,
+    what: Callable[[Progress], None] = lambda _: None,
+    *,
+    key: str | None = None,
+    call: Call | None = None,
+    model: Model = MODEL,
+    **members: Any,
+) -> None:
+    """Make a call that is admitted, and does this while it is."""
+    caller = await books.caller(key)
+    admitted = books.admission.admit(
+        caller, call or a_call(), params(**members), model, wants_usage=False
+    )
+    async with admitted as progress:
+        what(progress)
+
+
+def price(prompt: int, tokens: int) -> int:
+    return money.price(MODEL, prompt, tokens)
