@@ -108,7 +108,8 @@ class Admission:
         self._levels = Gathered[int, Levels](partial(batches.read, directory.levels))
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._endings: dict[asyncio.Task[bool], Ending] = {}
-        # When the store goes away under load, hundreds of calls end in the journal at once.
+        # Why what was to be kept is not. When the store goes away under load, hundreds of calls end
+        # in the journal at once.
         self._appends = Gathered[Ending, Exception](self._append)
 
     async def authenticate(self, call: Call) -> Caller:

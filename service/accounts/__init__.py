@@ -11,7 +11,7 @@
     work          steps that a thread can do or an event loop: how batches reach the store
     money         prices and bounds, in integer nano-credits
     usage         sums of the ledger by hour, which grow with it
-    gathered      what callers ask for at the same time, as one query
+    gathered      what callers ask for at the same time, as one query or one flush
     keys, ids     API keys, and the names of holds
     journal       settlements that wait for the store
     housekeeping  is the store there, whose lease ran out, what is old
