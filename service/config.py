@@ -23,6 +23,7 @@ from chatcompletion.process.settings import (
     base_url,
     credits_amount,
     database_url,
+    header_key,
     integer,
     one_of,
     optional_address,
@@ -57,12 +58,12 @@ class Settings:
         "The OpenAI-compatible upstream; `/v1` is added where the address has no path.",
     )
     upstream_api_key: str = setting(
-        "CHAT_UPSTREAM_API_KEY", "", api_key, "The bearer key for CHAT_UPSTREAM_BASE_URL."
+        "CHAT_UPSTREAM_API_KEY", "", header_key, "The bearer key for CHAT_UPSTREAM_BASE_URL."
     )
     simplismart_api_key: str = setting(
         "SIMPLISMART_API_KEY",
         "",
-        api_key,
+        header_key,
         "The key for Simplismart, which is the upstream where this alone is set.",
     )
     models_file: str = setting(

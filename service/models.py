@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
-from chatcompletion.process.settings import base_url
+from chatcompletion.process.settings import Parser, base_url, header_key
 from chatcompletion.v1 import model_service_pb2
 
 NANO: Final = 10**9
@@ -268,9 +268,11 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
     if url and not urlsplit(url).path:
         url += "/v1"
     variable = members["api_key_variable"]
-    key = environment.get(variable, "") if variable else ""
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise CatalogueError(f"{place}: {variable} must be printable ASCII without spaces")
+    try:
+        key = header_key(environment.get(variable, "") if variable else "")
+    except ValueError:
+        allowed = cast("Parser[str]", header_key).allowed
+        raise CatalogueError(f"{place}: {variable} must be {allowed}") from None
     return Upstream(name=name, base_url=url, api_key=key)
 
 

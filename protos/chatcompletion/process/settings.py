@@ -58,7 +58,7 @@ def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str) -
     """
     allowed = cast("Parser[_T]", parse).allowed
     row = Row(name=name, default=default, allowed=allowed, meaning=meaning)
-    shown = parse not in (api_key, database_url)
+    shown = parse not in (api_key, header_key, database_url)
     # The dataclass machinery replaces the field by its value: the cast says which.
     return cast("_T", dataclasses.field(metadata={_ROW: (row, parse)}, repr=shown))
 
@@ -193,6 +193,21 @@ def credits_amount(value: str) -> Decimal:
 def api_key(value: str) -> str:
     """Take an API key, or "" where the variable is absent."""
     if value and not (16 <= len(value) <= 256 and all("!" <= c <= "~" for c in value)):
+        raise ValueError
+    return value
+
+
+@parser("a key of up to 16384 printable ASCII characters without a space at either end")
+def header_key(value: str) -> str:
+    """Take a key for another server, as weak as that server allows, or "" if there is none.
+
+    It travels in an HTTP header, so only characters that arrive as they were sent are allowed:
+    control characters would end the header, spaces at its end are cut, and other characters have
+    no encoding on which servers agree (RFC 9110, section 5.5). Servers refuse a longer header.
+    """
+    if not (value.isascii() and value.isprintable()) or value != value.strip(" "):
+        raise ValueError
+    if len(value) > 16384:
         raise ValueError
     return value
 

@@ -12,6 +12,7 @@ from chatcompletion.process.settings import (
     address,
     api_key,
     base_url,
+    header_key,
     integer,
     one_of,
     optional_address,
@@ -31,6 +32,12 @@ class Sample:
     listen: Address = setting("A_LISTEN", "127.0.0.1:1", address, "Where it listens.")
     key: str = setting("A_KEY", "", api_key, "The key.")
     most: int = setting("A_MOST", "5", integer(1, 9), "How many.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    key: str = setting("A_KEY", "", api_key, "The key.")
+    other: str = setting("ANOTHER_KEY", "", header_key, "The key for another server.")
 
 
 def test_what_is_absent_or_empty_has_its_default() -> None:
@@ -63,6 +70,7 @@ def test_keys_are_not_shown() -> None:
 
     assert KEY not in shown
     assert "most=5" in shown
+    assert "canary" not in repr(read(Keys, {"A_KEY": KEY, "ANOTHER_KEY": "canary"}))
 
 
 def test_settings_do_not_change() -> None:
@@ -115,6 +123,10 @@ ACCEPTED: list[tuple[Parse, str, object]] = [
     (api_key, "", ""),
     (api_key, "x" * 16, "x" * 16),
     (api_key, "~" * 256, "~" * 256),
+    *(
+        (header_key, text, text)
+        for text in ("", "x", "EMPTY", "ollama", "lm-studio", "a b", "!~", "x" * 16384)
+    ),
     (base_url, "", ""),
     (base_url, "http://h", "http://h"),
     (base_url, "https://h.example:8443/v1/", "https://h.example:8443/v1"),
@@ -139,6 +151,13 @@ REFUSED: list[tuple[Parse, str]] = [
     ),
     (address, "none"),
     *((api_key, text) for text in ("x" * 15, "x" * 257, "x" * 15 + " ", "é" * 16, "x" * 16 + "\n")),
+    *(
+        (header_key, text)
+        for text in (
+            *(" ", " x", "x ", "x\n", "x\r\n", "\nx", "a\tb", "\tx", "x\0", "\x7f", "\x1b[0m"),
+            *("é", "\xa0x", "x\u2028", "\u0661", "\ud800", "x" * 16385),
+        )
+    ),
     *(
         (base_url, text)
         for text in (

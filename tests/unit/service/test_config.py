@@ -37,8 +37,14 @@ SETTINGS: dict[str, Case] = {
         *("upstream_base_url", "", "https://api.example/v1/", "https://api.example/v1"),
         ("api.example", "ftp://h", "https://", "https://h/?q", "https://h/#f", "https://u@h"),
     ),
-    "CHAT_UPSTREAM_API_KEY": ("upstream_api_key", "", KEY, KEY, ("short", "x" * 257, "ä" * 20)),
-    "SIMPLISMART_API_KEY": ("simplismart_api_key", "", KEY, KEY, ("short", f"{KEY} {KEY}")),
+    "CHAT_UPSTREAM_API_KEY": (
+        *("upstream_api_key", "", "EMPTY", "EMPTY"),
+        ("x" * 16385, "ä" * 20, f"{KEY}\n", f" {KEY}", "a\tb"),
+    ),
+    "SIMPLISMART_API_KEY": (
+        *("simplismart_api_key", "", "x" * 4000, "x" * 4000),
+        (f"{KEY}\r\n", f"{KEY} ", "\x7f"),
+    ),
     "CHAT_BOOTSTRAP_API_KEY": ("bootstrap_api_key", "", KEY, KEY, ("short", f"{KEY}\n")),
     "CHAT_BOOTSTRAP_CREDIT": (
         *("bootstrap_credit", Decimal(10), "0.000000001", Decimal("0.000000001")),

@@ -6,7 +6,7 @@ import pytest
 from service.models import Catalogue, CatalogueError, Model, catalogue
 from tests.unit.service.samples import MODEL, UPSTREAM, UPSTREAM_KEY
 
-ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "SPACED_KEY": "a b"}
+ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "PADDED_KEY": " ab"}
 
 
 def document(
@@ -272,9 +272,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(
         (
             document(upstream={"simulator": True, "api_key_variable": variable}),
-            f"upstreams.main: {variable} must be printable ASCII without spaces",
+            f"upstreams.main: {variable} must be a key of up to 16384 printable ASCII characters "
+            "without a space at either end",
         )
-        for variable in ("WIDE_KEY", "SPACED_KEY")
+        for variable in ("WIDE_KEY", "PADDED_KEY")
     ),
     (document(upstream_=1), f"models.default.upstream_: {MEMBERS_OF_A_MODEL}"),
     (
