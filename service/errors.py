@@ -262,6 +262,22 @@ class UpstreamAccount(Failure):
     reason = "UPSTREAM_ACCOUNT"
     default_message = "The upstream refused this service."
 
+    upstream = ""
+    """The upstream's name in the configuration; this and what follows is for the log only."""
+    status = 0
+    """The HTTP status of its answer."""
+    names: tuple[str, ...] = ()
+    """The codes, types and reasons in its answer, without secrets."""
+
+    @classmethod
+    def of(cls, *, upstream: str, status: int, names: tuple[str, ...]) -> "UpstreamAccount":
+        """Make the failure of an answer; the upstream was reached."""
+        failure = cls(dispatched=True)
+        failure.upstream = upstream
+        failure.status = status
+        failure.names = names
+        return failure
+
 
 class Overloaded(Failure):
     """See the reason in error.proto."""

@@ -188,6 +188,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call.record.reason = failure.reason
         if isinstance(failure, errors.InvalidRequest):
             call.record.violations = tuple(v.param for v in failure.violations)
+        if isinstance(failure, errors.UpstreamAccount):
+            call.record.upstream = failure.upstream
+            call.record.upstream_status = failure.status
+            call.record.upstream_names = failure.names
         if context.done() or isinstance(failure, errors.Cancelled):
             # Nobody is left to be told; grpc would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError

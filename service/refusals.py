@@ -1,9 +1,11 @@
 """What an upstream's refusal becomes: one table, from its HTTP status to a failure of ours.
 
+    any              an account fault, see account_faults: UPSTREAM_ACCOUNT, without the text
     400, 409, 422    the caller's mistake: passed on with its message, type, param and code
     404              likewise, and stays 404
     413              REQUEST_TOO_LARGE
-    401, 402, 403    our own key or account: UPSTREAM_ACCOUNT, without the text
+    401, 402, 403    our own key or account: UPSTREAM_ACCOUNT, without the text; 412 likewise, which
+                     Fireworks and Portkey send for a spent budget: we send no preconditions
     429              UPSTREAM_RATE_LIMITED with the wait, without the text
     408              UPSTREAM_TIMEOUT
     other 4xx, 5xx   UPSTREAM_ERROR, without the text; a 503 with the wait for our own retry
@@ -22,7 +24,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chatcompletion.v1 import error_pb2
-from service import errors
+from service import account_faults, errors
+from service.error_bodies import ErrorBody
 from service.models import Model
 
 LONGEST_RETRY_AFTER: Final = 120.0
@@ -62,20 +65,53 @@ def _seconds(value: str, now: datetime) -> float | None:
 
 
 def failure(
-    status: int, error: error_pb2.ApiError | None, wait: float | None, model: Model
+    status: int, body: ErrorBody | None, wait: float | None, model: Model
 ) -> errors.Failure:
     """Return the failure for an upstream's refusal.
 
     Args:
         status: The HTTP status, or the code in an error event.
-        error: The error object of the body, or None where there is none.
+        body: What the body says, or None if it says nothing.
         wait: What `retry_after` said.
         model: The model that was asked for.
     """
+    body = body or _SAYS_NOTHING
+    if status in _ACCOUNT or account_faults.is_account_fault(status, body):
+        return errors.UpstreamAccount.of(
+            upstream=model.upstream.name, status=status, names=_loggable(body.names, model)
+        )
     make = _BY_STATUS.get(status)
     if make is None:
         make = _upstream_error if status >= 400 else _invalid_response
-    return make(error or error_pb2.ApiError(), wait, model)
+    return make(body.error or error_pb2.ApiError(), wait, model)
+
+
+def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure | None:
+    """Return the failure that a body or an event under the status 200 reports, or None.
+
+    Args:
+        body: What it says, or None if it says nothing.
+        model: The model that was asked for.
+    """
+    if body is None:
+        return None
+    status = status_of(body.error) if body.error is not None else 500
+    found = failure(status, body, None, model)
+    if isinstance(found, errors.UpstreamAccount):
+        found.status = 200
+    elif body.error is None:
+        return None
+    return found
+
+
+def bare_account_fault(body: ErrorBody | None, model: Model) -> errors.Failure | None:
+    """Return the account fault of a chunk without choices and without the member `error`, or None.
+
+    No other failure is read from such a chunk: vendors put members of their own into sound ones.
+    """
+    if body is None or not account_faults.is_account_fault(500, body):
+        return None
+    return failure_in_success(body, model)
 
 
 _Make = Callable[[error_pb2.ApiError, float | None, Model], errors.Failure]
@@ -116,14 +152,13 @@ def _unavailable(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors
     return errors.UpstreamError(retry_after=wait, dispatched=True)
 
 
+_SAYS_NOTHING: Final = ErrorBody()
 _upstream_error: Final = _plain(errors.UpstreamError)
 _invalid_response: Final = _plain(errors.UpstreamInvalidResponse)
 
+_ACCOUNT: Final = frozenset({401, 402, 403, 412})
 _BY_STATUS: Final[Mapping[int, _Make]] = {
     400: _callers_mistake(errors.InvalidRequest),
-    401: _plain(errors.UpstreamAccount),
-    402: _plain(errors.UpstreamAccount),
-    403: _plain(errors.UpstreamAccount),
     404: _callers_mistake(errors.ModelNotFound),
     408: _plain(errors.UpstreamTimeout),
     409: _callers_mistake(errors.InvalidRequest),
@@ -156,15 +191,34 @@ _SECRETS: Final = (
     re.compile(r"(?<![\w.-])[\w.-]+\.(?:internal|local|svc|lan|corp|cluster)\b[\w.:-]*", re.I),
 )
 _REDACTED: Final = "[redacted]"
+_LONG_KEY: Final = 16
+"""Characters. A shorter key can be a word of the language, such as `EMPTY`: only the whole word, in
+the same case, is removed."""
+
+_MOST_LOGGED: Final = 4
+_LOGGABLE: Final = re.compile(r"(?:[A-Za-z]+|\d{1,6})(?:[._-](?:[A-Za-z]+|\d{1,4}))*")
+"""Words and short numbers: what a code, a type or a reason looks like, and no key does."""
+
+
+def _loggable(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
+    """Return the names of an error that an operator can be shown, each once."""
+    return tuple(
+        name
+        for name in dict.fromkeys(names)
+        if _LOGGABLE.fullmatch(name) and scrub(name, model) == name
+    )[:_MOST_LOGGED]
 
 
 def scrub(text: str, model: Model) -> str:
     """Remove from an upstream's text what is nobody's business at the front door."""
     upstream = model.upstream
     host = urlsplit(upstream.base_url).hostname
-    for secret in (upstream.api_key, upstream.base_url, host):
+    key = upstream.api_key
+    for secret in (key if len(key) >= _LONG_KEY else "", upstream.base_url, host):
         if secret:
             text = re.sub(re.escape(secret), _REDACTED, text, flags=re.IGNORECASE)
+    if 0 < len(key) < _LONG_KEY:
+        text = re.sub(rf"(?<![\w-]){re.escape(key)}(?![\w-])", _REDACTED, text)
     text = text.replace(model.upstream_model, model.name)
     for pattern in _SECRETS:
         text = pattern.sub(_REDACTED, text)

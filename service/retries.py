@@ -4,6 +4,7 @@ And never where the upstream may have worked for it:
 
     could not connect               once more, after up to 100 ms
     429, 503 with a Retry-After     once more, after that wait, where it fits
+    a fault of our account          never, whatever its status
     anything else                   never
 
 All within a budget of a fifth of the requests: an upstream in trouble is not given more to do.

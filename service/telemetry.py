@@ -65,6 +65,13 @@ class CallRecord:
     """The name of the caller's key, never the key."""
     violations: tuple[str, ...] = ()
     """The paths of the members at fault, never their values."""
+    upstream: str = ""
+    """The name of the upstream that refused this service's account; "" if none did. Only an
+    operator can end such a failure, so that the call is logged as an error."""
+    upstream_status: int = 0
+    """The HTTP status of its answer."""
+    upstream_names: tuple[str, ...] = ()
+    """The codes, types and reasons in its answer, never its text."""
 
     def note_chunk(self, now: float) -> None:
         """Count a chunk that goes to the caller."""
@@ -206,7 +213,13 @@ class Telemetry:
             members["prompt_tokens"] = call.prompt_tokens
             members["completion_tokens"] = call.completion_tokens
             members["estimated"] = call.estimated
-        _log.info("call", extra=log.fields(**members))
+        level = logging.INFO
+        if call.upstream:
+            level = logging.ERROR
+            members["upstream"] = call.upstream
+            members["upstream_status"] = call.upstream_status
+            members["upstream_names"] = call.upstream_names
+        _log.log(level, "call", extra=log.fields(**members))
 
 
 def _milliseconds(seconds: float) -> float:

@@ -30,13 +30,12 @@ from httpx_aiohttp import AiohttpTransport
 
 from chatcompletion import openai_json
 from chatcompletion.process import request_id as request_ids
-from chatcompletion.v1 import error_pb2
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service import errors, refusals
+from service import error_bodies, errors, refusals
 from service.call import Call
 from service.forwarding import Progress, outgoing, rename
 from service.models import Model, Upstream
@@ -71,6 +70,8 @@ _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
 """Seconds and bytes that may follow `[DONE]` before the connection is closed rather than kept."""
 _DONE: Final = b"[DONE]"
+_JSON_BEGINS: Final = (b"{", b"[")
+"""How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _USER_AGENT: Final = "chatcompletion/0.1"
@@ -171,12 +172,11 @@ class UpstreamClient:
         try:
             completion = openai_json.decode_completion(data)
         except openai_json.DecodeError as error:
-            raise errors.UpstreamInvalidResponse(dispatched=True) from error
+            raise _reported(data, model) or errors.UpstreamInvalidResponse(
+                dispatched=True
+            ) from error
         if not completion.choices:
-            told = _error_object(data)
-            if told is None:
-                raise errors.UpstreamInvalidResponse(dispatched=True)
-            raise refusals.failure(refusals.status_of(told), told, None, model)
+            raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
         rename(completion, model)
         return completion
 
@@ -199,7 +199,12 @@ class UpstreamClient:
         with self._telemetry.upstream_streams.track_inprogress():
             async with self._open(body, model, call, _EVENTS) as response:
                 async with aclosing(self._pieces(response)) as pieces:
+                    begun = False
                     async for piece in pieces:
+                        if not begun:
+                            begun = bool(piece.strip())
+                            if piece.lstrip().startswith(_JSON_BEGINS):
+                                raise await _bare_error(piece, pieces, model)
                         for name, data in _events(events, piece):
                             if data.startswith(_DONE):
                                 if not progress.complete:
@@ -294,10 +299,12 @@ class UpstreamClient:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == 200 and accept in (_JSON, kind):
             return None
-        told = _error_object(await self._read(response, _LARGEST_ERROR_BODY))
-        if response.status_code == 200 and told is not None:
+        told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY))
+        if response.status_code == 200:
             # An error with the status of a success, in place of the stream.
-            return refusals.failure(refusals.status_of(told), told, None, model)
+            failure = refusals.failure_in_success(told, model)
+            if failure is not None:
+                return failure
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)
 
@@ -387,27 +394,30 @@ def _chunk(name: bytes, data: bytes, model: Model) -> ChatCompletionChunk:
     try:
         chunk = openai_json.decode_chunk(data)
     except openai_json.DecodeError as error:
-        raise errors.UpstreamInvalidResponse(dispatched=True) from error
+        raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True) from error
     told_by_member = chunk.extra_json.get("error", "null") != "null"
     if told_by_member or name == b"error" or chunk.object == "error":
-        told = _error_object(data)
-        status = refusals.status_of(told) if told is not None else 500
-        raise refusals.failure(status, told, None, model)
+        raise _reported(data, model) or errors.UpstreamError(dispatched=True)
+    if not chunk.choices and not chunk.HasField("usage"):
+        fault = refusals.bare_account_fault(error_bodies.read(data), model)
+        if fault is not None:
+            raise fault
     return chunk
 
 
-def _error_object(body: bytes) -> error_pb2.ApiError | None:
-    """Return the error object of a body, or None where it has none."""
-    with suppress(openai_json.DecodeError):
-        error = openai_json.decode_error(body)
-        if error.ByteSize():
-            return error
-    # Older releases of vLLM send the object itself: {"object": "error", "message": …}.
-    with suppress(openai_json.DecodeError):
-        error = openai_json.decode_error(b'{"error":%b}' % body)
-        if error.message:
-            return error
-    return None
+def _reported(data: bytes, model: Model) -> errors.Failure | None:
+    """Return the failure that a body or an event under the status 200 reports, or None."""
+    return refusals.failure_in_success(error_bodies.read(data), model)
+
+
+async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:
+    """Return the failure of a stream whose body is JSON in place of events."""
+    body = bytearray(first)
+    async for piece in pieces:
+        body += piece
+        if len(body) > _LARGEST_ERROR_BODY:
+            break
+    return _reported(bytes(body), model) or errors.UpstreamTruncated(dispatched=True)
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:

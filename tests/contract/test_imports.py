@@ -8,8 +8,8 @@ service, from above to below:
     servicer  interceptors
     admission  upstream  validation  config
     forwarding  refusals  retries  sse
-    call
-    models  errors  telemetry  tokens  simulator
+    call  account_faults
+    models  errors  error_bodies  telemetry  tokens  simulator
 """
 
 import ast
@@ -33,8 +33,8 @@ LAYERS = (
     {"servicer", "interceptors"},
     {"admission", "upstream", "validation", "config"},
     {"accounts", "forwarding", "refusals", "retries", "sse"},
-    {"call"},
-    {"models", "errors", "telemetry", "tokens", "simulator"},
+    {"call", "account_faults"},
+    {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator"},
 )
 """The rooms of the service: each imports from the layers below its own only."""
 

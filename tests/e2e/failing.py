@@ -198,6 +198,7 @@ CASES: Final[tuple[Case, ...]] = (
     _upstreams("401", "upstream_account"),
     _upstreams("402", "upstream_account"),
     _upstreams("403", "upstream_account"),
+    _upstreams("429-quota", "upstream_account"),
     # ----------------------------------------------------------------------- of the machinery
     _busy("full", "overloaded"),
     _busy("busy", "overloaded"),

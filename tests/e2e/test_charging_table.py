@@ -162,6 +162,7 @@ ROWS: Final = (
     failing("400", "400", "invalid_value"),
     failing("401", "401", "upstream_account"),
     failing("402", "402", "upstream_account"),
+    failing("429 for our account", "429-quota", "upstream_account"),
     failing("404", "404", "model_not_found"),
     failing("429", "429", "upstream_rate_limited"),
     failing("500", "500", "upstream_error"),

@@ -118,9 +118,8 @@ ROWS: Final[tuple[Row, ...]] = (
     *_rows(
         "UPSTREAM_RATE_LIMITED",
         *("429", "429-retry-after", "429-retry-after-date", "429-retry-after-garbage"),
-        "429-quota",
     ),
-    *_rows("UPSTREAM_ACCOUNT", "401", "402", "403"),
+    *_rows("UPSTREAM_ACCOUNT", "401", "402", "403", "429-quota"),
     *_rows(
         "INVALID_REQUEST",
         *("400", "400-integer-code", "400-flat", "400-text", "400-empty", "400-odd-members"),

@@ -280,6 +280,16 @@ async def test_the_paths_of_violations_are_logged_and_not_their_values(lines: Li
     assert lines()[0]["violations"] == ["n", "x"]
 
 
+async def test_who_refused_our_account_is_logged_and_not_told(lines: Lines) -> None:
+    failure = errors.UpstreamAccount.of(upstream="up-canary", status=429, names=("code-canary",))
+    status, found = await House().fail(failure)
+
+    assert "canary" not in repr((status, found))
+    (line,) = lines()
+    assert (line["level"], line["upstream"]) == ("error", "up-canary")
+    assert (line["upstream_status"], line["upstream_names"]) == (429, ["code-canary"])
+
+
 class Unforeseen(Exception):  # noqa: N818  (it is what it is)
     pass
 

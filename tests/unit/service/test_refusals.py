@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -6,7 +7,15 @@ import pytest
 
 from chatcompletion.v1.error_pb2 import ApiError
 from service import errors
-from service.refusals import failure, retry_after, scrub, status_of
+from service.error_bodies import ErrorBody
+from service.refusals import (
+    bare_account_fault,
+    failure,
+    failure_in_success,
+    retry_after,
+    scrub,
+    status_of,
+)
 from tests.unit.service.samples import MODEL, UPSTREAM_KEY, model
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -21,6 +30,7 @@ TABLE: dict[int, tuple[type[errors.Failure], bool, bool, bool]] = {
     404: (errors.ModelNotFound, True, False, True),
     408: (errors.UpstreamTimeout, False, False, True),
     409: (errors.InvalidRequest, True, False, True),
+    412: (errors.UpstreamAccount, False, False, True),
     413: (errors.RequestTooLarge, False, False, True),
     422: (errors.InvalidRequest, True, False, True),
     429: (errors.UpstreamRateLimited, False, True, False),
@@ -37,7 +47,7 @@ def expected(status: int) -> tuple[type[errors.Failure], bool, bool, bool]:
 def test_every_status_becomes_what_the_table_says() -> None:
     for status in (*range(100, 600), 0, -1, 600, 999):
         kind, words, waits, dispatched = expected(status)
-        found = failure(status, SAID, 7.0, MODEL)
+        found = failure(status, ErrorBody(error=SAID), 7.0, MODEL)
 
         assert type(found) is kind, status
         assert found.message == ("The prompt is bad." if words else kind.default_message)
@@ -48,23 +58,84 @@ def test_every_status_becomes_what_the_table_says() -> None:
         assert found.dispatched is dispatched
 
 
+@pytest.mark.parametrize("status", [200, 400, 404, 418, 422, 429, 500, 503])
+def test_a_fault_of_our_account_is_told_by_its_names(status: int) -> None:
+    said = ApiError(message="Pay!", type="their_type", param=None, code_text="insufficient_quota")
+    body = ErrorBody(error=said, names=("insufficient_quota", "their_type"), texts=("Pay!",))
+    found = failure(status, body, 7.0, MODEL)
+
+    assert isinstance(found, errors.UpstreamAccount)
+    assert found.message == found.default_message
+    assert (found.kind, found.param, found.code, found.retry_after) == (None, None, None, None)
+    assert found.dispatched
+    assert not found.retryable
+    assert (found.upstream, found.status) == ("primary", status)
+    assert found.names == ("insufficient_quota", "their_type")
+
+
+@pytest.mark.parametrize(
+    ("names", "logged"),
+    [
+        (("a_b", "A.b-c", "INVALID_ARGUMENT", "400"), ("a_b", "A.b-c", "INVALID_ARGUMENT", "400")),
+        (("1113", "Model.AccessDenied", "1113"), ("1113", "Model.AccessDenied")),
+        (("a", "b", "c", "d", "e"), ("a", "b", "c", "d")),
+        ((UPSTREAM_KEY, UPSTREAM_KEY.upper(), f"x-{UPSTREAM_KEY}"), ()),
+        (("sk-abcdefgh", "sk-ab*yz", "org-abcdefgh", "Bearer abc", "vllm.example"), ()),
+        (("vendor/gemma", "a b", "a\nb", "", "né", "1234567", "a1b2c3d4e5", "{}"), ()),
+        (("a-12345", "eyJhbGciOiJIUzI1NiJ9.eyJz"), ()),
+    ],
+)
+def test_only_names_without_secrets_are_for_the_log(
+    names: tuple[str, ...], logged: tuple[str, ...]
+) -> None:
+    found = failure(401, ErrorBody(names=names), None, MODEL)
+
+    assert isinstance(found, errors.UpstreamAccount)
+    assert found.names == logged
+
+
+FAULT = ErrorBody(names=("insufficient_quota",), texts=("Pay!",))
+
+
+def test_a_success_that_reports_a_failure_is_one() -> None:
+    for body, kind in (
+        (ErrorBody(error=ApiError(message="No.", code_number=429)), errors.UpstreamRateLimited),
+        (ErrorBody(error=ApiError(message="No.")), errors.UpstreamError),
+        (ErrorBody(error=ApiError(message="No.", code_number=402)), errors.UpstreamAccount),
+        (FAULT, errors.UpstreamAccount),
+    ):
+        found = failure_in_success(body, MODEL)
+        assert type(found) is kind
+        assert not isinstance(found, errors.UpstreamAccount) or found.status == 200
+    assert failure_in_success(None, MODEL) is None
+    assert failure_in_success(ErrorBody(names=("x",), texts=("No.",)), MODEL) is None
+
+
+def test_of_a_chunk_without_an_error_only_an_account_fault_is_read() -> None:
+    assert type(bare_account_fault(FAULT, MODEL)) is errors.UpstreamAccount
+    for body in (None, ErrorBody(), ErrorBody(error=ApiError(message="Hi.", code_number=429))):
+        assert bare_account_fault(body, MODEL) is None
+
+
 @pytest.mark.parametrize("status", TABLE)
-@pytest.mark.parametrize("error", [None, ApiError()])
-def test_an_upstream_that_says_nothing_gets_our_words(status: int, error: ApiError | None) -> None:
-    found = failure(status, error, None, MODEL)
+@pytest.mark.parametrize("body", [None, ErrorBody(), ErrorBody(error=ApiError())])
+def test_an_upstream_that_says_nothing_gets_our_words(status: int, body: ErrorBody | None) -> None:
+    found = failure(status, body, None, MODEL)
 
     assert found.message == type(found).default_message
     assert (found.kind, found.param, found.code) == (None, None, None)
 
 
 def test_a_numeric_code_is_passed_on_as_a_number() -> None:
-    assert failure(400, ApiError(message="No.", code_number=40013), None, MODEL).code == 40013
+    body = ErrorBody(error=ApiError(message="No.", code_number=40013))
+
+    assert failure(400, body, None, MODEL).code == 40013
 
 
 def test_all_that_is_passed_on_is_scrubbed() -> None:
     secret = f"at {UPSTREAM_KEY}"
     error = ApiError(message=secret, type=secret, param=secret, code_text=secret)
-    found = failure(422, error, None, MODEL)
+    found = failure(422, ErrorBody(error=error), None, MODEL)
 
     assert (found.message, found.kind, found.param, found.code) == ("at [redacted]",) * 4
 
@@ -116,6 +187,26 @@ def test_an_upstream_without_key_and_address_has_nothing_to_hide() -> None:
     simulated = model(upstream=type(MODEL.upstream)(name="s", base_url="", api_key=""))
 
     assert scrub("Hello", simulated) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "scrubbed"),
+    [
+        (
+            "EMPTY",
+            "EMPTY is no key; messages are empty",
+            "[redacted] is no key; messages are empty",
+        ),
+        ("ollama", "ollama, ollama2, my-ollama", "[redacted], ollama2, my-ollama"),
+        ("x", "x: max_tokens", "[redacted]: max_tokens"),
+        ("a b", "the key a b", "the key [redacted]"),
+        ("", "Hello", "Hello"),
+    ],
+)
+def test_a_short_key_is_removed_as_a_word(key: str, text: str, scrubbed: str) -> None:
+    upstream = replace(MODEL.upstream, api_key=key)
+
+    assert scrub(text, model(upstream=upstream)) == scrubbed
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,21 @@ def test_violations_are_logged_by_their_paths(lines: Lines) -> None:
     assert read(lines)["violations"] == ["messages[0].role", "n"]
 
 
+def test_a_refusal_of_our_account_is_an_error_for_the_operator(lines: Lines) -> None:
+    call = record(
+        reason="UPSTREAM_ACCOUNT",
+        upstream="primary",
+        upstream_status=429,
+        upstream_names=("insufficient_quota",),
+    )
+    Telemetry().end(call, 1.0)
+    line = read(lines)
+
+    assert (line["level"], line["event"], line["reason"]) == ("error", "call", "UPSTREAM_ACCOUNT")
+    assert (line["upstream"], line["upstream_status"]) == ("primary", 429)
+    assert line["upstream_names"] == ["insufficient_quota"]
+
+
 def test_the_request_id_is_no_label() -> None:
     telemetry = Telemetry()
     telemetry.begin(record(request_id="id-canary"))

@@ -381,6 +381,7 @@ async def test_what_is_no_completion_is_refused(body: bytes) -> None:
         (told(message="Broke.", code=429), errors.UpstreamRateLimited),
         (told(code=401), errors.UpstreamAccount),
         (b'{"object":"error","message":"Broke.","code":400}', errors.InvalidRequest),
+        (b'{"object":"error","message":"Broke.","code":429}', errors.UpstreamRateLimited),
     ],
 )
 async def test_an_error_with_the_status_of_a_success_is_an_error(
@@ -388,6 +389,22 @@ async def test_an_error_with_the_status_of_a_success_is_an_error(
 ) -> None:
     assert type(await Bench(says(200, body)).fail()) is kind
     assert type((await Bench(says(200, body, headers=JSON)).break_off())[1]) is kind
+    # Under the type of a stream, also a byte at a time after an empty line.
+    pieces = (b"\r\n", *(body[at : at + 1] for at in range(len(body))))
+    for bench in (
+        Bench(says(200, body, headers=EVENTS)),
+        Bench(says(200, *pieces, headers=EVENTS)),
+    ):
+        chunks, failure = await bench.break_off()
+        assert (chunks, type(failure)) == ([], kind)
+
+
+async def test_json_in_place_of_a_stream_is_read_a_little_way_only() -> None:
+    body = Endless(b'{"error":', b"x" * 4096)
+    _, failure = await Bench(with_body(body, headers=EVENTS)).break_off()
+
+    assert isinstance(failure, errors.UpstreamTruncated)
+    assert body.taken <= 18
 
 
 # ---------------------------------------------------------------------------------------- a stream
@@ -606,6 +623,132 @@ async def test_the_callers_mistake_is_passed_on_without_secrets() -> None:
 
     assert failure.message == "default at [redacted] says no to [redacted]"
     assert (failure.kind, failure.param, failure.code) == ("BadRequestError", "messages", 40001)
+
+
+QUOTA = {"message": "text-canary", "type": "insufficient_quota", "code": "insufficient_quota"}
+GEMINI = {
+    "code": 400,
+    "message": "API key not valid. Please pass a valid text-canary.",
+    "status": "INVALID_ARGUMENT",
+    "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
+}
+ACCOUNT_FAULTS: dict[str, tuple[int, Any, tuple[str, ...]]] = {
+    # Its HTTP status, its body, and what of it is for the log.
+    "OpenAI": (429, {"error": QUOTA}, ("insufficient_quota",)),
+    "Gemini": (400, [{"error": GEMINI}], ("400", "INVALID_ARGUMENT", "API_KEY_INVALID")),
+    "Gemini without reason": (
+        400,
+        [{"error": {**GEMINI, "details": []}}],
+        ("400", "INVALID_ARGUMENT"),
+    ),
+    "Anthropic": (
+        400,
+        {
+            "type": "error",
+            "error": {
+                "type": "invalid_request_error",
+                "message": "Your credit balance is too low to access the text-canary API.",
+            },
+        },
+        ("error", "invalid_request_error"),
+    ),
+    "xAI": (
+        400,
+        {"code": "an invalid argument", "error": "Incorrect API key provided: text-canary"},
+        (),
+    ),
+    "a detail": (400, {"detail": "API key not valid: text-canary"}, ()),
+    "DashScope": (400, {"code": "Arrearage", "message": "text-canary"}, ("Arrearage",)),
+    "Moonshot": (
+        429,
+        {"error": {"message": "text-canary", "type": "exceeded_current_quota_error"}},
+        ("exceeded_current_quota_error",),
+    ),
+    "Zhipu": (429, {"error": {"code": "1113", "message": "text-canary"}}, ("1113",)),
+    "MiniMax": (
+        429,
+        {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "text-canary"}},
+        ("1008",),
+    ),
+    "Fireworks": (
+        412,
+        {"error": {"message": "text-canary", "code": "PRECONDITION_FAILED", "type": "error"}},
+        ("PRECONDITION_FAILED", "error"),
+    ),
+    "LiteLLM": (
+        400,
+        {"error": {"message": "text-canary", "type": "budget_exceeded", "code": "400"}},
+        ("400", "budget_exceeded"),
+    ),
+}
+IN_SUCCESS = tuple(name for name in ACCOUNT_FAULTS if name != "Fireworks")
+"""What Fireworks sends is told by its status alone."""
+
+
+def assert_account_fault(failure: errors.Failure, status: int, names: tuple[str, ...]) -> None:
+    assert isinstance(failure, errors.UpstreamAccount)
+    assert failure.message == failure.default_message
+    assert (failure.kind, failure.param, failure.code) == (None, None, None)
+    assert failure.dispatched
+    assert failure.retry_after is None
+    assert (failure.upstream, failure.status, failure.names) == ("primary", status, names)
+
+
+@pytest.mark.parametrize("vendor", ACCOUNT_FAULTS)
+async def test_a_fault_of_our_account_is_not_the_callers(vendor: str) -> None:
+    status, document, names = ACCOUNT_FAULTS[vendor]
+    # A wait is asked for, and a sound answer would follow.
+    headers = {**JSON, "retry-after": "0"}
+    refused = says(status, json.dumps(document).encode(), headers=headers)
+    bench = Bench(refused, says(200, whole()))
+    current = call()
+    assert_account_fault(await bench.fail(current), status, names)
+    assert current.dispatched
+    assert len(bench.wire.requests) == current.record.upstream_attempts == 1
+
+    refused = says(status, json.dumps(document).encode(), headers=headers)
+    bench = Bench(refused, says(200, *STREAM, DONE, headers=EVENTS))
+    chunks, failure = await bench.break_off()
+    assert chunks == []
+    assert_account_fault(failure, status, names)
+    assert len(bench.wire.requests) == 1
+
+
+@pytest.mark.parametrize("vendor", IN_SUCCESS)
+async def test_a_fault_of_our_account_is_one_under_the_status_of_a_success(vendor: str) -> None:
+    _, document, names = ACCOUNT_FAULTS[vendor]
+    body = json.dumps(document).encode()
+    assert_account_fault(await Bench(says(200, body)).fail(), 200, names)
+    for headers in (JSON, EVENTS):
+        _, failure = await Bench(says(200, body, headers=headers)).break_off()
+        assert_account_fault(failure, 200, names)
+
+
+@pytest.mark.parametrize("vendor", IN_SUCCESS)
+async def test_a_fault_of_our_account_is_one_in_an_event(vendor: str) -> None:
+    _, document, names = ACCOUNT_FAULTS[vendor]
+    data = b"data: " + json.dumps(document).encode() + b"\n\n"
+    for pieces in ((data,), (b"event: error\n" + data,), (STREAM[0], data, DONE)):
+        chunks, failure = await Bench(says(200, *pieces, headers=EVENTS)).break_off()
+        assert_account_fault(failure, 200, names)
+        assert contents(chunks) == ("a" if len(pieces) == 3 else "")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"prompt_filter_results": [{"prompt_index": 0}]},
+        {"code": 0, "message": "ok", "base_resp": {"status_code": 0, "status_msg": ""}},
+        {"message": "You are rate limited", "code": 429},
+        {"usage": {}, "code": "insufficient_quota"},
+    ],
+)
+async def test_members_of_a_vendor_in_a_chunk_without_choices_are_no_fault(
+    members: dict[str, Any],
+) -> None:
+    first = event({**chunk(), "choices": [], **members})
+
+    assert contents(await Bench(says(200, first, *STREAM, DONE, headers=EVENTS)).stream()) == "ab"
 
 
 async def test_older_vllm_says_it_without_a_frame() -> None:
