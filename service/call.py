@@ -31,6 +31,10 @@ class Call:
     """The server ends the call because it shuts down."""
     dispatched: bool = False
     """The upstream may have worked for the call."""
+    begun: bool = False
+    """The initial metadata are sent, or being sent: nobody sends the call again by himself."""
+    failing: bool = False
+    """The status is being sent."""
     rate_limit: Headers = ()
     """The metadata that tells how much of the key's limits is left."""
     limits: Callable[[], Awaitable[Headers]] | None = None
@@ -83,7 +87,8 @@ class Calls:
         await self._idle.wait()
 
     def cut(self) -> None:
-        """End every call in flight with the reason DRAINING."""
+        """End every call in flight with the reason DRAINING, except those that fail already."""
         for call in self._running:
-            call.draining = True
-            call.task.cancel()
+            if not call.failing:
+                call.draining = True
+                call.task.cancel()

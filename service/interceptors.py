@@ -109,7 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 _check(request)
                 response = await handler(request, context)
                 await self._look_at_limits(call)
-                await context.send_initial_metadata(self._initial_metadata(call))
+                await self._begin_response(call, context)
                 return response
 
         return serve
@@ -123,11 +123,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 aclosing(handler(request, context)) as responses,
             ):
                 _check(request)
-                begun = False
                 async for response in responses:
-                    if not begun:
-                        begun = True
-                        await context.send_initial_metadata(self._initial_metadata(call))
+                    if not call.begun:
+                        await self._begin_response(call, context)
                     await context.write(response)
 
         return serve
@@ -137,6 +135,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Have the call know how much is left, where no hold has said so."""
         if call.limits is not None and not call.rate_limit:
             call.rate_limit = await call.limits()
+
+    async def _begin_response(self, call: Call, context: _Context) -> None:
+        """Send the initial metadata, which commits clients and proxies to this response."""
+        call.begun = True
+        await context.send_initial_metadata(self._initial_metadata(call))
 
     def _initial_metadata(self, call: Call) -> Metadata:
         elapsed = self._clock() - call.record.started
@@ -185,6 +188,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _fail(self, error: BaseException, call: Call, context: _Context) -> NoReturn:
         failure = self._failure(error, call, context)
+        call.failing = True
         call.record.reason = failure.reason
         if isinstance(failure, errors.InvalidRequest):
             call.record.violations = tuple(v.param for v in failure.violations)
@@ -202,7 +206,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         trailers = (*status.trailing_metadata, *call.rate_limit)
-        await context.abort(status.code, status.details, trailers)
+        try:
+            if (failure.dispatched or call.dispatched) and not call.begun:
+                # A proxy sends a call again if it was UNAVAILABLE and the status came alone
+                # (Trailers-Only); the upstream would work twice.
+                await self._begin_response(call, context)
+            await context.abort(status.code, status.details, trailers)
+        except grpc.aio.InternalError:
+            # The connection was lost: nobody is left to be told, as above.
+            raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
     def _failure(self, error: BaseException, call: Call, context: _Context) -> errors.Failure:

@@ -16,6 +16,8 @@ from service.interceptors import CallInterceptor
 from service.telemetry import Telemetry
 from tests.unit.service.samples import CALLER_KEY, Abort, FakeContext, details
 
+FAILURES = [kind for kind in errors.Failure.__subclasses__() if kind is not errors.Cancelled]
+
 Lines = Callable[[], list[dict[str, Any]]]
 Serve = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
@@ -248,8 +250,35 @@ async def test_a_failure_becomes_its_status() -> None:
     assert status.code is grpc.StatusCode.INTERNAL
     assert found[error_details_pb2.ErrorInfo].reason == "UPSTREAM_TIMEOUT"
     assert dict(status.trailing_metadata)["x-request-id"] == "mine-1"
-    assert context.initial is None
     assert house.ended("UPSTREAM_TIMEOUT")
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_only_what_the_upstream_may_have_worked_for_has_metadata_before_its_status(
+    kind: type[errors.Failure],
+) -> None:
+    before, after = FakeContext(), FakeContext(metadata=(("x-request-id", "mine-1"),))
+    await House().fail(kind(), before)
+    await House().fail(kind(dispatched=True), after)
+
+    assert before.initial is None
+    assert after.initial == {"x-request-id": "mine-1", "openai-processing-ms": "0"}
+
+
+async def test_the_metadata_before_the_status_tell_the_limits_too() -> None:
+    async def behavior(request: Any, context: Any) -> Any:
+        CURRENT.get().rate_limit = (("x-ratelimit-limit-requests", "60"),)
+        CURRENT.get().dispatched = True
+        raise Unforeseen
+
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await House().unary(behavior))(REQUEST, context)
+
+    assert context.initial is not None
+    assert context.initial["x-ratelimit-limit-requests"] == "60"
+    assert context.aborted is not None
+    assert dict(context.aborted.trailing_metadata)["x-ratelimit-limit-requests"] == "60"
 
 
 async def test_a_failure_in_a_stream_comes_after_what_was_written() -> None:
@@ -486,6 +515,46 @@ async def test_a_call_that_is_cut_is_told_that_the_server_drains(dispatched: boo
     assert (error_details_pb2.RetryInfo in found) is not dispatched
     assert ("grpc-retry-pushback-ms" in dict(context.aborted.trailing_metadata)) is dispatched
     assert house.ended("DRAINING")
+
+
+async def test_a_drain_does_not_cut_a_call_that_is_telling_how_it_failed() -> None:
+    telling, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(FakeContext):
+        async def send_initial_metadata(self, metadata: Any) -> None:
+            telling.set()
+            await go_on.wait()
+            await super().send_initial_metadata(metadata)
+
+    house = House()
+    context = Slow()
+    failing = asyncio.create_task(house.fail(errors.UpstreamError(dispatched=True), context))
+    async with asyncio.timeout(5):
+        await telling.wait()
+        house.calls.cut()
+        go_on.set()
+        _, found = await failing
+
+    assert found[error_details_pb2.ErrorInfo].reason == "UPSTREAM_ERROR"
+    assert house.ended("UPSTREAM_ERROR")
+
+
+@pytest.mark.parametrize("lost", ["send_initial_metadata", "abort"])
+async def test_a_caller_who_leaves_while_a_failure_is_told_is_no_defect(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise grpc.aio.InternalError
+
+    async def behavior(request: Any, context: Any) -> Any:
+        raise errors.UpstreamError(dispatched=True)
+
+    house = House()
+    context = FakeContext()
+    monkeypatch.setattr(context, lost, fail)
+    with pytest.raises(asyncio.CancelledError):
+        await (await house.unary(behavior))(REQUEST, context)
+    assert house.ended("UPSTREAM_ERROR")
 
 
 async def test_bytes_that_are_no_message_are_told_as_an_invalid_request() -> None:
