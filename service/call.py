@@ -32,9 +32,9 @@ class Call:
     dispatched: bool = False
     """The upstream may have worked for the call."""
     begun: bool = False
-    """The initial metadata are sent, or being sent: nobody sends the call again by himself."""
+    """The initial metadata is sent or being sent, so that no client or proxy retries the call."""
     failing: bool = False
-    """The status is being sent."""
+    """The call has failed and its status is being sent."""
     rate_limit: Headers = ()
     """The metadata that tells how much of the key's limits is left."""
     limits: Callable[[], Awaitable[Headers]] | None = None
@@ -87,7 +87,7 @@ class Calls:
         await self._idle.wait()
 
     def cut(self) -> None:
-        """End every call in flight with the reason DRAINING, except those that fail already."""
+        """End every call in flight with the reason DRAINING, except calls that have failed."""
         for call in self._running:
             if not call.failing:
                 call.draining = True

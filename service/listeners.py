@@ -18,7 +18,8 @@ _SHARED: Final[Options] = (
     ("grpc.so_reuseport", 0),
     # grpc core keeps a header value that it cannot parse, with its error, in the HPACK table of the
     # connection. Later values under that name then fail with the same error, and behind a proxy
-    # they are other callers'. Without a table, a bad value fails one call.
+    # they are other callers'. Without a table, a bad value fails one call. Every call then carries
+    # its headers in full, which costs some 250 bytes and 5 µs of CPU.
     ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
