@@ -1,27 +1,13 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from chatcompletion import openai_json
-from chatcompletion.v1.chat_completion_pb2 import (
-    AllowedTools,
-    Annotation,
-    ChatCompletionParams,
-    ChatMessage,
-    ContentPart,
-    ContentPartList,
-    FunctionDefinition,
-    Prediction,
-    StringList,
-    Tool,
-    ToolCall,
-    ToolChoice,
-)
-from service import validation
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import MOST_VIOLATIONS, Violation
-from tests.unit.service.samples import model, params
+from service.validation import contract, members
+from tests.unit.service.samples import params
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
 WEATHER = {"type": "function", "function": {"name": "get_weather"}}
@@ -155,7 +141,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"chat_template_kwargs": {"x": {"chat_template": 1}}, "chat_template_content_format": "auto"},
     {"chat_template_kwargs": "chat_template"},
     {"chat_template_kwargs": None, "x_model": 1, "messagesx": None, "max": 1, "tokens": 2},
-    dict.fromkeys(validation.REFUSED),
+    dict.fromkeys(members.REFUSED),
     said(user("x", cache_control={"type": "ephemeral"}, prefix=True)),
     said(user([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}])),
     {"stream": None},
@@ -364,7 +350,7 @@ REFUSED: list[tuple[dict[str, Any], Found]] = [
         [("messages[0].content[0].type", VALUE)],
     ),
     # Names that are refused.
-    *(({name: 1}, [(name, VALUE)]) for name in validation.REFUSED),
+    *(({name: 1}, [(name, VALUE)]) for name in members.REFUSED),
     ({"Best_Of": 64}, [("best_of", VALUE)]),
     ({"extraHeaders": {}}, [("extra_headers", VALUE)]),
     ({"models": ["expensive"], "best_of": None}, [("models", VALUE)]),
@@ -388,7 +374,7 @@ REFUSED: list[tuple[dict[str, Any], Found]] = [
 
 
 def found(members: dict[str, Any], *, streamed: bool = True) -> list[Violation]:
-    return validation.violations(params(**members), streamed=streamed)
+    return contract.violations(params(**members), streamed=streamed)
 
 
 def name(row: Any) -> str | None:
@@ -427,33 +413,33 @@ def test_every_rule_refuses_something_and_every_row_of_its_tables() -> None:
     refused = [params(**members) for members, _ in REFUSED]
     idle = [
         rule.__name__
-        for rule in validation.RULES
+        for rule in contract.RULES
         if not any(list(rule(request)) for request in refused)
     ]
 
     assert idle == []
     params_at_fault = {param for _, violations in REFUSED for param, _ in violations}
-    assert params_at_fault >= validation.RANGES.keys()
-    assert params_at_fault >= validation.LENGTHS.keys()
-    assert params_at_fault >= {first for first, _ in validation.EXCLUSIVE}
-    assert params_at_fault >= validation.REFUSED.keys()
+    assert params_at_fault >= contract.RANGES.keys()
+    assert params_at_fault >= contract.LENGTHS.keys()
+    assert params_at_fault >= {first for first, _ in contract.EXCLUSIVE}
+    assert params_at_fault >= members.REFUSED.keys()
     assert params_at_fault >= {
-        f"{outer}.{inner}" for outer, names in validation.REFUSED_INSIDE.items() for inner in names
+        f"{outer}.{inner}" for outer, names in members.REFUSED_INSIDE.items() for inner in names
     }
     accepted = {member for members in ACCEPTED for member in members}
-    assert accepted >= validation.RANGES.keys() | validation.LENGTHS.keys() | validation.OPEN
+    assert accepted >= contract.RANGES.keys() | contract.LENGTHS.keys() | contract.OPEN
 
 
 def test_every_rule_of_the_module_is_in_the_table() -> None:
     rules = [
         function
-        for function in vars(validation).values()
+        for function in vars(contract).values()
         if callable(function)
         and getattr(function, "__annotations__", {}).keys() == {"params", "return"}
-        and function.__name__ not in {"_mistyped_names", "crowd", "_crowds", "_crowds_in_all"}
+        and function.__name__ != "_mistyped_names"
     ]
 
-    assert set(rules) == set(validation.RULES)
+    assert set(rules) == set(contract.RULES)
 
 
 CANARY = "canary-7f3a"
@@ -499,165 +485,9 @@ def test_no_more_is_looked_for_than_is_told() -> None:
             yield Violation(param="x", message="x.")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validation, "RULES", (rule, rule))
+        patch.setattr(contract, "RULES", (rule, rule))
         assert len(found({})) == MOST_VIOLATIONS
     assert len(looked_at) == MOST_VIOLATIONS
-
-
-# -------------------------------------------------------------------------------------- crowds
-
-HELLO = ChatMessage(role="user", content_text="Hello")
-
-
-def talk(*counts: int, **members: Callable[[int], Any]) -> ChatCompletionParams:
-    """Make a request with messages of so many entries of one member."""
-    ((name, entries),) = members.items()
-    messages: list[dict[str, Any]] = [{"role": "user", name: entries(count)} for count in counts]
-    return ChatCompletionParams(messages=[ChatMessage(**message) for message in messages])
-
-
-def of_parts(count: int) -> ContentPartList:
-    return ContentPartList(items=[ContentPart()] * count)
-
-
-def of_calls(count: int) -> list[ToolCall]:
-    return [ToolCall()] * count
-
-
-def of_annotations(count: int) -> list[Annotation]:
-    return [Annotation()] * count
-
-
-def of_texts(count: int) -> dict[str, str]:
-    return {str(number): "" for number in range(count)}
-
-
-def of_tools(count: int) -> ToolChoice:
-    return ToolChoice(allowed_tools=AllowedTools(tools=[Tool()] * count))
-
-
-CROWDS: dict[str, Callable[[int], ChatCompletionParams]] = {
-    "messages": lambda count: ChatCompletionParams(messages=[HELLO] * count),
-    "tools": lambda count: ChatCompletionParams(tools=[Tool()] * count),
-    "functions": lambda count: ChatCompletionParams(functions=[FunctionDefinition()] * count),
-    "tool_choice.allowed_tools.tools": lambda count: ChatCompletionParams(
-        tool_choice_object=of_tools(count)
-    ),
-    "prediction.content": lambda count: ChatCompletionParams(
-        prediction=Prediction(content_parts=of_parts(count))
-    ),
-    "stop": lambda count: ChatCompletionParams(stop_list=StringList(items=["x"] * count)),
-    "modalities": lambda count: ChatCompletionParams(modalities=["x"] * count),
-    "metadata": lambda count: ChatCompletionParams(metadata=of_texts(count)),
-    "messages[0].content": lambda count: talk(count, content_parts=of_parts),
-    "messages[0].tool_calls": lambda count: talk(count, tool_calls=of_calls),
-    "messages[0].annotations": lambda count: talk(count, annotations=of_annotations),
-    "messages[2].content": lambda count: talk(1, 1, count - 2, 0, content_parts=of_parts),
-    "messages[1].tool_calls": lambda count: talk(1000, count - 1000, tool_calls=of_calls),
-}
-
-
-@pytest.mark.parametrize(("param", "build"), CROWDS.items(), ids=CROWDS)
-def test_more_than_can_be_walked_over_is_named(
-    param: str, build: Callable[[int], ChatCompletionParams]
-) -> None:
-    assert validation.crowd(build(validation.MOST)) is None
-    crowd = validation.crowd(build(validation.MOST + 1))
-    assert crowd is not None
-    assert (crowd.param, crowd.code) == (param, LONG)
-    assert str(validation.MOST) in crowd.message
-
-
-@pytest.mark.parametrize(
-    ("param", "most", "build"),
-    [
-        (
-            "logit_bias",
-            validation.MOST_BIASES,
-            lambda count: ChatCompletionParams(logit_bias=dict.fromkeys(of_texts(count), 1.0)),
-        ),
-        (
-            "extra_json",
-            openai_json.MAX_UNKNOWN,
-            lambda count: ChatCompletionParams(extra_json=of_texts(count)),
-        ),
-        (
-            "extra_json",
-            openai_json.MAX_UNKNOWN,
-            lambda count: ChatCompletionParams(
-                extra_json=of_texts(1000),
-                messages=[ChatMessage(extra_json=of_texts(part)) for part in (1000, count - 2000)],
-            ),
-        ),
-        *(
-            (
-                name,
-                16 * validation.MOST,
-                lambda count, name=name: ChatCompletionParams(
-                    extra_json={name: "[" + "{}," * (count - 1) + "{}]"}
-                ),
-            )
-            for name in ("messages", "tools", "functions")
-        ),
-        (
-            "messages[1].content",
-            16 * validation.MOST,
-            lambda count: ChatCompletionParams(
-                messages=[
-                    ChatMessage(extra_json={"content": "[" + "{}," * (part - 1) + "{}]"})
-                    for part in (1000, count - 1000)
-                ]
-            ),
-        ),
-    ],
-)
-def test_entries_and_text_have_limits_of_their_own(
-    param: str, most: int, build: Callable[[int], ChatCompletionParams]
-) -> None:
-    assert validation.crowd(build(most)) is None
-    crowd = validation.crowd(build(most + 1))
-    assert crowd is not None
-    assert (crowd.param, crowd.code) == (param, LONG)
-
-
-def test_a_request_is_no_crowd() -> None:
-    for members in ACCEPTED:
-        assert validation.crowd(params(**members)) is None
-
-
-# ------------------------------------------------------------------ what an operator refuses
-
-
-@pytest.mark.parametrize(
-    ("refused", "members", "told"),
-    [
-        ([], {"service_tier": "priority", "x": 1}, []),
-        (["service_tier"], {}, []),
-        (["service_tier"], {"service_tier": None}, []),
-        (["service_tier"], {"service_tier": "priority"}, ["service_tier"]),
-        (["service_tier"], {"serviceTier": "priority"}, ["service_tier"]),
-        (["x"], {"X": 1}, ["x"]),
-        (["x"], {"x": None, "y": 1}, []),
-        (["x", "b", "a"], {"x": 0, "a": False}, ["a", "x"]),
-        # Members that several fields say, or that are arrays and maps.
-        (["stop"], {"stop": "x"}, ["stop"]),
-        (["stop"], {"stop": ["x"]}, ["stop"]),
-        (["tool_choice"], {"tool_choice": "none"}, ["tool_choice"]),
-        (["tools"], {"tools": [WEATHER]}, ["tools"]),
-        (["logit_bias"], {"logit_bias": {"1": 1}}, ["logit_bias"]),
-        (["max_tokens"], {"max_completion_tokens": 1}, []),
-        (["seed"], {"seed": 0}, ["seed"]),
-        (['"x'], {'"x': 1}, ['"x']),
-    ],
-)
-def test_an_operator_refuses_members_by_their_names(
-    refused: list[str], members: dict[str, Any], told: list[str]
-) -> None:
-    violations = validation.refused(params(**members), model(refused_members=frozenset(refused)))
-
-    assert [(violation.param, violation.code) for violation in violations] == [
-        (name, VALUE) for name in told
-    ]
 
 
 def test_messages_are_for_people() -> None:

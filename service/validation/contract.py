@@ -1,8 +1,6 @@
 """The limits of the contract, as tables of rules.
 
-    crowd(params)                  ──► None, or what there is too much of to look at the rest
     violations(params, streamed=…) ──► [] or the first violations, in the order of the tables
-    refused(params, model)         ──► [] or the members that an operator refuses
 
 A rule is a function from the parameters to the violations it finds. `RULES` lists them, but for the
 one that depends on the RPC; the plain ones (a range, a length, a pair that excludes each other, a
@@ -11,33 +9,24 @@ What vendors extend is left to the upstream: unknown roles, part types, formats 
 but for what would change the price of a call after it was held.
 
 The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text
-"null" in `extra_json`, a known member of a wrong type is there under its name. `crowd` takes them
-as they come.
+"null" in `extra_json`, a known member of a wrong type is there under its name.
 
 Sources: the OpenAI API reference for chat completions, and for limits that it states in prose
 (metadata, names, logit_bias) that prose.
 """
 
-import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
-from types import MappingProxyType
-from typing import Any, Final
-
-from google.protobuf.message import Message
+from typing import Final
 
 from chatcompletion import openai_json
-from chatcompletion.v1.chat_completion_pb2 import (
-    ChatCompletionParams,
-    ChatMessage,
-    ContentPart,
-    StreamOptions,
-)
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 from service.errors import MOST_VIOLATIONS, Violation
-from service.models import Model
+from service.validation.aliases import aliases
+from service.validation.crowds import too_long
+from service.validation.members import members
 
 Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
 
@@ -70,52 +59,6 @@ EXCLUSIVE: Final[tuple[tuple[str, str], ...]] = (
 OPEN: Final = frozenset({"reasoning_effort"})
 """Members that vendors take in further JSON types."""
 
-MOST: Final = 4096
-"""Messages, parts of contents, tools and calls of tools in a request, of each kind in all. Each
-costs some 10 µs of the event loop on its way; the longest conversations have some hundreds."""
-
-_MOST_BRACES: Final = 16 * MOST
-
-MOST_BIASES: Final = 32_768
-"""Entries of logit_bias, at some 0.5 µs: an eighth of the largest vocabulary."""
-
-REFUSED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        name: reason
-        for reason, names in {
-            "it can make the prompt longer than what was held": (
-                *("chat_template", "mm_processor_kwargs", "media_io_kwargs"),
-            ),
-            "it can make more output than n choices within their limit": (
-                *("best_of", "use_beam_search", "num_beams", "num_return_sequences"),
-                *("candidate_count", "max_new_tokens", "max_output_tokens", "num_predict"),
-            ),
-            "it can choose another model than the one that is priced": (
-                *("models", "model_list", "fallbacks", "context_window_fallbacks", "route"),
-                *("provider", "custom_llm_provider", "lora_path", "deployment_id"),
-            ),
-            "it can send the call elsewhere": (
-                *("api_base", "base_url", "api_key", "api_version", "organization"),
-                *("headers", "extra_headers", "extra_query", "proxy", "kv_transfer_params"),
-                *("bootstrap_host", "bootstrap_port"),
-            ),
-            "it can say anything else of this list": (
-                *("extra_body", "litellm_params", "options", "vllm_xargs"),
-            ),
-            "it can add work that is paid for but not held": (
-                *("plugins", "num_retries", "logits_processors", "custom_logit_processor"),
-            ),
-        }.items()
-        for name in names
-    }
-)
-"""Members that upstreams know and the contract does not, and why they are refused."""
-
-REFUSED_INSIDE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"chat_template_kwargs": ("chat_template",)}
-)
-"""Members that are refused in an object that is not."""
-
 _STOP_SEQUENCES: Final = 4
 _METADATA_NAME: Final = 64
 _METADATA_VALUE: Final = 512
@@ -138,154 +81,6 @@ def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violatio
 def _form(params: ChatCompletionParams, streamed: bool) -> Iterator[Violation]:
     if not streamed and params.HasField("stream_options"):
         yield Violation(param="stream_options", message="Only allowed with stream: true.")
-
-
-# --------------------------------------------------------------------------------------- crowds
-
-
-def crowd(params: ChatCompletionParams) -> Violation | None:
-    """Return what in a request there is too much of for a walk over it, or None.
-
-    Costs next to nothing where there is, whatever else the request holds. How much text there is
-    in `extra_json` is the matter of `openai_json.check_size`.
-
-    Args:
-        params: The parameters, canonical or not.
-    """
-    return next(chain(_crowds(params), _crowds_in_all(params)), None)
-
-
-_UNKNOWN: Final = "members that are null or not of the contract"
-
-
-def _crowds(params: ChatCompletionParams) -> Iterator[Violation]:
-    counts = {
-        "messages": len(params.messages),
-        "tools": len(params.tools),
-        "functions": len(params.functions),
-        "tool_choice.allowed_tools.tools": len(params.tool_choice_object.allowed_tools.tools),
-        "prediction.content": len(params.prediction.content_parts.items),
-        "stop": len(params.stop_list.items),
-        "modalities": len(params.modalities),
-        "metadata": len(params.metadata),
-    }
-    for name, count in counts.items():
-        if count > MOST:
-            yield _too_long(name, MOST, "entries")
-    for name in ("messages", "tools", "functions"):
-        # Where they are text yet, of which the objects are not counted: braces may be in strings.
-        if params.extra_json.get(name, "").count("{") > _MOST_BRACES:
-            yield _too_long(name, MOST, "entries")
-    if len(params.extra_json) > openai_json.MAX_UNKNOWN:
-        yield _too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
-    if len(params.logit_bias) > MOST_BIASES:
-        yield _too_long("logit_bias", MOST_BIASES, "entries")
-
-
-def _crowds_in_all(params: ChatCompletionParams) -> Iterator[Violation]:
-    parts = calls = annotations = braces = 0
-    unknown = len(params.extra_json)
-    for index, message in enumerate(params.messages):
-        if message.HasField("content_parts"):
-            parts += len(message.content_parts.items)
-        calls += len(message.tool_calls)
-        annotations += len(message.annotations)
-        if parts > MOST or calls > MOST or annotations > MOST:
-            counts = {"content": parts, "tool_calls": calls, "annotations": annotations}
-            name = max(counts, key=lambda name: counts[name])
-            yield _too_long(f"messages[{index}].{name}", MOST, "entries in all messages")
-        if message.extra_json:
-            unknown += len(message.extra_json)
-            braces += message.extra_json.get("content", "").count("{")
-            if braces > _MOST_BRACES:
-                yield _too_long(f"messages[{index}].content", MOST, "entries in all messages")
-        if unknown > openai_json.MAX_UNKNOWN:
-            yield _too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
-
-
-# -------------------------------------------------------------------------------------- members
-
-
-def refused(params: ChatCompletionParams, model: Model) -> list[Violation]:
-    """Return the members of a request that the operator refuses for a model."""
-    names = {_folded(name): name for name in model.refused_members}
-    found = {name for name in model.refused_members if openai_json.has_member(params, name)}
-    found |= {names[_folded(name)] for name in _said(params) if _folded(name) in names}
-    return [Violation(param=name, message="Not allowed for this model.") for name in sorted(found)]
-
-
-def _folded(name: str) -> str:
-    """Return a name as the most lenient reader takes it.
-
-    Go takes capitals for small letters, and U+212A for a k; readers of protobuf's JSON take
-    maxTokens for max_tokens.
-    """
-    if not name.isascii() and len(name) <= _LONGEST_FOLDED:
-        name = unicodedata.normalize("NFKC", name).casefold()
-        name = unicodedata.normalize("NFKC", name)
-    return name.lower().replace("_", "").replace("-", "")
-
-
-_LONGEST_FOLDED: Final = 128
-"""Characters; what is longer stands for no name that is known, however it is composed."""
-
-
-def _said(message: Any) -> Iterator[str]:
-    """Yield the names that the fields of a message do not say, but for explicit nulls."""
-    extra = message.extra_json
-    return (name for name in extra if extra[name] != "null")
-
-
-def _names(kind: type[Message]) -> Mapping[str, str]:
-    """Return the names of the contract by these and by their folded form."""
-    names = openai_json.member_names(kind)
-    return {_folded(name): name for name in names} | {name: name for name in names}
-
-
-_PARAMS: Final = _names(ChatCompletionParams)
-_OPTIONS: Final = _names(StreamOptions)
-_MESSAGE: Final = _names(ChatMessage)
-_PART: Final = _names(ContentPart)
-_REFUSED: Final = {_folded(name): name for name in REFUSED}
-
-
-def _aliases(params: ChatCompletionParams) -> Iterator[Violation]:
-    """Find names that an upstream may take for those of the contract, which were priced."""
-    yield from _misspelt(params, _PARAMS, "")
-    yield from _misspelt(params.stream_options, _OPTIONS, "stream_options.")
-    for index, message in enumerate(params.messages):
-        if message.extra_json:
-            yield from _misspelt(message, _MESSAGE, f"messages[{index}].")
-        if message.HasField("content_parts"):
-            for place, part in enumerate(message.content_parts.items):
-                if part.extra_json:
-                    yield from _misspelt(part, _PART, f"messages[{index}].content[{place}].")
-
-
-def _misspelt(message: Any, known: Mapping[str, str], path: str) -> Iterator[Violation]:
-    for name in message.extra_json:
-        meant = known.get(name) or known.get(_folded(name), name)
-        if meant != name:
-            yield Violation(param=path + meant, message=f"Must be spelt {meant}.")
-
-
-def _members(params: ChatCompletionParams) -> Iterator[Violation]:
-    for name in _said(params):
-        meant = _REFUSED.get(_folded(name))
-        if meant is not None:
-            yield Violation(param=meant, message=f"Not allowed: {REFUSED[meant]}.")
-    for outer, names in REFUSED_INSIDE.items():
-        inside = set(map(_folded, _inside(params.extra_json.get(outer, "null"))))
-        for inner in names:
-            if _folded(inner) in inside:
-                yield Violation(param=f"{outer}.{inner}", message=f"Not allowed: {REFUSED[inner]}.")
-
-
-def _inside(text: str) -> Iterator[str]:
-    """Yield the names in a JSON object; none where it is no object."""
-    value = json.loads(text, parse_int=str, parse_float=str)
-    if isinstance(value, dict):
-        yield from value
 
 
 # ------------------------------------------------------------------------------------ presence
@@ -394,9 +189,9 @@ def _ranges(params: ChatCompletionParams) -> Iterator[Violation]:
 def _lengths(params: ChatCompletionParams) -> Iterator[Violation]:
     for name, (unit, most) in LENGTHS.items():
         if len(getattr(params, name)) > most:
-            yield _too_long(name, most, unit)
+            yield too_long(name, most, unit)
     if len(params.stop_list.items) > _STOP_SEQUENCES:
-        yield _too_long("stop", _STOP_SEQUENCES, "entries")
+        yield too_long("stop", _STOP_SEQUENCES, "entries")
     for name, value in params.metadata.items():
         if len(name) > _METADATA_NAME or len(value) > _METADATA_VALUE:
             yield Violation(
@@ -519,14 +314,14 @@ def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
         for part in message.content_parts.items
     )
     if marked > _CACHE_BREAKPOINTS:
-        yield _too_long("messages", _CACHE_BREAKPOINTS, "prompt_cache_breakpoint")
+        yield too_long("messages", _CACHE_BREAKPOINTS, "prompt_cache_breakpoint")
 
 
 RULES: Final[tuple[Rule, ...]] = (
     _required,
     _types,
-    _aliases,
-    _members,
+    aliases,
+    members,
     _messages,
     _ranges,
     _lengths,
@@ -547,7 +342,3 @@ def _missing(param: str) -> Violation:
         message=f"Missing required parameter: '{param}'.",
         code="missing_required_parameter",
     )
-
-
-def _too_long(param: str, most: int, unit: str) -> Violation:
-    return Violation(param=param, message=f"At most {most} {unit} are allowed.", code="too_long")

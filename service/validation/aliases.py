@@ -1,0 +1,64 @@
+"""Names that an upstream may take for those of the contract, which were priced."""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletionParams,
+    ChatMessage,
+    ContentPart,
+    StreamOptions,
+)
+from service.errors import Violation
+
+
+def folded(name: str) -> str:
+    """Return a name as the most lenient reader takes it.
+
+    Go takes capitals for small letters, and U+212A for a k; readers of protobuf's JSON take
+    maxTokens for max_tokens.
+    """
+    if not name.isascii() and len(name) <= _LONGEST_FOLDED:
+        name = unicodedata.normalize("NFKC", name).casefold()
+        name = unicodedata.normalize("NFKC", name)
+    return name.lower().replace("_", "").replace("-", "")
+
+
+_LONGEST_FOLDED: Final = 128
+"""Characters; what is longer stands for no name that is known, however it is composed."""
+
+
+def _names(kind: type[Message]) -> Mapping[str, str]:
+    """Return the names of the contract by these and by their folded form."""
+    names = openai_json.member_names(kind)
+    return {folded(name): name for name in names} | {name: name for name in names}
+
+
+_PARAMS: Final = _names(ChatCompletionParams)
+_OPTIONS: Final = _names(StreamOptions)
+_MESSAGE: Final = _names(ChatMessage)
+_PART: Final = _names(ContentPart)
+
+
+def aliases(params: ChatCompletionParams) -> Iterator[Violation]:
+    """Find names that an upstream may take for those of the contract, which were priced."""
+    yield from _misspelt(params, _PARAMS, "")
+    yield from _misspelt(params.stream_options, _OPTIONS, "stream_options.")
+    for index, message in enumerate(params.messages):
+        if message.extra_json:
+            yield from _misspelt(message, _MESSAGE, f"messages[{index}].")
+        if message.HasField("content_parts"):
+            for place, part in enumerate(message.content_parts.items):
+                if part.extra_json:
+                    yield from _misspelt(part, _PART, f"messages[{index}].content[{place}].")
+
+
+def _misspelt(message: Any, known: Mapping[str, str], path: str) -> Iterator[Violation]:
+    for name in message.extra_json:
+        meant = known.get(name) or known.get(folded(name), name)
+        if meant != name:
+            yield Violation(param=path + meant, message=f"Must be spelt {meant}.")

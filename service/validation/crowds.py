@@ -1,0 +1,88 @@
+"""What in a request there is too much of for a walk over it.
+
+    crowd(params) ──► None, or the member at fault
+
+The parameters are as they come, canonical or not.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from service.errors import Violation
+
+MOST: Final = 4096
+"""Messages, parts of contents, tools and calls of tools in a request, of each kind in all. Each
+costs some 10 µs of the event loop on its way; the longest conversations have some hundreds."""
+
+_MOST_BRACES: Final = 16 * MOST
+
+MOST_BIASES: Final = 32_768
+"""Entries of logit_bias, at some 0.5 µs: an eighth of the largest vocabulary."""
+
+
+def crowd(params: ChatCompletionParams) -> Violation | None:
+    """Return what in a request there is too much of for a walk over it, or None.
+
+    Costs next to nothing where there is, whatever else the request holds. How much text there is
+    in `extra_json` is the matter of `openai_json.check_size`.
+
+    Args:
+        params: The parameters, canonical or not.
+    """
+    return next(chain(_crowds(params), _crowds_in_all(params)), None)
+
+
+_UNKNOWN: Final = "members that are null or not of the contract"
+
+
+def _crowds(params: ChatCompletionParams) -> Iterator[Violation]:
+    counts = {
+        "messages": len(params.messages),
+        "tools": len(params.tools),
+        "functions": len(params.functions),
+        "tool_choice.allowed_tools.tools": len(params.tool_choice_object.allowed_tools.tools),
+        "prediction.content": len(params.prediction.content_parts.items),
+        "stop": len(params.stop_list.items),
+        "modalities": len(params.modalities),
+        "metadata": len(params.metadata),
+    }
+    for name, count in counts.items():
+        if count > MOST:
+            yield too_long(name, MOST, "entries")
+    for name in ("messages", "tools", "functions"):
+        # Where they are text yet, of which the objects are not counted: braces may be in strings.
+        if params.extra_json.get(name, "").count("{") > _MOST_BRACES:
+            yield too_long(name, MOST, "entries")
+    if len(params.extra_json) > openai_json.MAX_UNKNOWN:
+        yield too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
+    if len(params.logit_bias) > MOST_BIASES:
+        yield too_long("logit_bias", MOST_BIASES, "entries")
+
+
+def _crowds_in_all(params: ChatCompletionParams) -> Iterator[Violation]:
+    parts = calls = annotations = braces = 0
+    unknown = len(params.extra_json)
+    for index, message in enumerate(params.messages):
+        if message.HasField("content_parts"):
+            parts += len(message.content_parts.items)
+        calls += len(message.tool_calls)
+        annotations += len(message.annotations)
+        if parts > MOST or calls > MOST or annotations > MOST:
+            counts = {"content": parts, "tool_calls": calls, "annotations": annotations}
+            name = max(counts, key=lambda name: counts[name])
+            yield too_long(f"messages[{index}].{name}", MOST, "entries in all messages")
+        if message.extra_json:
+            unknown += len(message.extra_json)
+            braces += message.extra_json.get("content", "").count("{")
+            if braces > _MOST_BRACES:
+                yield too_long(f"messages[{index}].content", MOST, "entries in all messages")
+        if unknown > openai_json.MAX_UNKNOWN:
+            yield too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
+
+
+def too_long(param: str, most: int, unit: str) -> Violation:
+    """Return the violation of a member that has too many entries or characters."""
+    return Violation(param=param, message=f"At most {most} {unit} are allowed.", code="too_long")
