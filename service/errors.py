@@ -41,6 +41,8 @@ class Violation:
     """What is wrong with it, for people; never quotes the value."""
     code: str = "invalid_value"
     """For machines: `code` of the OpenAI error object."""
+    setting: str = ""
+    """The setting with which an operator allows it, for the log alone; "" if there is none."""
 
 
 class Failure(Exception):  # noqa: N818  (its subclasses are named after the reasons)

@@ -192,6 +192,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call.record.reason = failure.reason
         if isinstance(failure, errors.InvalidRequest):
             call.record.violations = tuple(v.param for v in failure.violations)
+            settings = (v.setting for v in failure.violations if v.setting)
+            call.record.settings = tuple(dict.fromkeys(settings))
         if isinstance(failure, errors.UpstreamAccount):
             call.record.upstream = failure.upstream
             call.record.upstream_status = failure.status

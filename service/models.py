@@ -34,6 +34,12 @@ OUTPUT_LIMITS: Final[tuple[OutputLimit, ...]] = ("max_tokens", "max_completion_t
 """The members in which a request may say how long an answer may be."""
 
 
+UnknownMembers = Literal["harmless", "forward", "refuse"]
+UNKNOWN_MEMBERS: Final[tuple[UnknownMembers, ...]] = ("harmless", "forward", "refuse")
+"""Which members of requests pass that the contract does not know: those that are known to leave the
+price of a call alone, all but those that are refused, or none."""
+
+
 class CatalogueError(ValueError):
     """The document of models is wrong; the text names the entry and what is allowed."""
 
@@ -77,10 +83,31 @@ class Model:
     attachment_estimate: int = ATTACHMENT_ESTIMATE
     """About how many it is, where the upstream does not tell; at most `attachment_tokens`."""
     refused_members: frozenset[str] = frozenset()
-    """Top-level members of requests that are refused for this model."""
+    """Top-level members of requests that are refused for this model, whatever else allows them."""
+    allowed_members: frozenset[str] = frozenset()
+    """Members of requests that pass for this model, whatever else refuses them: names at the top
+    level, or paths without indexes, such as `messages.content.image_url.max_dynamic_patch`."""
+    unknown_members: UnknownMembers | None = None
+    """Which members pass that the contract does not know; None leaves it to the price."""
+    allowed_tools: frozenset[str] | None = None
+    """Types of tools that pass beside function and custom; None leaves it to the price."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether its tokens cost nothing."""
+        return not (self.input_price or self.output_price)
+
+    @property
+    def unknown(self) -> UnknownMembers:
+        """Which members pass that the contract does not know."""
+        return self.unknown_members or ("forward" if self.is_free else "harmless")
+
+    def allows_tool(self, kind: str) -> bool:
+        """Whether a tool of a type that the upstream runs itself passes."""
+        return self.is_free if self.allowed_tools is None else kind in self.allowed_tools
 
     def message(self) -> model_service_pb2.Model:
         """Return the model as the contract shows it."""
@@ -145,6 +172,10 @@ def _is_members(value: Any) -> bool:
     )
 
 
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
 def _is_base_url(value: Any) -> bool:
     try:
         return isinstance(value, str) and base_url(value) != ""
@@ -185,6 +216,19 @@ _MODEL: Final[Mapping[str, _Entry]] = {
         accepts=_is_members,
         default=(),
     ),
+    "allowed_members": _Entry(
+        allowed="an array of names of members, or of paths without indexes",
+        accepts=lambda value: _is_names(value) and not any("[" in name for name in value),
+        default=(),
+    ),
+    # Absent, it is "forward" if the model is free, else "harmless".
+    "unknown_members": _Entry(
+        allowed='"harmless", "forward" or "refuse"',
+        accepts=lambda value: value in UNKNOWN_MEMBERS,
+        default="",
+    ),
+    # Absent, these are all if the model is free, else none.
+    "allowed_tools": _Entry(allowed="an array of types of tools", accepts=_is_names, default=False),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",
@@ -286,6 +330,7 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
     if members["attachment_estimate"] > members["attachment_tokens"]:
         raise CatalogueError(f"{place}.attachment_estimate must not exceed attachment_tokens")
     estimate = members.pop("attachment_estimate")
+    tools = members.pop("allowed_tools")
     return Model(
         name=name,
         upstream=upstreams[members.pop("upstream")],
@@ -294,5 +339,8 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
         margin=int(Decimal(members.pop("margin")) * NANO),
         attachment_estimate=estimate or min(ATTACHMENT_ESTIMATE, members["attachment_tokens"]),
         refused_members=frozenset(members.pop("refused_members")),
+        allowed_members=frozenset(members.pop("allowed_members")),
+        unknown_members=members.pop("unknown_members") or None,
+        allowed_tools=None if tools is False else frozenset(tools),
         **members,
     )

@@ -112,6 +112,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         call.record.model = model.name
         output_limit(params, model)
         _refuse(validation.refused(params, model))
+        validation.take_out_what_says_nothing(params, model)
         return params, model
 
 

@@ -65,6 +65,8 @@ class CallRecord:
     """The name of the caller's key, never the key."""
     violations: tuple[str, ...] = ()
     """The paths of the members at fault, never their values."""
+    settings: tuple[str, ...] = ()
+    """The settings that would allow these members."""
     upstream: str = ""
     """The name of the upstream that refused this service's account; "" if none did. Only an
     operator can end such a failure, so that the call is logged as an error."""
@@ -194,6 +196,8 @@ class Telemetry:
             members["key"] = call.key_name
         if call.violations:
             members["violations"] = call.violations
+        if call.settings:
+            members["settings"] = call.settings
         if call.upstream_attempts:
             members["upstream_attempts"] = call.upstream_attempts
         if call.overran:

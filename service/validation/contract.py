@@ -3,10 +3,9 @@
     violations(params, streamed=…) ──► [] or the first violations, in the order of the tables
 
 A rule is a function from the parameters to the violations it finds. `RULES` lists them, but for the
-one that depends on the RPC; the plain ones (a range, a length, a pair that excludes each other, a
-member that is refused) are rows of tables of their own.
-What vendors extend is left to the upstream: unknown roles, part types, formats and members pass,
-but for what would change the price of a call after it was held.
+one that depends on the RPC; the plain ones (a range, a length, a pair that excludes each other) are
+rows of tables of their own.
+Unknown roles, part types and formats are the upstream's matter, unknown members that of `members`.
 
 The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text
 "null" in `extra_json`, a known member of a wrong type is there under its name.
@@ -26,7 +25,6 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMess
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation.aliases import aliases
 from service.validation.crowds import too_long
-from service.validation.members import members
 
 Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
 
@@ -159,6 +157,13 @@ def _is_mistyped(message: ChatMessage, name: str) -> bool:
 
 
 # --------------------------------------------------------------------------------------- types
+
+
+def _members(params: ChatCompletionParams) -> Iterator[Violation]:
+    # One walk for both; most requests are typed.
+    if not openai_json.is_typed(params):
+        yield from _types(params)
+        yield from aliases(params)
 
 
 def _types(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -319,9 +324,7 @@ def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
 
 RULES: Final[tuple[Rule, ...]] = (
     _required,
-    _types,
-    aliases,
-    members,
+    _members,
     _messages,
     _ranges,
     _lengths,

@@ -1,89 +1,420 @@
-"""Members of a request that are not of the contract, or that an operator refuses.
+"""Which members beyond the contract pass for a model, and which of the contract's cost extra.
 
-members(params)         the rule on names that upstreams know and the contract does not
-refused(params, model)  ──► [] or the members that an operator refuses
+    in the order of the rules            harmless          forward           refuse
+    the model's refused_members          refused           refused           refused
+    the model's allowed_members          passes            passes            passes
+    null                                 passes            passes            passes
+    dialects.REFUSED                     refused           refused           refused
+    dialects.CHARGED, if not free        refused           refused           refused
+    dialects.HARMLESS                    passes            passes            refused
+    dialects.REFUSED_PREFIXES            refused           refused           refused
+    any other                            refused           passes            refused
+
+The column is the model's `unknown_members`. Members inside of objects have tables of their own.
+A refused member whose value says nothing (false, "", [] or {}, as frameworks send them) is taken
+out of the request instead: what an upstream makes of it need not be known then.
+
+A request without unknown members costs one walk over its objects.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
-from service.errors import Violation
+from service.errors import MOST_VIOLATIONS, Violation
 from service.models import Model
+from service.validation import dialects
 from service.validation.aliases import folded
 
-REFUSED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        name: reason
-        for reason, names in {
-            "it can make the prompt longer than what was held": (
-                *("chat_template", "mm_processor_kwargs", "media_io_kwargs"),
-            ),
-            "it can make more output than n choices within their limit": (
-                *("best_of", "use_beam_search", "num_beams", "num_return_sequences"),
-                *("candidate_count", "max_new_tokens", "max_output_tokens", "num_predict"),
-            ),
-            "it can choose another model than the one that is priced": (
-                *("models", "model_list", "fallbacks", "context_window_fallbacks", "route"),
-                *("provider", "custom_llm_provider", "lora_path", "deployment_id"),
-            ),
-            "it can send the call elsewhere": (
-                *("api_base", "base_url", "api_key", "api_version", "organization"),
-                *("headers", "extra_headers", "extra_query", "proxy", "kv_transfer_params"),
-                *("bootstrap_host", "bootstrap_port"),
-            ),
-            "it can say anything else of this list": (
-                *("extra_body", "litellm_params", "options", "vllm_xargs"),
-            ),
-            "it can add work that is paid for but not held": (
-                *("plugins", "num_retries", "logits_processors", "custom_logit_processor"),
-            ),
-        }.items()
-        for name in names
-    }
-)
-"""Members that upstreams know and the contract does not, and why they are refused."""
+OWN_TOOLS: Final = frozenset({"function", "custom"})
+"""Types of tools that the caller runs."""
 
-REFUSED_INSIDE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"chat_template_kwargs": ("chat_template",)}
-)
-"""Members that are refused in an object that is not."""
+OWN_TIERS: Final = frozenset({"auto", "default"})
+"""Values of service_tier that a model's prices are for."""
 
-_REFUSED: Final = {folded(name): name for name in REFUSED}
+OWN_TTL: Final = "30m"
+"""How long OpenAI caches a prompt, with or without being asked."""
+
+_TEMPLATE: Final = "chat_template_kwargs"
+_LONGEST_VALUE: Final = 64
+_MOST_ENTRIES: Final = 16
+_LONGEST_NAME: Final = 64
+
+_REFUSED: Final = {folded(name): reason for name, reason in dialects.REFUSED.items()}
+_CHARGED: Final = frozenset(map(folded, dialects.CHARGED))
+_SAY_SOMETHING: Final = frozenset(map(folded, dialects.SAY_SOMETHING_EMPTY))
+_COUNTS: Final = frozenset(map(folded, dialects.ZERO_SAYS_NOTHING))
+_TEMPLATE_REFUSED: Final = frozenset(map(folded, dialects.TEMPLATE_REFUSED))
+_REFUSED_INSIDE: Final = {
+    kind: frozenset(map(folded, names)) for kind, names in dialects.REFUSED_INSIDE.items()
+}
+_CACHE_CONTROL: Final = folded("cache_control")
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def refused(params: ChatCompletionParams, model: Model) -> list[Violation]:
-    """Return the members of a request that the operator refuses for a model."""
-    names = {folded(name): name for name in model.refused_members}
+    """Return the first members of a request that do not pass for a model, each once.
+
+    Args:
+        params: The parameters, canonical and within the contract.
+        model: Says by its settings which members pass.
+    """
+    found: dict[str, Violation] = {}
+    for violation in chain(
+        _by_operator(params, model), _priced(params, model), _unknown(params, model)
+    ):
+        found.setdefault(violation.param, violation)
+        if len(found) == MOST_VIOLATIONS:
+            break
+    return list(found.values())
+
+
+def take_out_what_says_nothing(params: ChatCompletionParams, model: Model) -> None:
+    """Remove the refused members whose values say nothing.
+
+    Args:
+        params: Parameters of which `refused` found nothing to refuse.
+        model: The same.
+    """
+    extra = params.extra_json
+    for name in list(extra):
+        if name in model.allowed_members or _is_harmless(name, model) or extra[name] == "null":
+            continue
+        plain = folded(name)
+        if _reason(plain, model) and _says_nothing(plain, extra[name]):
+            del extra[name]
+
+
+# ------------------------------------------------------------------------ by the model's entry
+
+
+@lru_cache(maxsize=1024)
+def _by_folded_name(names: frozenset[str]) -> Mapping[str, str]:
+    return {folded(name): name for name in names}
+
+
+def _by_operator(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
+    if not model.refused_members:
+        return
+    names = _by_folded_name(model.refused_members)
     found = {name for name in model.refused_members if openai_json.has_member(params, name)}
-    found |= {names[folded(name)] for name in _said(params) if folded(name) in names}
-    return [Violation(param=name, message="Not allowed for this model.") for name in sorted(found)]
+    extra = params.extra_json
+    said = (folded(name) for name in extra if extra[name] != "null")
+    found |= {names[name] for name in said if name in names}
+    for name in sorted(found):
+        yield _unsupported(name, "This model does not accept it.", _setting(model, "refused"))
 
 
-def _said(message: Any) -> Iterator[str]:
-    """Yield the names that the fields of a message do not say, but for explicit nulls."""
-    extra = message.extra_json
-    return (name for name in extra if extra[name] != "null")
+# ------------------------------------------------------------------- the contract's own members
+
+_Asks = Callable[[ChatCompletionParams], bool]
 
 
-def members(params: ChatCompletionParams) -> Iterator[Violation]:
-    """Find names that upstreams know and the contract does not, which are refused."""
-    for name in _said(params):
-        meant = _REFUSED.get(folded(name))
-        if meant is not None:
-            yield Violation(param=meant, message=f"Not allowed: {REFUSED[meant]}.")
-    for outer, names in REFUSED_INSIDE.items():
-        inside = set(map(folded, _inside(params.extra_json.get(outer, "null"))))
-        for inner in names:
-            if folded(inner) in inside:
-                yield Violation(param=f"{outer}.{inner}", message=f"Not allowed: {REFUSED[inner]}.")
+def _asks_for_tier(params: ChatCompletionParams) -> bool:
+    return params.HasField("service_tier") and params.service_tier not in OWN_TIERS
 
 
-def _inside(text: str) -> Iterator[str]:
-    """Yield the names in a JSON object; none where it is no object."""
+def _asks_for_more_than_text(params: ChatCompletionParams) -> bool:
+    return any(kind != "text" for kind in params.modalities)
+
+
+def _asks_for_cache(params: ChatCompletionParams) -> bool:
+    options = params.prompt_cache_options
+    return options.HasField("ttl") and options.ttl != OWN_TTL
+
+
+PRICED: Final[Mapping[str, tuple[_Asks, str]]] = {
+    "service_tier": (_asks_for_tier, "This model supports 'auto' and 'default'."),
+    "modalities": (_asks_for_more_than_text, "This model supports 'text'."),
+    "audio": (lambda params: params.HasField("audio"), ""),
+    "web_search_options": (lambda params: params.HasField("web_search_options"), ""),
+    "prompt_cache_options.ttl": (_asks_for_cache, f"This model supports '{OWN_TTL}'."),
+}
+"""Members of the contract that ask for what tokens at the model's prices do not pay: whether a
+request does, and which values do not ("" if any does)."""
+
+
+def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
+    """Find what the contract knows and the model has no price for."""
+    for index, tool in enumerate(params.tools):
+        if tool.type not in OWN_TOOLS and not model.allows_tool(tool.type):
+            kinds = sorted(OWN_TOOLS | (model.allowed_tools or _NOTHING), key=_own_first)
+            yield Violation(
+                param=f"tools[{index}].type",
+                message=f"Unsupported value for 'tools[{index}].type'. This model supports tools "
+                f"of type {_enumerated(kinds)}.",
+                code="unsupported_value",
+                setting=_setting(model, "tools"),
+            )
+    if model.is_free:
+        return
+    for name, (asks, values) in PRICED.items():
+        if asks(params) and name not in model.allowed_members:
+            if values:
+                yield Violation(
+                    param=name,
+                    message=f"Unsupported value for '{name}'. {values}",
+                    code="unsupported_value",
+                    setting=_setting(model, "allowed"),
+                )
+            else:
+                yield _unsupported(name, dialects.CHARGED_REASON, _setting(model, "allowed"))
+    yield from _marks(params, model)
+
+
+def _marks(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
+    for index, message in enumerate(params.messages):
+        if message.HasField("content_parts"):
+            for place, part in enumerate(message.content_parts.items):
+                if not part.HasField("prompt_cache_breakpoint"):
+                    continue
+                mark = part.prompt_cache_breakpoint
+                if mark.HasField("ttl") and mark.ttl != OWN_TTL:
+                    path = f"messages[{index}].content[{place}].prompt_cache_breakpoint.ttl"
+                    if _without_indexes(path) not in model.allowed_members:
+                        yield Violation(
+                            param=path,
+                            message=f"Unsupported value for '{path}'. "
+                            f"This model supports '{OWN_TTL}'.",
+                            code="unsupported_value",
+                            setting=_setting(model, "allowed"),
+                        )
+
+
+def _own_first(kind: str) -> tuple[bool, str]:
+    return kind not in OWN_TOOLS, kind
+
+
+# ------------------------------------------------------------------------------ unknown members
+
+
+def _unknown(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
+    """Find what the contract does not know and the model does not take."""
+    top: openai_json.Unknown | None = None
+    inner: list[Iterator[Violation]] = []
+    for found in openai_json.unknown_members(params):
+        if found.path:
+            inner.append(_inside(found, model))
+        else:
+            top = found
+    if top is not None:
+        yield from _at_the_top(top, model)
+    yield from chain.from_iterable(inner)
+
+
+def _at_the_top(found: openai_json.Unknown, model: Model) -> Iterator[Violation]:
+    for name in found.names:
+        text = found.owner.extra_json[name]
+        if name not in model.allowed_members and not _is_harmless(name, model):
+            plain = folded(name)
+            reason = _reason(plain, model)
+            if reason and _says_nothing(plain, text):
+                continue
+            reason = reason or (_by_prefix(name) if model.unknown == "forward" else _UNKNOWN)
+            if reason:
+                yield _unsupported(name, reason, _setting(model, "allowed"))
+                continue
+        if name == _TEMPLATE or (model.unknown == "forward" and folded(name) == _FOLDED_TEMPLATE):
+            yield from _in_template(name, text, model)
+
+
+_FOLDED_TEMPLATE: Final = folded(_TEMPLATE)
+
+
+def _is_harmless(name: str, model: Model) -> bool:
+    return name in dialects.HARMLESS and model.unknown != "refuse"
+
+
+def _reason(plain: str, model: Model) -> str:
+    """Return why the tables refuse a member by its folded name; "" if they do not."""
+    if plain in _REFUSED:
+        return _REFUSED[plain]
+    return dialects.CHARGED_REASON if plain in _CHARGED and not model.is_free else ""
+
+
+_UNKNOWN: Final = "This model does not accept it."
+
+
+def _by_prefix(name: str) -> str:
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name[:_LONGEST_NAME])
+    words = _BETWEEN_WORDS.sub("_", name[:_LONGEST_NAME]).lower().replace("-", "_")
+    prefixes = dialects.REFUSED_PREFIXES
+    return next((prefixes[prefix] for prefix in prefixes if words.startswith(prefix)), "")
+
+
+_BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def _says_nothing(plain: str, text: str) -> bool:
+    if len(text) > _LONGEST_EMPTY:
+        return False
+    value = json.loads(text)
+    if value is False or value in ("", [], {}):
+        return plain not in _SAY_SOMETHING
+    return value == 0 and plain in _COUNTS
+
+
+_LONGEST_EMPTY: Final = 16
+
+
+# ------------------------------------------------------------------------- inside of a request
+
+
+def _in_template(name: str, text: str, model: Model) -> Iterator[Violation]:
+    """Find variables of chat templates that are arguments of what renders these, or may be."""
     value = json.loads(text, parse_int=str, parse_float=str)
-    if isinstance(value, dict):
-        yield from value
+    strict = model.unknown != "forward"
+    if not isinstance(value, dict):
+        if strict:
+            yield _unsupported(name, "It must be an object.", _setting(model, "allowed"))
+        return
+    for inner, said in value.items():
+        if f"{_TEMPLATE}.{inner}" in model.allowed_members:
+            continue
+        if folded(inner) in _TEMPLATE_REFUSED:
+            reason = dialects.TEMPLATE_REASON
+        elif strict and not _is_harmless_value(inner, said):
+            reason = _UNKNOWN
+        else:
+            continue
+        yield _unsupported(f"{name}.{_shown(inner)}", reason, _setting(model, "allowed"))
+
+
+def _is_harmless_value(name: str, value: Any) -> bool:
+    """Whether a variable of a chat template cannot lengthen a prompt by much."""
+    if value is None or isinstance(value, bool):
+        return True
+    if name not in dialects.TEMPLATE_HARMLESS:
+        return False
+    if isinstance(value, list):
+        return len(value) <= _MOST_ENTRIES and all(map(_is_short, value))
+    return _is_short(value)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_VALUE
+
+
+def _inside(found: openai_json.Unknown, model: Model) -> Iterator[Violation]:
+    """Find unknown members of an object that is not the document."""
+    kind = found.owner.DESCRIPTOR.name
+    place = _without_indexes(found.path)
+    for name in found.names:
+        allowed = f"{place}.{name}" in model.allowed_members
+        path = f"{found.path}.{_shown(name)}"
+        attached = kind == "ContentPart" and name in dialects.ATTACHMENT
+        if attached and (allowed or model.unknown != "refuse"):
+            yield from _attachment(found, name, model, allowed=allowed)
+            continue
+        reason = "" if allowed else _reason_inside(kind, name, found, model)
+        if reason:
+            yield _unsupported(path, reason, _setting(model, "allowed"))
+
+
+def _reason_inside(kind: str, name: str, found: openai_json.Unknown, model: Model) -> str:
+    """Return why a member of an object does not pass; "" if it does."""
+    plain = folded(name)
+    if plain == _CACHE_CONTROL and not model.is_free:
+        return dialects.CHARGED_REASON
+    if plain in _REFUSED_INSIDE.get(kind, _NOTHING):
+        return dialects.ATTACHMENT_REASON
+    if _passes_inside(kind, name, found, model):
+        return ""
+    return dialects.ATTACHMENT_REASON if kind in dialects.ATTACHMENT_OBJECTS else _UNKNOWN
+
+
+def _passes_inside(kind: str, name: str, found: openai_json.Unknown, model: Model) -> bool:
+    if kind == "Tool" and found.owner.type not in OWN_TOOLS:
+        return True  # a type that passes brings its members
+    if model.unknown == "refuse":
+        return False
+    if name in dialects.HARMLESS_INSIDE.get(kind, _NOTHING) or _is_echoed(kind, found):
+        return True
+    if model.unknown == "harmless" or kind in dialects.ATTACHMENT_OBJECTS:
+        return False
+    if kind == "Tool":
+        # Some upstreams look at the members of a tool and not at its type.
+        return model.is_free and model.allowed_tools is None
+    return kind != "ContentPart" or not _by_prefix(name)
+
+
+def _is_echoed(kind: str, found: openai_json.Unknown) -> bool:
+    if kind == "ChatMessage":
+        return bool(found.owner.role == "assistant")
+    if kind == "Tool":
+        return found.path.startswith("tool_choice")  # it names a tool, and adds none
+    return kind in dialects.ECHOED
+
+
+def _attachment(
+    found: openai_json.Unknown, name: str, model: Model, *, allowed: bool
+) -> Iterator[Violation]:
+    """Find what a picture, sound or film of a vendor's part says beside where it is."""
+    path = f"{found.path}.{name}"
+    setting = _setting(model, "allowed")
+    text = found.owner.extra_json[name]
+    value = json.loads(text, parse_int=str, parse_float=str)
+    inside = value if isinstance(value, dict) else {}
+    place = _without_indexes(path)
+    for inner in inside:
+        passes = inner in dialects.ATTACHMENT[name] or f"{place}.{inner}" in model.allowed_members
+        if not passes:
+            yield _unsupported(f"{path}.{_shown(inner)}", dialects.ATTACHMENT_REASON, setting)
+    if model.unknown == "harmless" and not allowed:
+        # An array is several, of which one is held; in a part of another type none is.
+        several = isinstance(value, list) or any(isinstance(v, list) for v in inside.values())
+        if several or found.owner.type not in {name, ""}:
+            yield _unsupported(path, dialects.ATTACHMENT_REASON, setting)
+
+
+# ------------------------------------------------------------------------------------- messages
+
+
+def _unsupported(path: str, reason: str, setting: str) -> Violation:
+    path = _shown(path)
+    return Violation(
+        param=path,
+        message=f"Unsupported parameter: '{path}'. {reason}",
+        code="unsupported_parameter",
+        setting=setting,
+    )
+
+
+_SETTINGS: Final = {
+    "allowed": "allowed_members",
+    "refused": "refused_members",
+    "tools": "allowed_tools",
+}
+
+
+def _setting(model: Model, kind: str) -> str:
+    return f"models.{model.name}.{_SETTINGS[kind]}"
+
+
+_INDEX: Final = re.compile(r"\[\d+\]")
+
+
+def _without_indexes(path: str) -> str:
+    return _INDEX.sub("", path)
+
+
+def _shown(name: str) -> str:
+    """Return a name of a caller's choice as messages and log lines show it."""
+    if len(name) <= _LONGEST_PATH and name.isprintable():
+        return name
+    return json.dumps(name[:_LONGEST_PATH])[1:-1][:_LONGEST_PATH]
+
+
+_LONGEST_PATH: Final = 120
+
+
+def _enumerated(words: list[str]) -> str:
+    *most, last = (f"'{word}'" for word in words)
+    return f"{', '.join(most)} and {last}" if most else last

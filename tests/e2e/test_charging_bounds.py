@@ -5,12 +5,15 @@ held; the limit that a refusal tells is admitted; what is delivered without a re
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pytest
 
+from chatcompletion.process.log import JsonFormatter
+from tests.contract.json_equality import parse
 from tests.e2e.accounts_stack import (
     CREDIT,
     DOORS,
@@ -47,6 +50,47 @@ REFUSED: Final[dict[str, tuple[Mapping[str, Any], str]]] = {
     "another upstream": ({"api_base": "http://a.example"}, "api_base"),
     "another key": ({"extra_headers": {"authorization": "x"}}, "extra_headers"),
     "another tier": ({"service_tier": "priority"}, "service_tier"),
+    "an upstream's limit": ({"max_tokens": 1, "n_predict": 4000}, "n_predict"),
+    "an upstream's choices": ({"n_cmpl": 2}, "n_cmpl"),
+    "a prompt that is padded": (
+        {"chat_template_kwargs": {"tokenize": True, "padding": "max_length", "max_length": 4000}},
+        "chat_template_kwargs.tokenize",
+    ),
+    "a prompt between messages": (
+        {"ensure_alternating_roles": True, "user_continue_message": {"content": "x" * 9999}},
+        "ensure_alternating_roles",
+    ),
+    "no limit": ({"additional_drop_params": ["max_tokens"]}, "additional_drop_params"),
+    "headers": (
+        {"provider_specific_header": {"extra_headers": {"x-evil": "1"}}},
+        "provider_specific_header",
+    ),
+    "tiles of a picture": (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "image_url",
+                            "image_url": {
+                                "url": "https://a.example/x.png",
+                                "max_dynamic_patch": 99,
+                            },
+                        }
+                    ],
+                }
+            ]
+        },
+        "messages[0].content[0].image_url.max_dynamic_patch",
+    ),
+    "a search": ({"web_search_options": {}}, "web_search_options"),
+    "a tool of the upstream": ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    "speech": (
+        {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
+        "modalities",
+    ),
+    "a member of no list": ({"reserve_capacity": True}, "reserve_capacity"),
     "messages": ({"messages": [USER] * 4097}, "messages"),
     "empty messages": ({"messages": [{}] * 100_000}, "messages"),
     "parts": (
@@ -70,8 +114,7 @@ REFUSED: Final[dict[str, tuple[Mapping[str, Any], str]]] = {
 async def test_what_would_cost_more_than_is_held_is_refused(
     door: DoorName, members: Mapping[str, Any], param: str
 ) -> None:
-    entry = priced(refused_members=["service_tier"])
-    async with accounts_stack({"default": entry}) as stack:
+    async with accounts_stack({"default": priced()}) as stack:
         team = stack.books.team()
         for streamed in (False, True):
             answer = await stack.ask(
@@ -86,6 +129,64 @@ async def test_what_would_cost_more_than_is_held_is_refused(
                 assert param.encode() in answer.error
         assert stack.books.holds(team) == []
         assert len(stack.upstream.records) == 0
+
+
+@BOTH_DOORS
+async def test_the_log_names_the_setting_that_would_allow_a_member(
+    door: DoorName, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="service.telemetry")
+    caplog.handler.setFormatter(JsonFormatter())
+    async with accounts_stack({"default": priced(allowed_members=["n_predict"])}) as stack:
+        team = stack.books.team()
+        refused = await stack.ask(door, team.key, {**document("default"), "n_cmpl": 2})
+        allowed = await stack.ask(door, team.key, {**document("default"), "n_predict": 4})
+        await stack.rests()
+
+        assert (refused.status, allowed.status) == (422, 200)
+        assert stack.upstream.records[0].document["n_predict"] == 4
+    lines = list(map(json.loads, caplog.text.splitlines()))
+    told = [(line["violations"], line["settings"]) for line in lines if "settings" in line]
+    assert told == [(["n_cmpl"], ["models.default.allowed_members"])]
+    assert "allowed_members" not in repr(refused)
+
+
+PASSES: Final[Mapping[str, Any]] = {
+    "top_k": 40,
+    "min_p": 0.050,
+    "repetition_penalty": 1.10,
+    "guided_json": {"type": "object", "b": 1, "a": 2.0},
+    "ignore_eos": False,
+    "stop_token_ids": [],
+    "chat_template_kwargs": {"enable_thinking": False, "thinking_budget": 512},
+    "use_beam_search": None,
+}
+SAYS_NOTHING: Final[Mapping[str, Any]] = {
+    "fallbacks": [],
+    "options": {},
+    "use_beam_search": False,
+    "num_retries": 0,
+    "api_key": "",
+}
+
+
+@BOTH_DOORS
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_is_harmless_passes_as_it_is_and_what_says_nothing_does_not(
+    door: DoorName, streamed: bool
+) -> None:
+    async with accounts_stack({"default": priced()}) as stack:
+        team = stack.books.team()
+        for members in (PASSES, SAYS_NOTHING):
+            answer = await stack.ask(
+                door, team.key, {**document("default"), **members}, streamed=streamed
+            )
+            assert answer.code == ""
+        await stack.rests()
+
+        passed, left = (parse(stack.upstream.records[at].body) for at in (0, 1))
+        assert {name: passed[name] for name in PASSES} == parse(json.dumps(PASSES))
+        assert not SAYS_NOTHING.keys() & left.keys()
 
 
 @BOTH_DOORS

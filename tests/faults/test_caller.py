@@ -604,9 +604,10 @@ async def test_no_member_of_a_request_leads_elsewhere() -> None:
             "extra_body": {"model": "expensive"},
             "custom_llm_provider": "elsewhere",
             "proxy": url,
+            "timeout": 0,
         }
         # They are a vendor's: the upstream may know them.
-        members = {"timeout": 0, "callback": url}
+        members = {"webhook": url, "callback": url}
         content = [
             {"type": "image_url", "image_url": {"url": f"{url}/image.png"}},
             {"type": "file", "file": {"file_id": f"{url}/file"}},

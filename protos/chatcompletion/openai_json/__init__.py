@@ -45,8 +45,10 @@ from chatcompletion.openai_json.documents import (
     encode_model_list,
     encode_request,
     has_member,
+    is_typed,
     member_names,
     mistyped_members,
+    unknown_members,
 )
 from chatcompletion.openai_json.errors import CodecError, DecodeError, EncodeError
 from chatcompletion.openai_json.limits import (
@@ -57,7 +59,7 @@ from chatcompletion.openai_json.limits import (
     indentation,
     longest_size,
 )
-from chatcompletion.openai_json.places import Mistyped
+from chatcompletion.openai_json.places import Mistyped, Unknown
 
 __all__ = [
     "MAX_DEPTH",
@@ -67,6 +69,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "Mistyped",
+    "Unknown",
     "canonicalize_request",
     "check_size",
     "count_values",
@@ -84,7 +87,9 @@ __all__ = [
     "encode_request",
     "has_member",
     "indentation",
+    "is_typed",
     "longest_size",
     "member_names",
     "mistyped_members",
+    "unknown_members",
 ]

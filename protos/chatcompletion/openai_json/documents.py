@@ -22,7 +22,13 @@ import msgspec
 from google.protobuf.message import Message
 
 from chatcompletion.openai_json import lenient_values, places, strict_values, verbatim
-from chatcompletion.openai_json.canonical import Check, checks, is_set
+from chatcompletion.openai_json.canonical import (
+    Check,
+    checks,
+    has_nulls_only,
+    has_plain_names,
+    is_set,
+)
 from chatcompletion.openai_json.errors import DecodeError, EncodeError
 from chatcompletion.openai_json.limits import (
     MAX_DEPTH,
@@ -32,7 +38,7 @@ from chatcompletion.openai_json.limits import (
     count_values,
     too_wide,
 )
-from chatcompletion.openai_json.places import Mistyped
+from chatcompletion.openai_json.places import Mistyped, Unknown
 from chatcompletion.openai_json.readers import Reader, readers
 from chatcompletion.openai_json.shapes import EXTRA, Form, Shape, shapes_below
 from chatcompletion.openai_json.writers import Writer, encode_value, writers
@@ -62,7 +68,8 @@ _STRICT = readers(SHAPES, strict_values)
 _LENIENT = readers(SHAPES, lenient_values)
 _WRITERS = writers(SHAPES)
 _CHECKS = checks(SHAPES)
-_HAS_PLAIN_NAMES = checks(SHAPES, names_only=True)[ChatCompletionParams.DESCRIPTOR.full_name]
+_HAS_PLAIN_NAMES = checks(SHAPES, extra=has_plain_names)[ChatCompletionParams.DESCRIPTOR.full_name]
+_IS_TYPED = checks(SHAPES, extra=has_nulls_only)[ChatCompletionParams.DESCRIPTOR.full_name]
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -320,6 +327,14 @@ def _objects(params: ChatCompletionParams) -> Iterator[tuple[str, Shape, Message
     return places.objects(SHAPES, _REQUEST.shape, params)
 
 
+def is_typed(params: ChatCompletionParams) -> bool:
+    """Whether fields say all of a canonical request, except what is null.
+
+    If so, it has neither mistyped nor unknown members; if not, it may have.
+    """
+    return _IS_TYPED(params)
+
+
 def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
     """The members of a canonical request whose values are not what their fields carry.
 
@@ -328,6 +343,15 @@ def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
     """
     if not _HAS_PLAIN_NAMES(params):
         yield from places.mistyped_members(SHAPES, _REQUEST.shape, params)
+
+
+def unknown_members(params: ChatCompletionParams) -> Iterator[Unknown]:
+    """The objects of a canonical request that have members which the contract does not know.
+
+    Null does not count. The document itself comes last, inner objects before those around them.
+    """
+    if not _IS_TYPED(params):
+        yield from places.unknown_members(SHAPES, _REQUEST.shape, params)
 
 
 def member_names(message: type[Message]) -> frozenset[str]:

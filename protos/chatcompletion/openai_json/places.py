@@ -5,11 +5,13 @@
     messages[0].content                   a member
     stop[2]                               an element of an array of strings
 
-`mistyped_members` walks a message for the members whose values are not what their fields carry.
+`mistyped_members` walks a message for the members whose values are not what their fields carry,
+`unknown_members` for those that no field carries.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -34,6 +36,21 @@ class Mistyped:
     name: str
     expected: tuple[str, ...]
     out_of_range: bool
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Unknown:
+    """An object with members that the contract does not know.
+
+    Attributes:
+        path: The path of the object, such as `messages[0].content[1]`; empty for the document.
+        owner: The object.
+        names: The keys of these members in its extra_json.
+    """
+
+    path: str
+    owner: Any
+    names: tuple[str, ...]
 
 
 def join(path: str, name: str) -> str:
@@ -75,6 +92,15 @@ def mistyped_members(
                 found = _mistyped(member, text, join(path, name))
                 if found is not None:
                     yield found
+
+
+def unknown_members(shapes: dict[str, Shape], shape: Shape, message: Message) -> Iterator[Unknown]:
+    """The objects in the canonical `message` that have unknown members other than null."""
+    for path, inner, owner in objects(shapes, shape, message):
+        extra = getattr(owner, EXTRA)
+        names = tuple(n for n in sorted(extra) if n not in inner.members and extra[n] != "null")
+        if names:
+            yield Unknown(path=path, owner=owner, names=names)
 
 
 SCALAR_STARTS = {

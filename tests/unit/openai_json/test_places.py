@@ -1,4 +1,4 @@
-"""Members of a wrong type, by their paths."""
+"""Members of a wrong type and unknown members, by their paths."""
 
 import pytest
 
@@ -6,8 +6,10 @@ from chatcompletion.openai_json import (
     Mistyped,
     decode_request,
     has_member,
+    is_typed,
     member_names,
     mistyped_members,
+    unknown_members,
 )
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 
@@ -119,3 +121,33 @@ def test_the_names_of_members_are_those_of_json() -> None:
 )
 def test_a_member_is_there_unless_it_is_null(document: str, name: str, said: bool) -> None:
     assert has_member(decode_request(document.encode()), name) is said
+
+
+@pytest.mark.parametrize(
+    ("document", "found", "typed"),
+    [
+        ('{"seed":0,"messages":[{"role":"user","content":"x"}]}', {}, True),
+        ('{"seed":null,"messages":[{"content":null,"refusal":null}]}', {}, True),
+        ('{"top_k":null}', {}, False),
+        ('{"tools":[]}', {}, False),
+        ('{"seed":"x"}', {}, False),
+        ('{"y":1,"x":{"a":1},"z":null}', {"": ("x", "y")}, False),
+        ('{"\\ud83d":1,"\\"q":2}', {"": ('"\\"q"', '"\\ud83d"')}, False),
+        ('{"messages":[{"content":"x"},{"content":"x","y":1}]}', {"messages[1]": ("y",)}, False),
+        (
+            '{"x":1,"messages":[{"content":[{"type":"image_url","image_url":{"url":"u","y":1}}]}]}',
+            {"messages[0].content[0].image_url": ("y",), "": ("x",)},
+            False,
+        ),
+        ('{"tools":[{"function":{"parameters":{"x":1}}}]}', {}, True),
+        ('{"stream_options":{"x":1}}', {"stream_options": ("x",)}, False),
+    ],
+)
+def test_unknown_members_are_found_where_they_are(
+    document: str, found: dict[str, tuple[str, ...]], typed: bool
+) -> None:
+    params = decode_request(document.encode())
+
+    assert {unknown.path: unknown.names for unknown in unknown_members(params)} == found
+    assert list({unknown.path: unknown.owner for unknown in unknown_members(params)}) == list(found)
+    assert is_typed(params) is typed

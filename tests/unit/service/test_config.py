@@ -218,6 +218,7 @@ def test_without_a_file_there_is_one_model(
     assert model.upstream_model == "google/gemma-3-4b-it"
     assert (model.default_output_tokens, model.maximum_output_tokens) == (1024, 8192)
     assert (model.upstream.base_url, model.upstream.api_key) == (base_url, key)
+    assert model.unknown == "harmless"
 
 
 def test_simplismart_is_where_it_is() -> None:

@@ -307,6 +307,18 @@ async def test_the_paths_of_violations_are_logged_and_not_their_values(lines: Li
     await House().fail(errors.InvalidRequest.of(violations))
 
     assert lines()[0]["violations"] == ["n", "x"]
+    assert "settings" not in lines()[0]
+
+
+async def test_the_settings_that_would_allow_a_call_are_logged_once_and_not_told(
+    lines: Lines,
+) -> None:
+    settings = ("models.m.allowed_members", "models.m.allowed_tools", "models.m.allowed_members")
+    violations = [errors.Violation(param="x", message="m", setting=name) for name in settings]
+    told = await House().fail(errors.InvalidRequest.of(violations))
+
+    assert lines()[0]["settings"] == ["models.m.allowed_members", "models.m.allowed_tools"]
+    assert "allowed" not in repr(told)
 
 
 async def test_who_refused_our_account_is_logged_and_not_told(lines: Lines) -> None:

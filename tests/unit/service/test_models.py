@@ -50,7 +50,8 @@ def test_a_model_has_defaults() -> None:
     assert found.output_limit == "max_tokens"
     assert (found.input_price, found.output_price) == (0, 0)
     assert (found.attachment_tokens, found.attachment_estimate) == (16384, 256)
-    assert found.refused_members == frozenset()
+    assert (found.refused_members, found.allowed_members) == (frozenset(), frozenset())
+    assert (found.unknown_members, found.allowed_tools) == (None, None)
     assert found.owned_by == "chatcompletion"
     assert found.created == 1741737600
 
@@ -63,6 +64,9 @@ def test_a_model_has_what_the_document_says() -> None:
         attachment_tokens=1000,
         attachment_estimate=1000,
         refused_members=["service_tier", "a vendor's"],
+        allowed_members=["documents", "messages.content.uuid"],
+        unknown_members="refuse",
+        allowed_tools=["web_search"],
         owned_by="Ours",
         created=7,
     )
@@ -71,7 +75,38 @@ def test_a_model_has_what_the_document_says() -> None:
     assert (found.input_price, found.output_price) == (2 * 10**9, 1)
     assert (found.attachment_tokens, found.attachment_estimate) == (1000, 1000)
     assert found.refused_members == {"service_tier", "a vendor's"}
+    assert found.allowed_members == {"documents", "messages.content.uuid"}
+    assert (found.unknown_members, found.unknown) == ("refuse", "refuse")
+    assert found.allowed_tools == frozenset({"web_search"})
     assert (found.owned_by, found.created) == ("Ours", 7)
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_free", "unknown"),
+    [
+        ({}, True, "forward"),
+        ({"margin": 20}, True, "forward"),
+        ({"input_price": Decimal("1e-9")}, False, "harmless"),
+        ({"output_price": Decimal("1e-9")}, False, "harmless"),
+        ({"output_price": 1, "unknown_members": "forward"}, False, "forward"),
+        ({"unknown_members": "harmless"}, True, "harmless"),
+    ],
+    ids=str,
+)
+def test_what_passes_by_default_depends_on_the_price(
+    entry: dict[str, Any], is_free: bool, unknown: str
+) -> None:
+    found = model(**entry)
+
+    assert (found.is_free, found.unknown) == (is_free, unknown)
+    assert found.allows_tool("web_search") is is_free
+
+
+def test_the_tools_of_the_entry_are_all_that_are_allowed() -> None:
+    for price in (0, 1):
+        found = model(input_price=price, allowed_tools=["mcp"])
+        assert (found.allows_tool("mcp"), found.allows_tool("web_search")) == (True, False)
+        assert not model(input_price=price, allowed_tools=[]).allows_tool("mcp")
 
 
 def test_what_an_attachment_is_by_default_is_at_most_what_it_may_be() -> None:
@@ -149,9 +184,12 @@ NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
     "output_limit, input_price, output_price, margin, attachment_tokens, attachment_estimate, "
-    "refused_members, owned_by, created"
+    "refused_members, allowed_members, unknown_members, allowed_tools, owned_by, created"
 )
 
+NO_TOOLS: list[Any] = ["web_search", True, False, [""], [7]]
+NO_PATHS: list[Any] = ["x", 7, {}, [""], [7], ["a\nb"], ["x", "messages[0].x"]]
+NO_SETTINGS: list[Any] = ["", "all", 7, True, ["forward"]]
 NO_MEMBERS: list[Any] = [
     *("service_tier", 7, {}),
     *([""], [7], ["a\nb"], ["x", "model"], ["messages"]),
@@ -242,6 +280,28 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             "without model and messages",
         )
         for value in NO_MEMBERS
+    ),
+    *(
+        (
+            document(allowed_members=value),
+            "models.default.allowed_members must be an array of names of members, "
+            "or of paths without indexes",
+        )
+        for value in NO_PATHS
+    ),
+    *(
+        (
+            document(unknown_members=value),
+            'models.default.unknown_members must be "harmless", "forward" or "refuse"',
+        )
+        for value in NO_SETTINGS
+    ),
+    *(
+        (
+            document(allowed_tools=value),
+            "models.default.allowed_tools must be an array of types of tools",
+        )
+        for value in NO_TOOLS
     ),
     (document(output_price=-1), f"models.default.output_price must be {PRICE}"),
     (document(owned_by=""), "models.default.owned_by must be a name"),

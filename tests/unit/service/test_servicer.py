@@ -47,7 +47,10 @@ from tests.unit.service.samples import (
 )
 
 PARTICULAR = model(name="a/b:c", refused_members=frozenset({"service_tier"}))
-CATALOGUE = Catalogue(models=MappingProxyType({"default": MODEL, "a/b:c": PARTICULAR}))
+STRICT = model(name="strict", unknown_members="harmless")
+CATALOGUE = Catalogue(
+    models=MappingProxyType({"default": MODEL, "a/b:c": PARTICULAR, "strict": STRICT})
+)
 CONTEXT: Any = FakeContext()
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -172,6 +175,7 @@ async def test_the_usage_chunk_comes_where_it_was_asked_for() -> None:
         ({"best_of": 64}, errors.InvalidRequest, "best_of"),
         ({"MAX_TOKENS": 4000}, errors.InvalidRequest, "max_tokens"),
         ({"service_tier": "priority", "model": "a/b:c"}, errors.InvalidRequest, "service_tier"),
+        ({"x": 1, "model": "strict"}, errors.InvalidRequest, "x"),
     ],
 )
 async def test_a_request_that_is_refused_does_not_reach_the_upstream(
@@ -185,6 +189,26 @@ async def test_a_request_that_is_refused_does_not_reach_the_upstream(
         assert refused.value.param == param
         assert not refused.value.dispatched
         assert current.record.upstream_attempts == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"), [("[]", False), (" [ ] ", False), ("null", True), ('["x"]', None)]
+)
+async def test_a_refused_member_that_says_nothing_is_left_out(text: str, sent: bool | None) -> None:
+    bodies: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return whole(request)
+
+    request = params(model="strict", top_k=5)
+    request.extra_json["fallbacks"] = text
+    if sent is None:
+        with pytest.raises(errors.InvalidRequest, match="fallbacks"):
+            await create(handler, request)
+    else:
+        await create(handler, request)
+        assert ("fallbacks" in bodies[0], bodies[0]["top_k"]) == (sent, 5)
 
 
 @pytest.mark.parametrize("run", [create, stream])
@@ -326,7 +350,7 @@ async def test_all_models_are_listed() -> None:
         "object": "list",
         "data": [
             {"id": name, "object": "model", "created": 1, "owned_by": "tests"}
-            for name in ("default", "a/b:c")
+            for name in ("default", "a/b:c", "strict")
         ],
     }
 

@@ -219,6 +219,12 @@ def test_a_refusal_of_our_account_is_an_error_for_the_operator(lines: Lines) -> 
     assert line["upstream_names"] == ["insufficient_quota"]
 
 
+def test_the_settings_that_would_allow_a_call_are_logged(lines: Lines) -> None:
+    Telemetry().end(record(violations=("x",), settings=("models.m.allowed_members",)), 1.0)
+
+    assert read(lines)["settings"] == ["models.m.allowed_members"]
+
+
 def test_the_request_id_is_no_label() -> None:
     telemetry = Telemetry()
     telemetry.begin(record(request_id="id-canary"))

@@ -1,0 +1,294 @@
+"""The members that upstreams add to OpenAI's contract, as tables.
+
+    REFUSED            can change what a call costs, or whom it reaches   refused by default
+    REFUSED_PREFIXES   families of such names                             refused where names
+                                                                          that are unknown pass
+    CHARGED            are billed separately                              refused by default
+                                                                          unless the model is free
+    HARMLESS           sampling, constraints, reasoning within the limit  pass, except where only
+                                                                          the contract does
+    TEMPLATE_REFUSED, TEMPLATE_HARMLESS, ATTACHMENT, REFUSED_INSIDE, HARMLESS_INSIDE, ECHOED
+                       the same for the objects inside a request
+
+`members` says what becomes of each. Names are compared as `aliases.folded` writes them where they
+are refused, and exactly where they pass.
+
+Sources: request schemas of vLLM, SGLang, llama.cpp, TGI, LMDeploy, TensorRT-LLM, Aphrodite, MLX,
+KoboldCpp, text-generation-webui, TabbyAPI, mistral.rs, Dynamo and LiteLLM; the API references of
+OpenRouter, Together, Fireworks, Groq, Mistral, xAI, Qwen, Perplexity, Azure, Helicone, Cloudflare.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+_PROMPT: Final = "It can lengthen the prompt."
+_OUTPUT: Final = "Use 'max_tokens' to limit the output and 'n' to request several choices."
+_MODEL: Final = "Use 'model' to select a model."
+_ELSEWHERE: Final = "It can redirect the request or change its credentials."
+_STATE: Final = "It can reach data or workers that are shared with other requests."
+_ANYTHING: Final = "It can set other parameters that are not supported."
+_WORK: Final = "It can add work beyond one answer within its limits."
+_RETRIES: Final = "It can change timeouts and retries, which the server controls."
+_COUNT: Final = "It can change how the answer is delivered, so that it cannot be counted."
+_SIZE: Final = "It can make the answer much larger than its text."
+_RECORDS: Final = "It can change how the request is recorded."
+
+
+def _reasons(names: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
+    return MappingProxyType({name: reason for reason in names for name in names[reason]})
+
+
+REFUSED: Final = _reasons(
+    {
+        _PROMPT: (
+            *("chat_template", "mm_processor_kwargs", "media_io_kwargs", "template_vars"),
+            *("ensure_alternating_roles", "user_continue_message", "assistant_continue_message"),
+            *("instruction_template_str", "chat_template_str", "instruction_template"),
+            *("prompt_template", "preset", "character", "role_mapping", "custom_prompt_dict"),
+            *("roles", "initial_prompt_value", "final_prompt_value", "bos_token", "eos_token"),
+            *("name1", "name2", "user_name", "bot_name", "adapter"),
+            # Prompts and conversations that the upstream keeps.
+            *("prompt_id", "prompt_variables", "prompt_version", "prompt_label"),
+            *("prompt_environment", "inputs", "environment", "version_id"),
+            *("previous_response_id", "session_params", "session_id", "conversation_params"),
+            *("cached_content", "data_sources", "enhancements", "store_messages"),
+            # In place of the messages.
+            *("prompt", "input_ids", "prompt_token_ids", "prompt_token_ids_b64", "transforms"),
+            # Pictures, sounds and films.
+            *("max_dynamic_patch", "min_dynamic_patch", "images_config", "video_config"),
+            *("use_audio_in_video", "vl_high_resolution_images", "images", "image_data"),
+        ),
+        _OUTPUT: (
+            *("best_of", "use_beam_search", "num_beams", "num_return_sequences", "n_best"),
+            *("candidate_count", "num_completions", "num_samples", "num_outputs", "n_cmpl"),
+            *("max_new_tokens", "max_output_tokens", "num_predict", "n_predict", "max_length"),
+            *("max_gen_len", "max_tokens_to_sample", "max_token_count", "max_generated_tokens"),
+            *("tokens_to_generate", "max_tokens_second", "auto_max_new_tokens"),
+            *("additional_drop_params", "allowed_openai_params", "drop_params"),
+            "context_length_exceeded_behavior",
+        ),
+        _MODEL: (
+            *("models", "model_list", "fallbacks", "context_window_fallbacks", "route"),
+            *("content_policy_fallbacks", "default_fallbacks", "context_window_fallback_dict"),
+            *("provider", "custom_llm_provider", "lora_path", "deployment_id"),
+            *("lora", "lora_request", "adapters", "draft_model", "num_draft_tokens"),
+            *("specific_deployment", "order", "weight", "tags", "tag_regex"),
+            *("enable_tag_filtering", "routing_strategy", "allowed_model_region"),
+            *("provider_affinity_header", "compliance"),
+        ),
+        _ELSEWHERE: (
+            *("api_base", "base_url", "api_key", "api_version", "organization"),
+            *("headers", "extra_headers", "extra_query", "proxy", "provider_specific_header"),
+            *("azure", "litellm_credential_name", "ssl_verify", "client", "shared_session"),
+            *("user_config", "litellm_metadata", "model_info", "model_config"),
+            *("model_alias_map", "region_name"),
+        ),
+        _STATE: (
+            *("kv_transfer_params", "ec_transfer_params", "bootstrap_host", "bootstrap_port"),
+            *("bootstrap_room", "migration_request", "with_cache", "preserve_cache"),
+            *("disaggregated_params", "routed_dp_rank", "data_parallel_rank"),
+            *("disagg_prefill_dp_rank", "id_slot", "rid", "request_id", "extra_key", "genkey"),
+            *("cache_salt", "priority", "agent_hierarchy", "trace", "debug", "ttl"),
+        ),
+        _ANYTHING: (
+            *("extra_body", "litellm_params", "options", "vllm_xargs", "aphrodite_xargs"),
+            *("custom_params", "generation_config", "inference_config", "parameters"),
+            *("additional_model_request_fields", "sampling_params", "nvext", "config"),
+        ),
+        _WORK: (
+            *("plugins", "logits_processors", "custom_logit_processor", "max_tool_rounds"),
+            *("max_tool_calls", "stop_server_tools_when", "max_turns", "agent_count"),
+            *("max_agentic_loops", "enable_shell", "code_execution_permission"),
+            *("agent_permission", "enable_code_interpreter", "mcp_servers", "compound_custom"),
+            *("files", "search_tool_name", "silent_model", "fastest_response"),
+            "disable_global_guardrails",
+        ),
+        _RETRIES: (
+            *("timeout", "request_timeout", "stream_timeout", "force_timeout"),
+            *("client_side_timeout", "num_retries", "max_retries", "retry_policy"),
+            *("retry_strategy", "max_fallbacks"),
+        ),
+        _COUNT: (
+            *("stream_interval", "stream_reasoning", "separate_reasoning", "incremental_output"),
+            *("deferred", "cache", "caching", "cache_key", "preset_cache_key", "caching_groups"),
+            *("complete_response", "response_fields", "_debug_render_only", "chat_parser"),
+            *("sse_ping_interval", "input_cost_per_token", "output_cost_per_token"),
+            *("base_model", "self", "original_function", "acompletion", "text_completion"),
+        ),
+        _SIZE: (
+            *("n_probs", "prompt_logprobs", "echo", "echo_last", "return_hidden_states"),
+            *("return_routed_experts", "return_sampling_mask", "return_meta_info"),
+            *("return_flat_raw_output_top_logprobs", "return_prompt_text"),
+            *("return_prompt_token_ids", "return_token_ids", "return_input_ids_in_sglext"),
+            *("return_output_ids_in_sglext", "logprob_token_ids", "verbose"),
+            *("return_progress", "raw_output", "perf_metrics_in_response"),
+        ),
+        _RECORDS: (
+            *("no-log", "litellm_disabled_callbacks", "turn_off_message_logging", "logger_fn"),
+            "litellm_request_debug",
+        ),
+    }
+)
+"""Members at the top level, and what callers are told of each."""
+
+REFUSED_PREFIXES: Final = _reasons(
+    {
+        _ELSEWHERE: (
+            *("litellm_", "langfuse_", "langsmith_", "aws_", "vertex_", "azure_", "watsonx_"),
+            *("anthropic_", "openai_", "s3_", "gcs_", "dd_", "posthog_"),
+        ),
+        _MODEL: ("auto_router_", "complexity_router_", "adaptive_router_", "quality_router_"),
+        _ANYTHING: ("_",),
+        _OUTPUT: ("max_", "num_", "n_"),
+        _SIZE: ("return_",),
+    }
+)
+"""Beginnings of names, in lower case and with underscores, and what callers are told."""
+
+_BILLED: Final = "It is billed separately, and this model has no price for it."
+
+CHARGED: Final = frozenset(
+    {
+        *("cache_control", "image_config", "connectors", "safety_model", "policies"),
+        *("guardrails", "guardrail_config", "search_parameters", "search_settings"),
+        *("search_options", "enable_search", "include_domains", "exclude_domains"),
+        *("search_mode", "search_domain_filter", "return_images"),
+    }
+)
+"""Members at the top level; `cache_control` at any level."""
+
+CHARGED_REASON: Final = _BILLED
+
+HARMLESS: Final = frozenset(
+    {
+        # Which tokens may follow, and how likely.
+        *("top_k", "min_p", "top_a", "tfs", "typical_p", "typical", "top_n_sigma", "nsigma"),
+        *("top_p_min", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "repeat_penalty"),
+        *("rep_pen", "repetition_penalty_range", "repeat_last_n", "repetition_context_size"),
+        *("presence_context_size", "frequency_context_size", "no_repeat_ngram_size"),
+        *("repetition_ngram_size", "encoder_repetition_penalty", "length_penalty"),
+        *("early_stopping", "dry_multiplier", "dry_base", "dry_allowed_length"),
+        *("dry_penalty_last_n", "dry_range", "dry_max_ngram", "dry_sequence_breakers"),
+        *("xtc_probability", "xtc_threshold", "mirostat", "mirostat_mode", "mirostat_tau"),
+        *("mirostat_eta", "mirostat_lr", "mirostat_target", "dynatemp_range", "dynatemp_min"),
+        *("dynatemp_max", "dynatemp_low", "dynatemp_high", "dynatemp_exponent"),
+        *("smoothing_factor", "smoothing_curve", "temperature_last", "skew", "samplers"),
+        *("sampler_order", "sampler_priority", "do_sample", "random_seed"),
+        # Where the answer ends, within the limit.
+        *("min_tokens", "min_new_tokens", "ignore_eos", "ban_eos_token", "stop_token_ids"),
+        *("stop_regex", "include_stop_str_in_output", "no_stop_trim", "skip_special_tokens"),
+        *("spaces_between_special_tokens", "bad_words", "allowed_token_ids", "banned_tokens"),
+        *("banned_strings", "t_max_predict_ms", "repetition_detection"),
+        # What form it has.
+        *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+        *("guided_decoding_backend", "structured_outputs", "regex", "ebnf", "grammar"),
+        *("grammar_string", "json_schema", "n_indent"),
+        # Reasoning, within the limit.
+        *("reasoning", "thinking", "enable_thinking", "thinking_budget"),
+        *("thinking_budget_tokens", "thinking_token_budget", "reasoning_budget_tokens"),
+        *("reasoning_format", "include_reasoning"),
+        # The prompt: not longer than the messages.
+        *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
+        *("truncate_prompt_tokens", "truncation_side", "cache_prompt", "n_keep", "n_discard"),
+        *("n_cache_reuse", "timings_per_token", "chat_template_kwargs"),
+    }
+)
+"""Members at the top level. `chat_template_kwargs` has tables of its own."""
+
+# ------------------------------------------------------------------- values that say nothing
+
+SAY_SOMETHING_EMPTY: Final = frozenset(
+    {
+        # False is what is refused.
+        *("ssl_verify", "separate_reasoning", "stream_reasoning", "incremental_output", "cache"),
+        # Without entries it is still an order: no adapter, a search with its defaults.
+        *("lora", "adapters", "adapter", "caching"),
+        *("search_parameters", "search_settings", "search_options", "cache_control"),
+    }
+)
+"""Members of which only null says nothing. Of the others false, "", [] and {} do."""
+
+ZERO_SAYS_NOTHING: Final = frozenset({"num_retries", "max_retries", "max_fallbacks"})
+"""Members of which 0 does, too. A limit of 0 is none at some upstreams, a slot or rank 0 is the
+first, and a timeout of 0 fails a call that the upstream has begun."""
+
+# ---------------------------------------------------------------------- inside of the request
+
+TEMPLATE_REFUSED: Final = frozenset(
+    {
+        # Arguments of transformers' apply_chat_template.
+        *("chat_template", "tokenize", "padding", "max_length", "truncation", "return_tensors"),
+        *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "conversation"),
+        *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
+        # What it takes for variables of the template: texts that stand around each message.
+        *("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token"),
+        *("mask_token", "additional_special_tokens"),
+    }
+)
+"""Members of chat_template_kwargs that no value makes harmless."""
+
+TEMPLATE_HARMLESS: Final = frozenset(
+    {
+        *("enable_thinking", "thinking", "thinking_budget", "reasoning_effort"),
+        *("preserve_thinking", "clear_thinking", "date_string", "builtin_tools"),
+    }
+)
+"""Members of chat_template_kwargs that pass with a short value. Others pass as booleans."""
+
+TEMPLATE_REASON: Final = _PROMPT
+
+ATTACHMENT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "video_url": frozenset({"url"}),
+        "audio_url": frozenset({"url"}),
+        "input_video": frozenset({"url", "data", "format"}),
+        "video": frozenset({"url", "data", "format"}),
+        "image": frozenset({"url", "data", "format"}),
+    }
+)
+"""Members of parts that hold a picture, sound or film, and what these may say of it. Any other
+member may change how many tokens it is: frames per second, most pixels, tiles."""
+
+ATTACHMENT_OBJECTS: Final = frozenset({"ImageUrl", "InputAudio", "InputFile"})
+"""The same as messages of the contract."""
+
+ATTACHMENT_REASON: Final = "It can change how many tokens an attachment is."
+
+REFUSED_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "ContentPart": frozenset(
+            {
+                *("fps", "nframes", "min_frames", "max_frames", "min_pixels", "max_pixels"),
+                *("total_pixels", "resized_height", "resized_width", "max_dynamic_patch"),
+                *("min_dynamic_patch", "max_long_side_pixel", "max_tokens_per_frame"),
+                "max_image_tokens",
+            }
+        ),
+        "ChatMessage": frozenset({"images", "videos", "audios"}),
+    }
+)
+"""Members of objects of the contract, by their messages, that change how many tokens there are."""
+
+HARMLESS_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "ChatMessage": frozenset({"prefix", "partial"}),
+        # The reasoning of an answer that is sent back.
+        "ContentPart": frozenset({"thinking", "reasoning", "signature", "closed"}),
+        "ImageUrl": frozenset({"format"}),
+        "InputFile": frozenset({"format"}),
+        "StreamOptions": frozenset({"continuous_usage_stats"}),
+        "Tool": frozenset({"strict"}),
+    }
+)
+"""Members that pass in objects of which others do not."""
+
+ECHOED: Final = frozenset(
+    {
+        *("ToolCall", "FunctionCall", "CustomCall", "MessageAudio", "Annotation", "UrlCitation"),
+        *("ToolChoice", "ToolName", "AllowedTools", "FunctionDefinition", "CustomToolDefinition"),
+        *("CustomToolFormat", "Grammar", "ResponseFormat", "JsonSchemaFormat"),
+    }
+)
+"""Objects whose members pass: an answer has to be sent back as it came, and what describes tools
+and formats is text, which is held by its bytes. Messages of the assistant are like them."""

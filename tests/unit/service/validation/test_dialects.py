@@ -1,0 +1,294 @@
+"""What upstreams are known to read beyond the contract, and that none of it gets through.
+
+The lists are written out here, from the request schemas of the servers, and are not those of the
+code: a row that is lost there is missed here.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from service import validation
+from service.models import Model
+from service.validation import dialects, members
+from service.validation.aliases import folded
+from tests.unit.service.samples import model, params
+
+PRICED = model(input_price=10**9, output_price=10**9)
+FORWARDING = model(input_price=10**9, output_price=10**9, unknown_members="forward")
+FREE = model()
+
+
+def named(text: str) -> list[str]:
+    return text.split()
+
+
+# ------------------------------------------------------------------------------------ by damage
+
+UNBOUNDED = named(
+    """
+ensure_alternating_roles user_continue_message assistant_continue_message
+additional_drop_params allowed_openai_params drop_params
+n_predict n_cmpl
+auto_max_new_tokens
+instruction_template_str chat_template_str instruction_template prompt_template preset character
+role_mapping custom_prompt_dict roles initial_prompt_value final_prompt_value bos_token eos_token
+name1 name2 user_name bot_name
+adapter template_vars
+generationConfig generation_config inferenceConfig additionalModelRequestFields parameters
+sampling_params nvext config options extra_body
+max_length max_gen_len max_tokens_to_sample max_token_count max_generated_tokens
+tokens_to_generate max_tokens_second n_best num_completions num_samples num_outputs candidateCount
+max_tool_rounds max_tool_calls stop_server_tools_when max_turns agent_count max_agentic_loops
+enable_shell code_execution_permission agent_permission enable_code_interpreter mcp_servers
+compound_custom files
+prompt_id prompt_variables prompt_version prompt_label prompt_environment inputs environment
+version_id previous_response_id session_params session_id conversation_params cached_content
+data_sources dataSources enhancements
+chat_template mm_processor_kwargs media_io_kwargs
+best_of use_beam_search num_beams num_return_sequences candidate_count max_new_tokens
+max_output_tokens num_predict
+plugins logits_processors custom_logit_processor vllm_xargs litellm_params
+context_length_exceeded_behavior
+"""
+)
+
+REDIRECTING = named(
+    """
+provider_specific_header azure litellm_credential_name ssl_verify client shared_session user_config
+litellm_metadata model_info model_config model_alias_map region_name
+aws_access_key_id aws_region_name vertex_project vertex_credentials watsonx_region_name
+azure_ad_token langfuse_host langsmith_base_url dd_api_key s3_endpoint_url gcs_bucket_name
+posthog_api_url
+ec_transfer_params aphrodite_xargs migration_request with_cache preserve_cache
+disaggregated_params bootstrap_room routed_dp_rank data_parallel_rank disagg_prefill_dp_rank id_slot
+rid request_id extra_key genkey cache_salt priority agent_hierarchy custom_params trace debug
+api_base base_url api_key api_version organization headers extra_headers extra_query proxy
+kv_transfer_params bootstrap_host bootstrap_port
+"""
+)
+
+OTHER_MODELS = named(
+    """
+lora lora_request adapters draft_model num_draft_tokens content_policy_fallbacks default_fallbacks
+context_window_fallback_dict specific_deployment order weight tags tag_regex enable_tag_filtering
+routing_strategy allowed_model_region provider_affinity_header auto_router_config
+auto_router_default_model complexity_router_config adaptive_router_config quality_router_config
+compliance models model_list fallbacks context_window_fallbacks route provider custom_llm_provider
+lora_path deployment_id
+"""
+)
+
+BILLED = named(
+    """
+image_config cache_control search_parameters search_settings search_options enable_search
+include_domains exclude_domains search_mode search_domain_filter connectors safety_model guardrails
+guardrail_config policies
+"""
+)
+
+PICTURES = named(
+    """
+max_dynamic_patch min_dynamic_patch images_config video_config use_audio_in_video
+vl_high_resolution_images images image_data
+"""
+)
+
+UNPAID = named(
+    """
+timeout request_timeout stream_timeout force_timeout client_side_timeout max_retries num_retries
+retry_policy retry_strategy max_fallbacks silent_model fastest_response
+stream_interval stream_reasoning separate_reasoning incremental_output deferred cache caching
+cache_key preset_cache_key caching_groups complete_response response_fields _debug_render_only
+n_probs prompt_logprobs echo echo_last return_hidden_states return_routed_experts
+return_sampling_mask return_meta_info return_input_ids_in_sglext return_output_ids_in_sglext
+return_flat_raw_output_top_logprobs return_prompt_text return_prompt_token_ids return_token_ids
+return_images logprob_token_ids verbose return_progress raw_output
+self original_function acompletion text_completion input_cost_per_token output_cost_per_token
+base_model no-log litellm_disabled_callbacks turn_off_message_logging logger_fn
+litellm_request_debug
+input_ids prompt_token_ids prompt_token_ids_b64
+"""
+)
+
+HARMLESS = named(
+    """
+top_k min_p top_a tfs typical_p typical top_n_sigma nsigma top_p_min epsilon_cutoff eta_cutoff
+repetition_penalty repeat_penalty rep_pen repetition_penalty_range repeat_last_n
+repetition_context_size presence_context_size frequency_context_size no_repeat_ngram_size
+encoder_repetition_penalty length_penalty early_stopping dry_multiplier dry_base dry_allowed_length
+dry_penalty_last_n dry_range dry_sequence_breakers xtc_probability xtc_threshold mirostat
+mirostat_mode mirostat_tau mirostat_eta dynatemp_range dynatemp_min dynatemp_max dynatemp_low
+dynatemp_high dynatemp_exponent smoothing_factor smoothing_curve temperature_last skew samplers
+sampler_order sampler_priority do_sample random_seed min_tokens min_new_tokens ignore_eos
+ban_eos_token stop_token_ids stop_regex include_stop_str_in_output no_stop_trim skip_special_tokens
+spaces_between_special_tokens bad_words allowed_token_ids banned_tokens banned_strings guided_json
+guided_regex guided_choice guided_grammar guided_decoding_backend structured_outputs regex ebnf
+grammar grammar_string json_schema repetition_detection reasoning thinking enable_thinking
+thinking_budget thinking_budget_tokens thinking_token_budget reasoning_budget_tokens
+reasoning_format include_reasoning add_generation_prompt continue_final_message
+truncate_prompt_tokens truncation_side cache_prompt timings_per_token n_indent n_keep n_discard
+n_cache_reuse
+"""
+)
+
+TEMPLATE = named(
+    """
+tokenize padding max_length truncation return_tensors return_dict return_assistant_tokens_mask
+tokenizer_kwargs conversation messages tools documents add_generation_prompt continue_final_message
+chat_template eos_token bos_token
+"""
+)
+
+URL = "https://a.example/x"
+PARTS: Mapping[str, dict[str, Any]] = {
+    **{
+        f"image_url.{name}": {"type": "image_url", "image_url": {"url": URL, name: 9}}
+        for name in ("max_dynamic_patch", "max_long_side_pixel", "fps", "anything")
+    },
+    **{
+        f"video_url.{name}": {"type": "video_url", "video_url": {"url": URL, name: 9}}
+        for name in ("fps", "max_frames", "max_tokens_per_frame", "max_image_tokens", "any")
+    },
+    **{
+        name: {"type": "video", "video": URL, name: 9}
+        for name in (
+            *("fps", "nframes", "max_frames", "max_pixels", "min_pixels", "total_pixels"),
+            *("resized_height", "resized_width"),
+        )
+    },
+    "audio_url.rate": {"type": "audio_url", "audio_url": {"url": URL, "rate": 1}},
+    "input_audio.x": {"type": "input_audio", "input_audio": {"data": "", "x": 1}},
+    "file.x": {"type": "file", "file": {"file_id": "f", "x": 1}},
+    "video.fps": {"type": "video", "video": {"url": URL, "fps": 60}},
+}
+INSIDE_PARTS = {f"messages[0].content[0].{path}": part for path, part in PARTS.items()}
+
+
+def at_fault(request: ChatCompletionParams, of: Model) -> list[str]:
+    return [violation.param for violation in validation.refused(request, of)]
+
+
+# Chosen so that the value says something wherever there is one that does not.
+VALUE = [1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID],
+)
+def test_what_changes_a_price_is_refused_by_default(name: str) -> None:
+    assert at_fault(params(**{name: VALUE}), PRICED) == [name]
+
+
+@pytest.mark.parametrize("name", [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *PICTURES, *UNPAID])
+def test_it_is_refused_as_well_where_unknown_members_pass(name: str) -> None:
+    assert at_fault(params(**{name: VALUE}), FORWARDING) == [name]
+    assert at_fault(params(**{name: VALUE}), FREE) in ([name], []), "billed ones cost nothing here"
+    if name not in dialects.CHARGED:
+        assert at_fault(params(**{name: VALUE}), FREE) == [name]
+
+
+@pytest.mark.parametrize("name", BILLED)
+def test_what_is_billed_separately_passes_if_the_model_is_free(name: str) -> None:
+    assert at_fault(params(**{name: VALUE}), FORWARDING) == [name]
+    assert at_fault(params(**{name: VALUE}), FREE) == []
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("of", [PRICED, FORWARDING, FREE], ids=["priced", "forward", "free"])
+def test_what_is_harmless_passes(name: str, of: Model) -> None:
+    assert at_fault(params(**{name: VALUE}), of) == []
+
+
+@pytest.mark.parametrize("name", TEMPLATE)
+@pytest.mark.parametrize("value", [True, False, None, 4000, "max_length", {"a": 1}], ids=repr)
+@pytest.mark.parametrize("of", [PRICED, FORWARDING, FREE], ids=["priced", "forward", "free"])
+def test_arguments_of_what_renders_templates_are_refused(name: str, value: Any, of: Model) -> None:
+    request = params(chat_template_kwargs={"enable_thinking": True, name: value})
+
+    assert at_fault(request, of) == [f"chat_template_kwargs.{name}"]
+
+
+@pytest.mark.parametrize(("path", "part"), INSIDE_PARTS.items(), ids=INSIDE_PARTS)
+@pytest.mark.parametrize("of", [PRICED, FORWARDING, FREE], ids=["priced", "forward", "free"])
+def test_what_resizes_an_attachment_is_refused(path: str, part: dict[str, Any], of: Model) -> None:
+    request = params(messages=[{"role": "user", "content": [part]}])
+
+    assert at_fault(request, of) == [path]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("web_search", "web_search_premium", "code_interpreter", "image_generation"),
+        *("document_library", "connector", "mcp", "openrouter:web_search", "openrouter:subagent"),
+    ],
+)
+def test_hosted_tools_are_refused_unless_the_model_is_free(kind: str) -> None:
+    request = params(tools=[{"type": kind, kind: {"server_url": URL}}])
+
+    assert at_fault(request, PRICED) == ["tools[0].type"]
+    assert at_fault(request, FORWARDING) == ["tools[0].type"]
+    assert at_fault(request, FREE) == []
+
+
+# ------------------------------------------------------------------------ the tables themselves
+
+CONTRACT = {folded(name) for name in openai_json.member_names(ChatCompletionParams)}
+
+
+def test_no_name_is_in_two_tables() -> None:
+    tables = [dialects.REFUSED.keys(), dialects.CHARGED, dialects.HARMLESS, CONTRACT]
+    names = [set(map(folded, table)) for table in tables]
+
+    assert sum(map(len, tables)) == len(set().union(*names))
+
+
+def test_the_tables_inside_do_not_overlap_either() -> None:
+    assert not {*map(folded, dialects.TEMPLATE_REFUSED)} & {
+        *map(folded, dialects.TEMPLATE_HARMLESS)
+    }
+    for kind, harmless in dialects.HARMLESS_INSIDE.items():
+        assert not harmless & dialects.REFUSED_INSIDE.get(kind, frozenset())
+
+
+def test_every_object_of_the_tables_is_one_of_a_request() -> None:
+    kinds = {shape.rpartition(".")[2] for shape in openai_json.documents.SHAPES}
+
+    assert kinds >= {
+        *dialects.ATTACHMENT_OBJECTS, *dialects.ECHOED,
+        *dialects.HARMLESS_INSIDE, *dialects.REFUSED_INSIDE,
+    }  # fmt: skip
+
+
+def test_what_says_something_empty_is_a_member_of_the_tables() -> None:
+    refused = dialects.REFUSED.keys() | dialects.CHARGED
+
+    assert refused >= dialects.SAY_SOMETHING_EMPTY | dialects.ZERO_SAYS_NOTHING
+
+
+def test_every_reason_is_a_sentence_for_callers() -> None:
+    reasons = {*dialects.REFUSED.values(), *dialects.REFUSED_PREFIXES.values()}
+
+    for reason in reasons:
+        assert reason[0].isupper()
+        assert reason.endswith(".")
+        assert len(f"Unsupported parameter: '{'x' * 40}'. {reason}") < 160
+
+
+def test_the_charged_members_of_the_contract_are_known_to_it() -> None:
+    assert {name.partition(".")[0] for name in members.PRICED} <= openai_json.member_names(
+        ChatCompletionParams
+    )
+
+
+def test_every_name_is_in_this_file_once() -> None:
+    names = [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID, *HARMLESS]
+
+    assert len(names) == len(set(names))
+    assert json.dumps(names).isascii()
