@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatcompletion.process import request_id
 from restbridge.clock import Clock
 from restbridge.errors import Failure
-from restbridge.exchange import Exchange, attach
+from restbridge.exchange import CUT, Exchange, attach
 from restbridge.headers import single
 from restbridge.telemetry import Telemetry
 
@@ -45,11 +45,14 @@ class Edge:
         attach(scope, exchange)
         named = (_ID, exchange.request_id.encode("ascii"))
 
+        async def start(message: Message) -> None:
+            message["headers"] = [*message["headers"], named]
+            await send(message)
+            # After the await: uvicorn waits for a slow reader before it writes, never after.
+            exchange.status = message["status"]
+
         def send_named(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                message["headers"] = [*message["headers"], named]
-            return send(message)
+            return start(message) if message["type"] == "http.response.start" else send(message)
 
         self._running.add(exchange)
         self._telemetry.begin()
@@ -87,6 +90,7 @@ def _begin(scope: Scope, now: float) -> Exchange:
         request_id=request_id.accept(asked.decode("latin-1") if asked is not None else None),
         task=task,
         began=now,
+        cut=scope["state"][CUT],
         body_is_pending=(length is not None and length.strip(b"0") != b"")
         or any(name == b"transfer-encoding" for name, _ in headers),
     )

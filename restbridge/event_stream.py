@@ -3,7 +3,8 @@
     data: {"id":"chatcmpl-1", …}      write    one line of JSON each
     : keep-alive                               after each silence
     data: [DONE]                      finish   the stream is complete
-    data: {"error":{ … }}             fail     it is not; nothing follows
+    data: {"error":{ … }}             (`failures`)  it is not: nothing follows, and the
+                                               connection is closed without the last chunk
 
 Never `id:`, `event:` or `retry:`: with a blank line after them, some SDKs fail to parse. The status
 line goes out with `open`, or with the first keep-alive where nothing was there to say until then.
@@ -99,11 +100,11 @@ class EventStream:
             self._timer.cancel()
 
     async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        # Before the await: from now on a failure is an event.
-        self._exchange.streams_events = True
         await self._send(
             {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]}
         )
+        # After the await: the status line is out, and a failure is an event from now on.
+        self._exchange.streams_events = True
 
     def _tick(self) -> None:
         wait = self._last + self._silence - self._clock.time()

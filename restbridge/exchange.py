@@ -9,6 +9,7 @@ that does not read. The reason travels beside the cancellation, as in `asyncio.t
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, cast
@@ -18,6 +19,9 @@ from starlette.types import Receive, Scope
 from restbridge.errors import Failure, RefusedError, of_reason
 
 _KEY: Final = "restbridge.exchange"
+
+CUT: Final = "restbridge.cut"
+"""The key, in the state of a scope, of the function that `protocol` gives as `Exchange.cut`."""
 
 LEFT: Final = of_reason("CANCELLED")
 """The failure of an exchange whose caller left. Never sent."""
@@ -31,6 +35,8 @@ class Exchange:
     task: asyncio.Task[object] = field(repr=False)
     began: float
     """When it began, by the bridge's clock."""
+    cut: Callable[[], None] = field(repr=False)
+    """Close the connection after everything sent so far, without the end of the answer."""
     status: int = 0
     """The HTTP status that was sent; 0 before."""
     body_is_pending: bool = False

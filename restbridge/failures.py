@@ -2,9 +2,12 @@
 
 what is out already     what the client gets
 nothing                 the status, and {"error": …}
-a stream of events      one event data: {"error": …}, and the end of the body: no [DONE]
+a stream of events      one event data: {"error": …}; the connection is closed: no [DONE]
 a part of a document    the connection is closed
 the caller is gone      nothing
+
+The bridge closes the connection without the last chunk of the body (RFC 9112, section 8): some
+clients ignore an error event and take a clean end of the body for success.
 """
 
 import asyncio
@@ -49,9 +52,11 @@ class Failures:
             return
         body = _document(failure, exchange)
         if exchange.streams_events:
-            await send({"type": "http.response.body", "body": event(body), "more_body": False})
+            await send({"type": "http.response.body", "body": event(body), "more_body": True})
         elif not exchange.status:
             await refuse(scope, receive, send, failure, body)
+            return
+        exchange.cut()
 
 
 def _failure_of(exception: Exception, exchange: Exchange) -> Failure:

@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 from chatcompletion.process import request_id
 from restbridge.answers import LINGER
 from restbridge.errors import Failure, of_reason
+from restbridge.exchange import CUT
 from restbridge.head import BadHeadError, Head
 from restbridge.headers import single
 from restbridge.limits import Limits
@@ -130,6 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_busy():
             raise _SecondRequestError
         super().on_message_begin()
+        self.scope["state"][CUT] = self._cut
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request line."""
@@ -204,6 +206,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(of_reason("REQUEST_TIMEOUT"))
         else:
             self.transport.close()
+
+    def _cut(self) -> None:
+        """Close the connection in the middle of an answer, after everything written is sent.
+
+        The last chunk is missing, so no client can take the answer for a complete one.
+        """
+        cycle = self.cycle
+        if cycle.disconnected or cycle.response_complete:
+            return
+        # As uvicorn ends an answer after which the connection is closed.
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self.transport.close()
+        self.on_response_complete()
 
     def _refuse(self, failure: Failure) -> None:
         """Answer what is not a request, and close."""

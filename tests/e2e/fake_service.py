@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 import httpx
+import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -430,6 +431,19 @@ async def wait(event: asyncio.Event) -> None:
     """Wait for an event, or fail."""
     async with asyncio.timeout(PATIENCE):
         await event.wait()
+
+
+async def broken(parts: AsyncIterator[bytes]) -> bytes:
+    """Read the rest of a body, which must end without its last chunk."""
+    body = bytearray()
+
+    async def read() -> None:
+        async for part in parts:
+            body.extend(part)
+
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+        await read()
+    return bytes(body)
 
 
 def events(body: bytes) -> list[str]:

@@ -16,6 +16,7 @@ from tests.e2e.fake_service import (
     STREAMED,
     Context,
     FakeService,
+    broken,
     chunk,
     contents,
     events,
@@ -139,7 +140,7 @@ async def test_what_does_not_finish_is_ended_after_the_grace_or_at_once(*, again
             await bridge.event("draining")
             if again:
                 bridge.send(signal.SIGTERM)
-            said += b"".join([part async for part in parts])
+            said += await broken(parts)
         assert json.loads(events(said)[-1])["error"]["code"] == "draining"
         assert await bridge.exit_status() == 0
         await wait(fake.cancelled)

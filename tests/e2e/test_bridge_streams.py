@@ -25,6 +25,7 @@ from tests.e2e.fake_service import (
     Pair,
     Stream,
     bridged,
+    broken,
     chunk,
     contents,
     events,
@@ -125,10 +126,10 @@ async def test_a_failure_after_the_first_message_is_an_event_and_nothing_follows
         await fail(context, "UPSTREAM_TRUNCATED", message="cut")
 
     pair.service.stream = stream
-    response = await pair.http.post(PATH, json=STREAMED)
+    async with pair.http.stream("POST", PATH, json=STREAMED) as response:
+        said = events(await broken(response.aiter_raw()))
 
     assert response.status_code == 200
-    said = events(response.content)
     assert [contents(said), len(said)] == ["a", 2]
     assert json.loads(said[1]) == {
         "error": {
@@ -160,12 +161,14 @@ async def test_a_foreign_failure_after_the_first_message_keeps_its_text_back(
         await context.abort(breaks, "canary")
 
     pair.service.stream = stream
-    response = await pair.http.post(PATH, json=STREAMED, headers={"x-request-id": "mine"})
+    named = {"x-request-id": "mine"}
+    async with pair.http.stream("POST", PATH, json=STREAMED, headers=named) as response:
+        body = await broken(response.aiter_raw())
 
-    error = json.loads(events(response.content)[-1])["error"]
+    error = json.loads(events(body)[-1])["error"]
     assert error["code"] == "internal_error"
     assert "mine" in error["message"]
-    assert "canary" not in response.text
+    assert b"canary" not in body
 
 
 async def test_a_chunk_that_is_not_json_is_a_defect_in_the_stream(pair: Pair) -> None:
@@ -177,12 +180,12 @@ async def test_a_chunk_that_is_not_json_is_a_defect_in_the_stream(pair: Pair) ->
         await pair.service.cancelled.wait()
 
     pair.service.stream = stream
-    response = await pair.http.post(PATH, json=STREAMED)
+    async with pair.http.stream("POST", PATH, json=STREAMED) as response:
+        body = await broken(response.aiter_raw())
 
-    said = events(response.content)
-    assert contents(said) == "a"
-    assert json.loads(said[-1])["error"]["code"] == "internal_error"
-    assert "canary" not in response.text
+    assert contents(events(body)) == "a"
+    assert json.loads(events(body)[-1])["error"]["code"] == "internal_error"
+    assert b"canary" not in body
     await wait(pair.service.cancelled)
 
 
@@ -201,7 +204,7 @@ async def test_silence_before_the_first_message_opens_the_stream() -> None:
             parts = response.aiter_raw()
             assert (await anext(parts)).startswith(b": keep-alive\n\n")
             go_on.set()
-            said = events(b"".join([part async for part in parts]))
+            said = events(await broken(parts))
         assert json.loads(said[-1])["error"]["code"] == "upstream_timeout"
         assert "[DONE]" not in said
 
@@ -392,7 +395,7 @@ async def test_what_a_drain_cuts_off_is_told_so(pair: Pair) -> None:
         parts = response.aiter_raw()
         said = await anext(parts)
         stopping = asyncio.create_task(pair.bridge.stop(delay=0, grace=0))
-        said += b"".join([part async for part in parts])
+        said += await broken(parts)
     await stopping
     assert json.loads(events(said)[-1])["error"]["code"] == "draining"
     assert "[DONE]" not in events(said)

@@ -64,6 +64,7 @@ class Wire:
 
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
+        self.was_cut = False
         self.gate = asyncio.Event()
         self.gate.set()
         self._received: asyncio.Queue[Message] = asyncio.Queue()
@@ -76,6 +77,9 @@ class Wire:
     async def send(self, message: Message) -> None:
         await self.gate.wait()
         self.sent.append(message)
+
+    def cut(self) -> None:
+        self.was_cut = True
 
     def leave(self) -> None:
         self._received.put_nowait({"type": "http.disconnect"})
@@ -101,7 +105,8 @@ def exchange(**members: Any) -> Exchange:
     """Make an exchange of the running task."""
     task = asyncio.current_task()
     assert task is not None
-    return Exchange(**{"request_id": "req_1", "task": task, "began": 0.0, **members})
+    usual = {"request_id": "req_1", "task": task, "began": 0.0, "cut": lambda: None}
+    return Exchange(**{**usual, **members})
 
 
 def scope(*headers: tuple[bytes, bytes], of: Exchange | None = None, **members: Any) -> Scope:

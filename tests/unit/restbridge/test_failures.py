@@ -34,7 +34,8 @@ def streaming(exception: BaseException) -> ASGIApp:
 
 
 async def run(app: ASGIApp) -> tuple[Wire, Scope]:
-    wire, asked = Wire(), scope(of=exchange(request_id="req_x"))
+    wire = Wire()
+    asked = scope(of=exchange(request_id="req_x", cut=wire.cut))
     await Failures(app)(asked, wire.receive, wire.send)
     return wire, asked
 
@@ -61,10 +62,11 @@ async def test_a_failure_is_a_status_before_and_an_event_after(
         assert wire.status == status
         assert json.loads(wire.body)["error"]["code"] == code
         assert wire.headers[b"content-type"] == b"application/json"
+        assert (wire.ended, wire.was_cut) == (True, False)
 
         wire, asked = await run(streaming(exception))
     assert wire.status == 200
-    assert wire.ended
+    assert (wire.ended, wire.was_cut) == (False, True)
     first, second, rest = wire.body.split(b"\n\n")
     assert (first, rest) == (b"data: 1", b"")
     assert json.loads(second.removeprefix(b"data: "))["error"]["code"] == code
@@ -90,7 +92,7 @@ async def test_what_the_caller_did_is_no_defect(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize("make", [raising, streaming])
 async def test_one_who_left_is_told_nothing(make: Callable[[BaseException], ASGIApp]) -> None:
     wire, asked = await run(make(RefusedError(LEFT)))
-    assert not wire.ended
+    assert (wire.ended, wire.was_cut) == (False, False)
     assert exchange_of(asked).failure is LEFT
 
 
