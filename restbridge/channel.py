@@ -1,13 +1,23 @@
-"""The way to the service: one channel, and the stubs on it.
+"""The way to the service: its channels, and the stubs on them.
+
+    one address        pick_first    every call
+    several replicas   round_robin   a replica that is SERVING, if any is
+                       round_robin   otherwise any replica: a second channel, without health checks
+
+A replica that drains is NOT_SERVING but still answers, and so does one whose store is away: if no
+replica is SERVING, the service's own answer is better than none. gRPC checks the health of replicas
+only under round_robin, and then fails every call if none is SERVING.
 
 Every option that matters is set here; none is left to what grpcio defaults to today.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
+from grpc import ChannelConnectivity
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from chatcompletion.v1 import (
@@ -15,7 +25,7 @@ from chatcompletion.v1 import (
     credit_service_pb2_grpc,
     model_service_pb2_grpc,
 )
-from restbridge.config import Settings
+from restbridge.config import SEVERAL, Settings
 
 if TYPE_CHECKING:  # the stubs for asyncio exist for the type checker only
     from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceAsyncStub
@@ -28,9 +38,17 @@ LARGEST_ANSWER: Final = 64 * _MEBIBYTE
 """The largest message that is taken from the service, in bytes."""
 
 
-def options(settings: Settings) -> tuple[tuple[str, str | int], ...]:
-    """Return the options of the channel."""
-    balancing = "round_robin" if settings.service_target.startswith("dns:") else "pick_first"
+_ServiceConfig = Mapping[str, object]
+
+_ONE_ADDRESS: Final[_ServiceConfig] = {"loadBalancingConfig": [{"pick_first": {}}]}
+_ANY_REPLICA: Final[_ServiceConfig] = {"loadBalancingConfig": [{"round_robin": {}}]}
+_SERVING_REPLICA: Final[_ServiceConfig] = {**_ANY_REPLICA, "healthCheckConfig": {"serviceName": ""}}
+
+
+def options(
+    settings: Settings, service_config: _ServiceConfig
+) -> tuple[tuple[str, str | int], ...]:
+    """Return the options of a channel."""
     return (
         # A request can be longer as a message than as JSON: twice, where every value is tiny.
         ("grpc.max_send_message_length", 2 * settings.max_body_bytes + _MEBIBYTE),
@@ -56,32 +74,61 @@ def options(settings: Settings) -> tuple[tuple[str, str | int], ...]:
         # The settings alone say where the service is.
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
-        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{balancing: {}}]})),
+        ("grpc.service_config", json.dumps(service_config)),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.primary_user_agent", "chatcompletion-restbridge"),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Service:
-    """The service, as the bridge calls it."""
+class Stubs:
+    """The services of the contract, and the health, on one channel."""
 
+    channel: grpc.aio.Channel
     completions: "ChatCompletionServiceAsyncStub"
     models: "ModelServiceAsyncStub"
     credits: "CreditServiceAsyncStub"
     health: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
-    timeout: float
-    """The deadline of each call, in seconds."""
 
 
-def open_channel(settings: Settings) -> grpc.aio.Channel:
-    """Return the channel; it connects when it is used. Needs a running event loop."""
-    return grpc.aio.insecure_channel(settings.service_target, options=options(settings))
+class Service:
+    """The service, as the bridge calls it. It connects at the first call.
+
+    Needs a running event loop.
+
+    Args:
+        settings: The settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        several = settings.service_target.startswith(SEVERAL)
+        self._first = _stubs(settings, _SERVING_REPLICA if several else _ONE_ADDRESS)
+        self._otherwise = _stubs(settings, _ANY_REPLICA) if several else None
+        self.timeout = settings.timeout
+        """The deadline of each call, in seconds."""
+
+    def stubs(self) -> Stubs:
+        """Return the stubs for the next call."""
+        if self._otherwise is not None:
+            # Neither a connection that is being made nor a check that is under way is a failure.
+            state = self._first.channel.get_state()
+            if state is ChannelConnectivity.TRANSIENT_FAILURE:
+                return self._otherwise
+        return self._first
+
+    async def close(self) -> None:
+        """Close the channels; calls that still run are cancelled."""
+        await self._first.channel.close()
+        if self._otherwise is not None:
+            await self._otherwise.channel.close()
 
 
-def service(channel: grpc.aio.Channel, timeout: float) -> Service:
-    """Return the stubs on a channel."""
-    return Service(
+def _stubs(settings: Settings, service_config: _ServiceConfig) -> Stubs:
+    channel = grpc.aio.insecure_channel(
+        settings.service_target, options=options(settings, service_config)
+    )
+    return Stubs(
+        channel=channel,
         completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(channel),
         models=model_service_pb2_grpc.ModelServiceStub(channel),
         credits=credit_service_pb2_grpc.CreditServiceStub(channel),
@@ -90,5 +137,4 @@ def service(channel: grpc.aio.Channel, timeout: float) -> Service:
             request_serializer=HealthCheckRequest.SerializeToString,
             response_deserializer=HealthCheckResponse.FromString,
         ),
-        timeout=timeout,
     )

@@ -76,7 +76,7 @@ class ChatCompletions:
         self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
     ) -> None:
         exchange = exchange_of(scope)
-        call = self._service.completions.CreateChatCompletion(
+        call = self._service.stubs().completions.CreateChatCompletion(
             CreateChatCompletionRequest(params=params),
             metadata=headers.metadata(scope["headers"], exchange.request_id),
             timeout=self._service.timeout,
@@ -96,7 +96,7 @@ class ChatCompletions:
         self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
     ) -> None:
         exchange = exchange_of(scope)
-        call = self._service.completions.StreamChatCompletion(
+        call = self._service.stubs().completions.StreamChatCompletion(
             StreamChatCompletionRequest(params=params),
             metadata=headers.metadata(scope["headers"], exchange.request_id),
             timeout=self._service.timeout,

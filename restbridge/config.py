@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Final
 
 from chatcompletion.process.log import LEVELS
@@ -21,14 +22,22 @@ _ORIGIN: Final = re.compile(
 )
 _UNIX: Final = "unix:"
 _DNS: Final = "dns:///"
+_LIST: Final = "ipv4:"
+
+SEVERAL: Final = (_DNS, _LIST)
+"""How a target begins that can name several replicas."""
 
 
-@parser("host:port, unix:PATH or dns:///host:port")
+@parser("host:port, unix:PATH, dns:///host:port or ipv4:IP:port,IP:port")
 def target(text: str) -> str:
     """Take the gRPC name of a service."""
     if text.startswith(_UNIX):
         if not text.removeprefix(_UNIX) or any(c.isspace() for c in text):
             raise ValueError
+        return text
+    if text.startswith(_LIST):
+        for one in text.removeprefix(_LIST).split(","):
+            IPv4Address(address(one).host)
         return text
     address(text.removeprefix(_DNS))
     return text

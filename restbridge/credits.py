@@ -38,7 +38,7 @@ class Credits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = exchange_of(scope)
-        call = self._service.credits.GetCredits(
+        call = self._service.stubs().credits.GetCredits(
             GetCreditsRequest(),
             metadata=headers.metadata(scope["headers"], exchange.request_id),
             timeout=self._service.timeout,

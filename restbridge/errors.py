@@ -255,6 +255,9 @@ def of_document(error: DecodeError) -> Failure:
 FOREIGN: Final[Mapping[grpc.StatusCode, str]] = MappingProxyType(
     {
         grpc.StatusCode.UNAVAILABLE: "SERVICE_UNAVAILABLE",
+        # The bridge's own cancellations never get here. grpc core cancels calls that arrive while
+        # a server closes its listener; a proxy cancels the calls of a connection that it ends.
+        grpc.StatusCode.CANCELLED: "SERVICE_UNAVAILABLE",
         grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
         grpc.StatusCode.RESOURCE_EXHAUSTED: "OVERLOADED",
     }
@@ -280,6 +283,9 @@ def of_call(
 ) -> Failure:
     """Return the failure for a call that ended with an error status.
 
+    Initial metadata prove that the service took the call: without a word of the service, such a
+    call is not retryable, since the upstream may have worked for it.
+
     Args:
         code: The status code.
         text: The status's text. Used only to tell grpcio's own failures apart.
@@ -287,7 +293,11 @@ def of_call(
         metadata: The initial metadata.
         trailers: The trailing metadata.
     """
-    failure = _told(trailers, exchange_id) or _foreign(code, text, exchange_id)
+    failure = _told(trailers, exchange_id)
+    if failure is None:
+        failure = _foreign(code, text, exchange_id)
+        if failure.retryable and any(True for _ in metadata or ()):
+            failure = replace(failure, retryable=False, retry_after_ms=None)
     return replace(failure, metadata=tuple(headers.answer(metadata, trailers)))
 
 

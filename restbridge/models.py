@@ -33,7 +33,7 @@ class Models:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = exchange_of(scope)
-        call = self._service.models.ListModels(
+        call = self._service.stubs().models.ListModels(
             ListModelsRequest(),
             metadata=headers.metadata(scope["headers"], exchange.request_id),
             timeout=self._service.timeout,
@@ -58,7 +58,7 @@ class Model:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         exchange = exchange_of(scope)
-        call = self._service.models.GetModel(
+        call = self._service.stubs().models.GetModel(
             GetModelRequest(model=model_name(scope["raw_path"])),
             metadata=headers.metadata(scope["headers"], exchange.request_id),
             timeout=self._service.timeout,

@@ -56,7 +56,7 @@ class Readyz:
     async def _serving(self) -> bool:
         request = HealthCheckRequest(service=SERVICE)
         try:
-            response = await self._service.health(request, timeout=_DEADLINE)
+            response = await self._service.stubs().health(request, timeout=_DEADLINE)
         except AioRpcError:
             return False
         return bool(response.status == HealthCheckResponse.SERVING)

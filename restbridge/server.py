@@ -1,10 +1,10 @@
 """One bridge, from start to drain.
 
-start   listen ► metrics ► channel ► uvicorn
+start   listen ► metrics ► channels ► uvicorn
 stop    1 /readyz says 503; requests are still accepted      drain_delay
         2 stop accepting; what runs may finish               drain_grace
         3 end what is left: an error, never a silent end
-        4 close the channel and the metrics
+        4 close the channels and the metrics
 """
 
 import asyncio
@@ -15,13 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, cast
 
-import grpc.aio
 import uvicorn
 
 from chatcompletion.process import metrics
 from chatcompletion.process.settings import Address
 from restbridge.app import create_app
-from restbridge.channel import open_channel, service
+from restbridge.channel import Service
 from restbridge.config import Settings
 from restbridge.edge import Edge
 from restbridge.errors import Failure, of_reason
@@ -73,7 +72,6 @@ class Bridge:
         self._draining = False
         self._hurry = asyncio.Event()
         self._exit = contextlib.AsyncExitStack()
-        self._channel: grpc.aio.Channel
         self._edge: Edge
         self._server: _Server
         self._serving: asyncio.Task[None]
@@ -102,11 +100,11 @@ class Bridge:
             listener = stack.enter_context(_listener(self._settings.listen))
             self.port = listener.getsockname()[1]
             self._start_metrics(stack)
-            self._channel = open_channel(self._settings)
-            stack.push_async_callback(self._channel.close)
+            service = Service(self._settings)
+            stack.push_async_callback(service.close)
             self._edge = create_app(
                 self._settings,
-                service(self._channel, self._settings.timeout),
+                service,
                 self.telemetry,
                 limits=self._limits,
                 draining=lambda: self._draining,

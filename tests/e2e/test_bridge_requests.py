@@ -201,7 +201,7 @@ async def test_limits_are_told_on_failures_too(pair: Pair) -> None:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 503, "overloaded"),
         (grpc.StatusCode.INTERNAL, 500, "internal_error"),
         (grpc.StatusCode.UNKNOWN, 500, "internal_error"),
-        (grpc.StatusCode.CANCELLED, 500, "internal_error"),
+        (grpc.StatusCode.CANCELLED, 503, "service_unavailable"),
         (grpc.StatusCode.UNAUTHENTICATED, 500, "internal_error"),
         (grpc.StatusCode.NOT_FOUND, 500, "internal_error"),
     ],

@@ -22,6 +22,12 @@ def test_the_defaults() -> None:
         ("CHAT_SERVICE_TARGET", "unix:/run/chat.sock", "service_target", "unix:/run/chat.sock"),
         ("CHAT_SERVICE_TARGET", "dns:///chat:50051", "service_target", "dns:///chat:50051"),
         ("CHAT_SERVICE_TARGET", "[::1]:1", "service_target", "[::1]:1"),
+        (
+            "CHAT_SERVICE_TARGET",
+            "ipv4:10.0.0.1:1,10.0.0.2:1",
+            "service_target",
+            "ipv4:10.0.0.1:1,10.0.0.2:1",
+        ),
         ("CHAT_BRIDGE_METRICS_LISTEN", "none", "metrics_listen", None),
         ("CHAT_BRIDGE_CORS_ORIGINS", "*", "cors_origins", ("*",)),
         (
@@ -44,6 +50,8 @@ def test_what_is_allowed(name: str, text: str, field: str, value: object) -> Non
         ("CHAT_SERVICE_TARGET", "unix:"),
         ("CHAT_SERVICE_TARGET", "unix:/a b"),
         ("CHAT_SERVICE_TARGET", "dns:///chat"),
+        ("CHAT_SERVICE_TARGET", "ipv4:chat:50051"),
+        ("CHAT_SERVICE_TARGET", "ipv4:10.0.0.1:1,"),
         ("CHAT_SERVICE_TARGET", "http://chat:50051"),
         ("CHAT_BRIDGE_CORS_ORIGINS", "a.example"),
         ("CHAT_BRIDGE_CORS_ORIGINS", "https://a.example/path"),

@@ -198,6 +198,30 @@ def test_grpcs_own_limits_are_told_apart(text: str, status: int) -> None:
     assert of_call(code, text, exchange_id=ID).status == status
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_call_that_the_service_did_not_take_is_retried_and_one_that_it_took_is_not(
+    code: grpc.StatusCode,
+) -> None:
+    untaken = of_call(code, "", exchange_id=ID, metadata=())
+    assert (untaken.reason, untaken.status) == ("SERVICE_UNAVAILABLE", 503)
+    assert (untaken.retryable, untaken.retry_after_ms) == (True, 1000)
+
+    taken = of_call(code, "", exchange_id=ID, metadata=(("x-request-id", ID),))
+    assert (taken.reason, taken.status) == ("SERVICE_UNAVAILABLE", 503)
+    assert dict(taken.headers()) == {b"x-should-retry": b"false"}
+
+
+def test_the_services_own_word_counts_also_for_a_call_that_it_took() -> None:
+    failure = of_call(
+        grpc.StatusCode.UNAVAILABLE,
+        "",
+        exchange_id=ID,
+        metadata=(("x-request-id", ID),),
+        trailers=packed(info("DRAINING"), detail(503)),
+    )
+    assert (failure.reason, failure.retryable) == ("DRAINING", True)
+
+
 # --------------------------------------------------------------------------------- the headers
 
 
