@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 NODE_TESTS := tests/e2e/node
 NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
+JAVA_TESTS := tests/e2e/java
+JAVA_STAMP := $(JAVA_TESTS)/target/.stamp
+LANGCHAIN4J := 1.8.0 1.19.0
 
 .DEFAULT_GOAL := help
 
@@ -28,6 +31,15 @@ $(NODE_STAMP): $(NODE_TESTS)/package-lock.json
 	  npm ci --prefix $(NODE_TESTS) --silent --no-audit --no-fund --ignore-scripts && touch $@; \
 	else echo "npm is not here: the tests with the Node SDK are left out"; fi
 
+# The tests with langchain4j need Maven and a JDK; without them they are skipped, but not in CI.
+$(JAVA_STAMP): $(JAVA_TESTS)/pom.xml
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  for version in $(LANGCHAIN4J); do \
+	    mvn --quiet --batch-mode --strict-checksums --file $(JAVA_TESTS) \
+	      -Dlangchain4j.version=$$version dependency:copy-dependencies || exit 1; \
+	  done && touch $@; \
+	else echo "Maven or a JDK is not here: the tests with langchain4j are left out"; fi
+
 .PHONY: setup
 setup: $(STAMP) ## Make the environment in .venv
 
@@ -40,7 +52,7 @@ up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051,
 # ------------------------------------------------------------------------ prove
 
 .PHONY: test
-test: $(STAMP) $(NODE_STAMP) ## Run every test
+test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) ## Run every test
 	$(BIN)/python -m pytest -q
 
 .PHONY: check
