@@ -12,6 +12,7 @@ clients ignore an error event and take a clean end of the body for success.
 
 import asyncio
 import logging
+from typing import Final
 
 from grpc.aio import AioRpcError
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +24,13 @@ from restbridge.errors import Failure, RefusedError, internal, of_call
 from restbridge.event_stream import event
 from restbridge.exchange import LEFT, Exchange, exchange_of
 
+AHEAD: Final = 0.05
+"""Seconds by which an error event goes out before the connection is closed.
+
+A proxy that speaks HTTP/2 to the client turns the close into RST_STREAM. If it reads both at once,
+it may drop the event: Envoy dropped 7 of 40 without this time, and none of 40 with 0.01.
+"""
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,10 +39,12 @@ class Failures:
 
     Args:
         app: The application.
+        ahead: Seconds between an error event and the close of the connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, ahead: float = AHEAD) -> None:
         self._app = app
+        self._ahead = ahead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and answer if it raises."""
@@ -53,6 +63,7 @@ class Failures:
         body = _document(failure, exchange)
         if exchange.streams_events:
             await send({"type": "http.response.body", "body": event(body), "more_body": True})
+            await asyncio.sleep(self._ahead)
         elif not exchange.status:
             await refuse(scope, receive, send, failure, body)
             return

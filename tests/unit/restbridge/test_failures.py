@@ -13,7 +13,7 @@ from restbridge.errors import Failure, RefusedError, of_reason
 from restbridge.event_stream import EventStream
 from restbridge.exchange import LEFT, exchange_of
 from restbridge.failures import Failures
-from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, scope
+from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, scope, turn
 
 
 def raising(exception: BaseException) -> ASGIApp:
@@ -36,7 +36,7 @@ def streaming(exception: BaseException) -> ASGIApp:
 async def run(app: ASGIApp) -> tuple[Wire, Scope]:
     wire = Wire()
     asked = scope(of=exchange(request_id="req_x", cut=wire.cut))
-    await Failures(app)(asked, wire.receive, wire.send)
+    await Failures(app, ahead=0)(asked, wire.receive, wire.send)
     return wire, asked
 
 
@@ -73,6 +73,18 @@ async def test_a_failure_is_a_status_before_and_an_event_after(
     assert exchange_of(asked).failure is not None
     assert b"canary" not in wire.body
     assert "canary" not in caplog.text
+
+
+async def test_an_error_event_is_on_its_way_before_the_connection_closes() -> None:
+    wire = Wire()
+    asked = scope(of=exchange(cut=wire.cut))
+    app = streaming(RefusedError(of_reason("UPSTREAM_ERROR")))
+    running = asyncio.create_task(Failures(app, ahead=3600)(asked, wire.receive, wire.send))
+    await turn()
+    assert wire.body.endswith(b"}\n\n")
+    assert not wire.was_cut
+    running.cancel()
+    await asyncio.wait((running,))
 
 
 async def test_a_defect_is_logged_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
