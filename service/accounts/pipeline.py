@@ -28,6 +28,13 @@ from service.accounts.work import Step, Work, step
 
 _GOOD: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _ENDED: Final = ("FATAL", "PANIC")
+_OF_THE_SESSION: Final = (
+    "08",  # connection exceptions, also of a proxy that lost its server
+    "25006",  # a transaction that may only read: a standby, or default_transaction_read_only
+    "26000",  # a prepared statement that is gone: DISCARD ALL, or another server behind a proxy
+    "57P",  # the server stops, crashed or starts; the session was idle for too long
+)
+"""How SQLSTATEs begin of errors that are no fault of a statement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +56,14 @@ def prepare(connection: PGconn, statements: Sequence[Statement]) -> None:
         _check(connection.prepare(statement.name, statement.text))
 
 
-def ends_connection(error: psycopg.Error) -> bool:
-    """Whether the server closes the connection with this error, as it does when it shuts down."""
-    return error.diag.severity_nonlocalized in _ENDED
+def is_of_session(error: psycopg.Error) -> bool:
+    """Return whether a statement failed for its session: a new one may do it.
+
+    The server closes the connection with some of these errors. Others it would repeat for as long
+    as the session lives, whatever becomes of the server behind the address meanwhile.
+    """
+    state = error.sqlstate or ""
+    return error.diag.severity_nonlocalized in _ENDED or state.startswith(_OF_THE_SESSION)
 
 
 class Pipeline:

@@ -24,7 +24,7 @@ from psycopg import errors
 from psycopg.pq import ExecStatus
 
 from service.accounts import usage
-from service.accounts.pipeline import Pipeline, ends_connection, prepare
+from service.accounts.pipeline import Pipeline, is_of_session, prepare
 from service.accounts.postgres_statements import (
     ANY_HOLD,
     BEGIN,
@@ -54,7 +54,8 @@ class PostgreSQL:
     """A database on a server.
 
     Args:
-        url: Its address.
+        url: Its address. Unless it names other `target_session_attrs`, no session begins that
+            cannot write.
         busy_timeout: Seconds that a transaction waits for a lock, and a new connection for its
             server; a statement has twice as long.
     """
@@ -67,6 +68,9 @@ class PostgreSQL:
         # What follows the question mark may hold a password, too.
         self.name = url.set(query={}).render_as_string(hide_password=True)
         url = url.set(drivername="postgresql+psycopg")
+        if _ATTRIBUTES not in url.query:
+            # What a standby answers is old, and would be for as long as the session lives.
+            url = url.update_query_dict({_ATTRIBUTES: "read-write"})
         limits = {
             # Each statement sees what was committed before it, whatever the database's default is.
             "default_transaction_isolation": r"read\ committed",
@@ -116,7 +120,7 @@ class PostgreSQL:
             result = yield from body(transaction)
             yield from transaction.commit()
         except BaseException as error:
-            lost = isinstance(error, psycopg.Error) and (driver.closed or ends_connection(error))
+            lost = isinstance(error, psycopg.Error) and (driver.closed or is_of_session(error))
             # What ends in the middle leaves a transaction and answers behind. Both go with it.
             connection.invalidate()
             if lost:
@@ -143,6 +147,8 @@ class PostgreSQL:
         """Whether a connection is closed; from any thread."""
         return bool(driver.closed)
 
+
+_ATTRIBUTES: Final = "target_session_attrs"
 
 _PLANS: Final = {
     # What a batch needs is found by a key, row by row: never by a look at a whole table.

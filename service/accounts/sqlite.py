@@ -15,6 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -25,12 +26,21 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from service.accounts import statements, usage
 from service.accounts.rows import Changes, Rows
 from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
-from service.accounts.statements import Spare, Transaction, Values, Wanted, values_of
+from service.accounts.statements import (
+    ConnectionLostError,
+    Spare,
+    Transaction,
+    Values,
+    Wanted,
+    values_of,
+)
 from service.accounts.work import Work, blocking, run
 
 _T = TypeVar("_T")
 
 _DIALECT: Final = sqlite.dialect(paramstyle="qmark")
+_PRIMARY: Final = 0xFF
+"""What of an extended result code is the primary one."""
 
 
 class SQLite:
@@ -54,6 +64,7 @@ class SQLite:
         sa.event.listen(self.engine, "do_connect", lambda *_: self._file.see())
         sa.event.listen(self.engine, "connect", lambda driver, _: self._prepare(driver))
         sa.event.listen(self.engine, "begin", self._begin)
+        sa.event.listen(self.engine, "close", _let_go)
         self.engines = (self.engine,)
         self._busy_timeout = busy_timeout
         self._spare = Spare(self.engine)
@@ -78,8 +89,13 @@ class SQLite:
             driver.execute("BEGIN IMMEDIATE")
             result = run(body(_Transaction(driver, self._clock)))
             driver.execute("COMMIT")
-        except BaseException:
-            connection.close()  # the pool rolls back what was not committed
+        except BaseException as error:
+            if isinstance(error, self.errors) and not isinstance(error, self.faults):
+                connection.invalidate()
+            else:
+                connection.close()  # the pool rolls back what was not committed
+            if isinstance(error, self.errors) and _is_of_session(error):
+                raise ConnectionLostError(str(error)) from error
             raise
         self._spare.keep(connection)
         return result
@@ -113,6 +129,24 @@ class SQLite:
         except sqlite3.ProgrammingError:
             return True
         return False
+
+
+def _let_go(driver: sqlite3.Connection, _: object) -> None:
+    """Give back the locks of a connection that is about to be closed.
+
+    SQLite itself does so only when the last cursor is gone, which an error may keep.
+    """
+    with suppress(sqlite3.Error):  # whatever is wrong with it, it is closed
+        driver.rollback()
+
+
+def _is_of_session(error: sqlite3.Error) -> bool:
+    """Return whether a statement failed for its connection: a new one may do it.
+
+    A connection that was opened while the file was read-only cannot write for as long as it lives.
+    """
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)  # the driver's own have none
+    return code & _PRIMARY == sqlite3.SQLITE_READONLY
 
 
 class _File:

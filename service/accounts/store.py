@@ -13,8 +13,10 @@ the way that is cheap there.
 That a hold is new is assumed and found out: where a `Place` was sent again, its insertion conflicts
 or it is refused while its hold stands, and the batch is decided once more with all holds read.
 
-All but `applying` blocks and belongs in a thread of `batches`. A connection that broke is tried
-once more: no operation does anything twice, so that a COMMIT whose answer was lost is harmless.
+All but `applying` blocks and belongs in a thread of `batches`. What a connection fails that broke,
+or whose session cannot write, is tried once more on a new one: no operation does anything twice, so
+that a COMMIT whose answer was lost is harmless. No session that failed is used again, unless it was
+for what it was asked.
 """
 
 import sqlite3
@@ -124,10 +126,12 @@ class Store:
         self._interruptions = 0
         self._closings = 0
         for engine in self._database.engines:
+            sa.event.listen(engine, "do_connect", self._opens)
             # Known before anything is asked of it: the first question may find a server that froze.
             sa.event.listen(engine, "connect", self._opened, insert=True)
             sa.event.listen(engine, "close", self._closed)
             sa.event.listen(engine, "checkin", self._returned)
+            sa.event.listen(engine, "handle_error", self._failed)
 
     def close(self) -> None:
         """Close all connections, those in use when they are given back; later ones are new."""
@@ -144,13 +148,16 @@ class Store:
         for driver in list(self._open):
             self._database.interrupt(driver)
 
-    def _opened(self, driver: Any, record: ConnectionPoolEntry) -> None:
+    def _opens(self, _: object, record: ConnectionPoolEntry, *__: object) -> None:
+        # Before it connects: `close` may come meanwhile.
+        record.info["closings"] = self._closings
+
+    def _opened(self, driver: Any, _: object) -> None:
         # Nothing tells of those that failed while they were prepared.
         for known in list(self._open):
             if self._database.is_closed(known):
                 self._open.discard(known)
         self._open.add(driver)
-        record.info["closings"] = self._closings
 
     def _returned(self, driver: Any, record: ConnectionPoolEntry) -> None:
         if driver is not None and record.info["closings"] != self._closings:
@@ -158,6 +165,19 @@ class Store:
 
     def _closed(self, driver: Any, _: object) -> None:
         self._open.discard(driver)
+
+    def _failed(self, context: sa.ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, self._database.errors) and not isinstance(
+            error, self._database.faults
+        ):
+            # Whatever is wrong may be wrong with the session alone, and for as long as it lives:
+            # one that began while the database was read-only stays so. Those in the pool go, too.
+            context.is_disconnect = True
+            # The error keeps the cursor, which would keep what is closed half open.
+            cursor = getattr(context.execution_context, "cursor", None)
+            if cursor is not None:
+                cursor.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

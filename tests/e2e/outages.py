@@ -31,17 +31,20 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import grpc
 import pytest
 import sqlalchemy as sa
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
 
 from service.accounts.rows import Operation, Outcome
 from service.accounts.schema import metadata
 from service.accounts.store import Store, StoreError
 from service.accounts.work import Work, blocking
-from tests.e2e.accounts_stack import priced
+from service.server import LIVENESS, READINESS
+from tests.e2e.accounts_stack import Answer, Team, ask_grpc, document, priced
 from tests.e2e.postgres import Server
 from tests.e2e.running import PATIENCE
 
@@ -52,6 +55,8 @@ MODELS: Final = {
 }
 """What calls name that an outage meets."""
 
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 FORMS: Final = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 _Away = Callable[[], AbstractContextManager[None]]
@@ -258,3 +263,52 @@ def _stopped(server: Server) -> Iterator[None]:
         yield
     finally:
         server.start()
+
+
+# ------------------------------------------------------------------------------ what callers see
+
+
+async def health(channel: grpc.aio.Channel, status: int, name: str = "") -> None:
+    """Wait until the health has this status."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # its types have no methods
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
+    async for response in watch:
+        if response.status == status:
+            break
+    watch.cancel()
+
+
+async def is_ready(channel: grpc.aio.Channel, status: int) -> None:
+    """Wait until readiness is this, and check that the process counts as alive."""
+    for name in READINESS:
+        await health(channel, status, name)
+    await health(channel, SERVING, LIVENESS)
+
+
+@asynccontextmanager
+async def streaming(
+    channel: grpc.aio.Channel, team: Team, model: str, pieces: int
+) -> AsyncIterator[asyncio.Task[Answer]]:
+    """Begin a stream, of which some pieces have come."""
+    come = asyncio.Event()
+
+    def watch(count: int) -> None:
+        if count >= pieces:
+            come.set()
+
+    call = asyncio.create_task(
+        ask_grpc(channel, team.key, document(model), streamed=True, watch=watch)
+    )
+    async with asyncio.timeout(PATIENCE):
+        await come.wait()
+    try:
+        yield call
+    finally:
+        call.cancel()
+        await asyncio.wait((call,))
+
+
+def assert_unavailable(answer: Answer) -> None:
+    assert (answer.status, answer.code) == (503, "store_unavailable")
+    assert answer.retryable is True
+    assert answer.retry_after_ms == 1000

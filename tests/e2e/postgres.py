@@ -1,6 +1,7 @@
 """A real PostgreSQL of our own, where its binaries are.
 
     initdb ─► postgres -k a socket directory, -p a free port ─► databases for tests ─► stop, remove
+    pg_basebackup of another one ─► the same, as its hot standby ─► promote
 
 The server refuses to run as root: there, it runs as the account `postgres`.
 """
@@ -33,9 +34,17 @@ class Server:
         binaries: Where `initdb` and `postgres` are.
         directory: Where its files are made.
         options: More settings, as `name=value`.
+        primary: The server that this one is a hot standby of, which runs; None is a server of its
+            own.
     """
 
-    def __init__(self, binaries: Path, directory: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        directory: Path,
+        options: Sequence[str] = (),
+        primary: "Server | None" = None,
+    ) -> None:
         self._binaries = binaries
         self._data = directory / "data"
         self._options = options
@@ -48,7 +57,13 @@ class Server:
         self._numbers = count(1)
         self._free: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+        if primary is None:
+            self._run("initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
+        else:
+            source = ("-h", primary.directory, "-p", str(primary.port), "-U", "tester")
+            # -R: it goes on to follow the server that it is a copy of.
+            copy = ("-D", self._data, "-R", "-c", "fast", "--no-sync")
+            self._run("pg_basebackup", *source, *copy)
 
     def _command(self, program: str, *arguments: str | Path) -> list[str | Path]:
         return [self._binaries / program, *arguments]
@@ -94,6 +109,26 @@ class Server:
             self._process.wait(_WITHIN)
             self._process = None
 
+    def set(self, setting: str, value: str) -> None:
+        """Change a setting of the server, also for the sessions that it has."""
+        with self.connect("postgres") as connection:
+            connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        with self.connect("postgres") as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def sessions(self, database: str) -> int:
+        """Return how many sessions clients have in a database, those of a test not counted."""
+        with self.connect("postgres") as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (database,)
+            ).fetchone()
+        assert found is not None
+        return int(str(found[0]))
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Have it neither answer nor close its connections, for the block."""
@@ -126,6 +161,7 @@ class Server:
             dbname=database,
             autocommit=True,
             connect_timeout=5,
+            options="-c default_transaction_read_only=off",
         )
 
     def database(self) -> str:
@@ -181,11 +217,14 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def running(options: Sequence[str] = (), *, in_memory: bool = False) -> Iterator[Server]:
+def running(
+    options: Sequence[str] = (), *, in_memory: bool = False, primary: Server | None = None
+) -> Iterator[Server]:
     """Start a server; the end of the block removes it.
 
     Args:
         options: More settings, as `name=value`.
+        primary: The server that this one is a hot standby of.
         in_memory: Have its files in memory, where the machine has a place for that: what it writes
             then makes nobody else wait for the disk.
 
@@ -199,7 +238,7 @@ def running(options: Sequence[str] = (), *, in_memory: bool = False) -> Iterator
     place = _MEMORY if in_memory and os.access(_MEMORY, os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="pg", dir=place))
     try:
-        server = Server(path, directory, options)
+        server = Server(path, directory, options, primary)
         server.start()
         try:
             yield server

@@ -183,6 +183,39 @@ def open_as(user: int | None, url: str, answer: Connection) -> None:
         answer.send(None)
 
 
+def write_after_read_only(user: int | None, path: Path, team: Team, answer: Connection) -> None:
+    """Use a store while its file is read-only and after it, and answer what each attempt says.
+
+    Its sessions begin while the file is read-only.
+    """
+    if user is not None:
+        os.setgid(user)
+        os.setuid(user)
+    store = Store(f"sqlite:///{path}")
+    place = [team.place("a")]
+    said: list[str | None] = []
+
+    def attempt(function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except StoreError as error:
+            said.append(str(error))
+        else:
+            said.append(None)
+
+    path.chmod(0o400)
+    attempt(store.apply, place)
+    attempt(store.try_writing)
+    with store.reading(), store.reading(), store.reading():
+        attempt(store.ping)
+    path.chmod(0o600)
+    for _ in range(4):
+        attempt(store.apply, place)
+        attempt(store.try_writing)
+    store.close()
+    answer.send(said)
+
+
 def lock(path: str, ready: Connection, release: Connection) -> None:
     """Hold the writer's lock of a file until told to let go."""
     store = Store(f"sqlite:///{path}")

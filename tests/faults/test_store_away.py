@@ -10,18 +10,13 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.server import LIVENESS, READINESS
 from service.simulator import SimulatorServer
 from tests.e2e.accounts_stack import (
     DOORS,
     AccountsStack,
-    Answer,
     Books,
     Charge,
     DoorName,
@@ -35,13 +30,21 @@ from tests.e2e.accounts_stack import (
     journal_directory,
     service_process,
 )
-from tests.e2e.outages import FORMS, MODELS, Outage, outage, outages
+from tests.e2e.outages import (
+    FORMS,
+    MODELS,
+    NOT_SERVING,
+    SERVING,
+    Outage,
+    assert_unavailable,
+    is_ready,
+    outage,
+    outages,
+    streaming,
+)
 from tests.e2e.running import PATIENCE, Process, simulator, until
 
 __all__ = ["outage"]
-
-SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.fixture
@@ -57,55 +60,9 @@ def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("service.admission.PATIENCE", 1.0)
 
 
-async def health(channel: grpc.aio.Channel, status: int, name: str = "") -> None:
-    """Wait until the health has this status."""
-    stub: Any = health_pb2_grpc.HealthStub(channel)  # its types have no methods
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
-    async for response in watch:
-        if response.status == status:
-            break
-    watch.cancel()
-
-
-async def is_ready(channel: grpc.aio.Channel, status: int) -> None:
-    """Wait until readiness is this, and check that the process counts as alive."""
-    for name in READINESS:
-        await health(channel, status, name)
-    await health(channel, SERVING, LIVENESS)
-
-
 def journal(directory: Path) -> bytes:
     """Return what waits in the journal, or was set aside."""
     return journal_content(directory, "*")
-
-
-@asynccontextmanager
-async def streaming(
-    channel: grpc.aio.Channel, team: Team, model: str, pieces: int
-) -> AsyncIterator[asyncio.Task[Answer]]:
-    """Begin a stream, of which some pieces have come."""
-    come = asyncio.Event()
-
-    def watch(count: int) -> None:
-        if count >= pieces:
-            come.set()
-
-    call = asyncio.create_task(
-        ask_grpc(channel, team.key, document(model), streamed=True, watch=watch)
-    )
-    async with asyncio.timeout(PATIENCE):
-        await come.wait()
-    try:
-        yield call
-    finally:
-        call.cancel()
-        await asyncio.wait((call,))
-
-
-def assert_unavailable(answer: Answer) -> None:
-    assert (answer.status, answer.code) == (503, "store_unavailable")
-    assert answer.retryable is True
-    assert answer.retry_after_ms == 1000
 
 
 # -------------------------------------------------------------------------------------- new calls

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -254,6 +254,19 @@ def test_defaults_of_the_database_weaken_nothing(postgres: Server) -> None:
                 ("transaction_isolation", "read committed"),
             ):
                 assert connected.exec_driver_sql(f"SHOW {name}").scalar_one() == expected
+    store.close()
+
+
+def test_a_batch_does_not_notice_that_its_prepared_statements_are_gone(postgres: Server) -> None:
+    """As where a proxy has a session of another server behind the same connection."""
+    store = Store(postgres.url(postgres.database()))
+    migrate(store)
+    team = Team.create(store, credit=100)
+    database: Any = store._database
+    with closing(database._spare.take()) as session:
+        session.driver_connection.pgconn.exec_(b"DEALLOCATE ALL")
+    assert isinstance(store.apply([team.place("a")])[0], Placed)
+    assert_sound(store)
     store.close()
 
 

@@ -5,6 +5,7 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
@@ -217,18 +218,52 @@ def test_a_missing_directory_is_named_at_start(tmp_path: Path) -> None:
     store.close()
 
 
+def _give_away(file: Path) -> int | None:
+    """Have a file and its directory belong to another user, and return that: root writes all."""
+    if os.geteuid() != 0:
+        return None
+    nobody = 65534
+    os.chown(file.parent, nobody, nobody)
+    if file.exists():
+        os.chown(file, nobody, nobody)
+    for parent in (file.parent, *file.parent.parents[:2]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    return nobody
+
+
+def test_a_file_that_is_read_only_for_a_while_is_written_again() -> None:
+    # Not in pytest's directories, which each run closes to other users.
+    with TemporaryDirectory() as name:
+        file = Path(name) / "accounts.db"
+        store = Store(f"sqlite:///{file}")
+        migrate(store)
+        team = Team.create(store, credit=100)
+        store.close()
+        nobody = _give_away(file)
+        said, answer = store_workers.CONTEXT.Pipe(duplex=False)
+        with store.reading():  # as another service does
+            process = store_workers.start(
+                store_workers.write_after_read_only, nobody, file, team, answer
+            )
+            assert said.poll(30)
+            applied, tried, pinged, *after = said.recv()
+            process.join(30)
+        for text in (applied, tried):
+            assert "attempt to write a readonly database" in text
+        assert pinged is None
+        # The first of each kind may find sessions of no use, for those that follow.
+        assert after[2:] == [None] * 6
+        assert team.balance(store) == (100, 10)
+        assert_sound(store)
+        store.close()
+
+
 @pytest.mark.parametrize("what", ["file", "directory", "file and directory"])
 def test_a_read_only_place_is_named_at_start(store: Store, file: Path, what: str) -> None:
     store.close()
     if what == "directory":
         file.unlink()
-    nobody = 65534 if os.geteuid() == 0 else None  # root may write everywhere
-    if nobody is not None:
-        os.chown(file.parent, nobody, nobody)
-        if file.exists():
-            os.chown(file, nobody, nobody)
-        for parent in (file.parent, *file.parent.parents[:2]):
-            parent.chmod(parent.stat().st_mode | 0o055)
+    nobody = _give_away(file)
     if file.exists():
         file.chmod(0o400)
     if what != "file":

@@ -1,0 +1,336 @@
+"""PostgreSQL that answers and takes no writes for a while, under load.
+
+an address that leads to a hot standby and back       the standby's sessions stay open behind it
+an address that leads to a standby, then promoted     replication is synchronous: nothing is lost
+default_transaction_read_only, switched on and off    of the database, the role, the server
+
+new calls        503 STORE_UNAVAILABLE, without work upstream
+running calls    end as usual; what they cost waits in the journal, and is applied once
+readiness        NOT_SERVING meanwhile, and SERVING soon after, by the same process
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import pytest
+
+from service.accounts.directory import Directory
+from service.accounts.migrations import migrate
+from service.accounts.rows import Place, Placed
+from service.accounts.store import Store, StoreError
+from tests.e2e.accounts_stack import AccountsStack, accounts_stack, journal_content
+from tests.e2e.accounts_stack import Team as Customer
+from tests.e2e.outages import (
+    MODELS,
+    NOT_SERVING,
+    SERVING,
+    assert_unavailable,
+    is_ready,
+    streaming,
+)
+from tests.e2e.postgres import Server, running
+from tests.e2e.running import until
+from tests.faults.address import address
+from tests.faults.stores import Team
+
+CALLERS = 6
+
+ATTRIBUTES = pytest.mark.parametrize(
+    "attributes", ["", "?target_session_attrs=any"], ids=["refused", "accepted"]
+)
+"""Sessions that take no writes: refused when they begin, as usual, or let in by the address."""
+
+
+@pytest.fixture(autouse=True)
+def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services in this process look after the store more often, and look up no key twice.
+
+    Lookups that happen to be on their way would have new sessions made, beside those that are of no
+    use any more, which would then not be missed.
+    """
+    monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
+    monkeypatch.setattr("service.accounts.keys.REMEMBERED", 1000.0)
+
+
+@pytest.fixture
+def name(own_server: Server) -> Iterator[str]:
+    """An empty database of the server."""
+    with own_server.lent() as lent:
+        yield lent
+
+
+@pytest.fixture
+def standby(own_server: Server) -> Iterator[Server]:
+    """A hot standby of the server."""
+    with running(["fsync=off"], in_memory=True, primary=own_server) as server:
+        yield server
+
+
+@contextmanager
+def replicated(primary: Server) -> Iterator[None]:
+    """Have what is committed be on the standby before it is answered, for the block."""
+    primary.set("synchronous_standby_names", "*")
+    try:
+        yield
+    finally:
+        primary.set("synchronous_standby_names", "")
+
+
+class Load:
+    """Callers that ask again and again, and what they were told."""
+
+    def __init__(self, stack: AccountsStack) -> None:
+        self.teams = [stack.books.team() for _ in range(CALLERS)]
+        self.charged: Counter[str] = Counter()
+        self.refused = 0
+        self._stack = stack
+        self._stopping = False
+
+    async def call(self, team: Customer) -> None:
+        """Ask until told to stop."""
+        while not self._stopping:
+            answer = await self._stack.ask("grpc", team.key, "default")
+            if answer.status == 200:
+                self.charged[team.name] += 1
+            else:
+                assert_unavailable(answer)
+                self.refused += 1
+                await asyncio.sleep(0.02)  # as callers would
+
+    async def more(self) -> None:
+        """Wait until every caller is served once more."""
+        before = self.charged.copy()
+        await until(
+            lambda: all(self.charged[team.name] > before[team.name] for team in self.teams),
+            "a caller is not served",
+        )
+
+    async def more_refused(self) -> None:
+        """Wait until some calls are refused."""
+        goal = self.refused + 2 * CALLERS
+        await until(lambda: self.refused >= goal, "no call is refused")
+
+    def stop(self) -> None:
+        """Have the callers leave after the call that they make."""
+        self._stopping = True
+
+
+@asynccontextmanager
+async def loaded(database: str) -> AsyncIterator[tuple[AccountsStack, Load]]:
+    """Run a service under load; check at the end that its books are those of its answers."""
+    async with accounts_stack(MODELS, database=database) as stack:
+        load = Load(stack)
+        async with asyncio.TaskGroup() as tasks:
+            for team in load.teams:
+                tasks.create_task(load.call(team))
+            try:
+                yield stack, load
+            finally:
+                load.stop()
+        await stack.rests()
+        await until(lambda: not any((stack.directory / "journal").glob("*.rejected")))
+        for team in load.teams:
+            assert len(stack.books.charges(team)) == load.charged[team.name]
+        stack.books.nothing_is_open()
+
+
+async def survives(
+    stack: AccountsStack, load: Load, begin: Callable[[], None], end: Callable[[], None]
+) -> None:
+    """Have the store take no writes for a while, and check what becomes of all that goes on."""
+    await load.more()
+    streaming_team, unseen, dead = (stack.books.team() for _ in range(3))
+    # Its process is gone. The lease ends while the store takes no writes.
+    stack.books.store.apply([_hold(dead)])
+    async with streaming(stack.channel, streaming_team, "hanging", 4) as leaves:
+        await asyncio.to_thread(begin)
+        await is_ready(stack.channel, NOT_SERVING)
+        leaves.cancel()
+        await load.more_refused()
+        assert_unavailable(await stack.ask("grpc", unseen.key, "default"))
+    await until(lambda: b"settle" in _journal(stack))
+    dispatched = len(stack.upstream.records)
+    await load.more_refused()
+    assert len(stack.upstream.records) == dispatched
+
+    await asyncio.to_thread(end)
+    await is_ready(stack.channel, SERVING)
+    await load.more()
+    assert (await stack.ask("grpc", unseen.key, "default")).code == ""
+    await until(lambda: b"settle" not in _journal(stack), "nothing is replayed")
+    stack.books.store.close()  # it leads where the address led
+    assert [
+        (charge.completion, charge.partial) for charge in stack.books.charges(streaming_team)
+    ] == [(4, True)]
+    await until(lambda: stack.books.held(dead) == 0, "no hold expires")
+
+
+def _hold(team: Customer) -> Place:
+    return Place(
+        hold_id="of-a-dead-process",
+        account_id=team.account_id,
+        key_id=team.key_id,
+        amount=1,
+        tokens=1,
+        model="default",
+        owner="nobody",
+        lease=10**9 // 2,
+    )
+
+
+def _journal(stack: AccountsStack) -> bytes:
+    return journal_content(stack.directory, "*")
+
+
+@ATTRIBUTES
+async def test_an_address_that_leads_to_a_standby_and_back(
+    own_server: Server, standby: Server, name: str, attributes: str
+) -> None:
+    with address(own_server.port) as moving:
+        database = own_server.tcp_url(name, moving.port) + attributes
+        async with loaded(database) as (stack, load):
+            await survives(
+                stack,
+                load,
+                begin=lambda: moving.lead(standby.port, cut=True),
+                end=lambda: moving.lead(own_server.port),
+            )
+            await until(lambda: standby.sessions(name) == 0, "a session there is left")
+
+
+async def test_an_address_that_leads_to_a_standby_that_is_promoted(
+    own_server: Server, standby: Server, name: str
+) -> None:
+    with replicated(own_server), address(own_server.port) as moving:
+        async with loaded(own_server.tcp_url(name, moving.port)) as (stack, load):
+            await survives(
+                stack,
+                load,
+                begin=lambda: moving.lead(standby.port, cut=True),
+                end=standby.promote,
+            )
+            await until(lambda: own_server.sessions(name) == 0, "a session there is left")
+
+
+@ATTRIBUTES
+@pytest.mark.parametrize("of", ["DATABASE {}", "ROLE tester", "ROLE tester IN DATABASE {}"])
+async def test_a_default_that_is_switched_on_and_off(
+    own_server: Server, name: str, of: str, attributes: str
+) -> None:
+    changes = "ALTER " + of.format(name)
+
+    def begin() -> None:
+        with own_server.connect("postgres") as connection:
+            connection.execute(f"{changes} SET default_transaction_read_only = on")
+            # Sessions have it from their beginning: as they end, others take their places.
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
+
+    def end() -> None:
+        with own_server.connect("postgres") as connection:
+            connection.execute(f"{changes} RESET default_transaction_read_only")
+
+    try:
+        async with loaded(own_server.tcp_url(name) + attributes) as (stack, load):
+            await survives(stack, load, begin, end)
+    finally:
+        end()
+
+
+@ATTRIBUTES
+async def test_a_server_that_is_made_read_only_for_a_while(
+    own_server: Server, name: str, attributes: str
+) -> None:
+    async with loaded(own_server.tcp_url(name) + attributes) as (stack, load):
+        await survives(
+            stack,
+            load,
+            begin=lambda: own_server.set("default_transaction_read_only", "on"),
+            end=lambda: own_server.set("default_transaction_read_only", "off"),
+        )
+
+
+# ------------------------------------------------------------------------------- the store alone
+
+
+def _in_recovery(store: Store) -> bool:
+    with store.reading() as connection:
+        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one())
+
+
+@pytest.fixture
+def team(own_server: Server, name: str) -> Team:
+    """An account in the database."""
+    store = Store(own_server.url(name))
+    migrate(store)
+    made = Team.create(store, credit=100)
+    store.close()
+    return made
+
+
+def follow(primary: Server, standby: Server, name: str) -> None:
+    """Wait until a standby has what its primary has."""
+    with primary.connect(name) as connection:
+        found = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+    assert found is not None
+    with standby.connect(name) as connection:
+        while connection.execute(
+            "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (str(found[0]),)
+        ).fetchone() != (True,):
+            pass  # the server answers at its own pace
+
+
+def test_an_address_of_several_servers_leads_to_the_one_that_writes(
+    own_server: Server, standby: Server, name: str, team: Team
+) -> None:
+    hosts = [f"host=127.0.0.1:{server.port}" for server in (standby, own_server)]
+    store = Store(f"postgresql://tester@/{name}?{'&'.join(hosts)}")
+    assert isinstance(store.apply([team.place("a")])[0], Placed)
+    assert not _in_recovery(store)
+    store.try_writing()
+    store.close()
+
+
+def test_no_session_begins_that_cannot_write(
+    own_server: Server, standby: Server, name: str, team: Team
+) -> None:
+    store = Store(standby.url(name))
+    for function in (store.ping, store.try_writing, lambda: store.apply([team.place("a")])):
+        with pytest.raises(StoreError, match="session is read-only"):
+            function()
+    store.close()
+
+
+def test_a_standby_is_read_where_its_address_says_so(
+    own_server: Server, standby: Server, name: str, team: Team
+) -> None:
+    follow(own_server, standby, name)
+    store = Store(standby.url(name) + "&target_session_attrs=any")
+    assert [view.balance for view in Directory(store).accounts(after=0, limit=9)] == [100]
+    assert list(Directory(store).differences()) == []
+    store.close()
+
+
+@pytest.mark.parametrize("by", ["a batch", "an operator"])
+def test_no_session_reads_what_is_old_after_another_could_not_write(
+    own_server: Server, standby: Server, name: str, team: Team, by: str
+) -> None:
+    follow(own_server, standby, name)
+    place = [team.place("a")]
+    with address(standby.port) as moving:
+        store = Store(own_server.tcp_url(name, moving.port) + "?target_session_attrs=any")
+        with store.reading(), store.reading():
+            assert _in_recovery(store)  # three sessions
+        write = store.try_writing if by == "an operator" else partial(store.apply, place)
+        with pytest.raises(StoreError, match="read-only transaction"):
+            write()
+        moving.lead(own_server.port)
+        with store.reading(), store.reading():
+            assert not _in_recovery(store)
+        assert isinstance(store.apply(place)[0], Placed)
+        store.try_writing()
+        store.close()
