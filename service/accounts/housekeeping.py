@@ -63,7 +63,8 @@ class Housekeeping:
         self._changed = changed
         self._lost = lost
         self._rejected = rejected
-        self._there = True
+        self._there: bool | None = True
+        """None while that is being told: where this fails, the next round tells it again."""
         self._why = ""
         """What was wrong when the store was last away."""
         self._failures = 0
@@ -72,7 +73,10 @@ class Housekeeping:
     async def run(self) -> None:
         """Look after the store until cancelled."""
         while True:
-            await self._note(await self.round())
+            try:
+                await self._note(await self.round())
+            except Exception:  # noqa: BLE001  (it is logged, and must not be the last round)
+                _log.exception("housekeeping failed")
             await asyncio.sleep(INTERVAL)
 
     async def round(self) -> bool:
@@ -89,12 +93,8 @@ class Housekeeping:
         try:
             await self._submit((_NOTHING,))
             await self._try_writing()
-            await self.replay()
-            async with asyncio.timeout(PATIENCE):
-                expired = await self._batches.call(self._store.expired)
-            await self._submit(expired)
-            async with asyncio.timeout(PATIENCE):
-                await self._batches.call(self._store.prune)
+            for part in (self.replay, self._expire, self._prune):
+                await self._survive(part)
         except (StoreError, TimeoutError) as error:
             self._why = str(error) or "it does not answer"
             return False
@@ -102,6 +102,25 @@ class Housekeeping:
             # The store answered. What is wrong now must not end what is done every second.
             _log.exception("housekeeping failed")
         return True
+
+    async def _survive(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of the work, which others must not wait for in vain: the store may be there."""
+        try:
+            await part()
+        except (StoreError, TimeoutError):
+            raise
+        except Exception:  # noqa: BLE001  (it is logged)
+            # Such as a journal that cannot be read: leases run out all the same.
+            _log.exception("housekeeping failed")
+
+    async def _expire(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            expired = await self._batches.call(self._store.expired)
+        await self._submit(expired)
+
+    async def _prune(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._batches.call(self._store.prune)
 
     async def _try_writing(self) -> None:
         """After a failure, see that the store can be written.
@@ -176,9 +195,10 @@ class Housekeeping:
 
     async def _note(self, there: bool) -> None:
         if there != self._there:
-            self._there = there
             if there:
                 _log.info("store is there")
             else:
                 _log.error("store is away", extra=log.fields(why=self._why))
+            self._there = None
             await self._changed(there)
+            self._there = there
