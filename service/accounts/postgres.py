@@ -168,6 +168,9 @@ def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, obje
     return {
         "connect_timeout": int(timeout),
         "tcp_user_timeout": int(2 * timeout * 1000),
+        # A server that is gone after it acknowledged a query: by default found out after two hours.
+        "keepalives_idle": int(timeout),
+        "keepalives_interval": int(timeout),
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
 

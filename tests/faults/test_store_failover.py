@@ -10,6 +10,7 @@ readiness        NOT_SERVING meanwhile, and SERVING soon after, by the same proc
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,6 @@ from functools import partial
 
 import pytest
 
-from service.accounts.directory import Directory
 from service.accounts.migrations import migrate
 from service.accounts.rows import Place, Placed
 from service.accounts.store import Store, StoreError
@@ -32,7 +32,7 @@ from tests.e2e.outages import (
     streaming,
 )
 from tests.e2e.postgres import Server, running
-from tests.e2e.running import until
+from tests.e2e.running import ROOT, environment, until
 from tests.faults.address import address
 from tests.faults.stores import Team
 
@@ -131,7 +131,7 @@ async def loaded(database: str) -> AsyncIterator[tuple[AccountsStack, Load]]:
             finally:
                 load.stop()
         await stack.rests()
-        await until(lambda: not any((stack.directory / "journal").glob("*.rejected")))
+        assert journal_content(stack.directory, "*.rejected") == b""
         for team in load.teams:
             assert len(stack.books.charges(team)) == load.charged[team.name]
         stack.books.nothing_is_open()
@@ -305,14 +305,21 @@ def test_no_session_begins_that_cannot_write(
     store.close()
 
 
-def test_a_standby_is_read_where_its_address_says_so(
+async def test_commands_read_a_standby_where_its_address_says_so(
     own_server: Server, standby: Server, name: str, team: Team
 ) -> None:
     follow(own_server, standby, name)
-    store = Store(standby.url(name) + "&target_session_attrs=any")
-    assert [view.balance for view in Directory(store).accounts(after=0, limit=9)] == [100]
-    assert list(Directory(store).differences()) == []
-    store.close()
+    for query, status in (("", 3), ("&target_session_attrs=any", 0)):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", "ledger", "verify"),
+            env=environment(CHAT_DATABASE_URL=standby.url(name) + query),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await command.communicate()
+        assert command.returncode == status, said
+        assert (b"session is read-only" in said) == (status == 3)
 
 
 @pytest.mark.parametrize("by", ["a batch", "an operator"])

@@ -1,6 +1,7 @@
 """A server that crashes, freezes, drops connections, or whose answers are lost on the way."""
 
 import asyncio
+import os
 import signal
 import socket
 import threading
@@ -267,6 +268,17 @@ def test_a_batch_does_not_notice_that_its_prepared_statements_are_gone(postgres:
         session.driver_connection.pgconn.exec_(b"DEALLOCATE ALL")
     assert isinstance(store.apply([team.place("a")])[0], Placed)
     assert_sound(store)
+    store.close()
+
+
+def test_a_server_that_is_gone_is_found_out_while_it_owes_an_answer(postgres: Server) -> None:
+    database = postgres.database()
+    store = Store(postgres.tcp_url(database))
+    with closing(store.engine.raw_connection()) as session:
+        driver: Any = session.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as end:
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+                assert end.getsockopt(socket.IPPROTO_TCP, option) <= BUSY_TIMEOUT
     store.close()
 
 
