@@ -44,7 +44,8 @@ from service.accounts.rates import Level
 from service.accounts.rows import Ended, Outcome, Place, Placed, Refusal, Refused, Release, Settle
 from service.accounts.store import StoreError
 from service.call import Call, Headers
-from service.forwarding import Progress, output_limit
+from service.forwarding import output_limit
+from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 

@@ -37,7 +37,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from service import error_bodies, errors, refusals
 from service.call import Call
-from service.forwarding import Progress, outgoing, rename
+from service.forwarding import outgoing, rename
+from service.metering.progress import Progress
 from service.models import Model, Upstream
 from service.retries import RetryBudget, delay
 from service.sse import EventStream, EventTooLargeError

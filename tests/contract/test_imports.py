@@ -7,7 +7,7 @@ service, from above to below:
     server
     servicer  interceptors
     admission  upstream  validation  config
-    forwarding  refusals  retries  sse
+    forwarding  refusals  retries  sse  metering
     call  account_faults
     models  errors  error_bodies  telemetry  tokens  simulator  listeners
 """
@@ -32,7 +32,7 @@ LAYERS = (
     {"admin", "cli"},
     {"servicer", "interceptors"},
     {"admission", "upstream", "validation", "config"},
-    {"accounts", "forwarding", "refusals", "retries", "sse"},
+    {"accounts", "forwarding", "refusals", "retries", "sse", "metering"},
     {"call", "account_faults"},
     {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator", "listeners"},
 )

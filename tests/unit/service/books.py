@@ -32,7 +32,7 @@ from service.accounts.store import Store, StoreError
 from service.accounts.work import Work
 from service.admission import Admission
 from service.call import Call
-from service.forwarding import Progress
+from service.metering.progress import Progress
 from service.models import Model, Upstream
 from service.telemetry import CallRecord, Telemetry
 

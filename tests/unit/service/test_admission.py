@@ -21,7 +21,7 @@ from service.accounts.rows import (
 from service.accounts.store import StoreError
 from service.admission import duration
 from service.call import Call
-from service.forwarding import Progress
+from service.metering.progress import Progress
 from tests.unit.service.books import (
     CREDIT,
     MODEL,

@@ -31,7 +31,7 @@ from service.accounts.rows import (
 from service.accounts.schema import holds
 from service.accounts.work import Work
 from service.call import CURRENT, Call
-from service.forwarding import Progress
+from service.metering.progress import Progress
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer
 from tests.unit.service.books import (

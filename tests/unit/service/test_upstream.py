@@ -18,7 +18,7 @@ from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors
 from service.call import Call
-from service.forwarding import Progress
+from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 from service.upstream import FAILURES, Limits, UpstreamClient, transport

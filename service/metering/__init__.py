@@ -1,0 +1,1 @@
+"""What an answer uses, as it goes by: pure, without I/O."""
