@@ -206,6 +206,7 @@ class Admission:
             wants_usage=wants_usage,
             prompt_estimate=money.estimate(params, model),
             most=bound.completion_tokens,
+            choices=params.n or 1,
         )
         outcome = await self._place(place)
         call.rate_limit = _headers(outcome.requests, outcome.tokens)
@@ -326,11 +327,7 @@ def _ending(place: Place, progress: Progress, model: Model, *, failed: bool) -> 
     """Return how a hold ends, by the table of this module."""
     if failed and not progress.delivered:
         return _release(place)
-    usage = progress.usage
-    if usage is not None:
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    else:
-        prompt, completion = progress.prompt_estimate, progress.counted
+    prompt, completion, estimated = progress.used
     return Settle(
         hold_id=place.hold_id,
         account_id=place.account_id,
@@ -339,7 +336,7 @@ def _ending(place: Place, progress: Progress, model: Model, *, failed: bool) -> 
         prompt_tokens=min(prompt, _MOST_TOKENS),
         completion_tokens=min(completion, _MOST_TOKENS),
         partial=failed,
-        estimated=usage is None,
+        estimated=estimated,
     )
 
 

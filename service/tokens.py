@@ -19,7 +19,17 @@ BYTES_PER_TOKEN: Final = 4
 
 LONG_TOKEN: Final = 16
 """Bytes up to which a piece of a stream is taken for one token, which it mostly is: a word of
-English and the space before it."""
+English and the space before it.
+
+No ordinary text has as many per token on average. Measured with the vocabularies cl100k_base,
+o200k_base and Mistral's tekken: numbers and base64 1.0 to 1.7, JSON 2.3 to 2.8, English and code
+3.5 to 4.7, Chinese and Japanese 3 to 6, German 6, Arabic 7, Hindi 9, JSON at 32 columns and more
+10, Georgian 10, tables padded with spaces 12, and the longest words of Russian 12.4. The entries of
+a vocabulary have 6.4 to 7.0 on average, and one in a hundred more than 16 to 19. Only runs of one
+separator have more: dashes 27 to 40, spaces 64 to 127; the longest token has 128."""
+
+LONG_PROSE: Final = 5
+"""More bytes than English and code have per token on average."""
 
 BYTES_PER_TOKEN_OF_SOUND: Final = 64
 """Of base64. The densest speech, at 6 kbit/s, is 1,000 of them a second, of which common models

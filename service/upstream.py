@@ -70,6 +70,7 @@ _LARGEST_ERROR_BODY: Final = 64 * 1024
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
 """Seconds and bytes that may follow `[DONE]` before the connection is closed rather than kept."""
+_OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
 _DONE: Final = b"[DONE]"
 _JSON_BEGINS: Final = (b"{", b"[")
 """How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
@@ -218,6 +219,8 @@ class UpstreamClient:
                                 yield chunk
                             if progress.overruns:
                                 call.record.overran = True
+                                if progress.is_calling:
+                                    raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
                                 for made in progress.cut(chunk):
                                     rename(made, model)
                                     yield made

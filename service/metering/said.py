@@ -1,11 +1,12 @@
 """How much the model wrote in a message, or in a piece of one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatMessage,
     ChatMessageDelta,
+    ContentPart,
     ContentPartList,
     FunctionCall,
     MessageAudio,
@@ -13,28 +14,46 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from service import tokens
 
+Said: TypeAlias = tuple[int, int, bool]
+"""The bytes that the model wrote, those of them that an output limit bounds on every upstream, and
+whether a call of a tool or function is among them. A plain tuple: one is made per chunk."""
 
-def said(message: ChatMessageDelta | ChatMessage) -> int:
+
+def said(message: ChatMessageDelta | ChatMessage) -> Said:
     """Return about how many bytes of text the model wrote in a message, or in a piece of one.
 
     0 is nothing at all: what says something without a text of its own counts as a byte. Sound
     counts as text of as many tokens. The role is not the model's.
+
+    Some upstreams do not count reasoning against the limit, and what the contract does not know may
+    be reasoning or a picture.
     """
     text = message.content_text
     size = len(text) if text.isascii() else len(text.encode())
     # Most pieces are a content and nothing else: on the wire, 2 or 3 bytes around a short one.
     if message.ByteSize() - size <= (3 if size else 2):
-        return size
-    size = 0
+        return size, size, False
+    size, thought, calls, reasoning = 0, 0, False, ""
     for member, value in message.ListFields():
-        measure = _WRITTEN.get(member.name)
+        name = member.name
+        measure = _ANSWER.get(name)
         if measure is not None:
             size += measure(value)
-    if size:
+            if name in _CALLS:
+                calls = True
+        elif name in _REASONING:
+            # Upstreams that send both names send the same text under both.
+            if value != reasoning:
+                thought += _text(value)
+            reasoning = value
+        elif name == "content_parts":
+            size += _parts(value)
+            thought += _beside(value)
+    if size + thought:
         # Vendors say in members of their own once more what stands in the others.
-        return size
+        return size + thought, size, calls
     annotated = sum(annotation.ByteSize() for annotation in message.annotations)
-    return annotated + _unknown(message.extra_json)
+    return annotated + _unknown(message.extra_json), 0, calls
 
 
 def _text(text: str) -> int:
@@ -42,7 +61,16 @@ def _text(text: str) -> int:
 
 
 def _parts(parts: ContentPartList) -> int:
-    return sum(_text(part.text) + _text(part.refusal) or part.ByteSize() for part in parts.items)
+    return sum(_text(part.text) + _text(part.refusal) for part in parts.items if _answers(part))
+
+
+def _beside(parts: ContentPartList) -> int:
+    return sum(part.ByteSize() for part in parts.items if not _answers(part))
+
+
+def _answers(part: ContentPart) -> bool:
+    """Return whether a part is text of the answer, and not a thought, a picture or nothing."""
+    return part.type not in _THOUGHTS and bool(part.text or part.refusal)
 
 
 def _function(call: FunctionCall) -> int:
@@ -65,25 +93,28 @@ def _sound(audio: MessageAudio) -> int:
     return heard + _text(audio.transcript) or 1
 
 
-_WRITTEN: Final[Mapping[str, Callable[[Any], int]]] = {
+_ANSWER: Final[Mapping[str, Callable[[Any], int]]] = {
     "content_text": _text,
-    "content_parts": _parts,
     "tool_calls": _calls,
     "refusal": _text,
     "audio": _sound,
     "function_call": _function,
-    "reasoning_content": _text,
-    "reasoning": _text,
 }
-"""What in a message the model wrote, and its bytes."""
+"""What in a message is the model's answer, and its bytes."""
+
+_CALLS: Final = frozenset({"tool_calls", "function_call"})
+_REASONING: Final = frozenset({"reasoning", "reasoning_content"})
+_THOUGHTS: Final = frozenset({"thinking", "reasoning"})
+"""Types of parts in which vendors give reasoning."""
 
 
 def _unknown(extra: Mapping[str, str]) -> int:
     """Return the bytes of members that the contract does not know, or that have another type.
 
-    A content of another type is a piece of a character that the upstream cut in two.
+    The same value under several names counts once. A content of another type is a piece of a
+    character that the upstream cut in two.
     """
-    return sum(_text(extra[name]) for name in extra if extra[name] not in _NOTHING)
+    return sum(_text(text) for text in {extra[name] for name in extra} - _NOTHING)
 
 
 _NOTHING: Final = frozenset({"null", '""', "[]", "{}"})

@@ -355,13 +355,97 @@ async def test_an_upstream_that_disregards_the_limit_is_cut_as_it_should_have_do
         answer = await stack.ask(door, team.key, request, streamed=True)
         await stack.rests()
 
-        assert (answer.code, answer.pieces) == ("", 2 * 50 + 64 + 1)
+        assert (answer.code, answer.pieces) == ("", 16 * (50 + 64) // 4 + 1)
         (charge,) = stack.books.charges(team)
         assert (charge.completion, charge.partial, charge.estimated) == (50, False, True)
         (hold,) = stack.books.holds(team)
         assert charge.amount <= hold
         name = "chat_upstream_overruns_total"
         assert stack.service.metric(name, gen_ai_request_model="default") == 1
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
+async def test_a_cut_within_a_call_is_an_error(door: DoorName) -> None:
+    async with accounts_stack({"default": ENTRY}) as stack:
+        call = {"tool_calls": [{"index": 0, "id": "c", "function": {"arguments": "four"}}]}
+        lay(stack, [{"content": "four"}, *[call] * 500], done=True)
+        team = stack.books.team()
+        request = document("default", messages=[USER], max_tokens=50)
+        answer = await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        assert (answer.code, answer.retryable or False) == ("upstream_invalid_response", False)
+        assert "output limit" in answer.message
+        (charge,) = stack.books.charges(team)
+        assert (charge.completion, charge.partial, charge.estimated) == (50, True, True)
+        name = "chat_upstream_overruns_total"
+        assert stack.service.metric(name, gen_ai_request_model="default") == 1
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
+async def test_a_character_a_piece_is_no_overrun(door: DoorName) -> None:
+    async with accounts_stack({"default": ENTRY}) as stack:
+        text = "The blue whale is the largest animal that has ever lived. " * 8
+        letters: list[dict[str, Any]] = [{"content": letter} for letter in text]
+        lay(stack, [*letters, {**STOP, **usage(11, 100)}], done=True)
+        team = stack.books.team()
+        request = document("default", messages=[USER], max_tokens=100)
+        answer = await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        assert (answer.code, answer.pieces) == ("", len(text))
+        (charge,) = stack.books.charges(team)
+        assert (charge.prompt, charge.completion, charge.estimated) == (11, 100, False)
+        stack.books.nothing_is_open()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@BOTH_DOORS
+async def test_two_answers_are_charged_as_two_where_each_is_reported_alone(
+    door: DoorName, *, streamed: bool
+) -> None:
+    """As llama.cpp reports them: in a stream each after its reason, and in a whole answer one."""
+    async with accounts_stack({"default": ENTRY}) as stack:
+        head = {"id": "c", "created": 1, "model": "laid"}
+        if streamed:
+            chunk = {**head, "object": "chat.completion.chunk"}
+            pieces: list[dict[str, Any]] = [
+                {"choices": [{"index": i, "delta": {"content": "four"}, "finish_reason": None}]}
+                for _ in range(40)
+                for i in (0, 1)
+            ]
+            ends: list[dict[str, Any]] = []
+            for i in (1, 0):
+                ends += [
+                    {"choices": [{"index": i, "delta": {}, "finish_reason": "stop"}]},
+                    {"choices": [], **usage(10, 41)},
+                ]
+            events = [json.dumps({**chunk, **each}).encode() for each in (*pieces, *ends)]
+            stack.upstream.stream_with("laid", events)
+        else:
+            choices = [
+                {
+                    "index": i,
+                    "message": {"role": "assistant", "content": "four" * 40},
+                    "finish_reason": "stop",
+                }
+                for i in (0, 1)
+            ]
+            body = {**head, "object": "chat.completion", "choices": choices, **usage(10, 41)}
+            stack.upstream.reply_with("laid", body=json.dumps(body).encode())
+        team = stack.books.team()
+        answer = await stack.ask(
+            door, team.key, document("default", messages=[USER], n=2), streamed=streamed
+        )
+        await stack.rests()
+
+        assert answer.code == ""
+        (charge,) = stack.books.charges(team)
+        assert (charge.prompt, charge.completion) == (10, 82 if streamed else 80)
+        assert charge.estimated is not streamed
+        assert charge.amount == cost(10, charge.completion, ENTRY)
         stack.books.nothing_is_open()
 
 

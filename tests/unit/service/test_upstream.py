@@ -178,9 +178,10 @@ class Bench:
         current: Call | None = None,
         *,
         wants_usage: bool = False,
+        progress: Progress | None = None,
         **members: Any,
     ) -> None:
-        progress = Progress(wants_usage=wants_usage)
+        progress = progress or Progress(wants_usage=wants_usage)
         stream = self.client.stream(params(**members), MODEL, current or call(), progress)
         async with aclosing(stream):
             async for answer in stream:
@@ -193,11 +194,13 @@ class Bench:
         self.assert_settled()
         return failed.value
 
-    async def break_off(self, current: Call | None = None) -> tuple[list[Any], errors.Failure]:
+    async def break_off(
+        self, current: Call | None = None, progress: Progress | None = None
+    ) -> tuple[list[Any], errors.Failure]:
         """Return what came of a stream, and its failure."""
         chunks: list[Any] = []
         with pytest.raises(errors.Failure) as failed:
-            await self.stream_into(chunks, current, wants_usage=True)
+            await self.stream_into(chunks, current, wants_usage=True, progress=progress)
         self.assert_settled()
         return chunks, failed.value
 
@@ -440,13 +443,92 @@ async def test_an_upstream_that_disregards_its_limit_is_cut() -> None:
     async with aclosing(stream):
         chunks = [json.loads(openai_json.encode_chunk(answer)) async for answer in stream]
 
-    assert contents(chunks) == "a" * 85
+    assert contents(chunks) == "a" * (16 * (10 + 64) + 1)
     assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
     assert {answer["model"] for answer in chunks} == {"default"}
     assert progress.complete
     assert current.record.overran
     assert not bench.wire.bodies[0].ended
     bench.assert_settled()
+
+
+def delta(finish: str | None = None, **members: Any) -> bytes:
+    choice = {"index": 0, "delta": members, "finish_reason": finish}
+    return event({**chunk(), "choices": [choice]})
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "tool": {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}]},
+    "custom tool": {"tool_calls": [{"index": 0, "custom": {"input": "x"}}]},
+    "function": {"function_call": {"arguments": "x"}},
+}
+
+
+@pytest.mark.parametrize("called", CALLS.values(), ids=CALLS)
+async def test_a_cut_within_a_call_is_an_error_and_no_broken_arguments(
+    called: dict[str, Any],
+) -> None:
+    bench = Bench(with_body(Endless(delta(**called)), headers=EVENTS))
+    current = call()
+    progress = Progress(wants_usage=True, most=10)
+    chunks, failure = await bench.break_off(current, progress)
+
+    assert type(failure) is errors.UpstreamInvalidResponse
+    assert failure.dispatched
+    assert "output limit" in failure.message
+    assert len(chunks) == 16 * (10 + 64) + 1
+    assert all(answer["choices"][0]["finish_reason"] is None for answer in chunks)
+    assert current.record.overran
+    assert progress.used == (0, 10, True)
+
+
+async def test_a_call_that_is_finished_does_not_make_an_error_of_a_cut() -> None:
+    finished = event(
+        {
+            **chunk(),
+            "choices": [{"index": 1, "delta": CALLS["tool"], "finish_reason": "tool_calls"}],
+        }
+    )
+    bench = Bench(with_body(Endless(finished, event(chunk("a"))), headers=EVENTS))
+    progress = Progress(wants_usage=False, most=10)
+    chunks = await bench.stream(progress=progress)
+
+    assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
+    assert progress.complete
+
+
+ARGUMENTS = json.dumps({"query": "whale song " * 30})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "finish"),
+    [
+        ([{"content": letter} for letter in "The blue whale is the largest animal. " * 10], "stop"),
+        (
+            [{"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in ARGUMENTS],
+            "tool_calls",
+        ),
+        ([{"function_call": {"arguments": letter}} for letter in ARGUMENTS], "function_call"),
+        ([{"reasoning": " so"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
+        ([{"reasoning_content": "thought"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
+    ],
+    ids=["content", "a tool call", "a function call", "reasoning", "reasoning_content"],
+)
+async def test_a_sound_answer_in_many_pieces_is_whole(
+    pieces: list[dict[str, Any]], finish: str
+) -> None:
+    """Some 90 tokens, of 100 that are allowed; or reasoning, which does not count for them."""
+    events = [*(delta(**piece) for piece in pieces), delta(finish), event(usage_chunk(11, 90))]
+    bench = Bench(says(200, *events, DONE, headers=EVENTS))
+    current = call()
+    progress = Progress(wants_usage=True, most=100)
+    chunks = await bench.stream(current, progress=progress)
+
+    assert [c["choices"][0]["delta"] for c in chunks[: len(pieces)]] == pieces
+    assert [c["choices"][0]["finish_reason"] for c in chunks[len(pieces) : -1]] == [finish]
+    assert chunks[-1]["usage"] == usage_chunk(11, 90)["usage"]
+    assert progress.used == (11, 90, False)
+    assert not current.record.overran
 
 
 async def test_it_does_not_matter_how_a_stream_is_cut() -> None:

@@ -25,8 +25,7 @@ def test_the_usage_chunk_is_the_callers_if_it_was_asked_for(wants_usage: bool) -
 
     assert progress.observe(chunk_message(chunk("a")))
     assert progress.observe(chunk_message(usage_chunk())) is wants_usage
-    assert progress.usage is not None
-    assert progress.usage.total_tokens == 8
+    assert progress.used == (3, 5, False)
 
 
 def test_usage_beside_choices_does_not_withhold_them() -> None:
@@ -34,7 +33,7 @@ def test_usage_beside_choices_does_not_withhold_them() -> None:
     usage = usage_chunk()["usage"]
 
     assert progress.observe(chunk_message(chunk("a", usage=usage)))
-    assert progress.usage is not None
+    assert progress.used == (3, 5, False)
 
 
 def test_a_null_usage_is_none() -> None:
@@ -42,32 +41,25 @@ def test_a_null_usage_is_none() -> None:
 
     assert progress.observe(chunk_message(chunk("a", usage=None)))
     assert progress.observe(chunk_message({**chunk("a", usage=None), "choices": []}))
-    assert progress.usage is None
+    assert progress.used.estimated
 
 
 def test_the_last_usage_counts() -> None:
     progress = watched(usage_chunk(1, 1), usage_chunk(2, 3))
 
-    assert progress.usage is not None
-    assert progress.usage.total_tokens == 5
+    assert progress.used == (2, 3, False)
 
 
 # --------------------------------------------------------------------------- what is to be charged
 
 
-def watched(*documents: dict[str, Any], estimate: int = 90) -> Progress:
-    progress = Progress(wants_usage=True, prompt_estimate=estimate)
+def watched(
+    *documents: dict[str, Any], estimate: int = 90, choices: int = 1, most: int = 10**9
+) -> Progress:
+    progress = Progress(wants_usage=True, prompt_estimate=estimate, choices=choices, most=most)
     for document in documents:
         progress.observe(chunk_message(document))
     return progress
-
-
-def charged(progress: Progress) -> tuple[int, int, bool]:
-    """Return what is charged, prompt and completion, and whether it was counted."""
-    usage = progress.usage
-    if usage is None:
-        return progress.prompt_estimate, progress.counted, True
-    return usage.prompt_tokens, usage.completion_tokens, False
 
 
 def piece(text: str, *, index: int = 0, finish: str | None = None, **usage: int) -> dict[str, Any]:
@@ -141,7 +133,7 @@ CHARGED: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
 def test_a_report_is_believed_if_it_came_when_all_was_said(
     documents: list[dict[str, Any]], charge: tuple[int, int, bool]
 ) -> None:
-    assert charged(watched(*documents)) == charge
+    assert watched(*documents).used == charge
 
 
 @pytest.mark.parametrize(
@@ -162,7 +154,7 @@ def test_a_whole_answer_is_charged_by_its_report_where_that_makes_sense(
     progress.take(completion_message(completion(usage=usage)))
 
     assert len(CONTENT) % 4
-    assert charged(progress) == charge
+    assert progress.used == charge
     assert progress.delivered
 
 
@@ -171,7 +163,7 @@ def test_a_whole_answer_of_nothing_is_believed_to_have_no_tokens() -> None:
     progress = Progress(wants_usage=True, prompt_estimate=90)
     progress.take(completion_message(completion(choices=[choice], usage=counts(10, 0))))
 
-    assert charged(progress) == (10, 0, False)
+    assert progress.used == (10, 0, False)
     assert progress.delivered
 
 
@@ -181,24 +173,387 @@ def test_no_more_is_counted_than_the_upstream_was_allowed() -> None:
         progress.observe(chunk_message(document))
 
     assert progress.counted == 20
-    assert charged(progress) == (0, 20, True)
+    assert progress.used == (0, 20, True)
     progress.observe(chunk_message(usage_chunk(10, 25)))
-    assert charged(progress) == (10, 25, False)
+    assert progress.used == (10, 25, False)
+
+
+# ---------------------------------------------------------------------------------- several choices
+
+
+def share(count: int, index: int = 0) -> list[dict[str, Any]]:
+    """Make the pieces of a choice, a token each."""
+    return [piece("four", index=index)] * count
+
+
+def stop(index: int = 0, **usage: int) -> dict[str, Any]:
+    return piece("", index=index, finish="stop", **usage)
+
+
+def mixed(*shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what choices send at the same time, one piece of each after the other."""
+    longest = max(map(len, shares))
+    return [each[at] for at in range(longest) for each in shares if at < len(each)]
+
+
+def spelled_out(count: int, index: int = 0) -> list[dict[str, Any]]:
+    """Make the pieces of a choice of an upstream that sends a character of each token at a time."""
+    return [piece("a", index=index)] * 4 * count
+
+
+BOTH = mixed(share(50), share(40, 1))
+EACH_LIMIT = 100
+
+SEVERAL: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
+    # What arrives for n = 2, up to 100 tokens each, and what is charged.
+    # A total.
+    "a total": ([*BOTH, stop(), stop(1), usage_chunk(10, 92)], (10, 92, False)),
+    "a total of an end": ([*BOTH, stop(), stop(1), usage_chunk(10, 190)], (10, 190, False)),
+    "a total, twice": ([*BOTH, stop(), stop(1), *[usage_chunk(10, 92)] * 2], (10, 92, False)),
+    "a total, of long words": (
+        [
+            *mixed([piece("abcde ")] * 40, [piece("abcde ", index=1)] * 40),
+            stop(),
+            stop(1),
+            usage_chunk(10, 80),
+        ],
+        (10, 80, False),
+    ),
+    "a total, a character a piece": (
+        [*mixed(spelled_out(50), spelled_out(40, 1)), stop(), stop(1), usage_chunk(10, 90)],
+        (10, 90, False),
+    ),
+    "a total, and one choice came": ([*share(50), stop(), usage_chunk(10, 12)], (10, 12, False)),
+    "a total, before the end": ([*BOTH, usage_chunk(10, 90), stop(), stop(1)], (10, 90, False)),
+    "an early report, then a total": (
+        [usage_chunk(10, 0), *BOTH, stop(), stop(1), usage_chunk(10, 92)],
+        (10, 92, False),
+    ),
+    # Of each choice, as llama.cpp does.
+    "of each": (
+        [*BOTH, stop(1), usage_chunk(10, 41), *share(3), stop(), usage_chunk(10, 54)],
+        (10, 95, False),
+    ),
+    "of each, alike": (
+        [
+            *mixed(share(40), share(40, 1)),
+            stop(1),
+            usage_chunk(10, 41),
+            stop(),
+            usage_chunk(10, 41),
+        ],
+        (10, 82, False),
+    ),
+    "of each, one after the other": (
+        [*share(50), stop(), usage_chunk(10, 51), *share(40, 1), stop(1), usage_chunk(10, 41)],
+        (10, 92, False),
+    ),
+    "of each, twice": (
+        [*BOTH, stop(1), *[usage_chunk(10, 41)] * 2, stop(), *[usage_chunk(10, 51)] * 2],
+        (10, 92, False),
+    ),
+    "of each, then a total": (
+        [*BOTH, stop(1), usage_chunk(10, 41), stop(), usage_chunk(10, 51), usage_chunk(10, 91)],
+        (10, 91, False),
+    ),
+    "of each, a prompt first": (
+        [usage_chunk(10, 0), *BOTH, stop(1), usage_chunk(10, 41), stop(), usage_chunk(10, 51)],
+        (10, 92, False),
+    ),
+    "of each, then cut": ([*BOTH, stop(1), usage_chunk(10, 41), *share(3)], (10, 93, True)),
+    "of each, one silent": ([*BOTH, stop(1), usage_chunk(10, 41), stop()], (10, 90, True)),
+    "of each, of one token a piece": (
+        [
+            *mixed([piece("a")] * 60, [piece("b", index=1)] * 60),
+            stop(1),
+            usage_chunk(10, 60),
+            stop(),
+            usage_chunk(10, 60),
+        ],
+        (10, 120, False),
+    ),
+    "of one alone, at the end": ([*BOTH, stop(), stop(1), usage_chunk(10, 41)], (10, 90, True)),
+    "of each, both at the end": (
+        [*BOTH, stop(), stop(1), usage_chunk(10, 51), usage_chunk(10, 41)],
+        (10, 90, True),
+    ),
+    "of one alone, at the end, both by their length": (
+        [piece("a", finish="length"), piece("b", index=1, finish="length"), usage_chunk(10, 100)],
+        (10, 200, True),
+    ),
+    "a total, both by their length": (
+        [piece("a", finish="length"), piece("b", index=1, finish="length"), usage_chunk(10, 200)],
+        (10, 200, False),
+    ),
+    "a total, both by the length of the context": (
+        [piece("a", finish="length"), piece("b", index=1, finish="length"), usage_chunk(10, 90)],
+        (10, 90, False),
+    ),
+    # Of all so far.
+    "so far, after each choice": (
+        [*BOTH, stop(1), usage_chunk(10, 91), *share(5), stop(), usage_chunk(10, 97)],
+        (10, 97, False),
+    ),
+    "so far, beside each piece": (
+        [
+            *(piece("four", index=k % 2, prompt=10, completed=k + 1) for k in range(90)),
+            stop(0, prompt=10, completed=91),
+            stop(1, prompt=10, completed=92),
+        ],
+        (10, 92, False),
+    ),
+    "so far, beside each piece, a character a piece": (
+        [
+            *(piece("a", index=k % 2, prompt=10, completed=k // 4 + 1) for k in range(360)),
+            stop(0, prompt=10, completed=91),
+            stop(1, prompt=10, completed=92),
+            usage_chunk(10, 92),
+        ],
+        (10, 92, False),
+    ),
+    "so far, in chunks of their own, a character a piece": (
+        [
+            *(d for k in range(90) for d in (*spelled_out(1, k % 2), usage_chunk(10, k + 1))),
+            *(stop(), usage_chunk(10, 91), stop(1), usage_chunk(10, 92)),
+        ],
+        (10, 92, False),
+    ),
+    # Beside each piece those of its choice, then a total: vLLM's continuous_usage_stats.
+    "of each, beside each piece, then a total": (
+        [
+            *(piece("four", index=i, prompt=10, completed=k) for k in range(1, 41) for i in (0, 1)),
+            *(stop(i, prompt=10, completed=41) for i in (0, 1)),
+            usage_chunk(10, 82),
+        ],
+        (10, 82, False),
+    ),
+    "of each, beside each piece, then cut": (
+        [piece("four", index=i, prompt=10, completed=k) for k in range(1, 41) for i in (0, 1)],
+        (10, 80, True),
+    ),
+    "of each, beside the reason": (
+        [*BOTH, stop(prompt=10, completed=51), stop(1, prompt=10, completed=41)],
+        (10, 90, True),
+    ),
+    # Nothing above the limit.
+    "of each, more than held": (
+        [
+            *mixed(share(90), share(90, 1), share(90, 2)),
+            stop(),
+            usage_chunk(10, 99),
+            stop(1),
+            usage_chunk(10, 99),
+            stop(2),
+            usage_chunk(10, 99),
+        ],
+        (10, 200, False),
+    ),
+    "no report": ([*BOTH, stop(), stop(1)], (90, 90, True)),
+}
+
+
+@pytest.mark.parametrize(("documents", "charge"), SEVERAL.values(), ids=SEVERAL)
+def test_several_choices_are_charged_for_all_of_them_once(
+    documents: list[dict[str, Any]], charge: tuple[int, int, bool]
+) -> None:
+    assert watched(*documents, choices=2, most=2 * EACH_LIMIT).used == charge
+
+
+ONE_CHOICE: dict[str, tuple[list[dict[str, Any]], int]] = {
+    "twice": ([*WORDS, STOP, *[usage_chunk(10, 40)] * 2], 40),
+    "beside each piece, a character a piece": (
+        [
+            *(piece("a", prompt=10, completed=k // 4 + 1) for k in range(160)),
+            STOP,
+            usage_chunk(10, 41),
+        ],
+        41,
+    ),
+    "in chunks of their own": (
+        [d for k in range(40) for d in (piece("four"), usage_chunk(10, k + 1))]
+        + [stop(), usage_chunk(10, 41)],
+        41,
+    ),
+    "of less than was counted": ([*WORDS, STOP, usage_chunk(10, 5)], 5),
+    "of more than the limit": ([*WORDS, STOP, usage_chunk(10, 150)], 150),
+}
+
+
+@pytest.mark.parametrize(("documents", "completion"), ONE_CHOICE.values(), ids=ONE_CHOICE)
+def test_the_last_report_of_a_single_choice_is_charged(
+    documents: list[dict[str, Any]], completion: int
+) -> None:
+    assert watched(*documents, most=EACH_LIMIT).used == (10, completion, False)
+
+
+@pytest.mark.parametrize(
+    ("finishes", "reported", "charge"),
+    [
+        # Tokens of one byte: bytes prove nothing, but the limit does.
+        (["length", "length"], 100, (10, 200, True)),
+        (["length", "length", "length"], 100, (10, 300, True)),
+        (["length", "length", "stop"], 100, (10, 200, True)),
+        (["length", "length"], 200, (10, 200, False)),
+        # By the length of the context, before the limit.
+        (["length", "length"], 90, (10, 90, False)),
+        (["stop", "stop"], 100, (10, 100, False)),
+        (["length"], 100, (10, 100, False)),
+    ],
+)
+def test_choices_that_ended_by_their_length_have_used_up_their_limit(
+    finishes: list[str], reported: int, charge: tuple[int, int, bool]
+) -> None:
+    choices = [
+        {"index": i, "message": {"role": "assistant", "content": "a" * 90}, "finish_reason": finish}
+        for i, finish in enumerate(finishes)
+    ]
+    progress = Progress(wants_usage=True, choices=len(choices), most=len(choices) * EACH_LIMIT)
+    progress.take(completion_message(completion(choices=choices, usage=counts(10, reported))))
+
+    assert progress.used == charge
+
+
+TEXT = "word " * 40
+LONG = "Donaudampfschifffahrt " * 20
+
+
+@pytest.mark.parametrize(
+    ("texts", "choices", "reported", "charge"),
+    [
+        # One choice, also where more were asked for: the report.
+        ([TEXT], 1, 12, (10, 12, False)),
+        ([TEXT], 2, 12, (10, 12, False)),
+        # A total, of words as long as in English.
+        ([TEXT] * 2, 2, 80, (10, 80, False)),
+        ([TEXT] * 3, 3, 130, (10, 130, False)),
+        # The report of one choice, as of llama.cpp.
+        ([TEXT] * 2, 2, 40, (10, 100, True)),
+        ([TEXT] * 3, 3, 41, (10, 150, True)),
+        ([TEXT, "word " * 10], 2, 10, (10, 63, True)),
+        # More than one choice may have is a total, however long its words are.
+        ([LONG] * 2, 2, 101, (10, 101, False)),
+        # Counted is no more than is held.
+        (["word " * 100] * 2, 2, 100, (10, 200, True)),
+    ],
+)
+def test_a_whole_answer_is_charged_for_each_choice_for_all_of_them(
+    texts: list[str], choices: int, reported: int, charge: tuple[int, int, bool]
+) -> None:
+    progress = Progress(
+        wants_usage=True, prompt_estimate=90, choices=choices, most=choices * EACH_LIMIT
+    )
+    progress.take(
+        completion_message(
+            completion(
+                choices=[
+                    {"index": i, "message": {"role": "assistant", "content": text}}
+                    for i, text in enumerate(texts)
+                ],
+                usage=counts(10, reported),
+            )
+        )
+    )
+
+    assert progress.used == charge
 
 
 # ------------------------------------------------------------------------------------ overruns
 
 
-@pytest.mark.parametrize(("most", "pieces"), [(1, 66), (20, 104), (1000, 2064)])
-def test_an_answer_twice_as_long_as_allowed_and_some_more_overruns(most: int, pieces: int) -> None:
-    progress = Progress(wants_usage=True, most=most)
-    for _ in range(pieces):
-        progress.observe(chunk_message(piece("word")))
-    assert not progress.overruns
+def passes(progress: Progress, delta: dict[str, Any], most: int = 100_000) -> int:
+    """Return how many pieces pass before a stream of them is cut, up to `most`."""
+    document = {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    message = chunk_message(document)
+    for number in range(most):
+        progress.observe(message)
+        if progress.overruns:
+            return number
+    return most
+
+
+@pytest.mark.parametrize("most", [1, 20, 1000])
+@pytest.mark.parametrize("size", [1, 4, 7, 8, 16, 40])
+def test_an_overrun_is_proven_by_its_pieces_and_by_its_bytes(most: int, size: int) -> None:
+    pieces = passes(Progress(wants_usage=True, most=most), {"content": "x" * size})
+
+    assert pieces == max(2 * most + 64, 16 * (most + 64) // size)
+
+
+def test_nothing_is_no_piece() -> None:
+    progress = Progress(wants_usage=True, most=20)
+    assert passes(progress, {"content": "x" * 16}, 104) == 104
     progress.observe(chunk_message(piece("")))
     assert not progress.overruns
-    progress.observe(chunk_message(piece("word")))
+    progress.observe(chunk_message(piece("x" * 16)))
     assert progress.overruns
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning": "word"},
+        {"reasoning_content": "word", "content": ""},
+        {"reasoning": "word", "reasoning_content": "word"},
+        {"thinking": "word"},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "word"}]}]},
+        {"content": [{"type": "reasoning", "text": "word"}]},
+        {"images": [{"image_url": {"url": "data:image/png;base64,AAAA"}}]},
+    ],
+)
+def test_reasoning_is_not_limited_everywhere_and_so_no_overrun(delta: dict[str, Any]) -> None:
+    progress = Progress(wants_usage=True, most=10)
+
+    assert passes(progress, delta, 2000) == 2000
+    assert progress.used == (0, 10, True)
+    # What follows it has a limit of its own.
+    assert passes(progress, {"content": "word"}) == 16 * (10 + 64) // 4
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": [{"type": "text", "text": "word"}]},
+        {"refusal": "word"},
+        {"content": "word", "reasoning": "word"},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "word"}}]},
+        {"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "word"}}]},
+        {"function_call": {"arguments": "word"}},
+    ],
+)
+def test_the_answer_is_limited_in_each_form(delta: dict[str, Any]) -> None:
+    assert passes(Progress(wants_usage=True, most=10), delta) == 16 * (10 + 64) // 4
+
+
+@pytest.mark.parametrize(
+    ("deltas", "calling"),
+    [
+        ([{"content": "word"}], False),
+        ([{"tool_calls": []}, {"function_call": None}], False),
+        ([{"tool_calls": [{"index": 0, "function": {"name": "f"}}]}], True),
+        ([{"tool_calls": [{"index": 0, "mcp": "x"}]}], True),
+        ([{"tool_calls": [{"index": 0, "custom": {"name": "c"}}]}, {"content": "word"}], True),
+        ([{"function_call": {"name": "f"}}], True),
+        ([{"function_call": {"name": "f"}, "finish_reason": "function_call"}], False),
+        (
+            [
+                {"tool_calls": [{"index": 0, "function": {"name": "f"}}], "index": 1},
+                {"finish_reason": "stop"},
+            ],
+            True,
+        ),
+    ],
+)
+def test_a_call_is_unfinished_until_its_choice_is(
+    deltas: list[dict[str, Any]], calling: bool
+) -> None:
+    progress = Progress(wants_usage=True)
+    for delta in deltas:
+        members = dict(delta)
+        index, finish = members.pop("index", 0), members.pop("finish_reason", None)
+        choice = {"index": index, "delta": members, "finish_reason": finish}
+        progress.observe(chunk_message({**chunk(), "choices": [choice]}))
+
+    assert progress.is_calling is calling
 
 
 def test_a_large_piece_is_no_overrun() -> None:
@@ -233,27 +588,30 @@ def test_a_cut_finishes_each_choice_that_is_not() -> None:
             ],
         }
     ]
-    assert charged(progress) == (0, 2, True)
+    assert progress.used == (0, 2, True)
 
 
-def test_a_cut_tells_the_usage_where_that_is_wanted() -> None:
-    progress = watched()
-    progress.most = 2
-    told = {"prompt_tokens": 90, "completion_tokens": 1, "total_tokens": 91}
-    ending, used = cut(progress)
+def test_a_cut_tells_the_usage_only_as_the_upstream_reported_it() -> None:
+    progress = watched(most=2)
+    (ending,) = cut(progress)
     assert [choice["finish_reason"] for choice in ending["choices"]] == ["length"]
-    assert (used["choices"], used["usage"], used["id"]) == ([], told, ending["id"])
 
-    # What the upstream reported by then is what is charged, and told.
-    progress = watched()
-    _, used = cut(progress, usage=counts(10, 7))
-    assert used["usage"] == counts(10, 7)
+    # A report beside the last piece is of all that was said, and is charged.
+    progress = watched(most=2)
+    ending, used = cut(progress, usage=counts(10, 7))
+    assert (used["choices"], used["usage"], used["id"]) == ([], counts(10, 7), ending["id"])
+    assert progress.used == (10, 7, False)
+
+    # One that is older than the last piece, or of one choice alone, is not.
+    assert len(cut(watched(piece("a", prompt=10, completed=7), most=2))) == 1
+    each = [piece("four", index=i, prompt=10, completed=1) for i in range(4)]
+    assert len(cut(watched(*each, choices=4, most=400), usage=counts(10, 2))) == 1
 
 
 def test_what_was_finished_is_not_finished_again() -> None:
     progress = watched()
     progress.observe(chunk_message(piece("a", finish="stop")))
-    assert [each["choices"] for each in cut(progress)] == [[]]
+    assert cut(progress) == []
 
 
 ARGUMENTS = json.dumps({"x": "word " * 5000})
@@ -289,6 +647,9 @@ SAID: dict[str, tuple[dict[str, Any], int]] = {
     "reasoning": ({"reasoning_content": "word " * 10, "content": ""}, 50),
     "a refusal": ({"refusal": "Never"}, 5),
     "two of them": ({"content": "four", "reasoning": "four"}, 8),
+    "reasoning by both its names": ({"reasoning": "four", "reasoning_content": "four"}, 4),
+    "two reasonings": ({"reasoning": "four", "reasoning_content": "five!"}, 9),
+    "a thought in parts": ({"content": [{"type": "reasoning", "text": "four"}]}, 17),
     "parts": ({"content": [{"type": "text", "text": "four"}, {"type": "text", "text": "5"}]}, 5),
     "a whole call": (call(name="f", arguments=ARGUMENTS), 1 + len(ARGUMENTS)),
     "the beginning of a call": (call(name="f_44", arguments=""), 4),
@@ -309,6 +670,7 @@ SAID: dict[str, tuple[dict[str, Any], int]] = {
     "an id of sound": ({"audio": {"id": "a"}}, 1),
     # What the contract does not know.
     "a vendor's member": ({"thinking": "abc"}, 5),
+    "a vendor's member by two names": ({"thinking": "abc", "thought": "abc"}, 5),
     "a vendor's object": ({"reasoning_details": [{"text": "long " * 100}]}, 513),
     "a vendor's member that says it again": ({"reasoning": "four", "details": ["four"]}, 4),
     "a cut character": ({"content": "\ud83d"}, 8),
