@@ -64,7 +64,7 @@ def document(response: GetCreditsResponse) -> dict[str, Any]:
         "limits": _limits(key.limits),
         "usage": [
             {
-                "start": total.start.seconds,
+                "start": total.start_time.seconds,
                 "model": total.model,
                 "requests": total.requests,
                 "prompt_tokens": total.prompt_tokens,
@@ -82,7 +82,7 @@ def _limits(limits: account_pb2.KeyLimits) -> dict[str, Any]:
         "requests_per_minute": _optional(limits, "requests_per_minute"),
         "tokens_per_minute": _optional(limits, "tokens_per_minute"),
         "concurrency": _optional(limits, "concurrency"),
-        "expires_at": limits.expires_at.seconds if limits.HasField("expires_at") else None,
+        "expires_at": limits.expire_time.seconds if limits.HasField("expire_time") else None,
     }
 
 

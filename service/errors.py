@@ -377,7 +377,12 @@ def status(failure: Failure, request_id: str) -> Status:
             "request_id": request_id,
         },
     )
-    detail = error_pb2.ErrorDetail(http_status=rule.http_status, error=error_object(failure))
+    detail = error_pb2.ErrorDetail(
+        http_status=rule.http_status,
+        error=error_object(failure),
+        reason=error_pb2.ErrorReason.Value(f"ERROR_REASON_{rule.reason}"),
+        retryable=failure.retryable,
+    )
     needed: list[Message] = [info, detail]
     wait = failure.retry_after or failure.default_retry_after
     if wait is not None and failure.retryable:

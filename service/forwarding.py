@@ -50,23 +50,21 @@ def outgoing(params: ChatCompletionParams, model: Model, *, streamed: bool) -> b
     limit = output_limit(params, model)
     # An upstream may ignore the other member: a limit there would be none.
     for member in OUTPUT_LIMITS:
-        params.ClearField(member)
-        params.extra_json.pop(member, None)
+        openai_json.clear_member(params, member)
     setattr(params, model.output_limit, limit)
     params.model = model.upstream_model
-    for name in ("stream", "stream_options"):
-        params.extra_json.pop(name, None)
+    openai_json.clear_member(params, "stream")
+    if not params.HasField("stream_options"):
+        openai_json.clear_member(params, "stream_options")
     if streamed:
         params.stream = True
+        openai_json.clear_member(params.stream_options, "include_usage")
         params.stream_options.include_usage = True
-        params.stream_options.extra_json.pop("include_usage", None)
-    else:
-        params.ClearField("stream")
     return openai_json.encode_request(params)
 
 
 def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:
     """Give an answer the name of the model that the caller asked for."""
+    if not answer.HasField("model"):
+        openai_json.clear_member(answer, "model")
     answer.model = model.name
-    if answer.extra_json:
-        answer.extra_json.pop("model", None)

@@ -18,6 +18,7 @@ DOMAIN: Final = "chatcompletion.v1"
 """`google.rpc.ErrorInfo.domain` of every failure of ours."""
 
 _PREFIX = "ERROR_REASON_"
+_STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,7 @@ def _read(name: str) -> Rule:
     rule = value.GetOptions().Extensions[error_pb2.error_rule]
     return Rule(
         reason=name.removeprefix(_PREFIX),
-        grpc_code=grpc.StatusCode[rule.grpc_code],
+        grpc_code=_STATUSES[rule.grpc_code],
         http_status=rule.http_status,
         type=rule.type,
         code=rule.code,

@@ -401,6 +401,7 @@ class Directory:
         interval: int = DAY,
         key_name: str | None = None,
         model: str | None = None,
+        after: tuple[int, str, str] | None = None,
         limit: int = 10_000,
     ) -> list[Usage]:
         """Return what was used, by interval, key and model, in this order.
@@ -412,6 +413,7 @@ class Directory:
             interval: `HOUR` or `DAY`, in UTC.
             key_name: Only with this key.
             model: Only of this model.
+            after: From the one after the total with this start, key and model.
             limit: How many at the most.
 
         Raises:
@@ -428,6 +430,10 @@ class Directory:
                 wanted = wanted.where(usage_totals.c.key_id == key_id)
             if model is not None:
                 wanted = wanted.where(usage_totals.c.model == model)
+            if after is not None:
+                place = sa.tuple_(_interval_start(interval), *_KEY_AND_MODEL)
+                # The first condition says nothing new, but an index knows it.
+                wanted = wanted.where(usage_totals.c.start >= after[0], place > after)
             used = connection.execute(wanted.order_by("start", *_KEY_AND_MODEL).limit(limit))
             return [_usage_view(row) for row in used]
 
@@ -529,8 +535,12 @@ _ENTRIES: Final = sa.select(
 _KEY_AND_MODEL: Final = (api_keys.c.name, usage_totals.c.model)
 
 
+def _interval_start(interval: int) -> sa.ColumnElement[int]:
+    return usage_totals.c.start - usage_totals.c.start % interval
+
+
 def _usage(account_id: int, interval: int) -> sa.Select[Any]:
-    start = (usage_totals.c.start - usage_totals.c.start % interval).label("start")
+    start = _interval_start(interval).label("start")
     return (
         sa.select(
             start,

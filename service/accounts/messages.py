@@ -34,7 +34,7 @@ def account(view: AccountView) -> account_pb2.Account:
         balance_nano_credits=view.balance,
         held_nano_credits=view.held,
         available_nano_credits=view.balance - view.held,
-        created_at=_timestamp(view.created_at),
+        create_time=_timestamp(view.created_at),
     )
 
 
@@ -49,37 +49,35 @@ def api_key(view: KeyView) -> account_pb2.ApiKey:
             requests_per_minute=view.requests_per_minute,
             tokens_per_minute=view.tokens_per_minute,
             concurrency=view.concurrency,
-            expires_at=_timestamp(view.expires_at),
+            expire_time=_timestamp(view.expires_at),
         ),
-        revoked_at=_timestamp(view.revoked_at),
-        created_at=_timestamp(view.created_at),
+        revoke_time=_timestamp(view.revoked_at),
+        create_time=_timestamp(view.created_at),
     )
 
 
 def entry(view: EntryView) -> account_pb2.LedgerEntry:
     """Return an entry of the ledger."""
-    message = account_pb2.LedgerEntry(
+    return account_pb2.LedgerEntry(
         id=view.id,
         kind=KINDS[view.kind],
         amount_nano_credits=view.amount,
-        created_at=_timestamp(view.created_at),
-        idempotency_id=view.idempotency_id,
-        hold_id=view.hold_id,
-        key_name=view.key_name,
-        model=view.model,
+        create_time=_timestamp(view.created_at),
+        idempotency_id=view.idempotency_id or "",
+        hold_id=view.hold_id or "",
+        key_name=view.key_name or "",
+        model=view.model or "",
+        prompt_tokens=view.prompt_tokens,
+        completion_tokens=view.completion_tokens,
+        partial=view.partial,
+        estimated=view.estimated,
     )
-    if view.kind is not EntryKind.GRANT:
-        message.prompt_tokens = view.prompt_tokens
-        message.completion_tokens = view.completion_tokens
-        message.partial = view.partial
-        message.estimated = view.estimated
-    return message
 
 
 def usage(view: Usage) -> account_pb2.UsageTotal:
     """Return a sum of usage."""
     return account_pb2.UsageTotal(
-        start=_timestamp(view.start),
+        start_time=_timestamp(view.start),
         key_name=view.key_name,
         model=view.model,
         requests=view.requests,
@@ -100,7 +98,7 @@ def key_limits(message: account_pb2.KeyLimits) -> directory.KeyLimits:
         requests_per_minute=limit("requests_per_minute"),
         tokens_per_minute=limit("tokens_per_minute"),
         concurrency=limit("concurrency"),
-        expires_at=nanoseconds(message.expires_at) if message.HasField("expires_at") else None,
+        expires_at=nanoseconds(message.expire_time) if message.HasField("expire_time") else None,
     )
 
 

@@ -129,8 +129,8 @@ def estimate(params: ChatCompletionParams, model: Model) -> int:
 
 
 def _output_limits(params: ChatCompletionParams) -> ChatCompletionParams:
-    """Return the limits of a request alone, explicit nulls included."""
-    limits = ChatCompletionParams()
+    """Return the limits of a request alone, with the explicit nulls of its members."""
+    limits = ChatCompletionParams(null_fields=params.null_fields)
     for name in OUTPUT_LIMITS:
         if params.HasField(name):
             setattr(limits, name, getattr(params, name))

@@ -1,15 +1,15 @@
-"""Page tokens: where a list goes on, opaque to those who hold them.
+"""Page tokens: the position at which a list continues, opaque to clients.
 
-    token = base64url(digest of the list, 8 bytes · numbers, 8 bytes each)
+    token = base64url(digest of the list, 8 bytes · position as a JSON array)
 
-A token is good for the list that it is of, such as the ledger of one account, and for no other. It
-is no secret and protects nothing.
+A token is valid only for the list that it belongs to, such as the ledger of one account with the
+filters of the request. It is not a secret.
 """
 
 import base64
 import hashlib
-import struct
-from typing import Final
+import json
+from typing import Any, Final
 
 DEFAULT_SIZE: Final = 100
 LARGEST_SIZE: Final = 1000
@@ -18,7 +18,9 @@ LARGEST_OF_KEYS: Final = 38
 models of 256 characters, each of 4 bytes: with its names and limits less than 104,000 bytes."""
 
 _DIGEST: Final = 8
-_LONGEST: Final = 64
+_LONGEST: Final = 4096
+"""Characters; the longest position holds the name of a key and of a model."""
+_INT64: Final = range(-(2**63), 2**63)
 
 
 class TokenError(ValueError):
@@ -33,39 +35,43 @@ def size(wanted: int, largest: int = LARGEST_SIZE) -> int:
     return min(wanted or DEFAULT_SIZE, largest)
 
 
-def encode(of: str, *position: int) -> str:
+def encode(of: str, *position: int | str) -> str:
     """Return the token of a position.
 
     Args:
         of: The list.
-        position: Numbers of 64 bits.
+        position: Integers of 64 bits, and texts.
     """
-    packed = _digest(of) + struct.pack(f">{len(position)}q", *position)
+    text = json.dumps(position, ensure_ascii=False, separators=(",", ":"))
+    packed = _digest(of) + text.encode()
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def decode(of: str, token: str, numbers: int) -> tuple[int, ...]:
+def decode(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
     """Return the position of a token.
 
     Args:
         of: The list.
-        token: What `encode` gave.
-        numbers: How many a position of this list has.
+        token: A token that `encode` returned.
+        kinds: The types of a position of this list: `int` or `str` each.
 
     Raises:
-        TokenError: it is something else.
+        TokenError: the token is not one of this list.
     """
     if len(token) > _LONGEST:
         raise TokenError
     try:
         packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        digest, rest = packed[:_DIGEST], packed[_DIGEST:]
-        position: tuple[int, ...] = struct.unpack(f">{numbers}q", rest)
-    except (ValueError, struct.error) as error:
+        position = json.loads(packed[_DIGEST:])
+    except (ValueError, RecursionError) as error:
         raise TokenError from error
-    if digest != _digest(of):
+    if packed[:_DIGEST] != _digest(of) or not isinstance(position, list):
         raise TokenError
-    return position
+    if tuple(map(type, position)) != kinds:
+        raise TokenError
+    if not all(v.isprintable() if isinstance(v, str) else v in _INT64 for v in position):
+        raise TokenError
+    return tuple(position)
 
 
 def _digest(of: str) -> bytes:

@@ -28,12 +28,6 @@ from service.accounts.usage import HOUR
 from service.call import CURRENT
 from service.errors import InvalidRequest, Violation
 
-MOST_USAGE: Final = 10_000
-"""Sums that one answer of GetUsage holds."""
-
-LARGEST_ANSWER: Final = 4_000_000
-"""Bytes of an answer of GetUsage: gRPC's clients read 4 MiB by default."""
-
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
@@ -69,28 +63,29 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         Field("amount_nano_credits", inputs.AMOUNT, required=True),
         Field("idempotency_id", inputs.IDEMPOTENCY_ID, required=True),
     ),
-    pb.CreateKeyRequest: (
+    pb.CreateApiKeyRequest: (
         _ACCOUNT,
         _KEY,
         Field("limits.models.names", inputs.MODELS),
         Field("limits.requests_per_minute", inputs.LIMIT),
         Field("limits.tokens_per_minute", inputs.LIMIT),
         Field("limits.concurrency", inputs.LIMIT),
-        Field("limits.expires_at", inputs.INSTANT),
+        Field("limits.expire_time", inputs.INSTANT),
     ),
-    pb.ListKeysRequest: (_ACCOUNT, _PAGE),
-    pb.RevokeKeyRequest: (_ACCOUNT, _KEY),
+    pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
+    pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
     pb.ListLedgerEntriesRequest: (_ACCOUNT, _PAGE),
-    pb.GetUsageRequest: (
+    pb.ListUsageRequest: (
         _ACCOUNT,
+        _PAGE,
         Field("key_name", inputs.NAME),
         Field("model", inputs.MODEL),
         Field(
             "interval",
             inputs.Rule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
         ),
-        Field("since", inputs.INSTANT),
-        Field("until", inputs.INSTANT),
+        Field("start_time", inputs.INSTANT),
+        Field("end_time", inputs.INSTANT),
     ),
 }
 """What each request may hold; page tokens are read by `pages`."""
@@ -133,7 +128,7 @@ class AccountServicer(AccountServiceServicer):
         """Return a page of accounts."""
         self._accept(request)
         of = "accounts"
-        after = _position(of, request.page_token, 1) or (0,)
+        after = _position(of, request.page_token, (int,)) or (0,)
         size = pages.size(request.page_size)
         found = await self._access.read(self._directory.accounts, after=after[0], limit=size + 1)
         return pb.ListAccountsResponse(
@@ -171,44 +166,44 @@ class AccountServicer(AccountServiceServicer):
         owner = await self._access.read(self._directory.account, request.account)
         return pb.AddCreditResponse(entry=messages.entry(made), account=messages.account(owner))
 
-    async def CreateKey(  # noqa: N802  (named by the contract)
-        self, request: pb.CreateKeyRequest, context: _Context
-    ) -> pb.CreateKeyResponse:
-        """Create a key, and answer it this once."""
+    async def CreateApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.CreateApiKeyRequest, context: _Context
+    ) -> pb.CreateApiKeyResponse:
+        """Create a key and return its secret."""
         self._accept(request)
         limits = messages.key_limits(request.limits)
         if limits.expires_at is not None and limits.expires_at <= self._now():
-            raise _invalid("limits.expires_at", "Must lie in the future.")
+            raise _invalid("limits.expire_time", "Must be in the future.")
         created, key = await self._access.write(
             self._directory.create_key, request.account, request.name, limits
         )
-        return pb.CreateKeyResponse(api_key=messages.api_key(created), key=key)
+        return pb.CreateApiKeyResponse(api_key=messages.api_key(created), key_string=key)
 
-    async def ListKeys(  # noqa: N802  (named by the contract)
-        self, request: pb.ListKeysRequest, context: _Context
-    ) -> pb.ListKeysResponse:
+    async def ListApiKeys(  # noqa: N802  (named by the contract)
+        self, request: pb.ListApiKeysRequest, context: _Context
+    ) -> pb.ListApiKeysResponse:
         """Return a page of keys."""
         self._accept(request)
         of = f"keys/{request.account}"
-        after = _position(of, request.page_token, 1) or (0,)
+        after = _position(of, request.page_token, (int,)) or (0,)
         size = pages.size(request.page_size, pages.LARGEST_OF_KEYS)
         found = await self._access.read(
             self._directory.keys, request.account, after=after[0], limit=size + 1
         )
-        return pb.ListKeysResponse(
+        return pb.ListApiKeysResponse(
             api_keys=map(messages.api_key, found[:size]),
             next_page_token=_more(of, found, size, lambda view: (view.id,)),
         )
 
-    async def RevokeKey(  # noqa: N802  (named by the contract)
-        self, request: pb.RevokeKeyRequest, context: _Context
-    ) -> pb.RevokeKeyResponse:
+    async def RevokeApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.RevokeApiKeyRequest, context: _Context
+    ) -> pb.RevokeApiKeyResponse:
         """Revoke a key."""
         self._accept(request)
         revoked = await self._access.write(
             self._directory.revoke_key, request.account, request.name
         )
-        return pb.RevokeKeyResponse(api_key=messages.api_key(revoked))
+        return pb.RevokeApiKeyResponse(api_key=messages.api_key(revoked))
 
     async def ListLedgerEntries(  # noqa: N802  (named by the contract)
         self, request: pb.ListLedgerEntriesRequest, context: _Context
@@ -216,7 +211,7 @@ class AccountServicer(AccountServiceServicer):
         """Return a page of the ledger."""
         self._accept(request)
         of = f"ledger/{request.account}"
-        before = _position(of, request.page_token, 2)
+        before = _position(of, request.page_token, (int, int))
         size = pages.size(request.page_size)
         found = await self._access.read(
             self._directory.ledger, request.account, before=before, limit=size + 1
@@ -226,28 +221,36 @@ class AccountServicer(AccountServiceServicer):
             next_page_token=_more(of, found, size, lambda view: (view.created_at, view.id)),
         )
 
-    async def GetUsage(  # noqa: N802  (named by the contract)
-        self, request: pb.GetUsageRequest, context: _Context
-    ) -> pb.GetUsageResponse:
-        """Return usage, summed up."""
+    async def ListUsage(  # noqa: N802  (named by the contract)
+        self, request: pb.ListUsageRequest, context: _Context
+    ) -> pb.ListUsageResponse:
+        """Return a page of usage."""
         self._accept(request)
-        since = _value(request, "since")
-        used = await self._access.read(
+        end, interval = _value(request, "end_time"), _INTERVALS[request.interval]
+        start = _value(request, "start_time")
+        of = f"usage/{request.account}/{request.key_name}/{request.model}/{interval}/{start}/{end}"
+        position = _position(of, request.page_token, (int, int, str, str))
+        # A range without a start begins on every page where it began on the first.
+        start = start if start is not None else month_back(self._now())
+        begin, *after = position or (start,)
+        size = pages.size(request.page_size)
+        found = await self._access.read(
             self._directory.usage,
             request.account,
-            since=month_back(self._now()) if since is None else since,
-            until=_value(request, "until"),
-            interval=_INTERVALS[request.interval],
-            key_name=_value(request, "key_name"),
-            model=_value(request, "model"),
-            limit=MOST_USAGE + 1,
+            since=begin,
+            until=end,
+            interval=interval,
+            key_name=request.key_name or None,
+            model=request.model or None,
+            after=tuple(after) or None,
+            limit=size + 1,
         )
-        if len(used) > MOST_USAGE:
-            raise _invalid("since", f"More than {MOST_USAGE} sums: ask for a shorter time.")
-        answer = pb.GetUsageResponse(usage=map(messages.usage, used))
-        if answer.ByteSize() > LARGEST_ANSWER:
-            raise _invalid("since", "Too large an answer: ask for a shorter time.")
-        return answer
+        return pb.ListUsageResponse(
+            usage=map(messages.usage, found[:size]),
+            next_page_token=_more(
+                of, found, size, lambda view: (begin, view.start, view.key_name, view.model)
+            ),
+        )
 
     def _accept(self, request: Message) -> None:
         """See who calls and what with.
@@ -281,29 +284,34 @@ def violations(request: Message) -> Iterator[Violation]:
 
 
 def _value(message: Any, path: str) -> Any:
-    """Return the value at a path, None where it is absent; of a time its nanoseconds."""
+    """Return the value at a path, None if it is absent; of a time its nanoseconds.
+
+    A field without presence is absent if it has its default value.
+    """
     for name in path.split("."):
-        is_list = message.DESCRIPTOR.fields_by_name[name].is_repeated
-        if not is_list and not message.HasField(name):
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if field.has_presence and not message.HasField(name):
             return None
         message = getattr(message, name)
+        if not (field.has_presence or field.is_repeated or message):
+            return None
     return messages.nanoseconds(message) if isinstance(message, Timestamp) else message
 
 
-def _position(of: str, token: str, numbers: int) -> tuple[int, ...] | None:
+def _position(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
     if not token:
         return None
     try:
-        return pages.decode(of, token, numbers)
+        return pages.decode(of, token, kinds)
     except pages.TokenError as error:
         raise _invalid("page_token", "Is not a token of this list.") from error
 
 
 def _more(
-    of: str, found: Sequence[_View], size: int, position: Callable[[_View], tuple[int, ...]]
-) -> str | None:
-    """Return the token of the next page where more was found than fits on this one."""
-    return pages.encode(of, *position(found[size - 1])) if len(found) > size else None
+    of: str, found: Sequence[_View], size: int, position: Callable[[_View], tuple[int | str, ...]]
+) -> str:
+    """Return the token of the next page, "" if all that was found fits on this one."""
+    return pages.encode(of, *position(found[size - 1])) if len(found) > size else ""
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:

@@ -262,6 +262,6 @@ def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
     """Return a chunk of the same answer, in which nothing is said."""
     made = ChatCompletionChunk()
     made.CopyFrom(chunk)
-    for name in ("choices", "usage", "extra_json"):
+    for name in ("choices", "usage", "null_fields", "extra_json"):
         made.ClearField(name)
     return made

@@ -171,14 +171,18 @@ def messages(draw: st.DrawFn, shape: Shape) -> Any:
 def _fill(draw: st.DrawFn, shape: Shape, message: Message) -> None:
     message.SetInParent()
     extra = message.extra_json  # type: ignore[attr-defined]  # each shape has it
+    nulls: set[str] = set()
     for name in draw(_field_names(shape)):
         member = shape.members[name]
         dice = draw(_dice)
         arm = member.arms[dice % len(member.arms)]
         if dice == 0:
-            extra[name] = "null"
+            nulls.add(name)
         else:
             _set(draw, message, arm)
+    # In the order of the .proto file, as they are read.
+    numbers = bytes(member.number for member in shape.members.values() if member.name in nulls)
+    message.null_fields = numbers  # type: ignore[attr-defined]  # each shape has it
     if draw(_dice) > 6:
         for key, text in draw(_extra).items():
             extra[key] = text

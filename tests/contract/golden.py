@@ -88,8 +88,7 @@ def _delta(name: str, why: str, delta: str, fields: str) -> Golden:
         name,
         why,
         '"choices":[{"index":0,"delta":{' + delta + '},"finish_reason":null}]',
-        "choices { index: 0 delta { " + fields + ' } extra_json { key: "finish_reason" '
-        'value: "null" } }',
+        "choices { index: 0 delta { " + fields + ' } null_fields: "\\x03" }',
     )
 
 
@@ -129,12 +128,7 @@ REQUESTS: tuple[Golden, ...] = (
         "openai-python sends a None as null; absent and null differ",
         '"temperature":null,"stop":null,"tools":null,"logit_bias":null,"audio":null,'
         '"stream":null,"metadata":null,"tool_choice":null,"modalities":null',
-        'extra_json { key: "temperature" value: "null" } extra_json { key: "stop" value: "null" } '
-        'extra_json { key: "tools" value: "null" } extra_json { key: "logit_bias" value: "null" } '
-        'extra_json { key: "audio" value: "null" } extra_json { key: "stream" value: "null" } '
-        'extra_json { key: "metadata" value: "null" } '
-        'extra_json { key: "tool_choice" value: "null" } '
-        'extra_json { key: "modalities" value: "null" }',
+        'null_fields: "\\x04\\x06\\x08\\x0a\\x0b\\x15\\x1a\\x1b\\x1e"',
     ),
     _request(
         "empty collections",
@@ -197,8 +191,7 @@ REQUESTS: tuple[Golden, ...] = (
         '{"type":"function","function":{"name":"h","parameters":{}}}]',
         'tools { type: "function" function { name: "f" } } '
         'tools { type: "function" function { name: "g" '
-        'extra_json { key: "parameters" value: "null" } '
-        'extra_json { key: "strict" value: "null" } } } '
+        'null_fields: "\\x03\\x04" } } '
         'tools { type: "function" function { name: "h" parameters { text: "{}" } } }',
     ),
     _request(
@@ -295,7 +288,7 @@ REQUESTS: tuple[Golden, ...] = (
         '"approximate":{"country":"CH","region":"ZH","city":"Zürich","timezone":null}}}',
         'web_search_options { search_context_size: "low" user_location { type: "approximate" '
         'approximate { country: "CH" region: "ZH" city: "Zürich" '
-        'extra_json { key: "timezone" value: "null" } } } }',
+        'null_fields: "\\x04" } } }',
     ),
     _request(
         "empty objects",
@@ -317,8 +310,7 @@ REQUESTS: tuple[Golden, ...] = (
         "moderation",
         "a policy for one direction, null for the other",
         '"moderation":{"model":"omni","policy":{"input":{"mode":"block"},"output":null}}',
-        'moderation { model: "omni" policy { input { mode: "block" } '
-        'extra_json { key: "output" value: "null" } } }',
+        'moderation { model: "omni" policy { input { mode: "block" } null_fields: "\\x02" } }',
     ),
     _request(
         "vendor members",
@@ -351,7 +343,7 @@ REQUESTS: tuple[Golden, ...] = (
         'messages { role: "system" content_text: "s" } '
         'messages { role: "user" content_text: "" } '
         'messages { role: "assistant" content_text: "a" '
-        'extra_json { key: "refusal" value: "null" } }',
+        'null_fields: "\\x07" }',
     ),
     _messages(
         "parts",
@@ -393,7 +385,7 @@ REQUESTS: tuple[Golden, ...] = (
         'tool_calls { id: "c1" type: "function" '
         'function { name: "f" arguments: \'{"a": \' } } '
         'tool_calls { id: "c2" type: "custom" custom { name: "g" input: "x" } } '
-        'extra_json { key: "content" value: "null" } } '
+        'null_fields: "\\x02" } '
         'messages { role: "tool" tool_call_id: "c1" content_text: "1" } '
         'messages { role: "tool" tool_call_id: "c2" '
         'content_parts { items { type: "text" text: "2" } } }',
@@ -406,11 +398,7 @@ REQUESTS: tuple[Golden, ...] = (
         '"reasoning":"r","reasoning_content":"rc"}',
         'messages { role: "user" content_text: "u" } '
         'messages { role: "assistant" content_text: "a" reasoning: "r" reasoning_content: "rc" '
-        'extra_json { key: "refusal" value: "null" } '
-        'extra_json { key: "annotations" value: "null" } '
-        'extra_json { key: "audio" value: "null" } '
-        'extra_json { key: "function_call" value: "null" } '
-        'extra_json { key: "tool_calls" value: "null" } }',
+        'null_fields: "\\x05\\x07\\x08\\x09\\x0a" }',
     ),
     _messages(
         "older calls",
@@ -420,8 +408,8 @@ REQUESTS: tuple[Golden, ...] = (
         '{"role":"function","name":"f","content":null}',
         'messages { role: "user" content_text: "u" } '
         'messages { role: "assistant" function_call { name: "f" arguments: "{}" } '
-        'extra_json { key: "content" value: "null" } } '
-        'messages { role: "function" name: "f" extra_json { key: "content" value: "null" } }',
+        'null_fields: "\\x02" } '
+        'messages { role: "function" name: "f" null_fields: "\\x02" }',
     ),
     _messages(
         "an audio message",
@@ -478,7 +466,7 @@ COMPLETIONS: tuple[Golden, ...] = (
         '"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,'
         '"prompt_tokens_details":null,"cost":0.00012}',
         "usage { prompt_tokens: 3 completion_tokens: 1 total_tokens: 4 "
-        'extra_json { key: "prompt_tokens_details" value: "null" } '
+        'null_fields: "\\x04" '
         'extra_json { key: "cost" value: "0.00012" } }',
     ),
     _completion(
@@ -486,13 +474,9 @@ COMPLETIONS: tuple[Golden, ...] = (
         "what vLLM sends",
         '"usage":null,"service_tier":null,"system_fingerprint":null,"prompt_logprobs":null,'
         '"kv_transfer_params":null,"metadata":null,"moderation":null',
-        'extra_json { key: "usage" value: "null" } '
-        'extra_json { key: "service_tier" value: "null" } '
-        'extra_json { key: "system_fingerprint" value: "null" } '
+        'null_fields: "\\x06\\x07\\x08\\x09\\x0a" '
         'extra_json { key: "prompt_logprobs" value: "null" } '
-        'extra_json { key: "kv_transfer_params" value: "null" } '
-        'extra_json { key: "metadata" value: "null" } '
-        'extra_json { key: "moderation" value: "null" }',
+        'extra_json { key: "kv_transfer_params" value: "null" }',
     ),
     _completion(
         "tier, fingerprint, metadata",
@@ -516,16 +500,14 @@ COMPLETIONS: tuple[Golden, ...] = (
         '"finish_reason":"tool_calls","logprobs":null',
         'message { role: "assistant" tool_calls { id: "c1" type: "function" '
         'function { name: "f" arguments: "{}" } } '
-        'extra_json { key: "content" value: "null" } '
-        'extra_json { key: "refusal" value: "null" } } '
-        'finish_reason: "tool_calls" extra_json { key: "logprobs" value: "null" }',
+        'null_fields: "\\x02\\x07" } '
+        'finish_reason: "tool_calls" null_fields: "\\x04"',
     ),
     _answer(
         "a refusal",
         "content null, refusal text",
         '"message":{"role":"assistant","content":null,"refusal":"no"},"finish_reason":"stop"',
-        'message { role: "assistant" refusal: "no" '
-        'extra_json { key: "content" value: "null" } } finish_reason: "stop"',
+        'message { role: "assistant" refusal: "no" null_fields: "\\x02" } finish_reason: "stop"',
     ),
     _answer(
         "citations",
@@ -543,7 +525,7 @@ COMPLETIONS: tuple[Golden, ...] = (
         '"message":{"role":"assistant","content":null,"audio":{"id":"a","data":"AA==",'
         '"transcript":"t","expires_at":1700000000}},"finish_reason":"stop"',
         'message { role: "assistant" audio { id: "a" data: "AA==" transcript: "t" '
-        'expires_at: 1700000000 } extra_json { key: "content" value: "null" } } '
+        'expires_at: 1700000000 } null_fields: "\\x02" } '
         'finish_reason: "stop"',
     ),
     _answer(
@@ -555,11 +537,11 @@ COMPLETIONS: tuple[Golden, ...] = (
         '{"token":"","logprob":0,"bytes":[0,255],"top_logprobs":[]}],"refusal":null}',
         'message { role: "assistant" content_text: "ä" } finish_reason: "stop" logprobs { '
         'content { token: "Ã" logprob: -0.0009109065448865294 bytes: "\\303" '
-        'top_logprobs { token: "a" logprob: -9999 extra_json { key: "bytes" value: "null" } } '
+        'top_logprobs { token: "a" logprob: -9999 null_fields: "\\x03" } '
         'top_logprobs { token: "b" logprob: -1e-07 bytes: "" } } '
         'content { token: "" logprob: 0 bytes: "\\000\\377" '
         'extra_json { key: "top_logprobs" value: "[]" } } '
-        'extra_json { key: "refusal" value: "null" } }',
+        'null_fields: "\\x02" }',
     ),
     _answer(
         "reasoning",
@@ -624,7 +606,7 @@ CHUNKS: tuple[Golden, ...] = (
         "the first",
         "a role and empty content",
         '"role":"assistant","content":"","refusal":null',
-        'role: "assistant" content_text: "" extra_json { key: "refusal" value: "null" }',
+        'role: "assistant" content_text: "" null_fields: "\\x07"',
     ),
     _chunk(
         "a usual one",
@@ -632,9 +614,8 @@ CHUNKS: tuple[Golden, ...] = (
         '"system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" a"},'
         '"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"x7"',
         'system_fingerprint: "fp" choices { index: 0 delta { content_text: " a" } '
-        'extra_json { key: "logprobs" value: "null" } '
-        'extra_json { key: "finish_reason" value: "null" } } '
-        'obfuscation: "x7" extra_json { key: "usage" value: "null" }',
+        'null_fields: "\\x03\\x04" } '
+        'obfuscation: "x7" null_fields: "\\x06"',
     ),
     _chunk(
         "the last of a choice",
@@ -653,7 +634,7 @@ CHUNKS: tuple[Golden, ...] = (
         "null content",
         "absent, null and empty content are three things",
         '"content":null',
-        'extra_json { key: "content" value: "null" }',
+        'null_fields: "\\x02"',
     ),
     _delta(
         "a tool call begins",
@@ -674,8 +655,8 @@ CHUNKS: tuple[Golden, ...] = (
         '"tool_calls":[{"index":1,"id":null,"type":null,"function":{"name":null,'
         '"arguments":"}"}}],"content":""',
         'tool_calls { index: 1 function { arguments: "}" '
-        'extra_json { key: "name" value: "null" } } '
-        'extra_json { key: "id" value: "null" } extra_json { key: "type" value: "null" } } '
+        'null_fields: "\\x01" } '
+        'null_fields: "\\x02\\x03" } '
         'content_text: ""',
     ),
     _delta(
@@ -700,7 +681,7 @@ CHUNKS: tuple[Golden, ...] = (
         "reasoning",
         "in every token of a reasoning model",
         '"reasoning_content":"r","reasoning":"s","content":null',
-        'reasoning_content: "r" reasoning: "s" extra_json { key: "content" value: "null" }',
+        'reasoning_content: "r" reasoning: "s" null_fields: "\\x02"',
     ),
     _delta(
         "a cut emoji",
@@ -712,8 +693,7 @@ CHUNKS: tuple[Golden, ...] = (
         "the other half",
         "a low surrogate alone",
         '"content":"\\ude00b","role":null',
-        'extra_json { key: "content" value: \'"\\\\ude00b"\' } '
-        'extra_json { key: "role" value: "null" }',
+        'extra_json { key: "content" value: \'"\\\\ude00b"\' } null_fields: "\\x01"',
     ),
     _delta(
         "an audio delta",
@@ -744,7 +724,7 @@ CHUNKS: tuple[Golden, ...] = (
         '{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[]}]}}]',
         'choices { index: 0 delta { content_text: "a" } logprobs { content { token: "a" '
         'logprob: -0.5 bytes: "a" extra_json { key: "top_logprobs" value: "[]" } } } '
-        'extra_json { key: "finish_reason" value: "null" } }',
+        'null_fields: "\\x03" }',
     ),
     _chunk(
         "moderation",
@@ -758,7 +738,7 @@ CHUNKS: tuple[Golden, ...] = (
         '"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null,'
         '"content_filter_results":{"hate":{"filtered":false}}}],"prompt_filter_results":[]',
         'choices { index: 0 delta { content_text: "a" } '
-        'extra_json { key: "finish_reason" value: "null" } '
+        'null_fields: "\\x03" '
         'extra_json { key: "content_filter_results" '
         'value: \'{"hate":{"filtered":false}}\' } } '
         'extra_json { key: "prompt_filter_results" value: "[]" }',
@@ -778,15 +758,13 @@ ERRORS: tuple[Golden, ...] = (
         name="nulls",
         why="where there is no param and no code",
         json='{"error":{"message":"m","type":"server_error","param":null,"code":null}}',
-        message='message: "m" type: "server_error" extra_json { key: "param" value: "null" } '
-        'extra_json { key: "code" value: "null" }',
+        message='message: "m" type: "server_error" null_fields: "\\x03\\x04"',
     ),
     Golden(
         name="a number as code",
         why="vLLM's",
         json='{"error":{"message":"m","type":"BadRequestError","param":null,"code":400}}',
-        message='message: "m" type: "BadRequestError" code_number: 400 '
-        'extra_json { key: "param" value: "null" }',
+        message='message: "m" type: "BadRequestError" code_number: 400 null_fields: "\\x03"',
     ),
     Golden(
         name="any param",

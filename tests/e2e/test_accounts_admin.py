@@ -20,13 +20,17 @@ from chatcompletion.v1 import account_service_pb2 as pb
 from service.accounts import inputs, keys
 from service.accounts.access import Access
 from service.accounts.rows import Grant, Place, Placed, Refusal, Refused, Settle
-from service.accounts.servicer import FIELDS
+from service.accounts.servicer import FIELDS, AccountServicer
 from service.admin import SERVICE, AdminServer
 from service.telemetry import Telemetry
 from tests.e2e.accounts_admin import TOKEN, House, admin, bearer
 from tests.e2e.outages import Outage, outage, outages
+from tests.unit.service.samples import call, serving
 
 __all__ = ["outage"]
+
+NO_CONTEXT: Any = None
+"""What AccountService does not look at."""
 
 CREDIT = 10**9
 HOSTILE = "a'; DROP TABLE accounts; --"
@@ -53,8 +57,10 @@ async def account(house: House, name: str = "acme", credit: int = 0) -> Any:
 
 
 async def key(house: House, name: str = "ci", **limits: Any) -> Any:
-    request = pb.CreateKeyRequest(account="acme", name=name, limits=account_pb2.KeyLimits(**limits))
-    return await house.ask("CreateKey", request)
+    request = pb.CreateApiKeyRequest(
+        account="acme", name=name, limits=account_pb2.KeyLimits(**limits)
+    )
+    return await house.ask("CreateApiKey", request)
 
 
 async def charge(house: House, key_name: str, *amounts: int) -> None:
@@ -103,7 +109,7 @@ async def test_each_rpc_wants_the_token_before_anything_else(house: House, metho
 async def test_a_key_of_a_caller_is_not_the_token(house: House) -> None:
     await account(house)
     made = await key(house)
-    refused = await house.refusal("ListAccounts", pb.ListAccountsRequest(), bearer(made.key))
+    refused = await house.refusal("ListAccounts", pb.ListAccountsRequest(), bearer(made.key_string))
 
     assert refused.reason == "INVALID_API_KEY"
 
@@ -170,22 +176,22 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
         ("AddCredit", {"amount_nano_credits": 10**18 + 1}, "amount_nano_credits"),
         ("AddCredit", {"idempotency_id": ""}, "idempotency_id"),
         ("AddCredit", {"idempotency_id": "x" * 129}, "idempotency_id"),
-        ("CreateKey", {"limits": {"requests_per_minute": 0}}, "limits.requests_per_minute"),
-        ("CreateKey", {"limits": {"tokens_per_minute": -5}}, "limits.tokens_per_minute"),
-        ("CreateKey", {"limits": {"concurrency": 10**9 + 1}}, "limits.concurrency"),
-        ("CreateKey", {"limits": {"models": {}}}, "limits.models.names"),
-        ("CreateKey", {"limits": {"models": {"names": ["a", "a"]}}}, "limits.models.names"),
-        ("CreateKey", {"limits": {"models": {"names": [""]}}}, "limits.models.names"),
-        ("CreateKey", {"limits": {"expires_at": {"seconds": 1}}}, "limits.expires_at"),
-        ("CreateKey", {"limits": {"expires_at": {"seconds": 2**60}}}, "limits.expires_at"),
+        ("CreateApiKey", {"limits": {"requests_per_minute": 0}}, "limits.requests_per_minute"),
+        ("CreateApiKey", {"limits": {"tokens_per_minute": -5}}, "limits.tokens_per_minute"),
+        ("CreateApiKey", {"limits": {"concurrency": 10**9 + 1}}, "limits.concurrency"),
+        ("CreateApiKey", {"limits": {"models": {}}}, "limits.models.names"),
+        ("CreateApiKey", {"limits": {"models": {"names": ["a", "a"]}}}, "limits.models.names"),
+        ("CreateApiKey", {"limits": {"models": {"names": [""]}}}, "limits.models.names"),
+        ("CreateApiKey", {"limits": {"expire_time": {"seconds": 1}}}, "limits.expire_time"),
+        ("CreateApiKey", {"limits": {"expire_time": {"seconds": 2**60}}}, "limits.expire_time"),
         (
-            "CreateKey",
-            {"limits": {"expires_at": {"seconds": 2**33, "nanos": 10**9}}},
-            "limits.expires_at",
+            "CreateApiKey",
+            {"limits": {"expire_time": {"seconds": 2**33, "nanos": 10**9}}},
+            "limits.expire_time",
         ),
-        ("GetUsage", {"interval": 7}, "interval"),
-        ("GetUsage", {"since": {"seconds": -1}}, "since"),
-        ("GetUsage", {"until": {"seconds": 1, "nanos": -1}}, "until"),
+        ("ListUsage", {"interval": 7}, "interval"),
+        ("ListUsage", {"start_time": {"seconds": -1}}, "start_time"),
+        ("ListUsage", {"end_time": {"seconds": 1, "nanos": -1}}, "end_time"),
         ("ListLedgerEntries", {"page_token": "AAAA"}, "page_token"),
     ],
 )
@@ -221,8 +227,8 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         assert refused.reason == "ACCOUNT_NOT_FOUND"
     await account(house)
     for method, request in (
-        ("RevokeKey", pb.RevokeKeyRequest(account="acme", name="x")),
-        ("GetUsage", pb.GetUsageRequest(account="acme", key_name="x")),
+        ("RevokeApiKey", pb.RevokeApiKeyRequest(account="acme", name="x")),
+        ("ListUsage", pb.ListUsageRequest(account="acme", key_name="x")),
     ):
         refused = await house.refusal(method, request)
         assert (refused.http_status, refused.reason) == (404, "API_KEY_NOT_FOUND")
@@ -233,7 +239,7 @@ async def test_a_name_is_taken_once(house: House) -> None:
     await key(house)
     for method, request in (
         ("CreateAccount", pb.CreateAccountRequest(name="acme")),
-        ("CreateKey", pb.CreateKeyRequest(account="acme", name="ci")),
+        ("CreateApiKey", pb.CreateApiKeyRequest(account="acme", name="ci")),
     ):
         refused = await house.refusal(method, request)
         assert (refused.code, refused.http_status) == (grpc.StatusCode.ALREADY_EXISTS, 409)
@@ -303,27 +309,27 @@ async def test_a_key_is_answered_once_and_stored_as_a_digest(house: House) -> No
     await account(house)
     expires = Timestamp(seconds=int(time.time()) + 3600)
     models = account_pb2.AllowedModels(names=["b", "a"])
-    made = await key(house, models=models, requests_per_minute=60, expires_at=expires)
+    made = await key(house, models=models, requests_per_minute=60, expire_time=expires)
 
     assert made.api_key.limits == account_pb2.KeyLimits(
-        models=models, requests_per_minute=60, expires_at=expires
+        models=models, requests_per_minute=60, expire_time=expires
     )
-    assert not made.api_key.HasField("revoked_at")
-    caller = house.directory.find(keys.digest(made.key))
+    assert not made.api_key.HasField("revoke_time")
+    caller = house.directory.find(keys.digest(made.key_string))
     assert caller is not None
     assert (caller.account_name, caller.key_name) == ("acme", "ci")
-    listed = await house.ask("ListKeys", pb.ListKeysRequest(account="acme"))
+    listed = await house.ask("ListApiKeys", pb.ListApiKeysRequest(account="acme"))
     assert [*listed.api_keys] == [made.api_key]
-    assert made.key.encode() not in listed.SerializeToString()
+    assert made.key_string.encode() not in listed.SerializeToString()
 
 
 async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     await account(house, credit=CREDIT)
     made = await key(house)
-    caller = house.directory.find(keys.digest(made.key))
+    caller = house.directory.find(keys.digest(made.key_string))
     assert caller is not None
-    request = pb.RevokeKeyRequest(account="acme", name="ci")
-    revoked = await house.ask("RevokeKey", request)
+    request = pb.RevokeApiKeyRequest(account="acme", name="ci")
+    revoked = await house.ask("RevokeApiKey", request)
 
     # Also for a replica that remembers who holds the key.
     place = Place(
@@ -339,19 +345,19 @@ async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     outcome = await house.batches.submit(place)
     assert isinstance(outcome, Refused)
     assert outcome.refusal is Refusal.KEY
-    assert house.directory.find(keys.digest(made.key)) is None
-    assert await house.ask("RevokeKey", request) == revoked
+    assert house.directory.find(keys.digest(made.key_string)) is None
+    assert await house.ask("RevokeApiKey", request) == revoked
 
 
 async def test_names_are_values_and_not_sql(house: House) -> None:
     await account(house, HOSTILE)
-    await house.ask("CreateKey", pb.CreateKeyRequest(account=HOSTILE, name=HOSTILE))
+    await house.ask("CreateApiKey", pb.CreateApiKeyRequest(account=HOSTILE, name=HOSTILE))
     await house.ask(
         "AddCredit",
         pb.AddCreditRequest(account=HOSTILE, amount_nano_credits=1, idempotency_id=HOSTILE),
     )
-    await house.ask("GetUsage", pb.GetUsageRequest(account=HOSTILE, key_name=HOSTILE))
-    await house.ask("RevokeKey", pb.RevokeKeyRequest(account=HOSTILE, name=HOSTILE))
+    await house.ask("ListUsage", pb.ListUsageRequest(account=HOSTILE, key_name=HOSTILE))
+    await house.ask("RevokeApiKey", pb.RevokeApiKeyRequest(account=HOSTILE, name=HOSTILE))
     listed = await house.ask("ListAccounts", pb.ListAccountsRequest())
 
     assert [found.name for found in listed.accounts] == [HOSTILE]
@@ -365,7 +371,7 @@ async def pages(house: House, method: str, request: Any) -> list[Any]:
     while True:
         answer = await house.ask(method, request)
         found.append(answer)
-        if not answer.HasField("next_page_token"):
+        if not answer.next_page_token:
             return found
         request.page_token = answer.next_page_token
 
@@ -381,7 +387,7 @@ async def test_pages_are_complete(house: House) -> None:
     await account(house)
     for number in range(5):
         await key(house, f"key-{number}")
-    answers = await pages(house, "ListKeys", pb.ListKeysRequest(account="acme", page_size=2))
+    answers = await pages(house, "ListApiKeys", pb.ListApiKeysRequest(account="acme", page_size=2))
     found = [view.name for answer in answers for view in answer.api_keys]
     assert found == [f"key-{number}" for number in range(5)]
 
@@ -393,14 +399,14 @@ async def test_pages_of_the_ledger_stay_what_they_were_while_it_grows(house: Hou
     whole = await house.ask("ListLedgerEntries", pb.ListLedgerEntriesRequest(account="acme"))
     ids = [entry.id for entry in whole.entries]
     assert all(newer > older for newer, older in pairwise(ids))
-    assert not whole.HasField("next_page_token")
+    assert not whole.next_page_token
 
     request = pb.ListLedgerEntriesRequest(account="acme", page_size=3)
     seen: list[int] = []
     while True:
         answer = await house.ask("ListLedgerEntries", request)
         seen += [entry.id for entry in answer.entries]
-        if not answer.HasField("next_page_token"):
+        if not answer.next_page_token:
             break
         request.page_token = answer.next_page_token
         more = Grant(
@@ -422,7 +428,7 @@ async def test_a_page_token_is_good_for_its_list_only(house: House) -> None:
 
     for method, elsewhere in (
         ("ListLedgerEntries", pb.ListLedgerEntriesRequest(account="other", page_token=token)),
-        ("ListKeys", pb.ListKeysRequest(account="acme", page_token=token)),
+        ("ListApiKeys", pb.ListApiKeysRequest(account="acme", page_token=token)),
         ("ListAccounts", pb.ListAccountsRequest(page_token=token)),
     ):
         refused = await house.refusal(method, elsewhere)
@@ -439,11 +445,11 @@ async def test_the_ledger_tells_why_a_balance_changed(house: House) -> None:
     assert settlement.kind == account_pb2.LEDGER_ENTRY_KIND_SETTLEMENT
     assert (settlement.amount_nano_credits, settlement.key_name) == (-250, "ci")
     assert (settlement.prompt_tokens, settlement.completion_tokens) == (1, 2)
-    assert settlement.HasField("partial")
-    assert not settlement.HasField("idempotency_id")
+    assert not settlement.partial
+    assert not settlement.idempotency_id
     assert grant.kind == account_pb2.LEDGER_ENTRY_KIND_GRANT
     assert (grant.amount_nano_credits, grant.idempotency_id) == (CREDIT, "first")
-    assert not grant.HasField("prompt_tokens")
+    assert (grant.key_name, grant.prompt_tokens, grant.partial) == ("", 0, False)
 
 
 async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> None:
@@ -457,35 +463,81 @@ async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> Non
         (account_pb2.USAGE_INTERVAL_HOUR, 3600),
         (account_pb2.USAGE_INTERVAL_DAY, 86_400),
     ):
-        answer = await house.ask("GetUsage", pb.GetUsageRequest(account="acme", interval=interval))
-        assert all(total.start.seconds % length == 0 for total in answer.usage)
+        answer = await house.ask(
+            "ListUsage", pb.ListUsageRequest(account="acme", interval=interval)
+        )
+        assert all(total.start_time.seconds % length == 0 for total in answer.usage)
         charged: dict[str, int] = {}
         for total in answer.usage:  # two, unless an hour began meanwhile
             charged[total.key_name] = charged.get(total.key_name, 0) + total.charged_nano_credits
         assert charged == {"batch": 7, "ci": 350}
-    narrow = pb.GetUsageRequest(account="acme", key_name="batch", model="m")
-    (total,) = (await house.ask("GetUsage", narrow)).usage
+    narrow = pb.ListUsageRequest(account="acme", key_name="batch", model="m")
+    (total,) = (await house.ask("ListUsage", narrow)).usage
     assert (total.model, total.requests, total.prompt_tokens) == ("m", 1, 1)
     for empty in (
-        pb.GetUsageRequest(account="acme", model="other"),
-        pb.GetUsageRequest(account="acme", since=Timestamp(seconds=int(time.time()) + 3600)),
-        pb.GetUsageRequest(account="acme", since=Timestamp(), until=Timestamp(seconds=1)),
+        pb.ListUsageRequest(account="acme", model="other"),
+        pb.ListUsageRequest(account="acme", start_time=Timestamp(seconds=int(time.time()) + 3600)),
+        pb.ListUsageRequest(account="acme", start_time=Timestamp(), end_time=Timestamp(seconds=1)),
     ):
-        assert not (await house.ask("GetUsage", empty)).usage
+        assert not (await house.ask("ListUsage", empty)).usage
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MOST_USAGE", 1), ("LARGEST_ANSWER", 40)])
-async def test_usage_that_is_too_much_for_an_answer_is_refused(
-    house: House, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
-) -> None:
-    monkeypatch.setattr(f"service.accounts.servicer.{limit}", value)
+async def test_pages_of_usage_are_complete_while_it_grows(house: House) -> None:
     await account(house, credit=CREDIT)
-    for name in ("ci", "batch"):
+    names = ("batch", "ci", "née", "z")
+    for name in names:
+        await key(house, name)
+        await charge(house, name, 1, 2)
+    for interval in (account_pb2.USAGE_INTERVAL_HOUR, account_pb2.USAGE_INTERVAL_DAY):
+        request = pb.ListUsageRequest(account="acme", interval=interval, page_size=1)
+        seen: list[str] = []
+        while True:
+            answer = await house.ask("ListUsage", request)
+            seen += [total.key_name for total in answer.usage]
+            if not answer.next_page_token:
+                break
+            request.page_token = answer.next_page_token
+            # A total that sorts before the position neither hides nor repeats another.
+            earlier = f"a{len(seen)}-{interval}"
+            await key(house, earlier)
+            await charge(house, earlier, 1)
+        assert [name for name in seen if name in names] == [*names]
+
+
+async def test_a_page_token_of_usage_keeps_the_range_of_the_first_page(house: House) -> None:
+    await account(house, credit=CREDIT)
+    for name in ("a", "b"):
         await key(house, name)
         await charge(house, name, 1)
-    refused = await house.refusal("GetUsage", pb.GetUsageRequest(account="acme"))
+    first = await house.ask("ListUsage", pb.ListUsageRequest(account="acme", page_size=1))
+    # 30 days later, when a list from the start would be empty.
+    later = time.time_ns() + 30 * 86_400 * 10**9
+    access = Access(house.batches)
+    servicer = AccountServicer(access, house.directory, token=TOKEN, now=lambda: later)
+    request = pb.ListUsageRequest(account="acme", page_size=1)
+    with serving(call(authorization=f"Bearer {TOKEN}")):
+        assert not (await servicer.ListUsage(request, NO_CONTEXT)).usage
+        request.page_token = first.next_page_token
+        second = await servicer.ListUsage(request, NO_CONTEXT)
+    access.close()
+    assert [total.key_name for total in second.usage] == ["b"]
 
-    assert refused.violations == ("since",)
+
+async def test_a_page_token_of_usage_is_good_for_its_filters_only(house: House) -> None:
+    await account(house, credit=CREDIT)
+    for name in ("a", "b"):
+        await key(house, name)
+        await charge(house, name, 1)
+    first = await house.ask("ListUsage", pb.ListUsageRequest(account="acme", page_size=1))
+    others: tuple[dict[str, Any], ...] = (
+        {"model": "m"},
+        {"key_name": "a"},
+        {"interval": 1},
+        {"end_time": Timestamp()},
+    )
+    for members in others:
+        request = pb.ListUsageRequest(account="acme", page_token=first.next_page_token, **members)
+        assert (await house.refusal("ListUsage", request)).violations == ("page_token",)
 
 
 async def test_queries_that_wait_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

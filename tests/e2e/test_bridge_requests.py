@@ -61,7 +61,8 @@ async def test_a_completion_comes_back_as_the_service_gave_it(pair: Pair) -> Non
         "refusal": None,
     }
     [asked] = pair.service.asked
-    assert asked.extra_json == {"top_k": "5", "stop": "null"}
+    assert asked.extra_json == {"top_k": "5"}
+    assert asked.null_fields == b"\x08"
     assert pair.service.metadata[0]["authorization"] == "Bearer sk-live-1"
 
 

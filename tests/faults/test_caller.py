@@ -434,6 +434,14 @@ def _a_null_beside_the_model(request: ChatCompletionParams) -> None:
     request.extra_json["model"] = "null"
 
 
+def _a_null_field_of_the_model(request: ChatCompletionParams) -> None:
+    request.null_fields = b"\x01"
+
+
+def _a_null_field_that_is_none(request: ChatCompletionParams) -> None:
+    request.null_fields = b"\x7f" * 1000
+
+
 def _an_end_of_the_object(request: ChatCompletionParams) -> None:
     request.extra_json["x"] = '1}{"model":"expensive"'
 
@@ -512,6 +520,8 @@ SMUGGLING: Final = (
     _messages_in_both_places,
     _a_mistyped_limit,
     _a_null_beside_the_model,
+    _a_null_field_of_the_model,
+    _a_null_field_that_is_none,
     _an_end_of_the_object,
     _nothing,
     _a_comment,

@@ -1,19 +1,19 @@
-"""The OpenAI JSON form of the messages: lossless in both directions.
+r"""The OpenAI JSON form of the messages: lossless in both directions.
 
     {"id": "chatcmpl-1",            id: "chatcmpl-1"
      "created": 1700000000,         created: 1700000000
      "choices": [                   choices {
        {"index": 0,                   index: 0
         "delta": {"content": "Hi"},   delta { content_text: "Hi" }
-        "finish_reason": null,        extra_json { key: "finish_reason" value: "null" }
+        "finish_reason": null,        null_fields: "\003"
         "stop_reason": 7}],           extra_json { key: "stop_reason" value: "7" }
                                     }
-     "usage": null}                 extra_json { key: "usage" value: "null" }
+     "usage": null}                 null_fields: "\006"
 
-`decode_*` reads JSON, `encode_*` writes it, each per kind of document. What the fields cannot say
-stands in extra_json at the same object, so that nothing is lost: writing what was read gives the
-same JSON. Exactly, but for what JSON itself does not tell apart: the order of members, spaces, the
-escapes of a string; of duplicate members the last is kept, and numbers in fields are spelt anew.
+`decode_*` reads JSON, `encode_*` writes it, each per kind of document. A member that no field can
+carry stands in extra_json at the same object, so that nothing is lost: writing what was read gives
+the same JSON, except what JSON itself does not distinguish: the order of members, spaces and the
+escapes of a string. The last of duplicate members is kept, and numbers in fields are spelt anew.
 
 Pure functions: no I/O, no state, no policy. A chunk takes a few microseconds, for the code for each
 message is generated from its descriptor at import.
@@ -32,6 +32,7 @@ message is generated from its descriptor at import.
 from chatcompletion.openai_json.documents import (
     canonicalize_request,
     check_size,
+    clear_member,
     decode_chunk,
     decode_completion,
     decode_error,
@@ -45,6 +46,7 @@ from chatcompletion.openai_json.documents import (
     encode_model_list,
     encode_request,
     has_member,
+    is_null,
     is_typed,
     member_names,
     mistyped_members,
@@ -72,6 +74,7 @@ __all__ = [
     "Unknown",
     "canonicalize_request",
     "check_size",
+    "clear_member",
     "count_values",
     "decode_chunk",
     "decode_completion",
@@ -87,6 +90,7 @@ __all__ = [
     "encode_request",
     "has_member",
     "indentation",
+    "is_null",
     "is_typed",
     "longest_size",
     "member_names",

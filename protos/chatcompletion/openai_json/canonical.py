@@ -1,4 +1,4 @@
-"""Messages that do not come from JSON: made the same as if they did.
+r"""Messages that do not come from JSON: made the same as if they did.
 
     a caller may send                           it becomes
     extra_json["model"] = '"expensive"'         model = "expensive"
@@ -6,7 +6,8 @@
     extra_json["model"] and model               refused: a name in two places
     temperature = NaN                           refused: JSON cannot say it
     RawJson(text='{"a":1,"a":2}')               RawJson(text='{"a":2}')
-    extra_json["refusal"] = "null"              itself
+    extra_json["refusal"] = "null"              null_fields = b"\x07"
+    null_fields = b"\x01" and model            refused: a name in two places
 
 A message is canonical when it is what reading its own JSON gives. That is how one is made, too;
 only where a walk has found text or a number that could make a difference, though, which few
@@ -15,7 +16,10 @@ messages have. The walk is one function per message, generated from the shapes:
     def is_plain_ChatMessage(message):
         has = message.HasField
         extra = message.extra_json
-        if extra and not is_plain_extra(message, extra, members):
+        if extra and not is_plain_extra(extra, members):
+            return False
+        nulls = message.null_fields
+        if nulls and not is_plain_nulls(message, nulls, numbers):
             return False
         items = message.tool_calls
         if items and not all(map(is_plain_ToolCall, items[:])):
@@ -31,14 +35,14 @@ from typing import Any
 from google.protobuf.message import Message
 
 from chatcompletion.openai_json import verbatim
-from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 
 Check = Callable[[Message], bool]
 """Whether a message is canonical as far as a look at it can tell; False is a maybe."""
 
 
-ExtraCheck = Callable[[Message, Mapping[str, str], dict[str, Member]], bool]
-"""Whether what is in the extra_json of a message, whose members these are, passes a check."""
+ExtraCheck = Callable[[Mapping[str, str], Mapping[str, Member]], bool]
+"""Whether the extra_json of a message with these members passes a check."""
 
 
 def checks(shapes: dict[str, Shape], *, extra: ExtraCheck | None = None) -> dict[str, Check]:
@@ -47,15 +51,18 @@ def checks(shapes: dict[str, Shape], *, extra: ExtraCheck | None = None) -> dict
     Args:
         shapes: The shapes, complete.
         extra: Looks at each extra_json that is not empty, in place of the whole check, which also
-            looks at numbers and text.
+            looks at numbers, text and nulls.
     """
     namespace: dict[str, Any] = {
         "isfinite": (lambda _: True) if extra else isfinite,
         "is_plain_extra": extra or _is_plain_extra,
+        "is_plain_nulls": (lambda *_: True) if extra else _is_plain_nulls,
         "is_plain_text": (lambda _: True) if extra else _is_plain_text,
     }
     for shape in shapes.values():
         namespace[_members_name(shape.name)] = shape.members
+        numbers = {member.number: member for member in shape.members.values()}
+        namespace[_numbers_name(shape.name)] = numbers
     source = "\n".join(line for shape in shapes.values() for line in _function(shape))
     exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
     return {name: namespace[_function_name(name)] for name in shapes}
@@ -65,29 +72,34 @@ def _is_plain_text(text: str) -> bool:
     return text != "null" and verbatim.is_kept(text)
 
 
-def _is_plain_extra(message: Message, extra: Mapping[str, str], members: dict[str, Member]) -> bool:
+def _is_plain_extra(extra: Mapping[str, str], members: Mapping[str, Member]) -> bool:
     for name in extra:
         text = extra[name]
-        member = members.get(name)
-        if member is not None:
-            if text != "null" or any(is_set(message, arm) for arm in member.arms):
-                return False
-        elif name[:1] == '"' or not (text == "null" or verbatim.is_kept(text)):
+        if name in members or name[:1] == '"':
+            return False
+        if text != "null" and not verbatim.is_kept(text):
             return False
     return True
 
 
-def has_plain_names(_: Message, extra: Mapping[str, str], members: dict[str, Member]) -> bool:
-    """Whether no known member stands in extra_json, except as null."""
-    return all(name not in members or extra[name] == "null" for name in extra)
-
-
-def has_nulls_only(_: Message, extra: Mapping[str, str], members: dict[str, Member]) -> bool:
-    """Whether nothing stands in extra_json but known members that are null."""
-    for name in extra:  # noqa: SIM110  (per object: a generator would cost twice as much)
-        if name not in members or extra[name] != "null":
+def _is_plain_nulls(message: Message, nulls: bytes, members: Mapping[int, Member]) -> bool:
+    if len(nulls) > len(members) or len(set(nulls)) < len(nulls):
+        return False
+    for number in nulls:
+        member = members.get(number)
+        if member is None or any(is_set(message, arm) for arm in member.arms):
             return False
     return True
+
+
+def has_plain_names(extra: Mapping[str, str], members: Mapping[str, Member]) -> bool:
+    """Whether no known member stands in extra_json."""
+    return not any(name in members for name in extra)
+
+
+def is_empty(extra: Mapping[str, str], _: Mapping[str, Member]) -> bool:
+    """Whether nothing stands in extra_json."""
+    return not extra
 
 
 def is_set(message: Message, arm: Arm) -> bool:
@@ -103,11 +115,18 @@ def _members_name(shape: str) -> str:
     return "members_" + shape.replace(".", "_")
 
 
+def _numbers_name(shape: str) -> str:
+    return "numbers_" + shape.replace(".", "_")
+
+
 def _function(shape: Shape) -> Iterator[str]:
     yield f"def {_function_name(shape.name)}(message):"
     yield "    has = message.HasField"
     yield f"    extra = message.{EXTRA}"
-    yield f"    if extra and not is_plain_extra(message, extra, {_members_name(shape.name)}):"
+    yield f"    if extra and not is_plain_extra(extra, {_members_name(shape.name)}):"
+    yield "        return False"
+    yield f"    nulls = message.{NULLS}"
+    yield f"    if nulls and not is_plain_nulls(message, nulls, {_numbers_name(shape.name)}):"
     yield "        return False"
     for member in shape.members.values():
         for arm in member.arms:

@@ -25,8 +25,8 @@ from chatcompletion.openai_json import lenient_values, places, strict_values, ve
 from chatcompletion.openai_json.canonical import (
     Check,
     checks,
-    has_nulls_only,
     has_plain_names,
+    is_empty,
     is_set,
 )
 from chatcompletion.openai_json.errors import DecodeError, EncodeError
@@ -40,7 +40,7 @@ from chatcompletion.openai_json.limits import (
 )
 from chatcompletion.openai_json.places import Mistyped, Unknown
 from chatcompletion.openai_json.readers import Reader, readers
-from chatcompletion.openai_json.shapes import EXTRA, Form, Shape, shapes_below
+from chatcompletion.openai_json.shapes import EXTRA, NULLS, Form, Shape, shapes_below
 from chatcompletion.openai_json.writers import Writer, encode_value, writers
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
@@ -69,7 +69,7 @@ _LENIENT = readers(SHAPES, lenient_values)
 _WRITERS = writers(SHAPES)
 _CHECKS = checks(SHAPES)
 _HAS_PLAIN_NAMES = checks(SHAPES, extra=has_plain_names)[ChatCompletionParams.DESCRIPTOR.full_name]
-_IS_TYPED = checks(SHAPES, extra=has_nulls_only)[ChatCompletionParams.DESCRIPTOR.full_name]
+_IS_TYPED = checks(SHAPES, extra=is_empty)[ChatCompletionParams.DESCRIPTOR.full_name]
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -120,7 +120,8 @@ class _Codec(Generic[AnyMessage]):
                 _WRITERS[shape.name](inner)
             except EncodeError as found:
                 # A name that the contract does not have is the caller's, and is not repeated.
-                name = found.param if found.param in shape.members else EXTRA
+                is_ours = found.param in shape.members or found.param == NULLS
+                name = found.param if is_ours else EXTRA
                 param = places.join(path, name or EXTRA)
                 return EncodeError(found.message, code=found.code, param=param)
         return error
@@ -279,8 +280,8 @@ def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
 
     Raises:
         DecodeError: A number is not finite (`invalid_number`), text in extra_json or RawJson is not
-            one JSON value or is beyond a limit (`invalid_json`), or a name is in a field and in
-            extra_json (`duplicate_member`).
+            one JSON value or exceeds a limit (`invalid_json`), a number in null_fields is not that
+            of a member (`invalid_null_field`), or a member is in two places (`duplicate_member`).
     """
     if _REQUEST.is_plain(params):
         return params
@@ -306,7 +307,7 @@ def check_size(params: ChatCompletionParams) -> None:
     if data.count(_EXTRA_TAG) > MAX_UNKNOWN:
         entries = sum(len(getattr(owner, EXTRA)) for _, _, owner in _objects(params))
         if entries > MAX_UNKNOWN:
-            message = f"More than {MAX_UNKNOWN} members are null or not of the contract."
+            message = f"More than {MAX_UNKNOWN} members are not of the contract."
             raise DecodeError(message, code="invalid_json", param=EXTRA)
     rough = data.count(b",") + data.count(b"[") + data.count(b"{")
     if rough >= MAX_VALUES and sum(map(count_values, _verbatim(params))) > MAX_VALUES:
@@ -328,9 +329,9 @@ def _objects(params: ChatCompletionParams) -> Iterator[tuple[str, Shape, Message
 
 
 def is_typed(params: ChatCompletionParams) -> bool:
-    """Whether fields say all of a canonical request, except what is null.
+    """Whether no member of a canonical request stands in extra_json.
 
-    If so, it has neither mistyped nor unknown members; if not, it may have.
+    If so, it has neither mistyped nor unknown members.
     """
     return _IS_TYPED(params)
 
@@ -338,8 +339,8 @@ def is_typed(params: ChatCompletionParams) -> bool:
 def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
     """The members of a canonical request whose values are not what their fields carry.
 
-    They stand in extra_json under the name of a field. Null does not count, nor does an empty array
-    or object where there could be items, nor a string with half of a surrogate pair.
+    They stand in extra_json under the name of a field. An empty array or object whose field is
+    repeated or a map does not count, nor does a string with half of a surrogate pair.
     """
     if not _HAS_PLAIN_NAMES(params):
         yield from places.mistyped_members(SHAPES, _REQUEST.shape, params)
@@ -365,3 +366,21 @@ def has_member(params: ChatCompletionParams, name: str) -> bool:
     if member is not None and any(is_set(params, arm) for arm in member.arms):
         return True
     return params.extra_json.get(verbatim.key(name), "null") != "null"
+
+
+def is_null(message: Message, name: str) -> bool:
+    """Whether a member of the contract is explicitly null in a canonical message."""
+    return SHAPES[message.DESCRIPTOR.full_name].members[name].number in getattr(message, NULLS)
+
+
+def clear_member(message: Message, name: str) -> None:
+    """Remove a member of the contract from a message, wherever it stands."""
+    member = SHAPES[message.DESCRIPTOR.full_name].members[name]
+    for arm in member.arms:
+        message.ClearField(arm.field)
+    nulls = getattr(message, NULLS)
+    if nulls:
+        setattr(message, NULLS, nulls.replace(bytes((member.number,)), b""))
+    extra = getattr(message, EXTRA)
+    if extra:
+        extra.pop(name, None)

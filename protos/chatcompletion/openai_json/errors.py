@@ -6,7 +6,8 @@
     code                when
     invalid_json        not one JSON text (RFC 8259, UTF-8, no byte-order mark), or beyond a limit
     invalid_type        JSON, but not the kind of value that the document is
-    duplicate_member    a name in a field and in extra_json, or in extra_json twice
+    duplicate_member    a member in two places, or in one of them twice
+    invalid_null_field  a number in null_fields that is not the first field of a member
     invalid_number      NaN or an infinity, which JSON cannot say
 
 No text here quotes what a caller sent: names of fields and offsets, never values.

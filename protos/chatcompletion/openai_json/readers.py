@@ -1,23 +1,28 @@
-"""From JSON to messages: one function per message, generated from the shapes.
+r"""From JSON to messages: one function per message, generated from the shapes.
 
 For the role and the content of a message, say, it is
 
     def read_ChatMessage(message, members):
-        value = members.pop("role", None)
-        if value is not None:
-            try:
-                read = value_STRING(value)
-            except misfits:
-                members["role"] = value
-            else:
-                if read is None:
-                    message.extra_json["role"] = "null"
+        nulls = b""
+        while True:
+            value = members.pop("role", None)
+            if value is not None:
+                try:
+                    read = value_STRING(value)
+                except misfits:
+                    members["role"] = value
                 else:
-                    message.role = read
-            if not members:
-                return
-        ...
-        keep(message.extra_json, members)
+                    if read is None:
+                        nulls += b"\x01"
+                    else:
+                        message.role = read
+                if not members:
+                    break
+            ...
+            keep(message.extra_json, members)
+            break
+        if nulls:
+            message.null_fields = nulls
 
 Members that the fields can say are taken out of `members`; what is left is what extra_json keeps.
 The same source runs on the values of `strict_values` and of `lenient_values`.
@@ -29,7 +34,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from chatcompletion.openai_json.numbers import integral
-from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 
 Reader = Callable[[Message, dict[str, Any]], None]
 """Fills an empty message from the members of an object, which it consumes."""
@@ -91,9 +96,14 @@ def _value_function(member: Member) -> str:
 
 def _function(shape: Shape) -> Iterator[str]:
     yield f"def {_function_name(shape.name)}(message, members):"
+    yield "    nulls = b''"
+    yield "    while True:"
     for member in shape.members.values():
-        yield from _indent(1, _member(member))
-    yield f"    keep(message.{EXTRA}, members)"
+        yield from _indent(2, _member(member))
+    yield f"        keep(message.{EXTRA}, members)"
+    yield "        break"
+    yield "    if nulls:"
+    yield f"        message.{NULLS} = nulls"
 
 
 def _member(member: Member) -> Iterator[str]:
@@ -106,7 +116,7 @@ def _member(member: Member) -> Iterator[str]:
     yield from _indent(2, _misfit(member))
     yield "    else:"
     yield "        if read is None:"
-    yield f"            message.{EXTRA}[{name!r}] = 'null'"
+    yield f"            nulls += {bytes((member.number,))!r}"
     for arm in member.arms:
         if len(member.arms) > 1:
             yield f"        elif type(read) is {PYTHON_TYPES[arm.form]}:"
@@ -118,7 +128,7 @@ def _member(member: Member) -> Iterator[str]:
             yield "        else:"
         yield from _indent(3, _assignment(arm))
     yield "    if not members:"
-    yield "        return"
+    yield "        break"
 
 
 def _misfit(member: Member) -> Iterator[str]:

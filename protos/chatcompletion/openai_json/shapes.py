@@ -27,7 +27,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 EXTRA = "extra_json"
-"""The name of the field that holds what the others cannot say: always field 15."""
+"""The name of the field that holds the members that no other field can carry: field 15."""
+
+NULLS = "null_fields"
+"""The name of the field that holds the numbers of explicitly null members: field 14."""
 
 
 class Form(enum.Enum):
@@ -90,9 +93,16 @@ class Arm:
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Member:
-    """A member of a JSON object: its name, and the arms that can carry it."""
+    """A member of a JSON object.
+
+    Attributes:
+        name: Its name.
+        number: The number of its first field, which stands for it in null_fields.
+        arms: The fields that can carry it.
+    """
 
     name: str
+    number: int
     arms: tuple[Arm, ...]
 
     @property
@@ -108,7 +118,7 @@ class Shape:
     Attributes:
         name: The full name of the message.
         message: Its class.
-        members: Its members by name, in the order of the .proto file; without extra_json.
+        members: Its members by name, in the order of the .proto file.
     """
 
     name: str
@@ -140,15 +150,15 @@ def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
 def _members(descriptor: Descriptor) -> Iterator[Member]:
     for field in descriptor.fields:
         oneof = field.containing_oneof
-        if field.name == EXTRA:
+        if field.name in {EXTRA, NULLS}:
             continue
         if oneof is None or len(oneof.fields) == 1:
-            yield Member(name=field.name, arms=(_arm(field),))
+            yield Member(name=field.name, number=field.number, arms=(_arm(field),))
         elif field.name == oneof.fields[0].name:
             arms = tuple(map(_oneof_arm, oneof.fields))
             if not {arm.form for arm in arms} <= ARMS_BY_TYPE:
                 raise TypeError(f"{oneof.full_name}: no JSON type tells its arms apart")
-            yield Member(name=oneof.name, arms=arms)
+            yield Member(name=oneof.name, number=field.number, arms=arms)
 
 
 def _oneof_arm(field: FieldDescriptor) -> Arm:

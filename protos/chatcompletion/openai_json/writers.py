@@ -15,6 +15,9 @@ For the role and the content of a message, say, it is
             items = message.content_parts.items
             members["content"] = [write_ContentPart(item) for item in items[:]]
         ...
+        nulls = message.null_fields
+        if nulls:
+            add_nulls(members, nulls, names_ChatMessage)
         extra = message.extra_json
         if extra:
             return with_extra(members, extra)
@@ -34,7 +37,7 @@ from google.protobuf.message import Message
 from chatcompletion.openai_json import verbatim
 from chatcompletion.openai_json.errors import EncodeError
 from chatcompletion.openai_json.numbers import written
-from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
+from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 
 Writer = Callable[[Any], dict[str, Any] | msgspec.Raw]
 """Gives the members of a message's object, or its text where a name in it is not Unicode."""
@@ -48,7 +51,11 @@ def writers(shapes: dict[str, Shape]) -> dict[str, Callable[[Message], Any]]:
         "any_value": _any_value,
         "number": written,
         "with_extra": _with_extra,
+        "add_nulls": _add_nulls,
     }
+    for shape in shapes.values():
+        names = {member.number: member.name for member in shape.members.values()}
+        namespace[_names_name(shape.name)] = names
     source = "\n".join(line for shape in shapes.values() for line in _function(shape))
     exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
     return {name: namespace[_function_name(name)] for name in shapes}
@@ -58,6 +65,23 @@ def _any_value(text: str, name: str) -> msgspec.Raw:
     if not verbatim.is_value(text):
         raise EncodeError(f"'{name}' is not one JSON value.", code="invalid_json", param=name)
     return msgspec.Raw(verbatim.one_line(text))
+
+
+def _add_nulls(members: dict[str, Any], numbers: bytes, names: Mapping[int, str]) -> None:
+    # A number that stands twice is refused as well: so the numbers are no more than the members.
+    for number in numbers:
+        name = names.get(number)
+        if name is None:
+            raise EncodeError(
+                f"A number in '{NULLS}' is not the first field of a member.",
+                code="invalid_null_field",
+                param=NULLS,
+            )
+        if name in members:
+            raise EncodeError(
+                f"A member is in '{NULLS}' and elsewhere.", code="duplicate_member", param=name
+            )
+        members[name] = None
 
 
 def _with_extra(members: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any] | msgspec.Raw:
@@ -102,6 +126,10 @@ def _function_name(shape: str) -> str:
     return "write_" + shape.replace(".", "_")
 
 
+def _names_name(shape: str) -> str:
+    return "names_" + shape.replace(".", "_")
+
+
 def _function(shape: Shape) -> Iterator[str]:
     yield f"def {_function_name(shape.name)}(message):"
     yield "    has = message.HasField"
@@ -109,6 +137,9 @@ def _function(shape: Shape) -> Iterator[str]:
     for member in shape.members.values():
         for position, arm in enumerate(member.arms):
             yield from ("    " + line for line in _arm(member, arm, "el" if position else ""))
+    yield f"    nulls = message.{NULLS}"
+    yield "    if nulls:"
+    yield f"        add_nulls(members, nulls, {_names_name(shape.name)})"
     yield f"    extra = message.{EXTRA}"
     yield "    if extra:"
     yield "        return with_extra(members, extra)"

@@ -27,25 +27,25 @@ class _LedgerEntryKind:
 class _LedgerEntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LedgerEntryKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LEDGER_ENTRY_KIND_UNSPECIFIED: _LedgerEntryKind.ValueType  # 0
-    """Not known; never sent."""
+    """Unspecified. Never returned."""
     LEDGER_ENTRY_KIND_GRANT: _LedgerEntryKind.ValueType  # 1
     """Credit was added."""
     LEDGER_ENTRY_KIND_SETTLEMENT: _LedgerEntryKind.ValueType  # 2
-    """A request was charged when it ended."""
+    """A call was charged at its end."""
     LEDGER_ENTRY_KIND_ADJUSTMENT: _LedgerEntryKind.ValueType  # 3
-    """A request was charged after its hold had expired."""
+    """A call was charged after its hold had expired."""
 
 class LedgerEntryKind(_LedgerEntryKind, metaclass=_LedgerEntryKindEnumTypeWrapper):
-    """Why a balance changed."""
+    """The reason why a balance changed."""
 
 LEDGER_ENTRY_KIND_UNSPECIFIED: LedgerEntryKind.ValueType  # 0
-"""Not known; never sent."""
+"""Unspecified. Never returned."""
 LEDGER_ENTRY_KIND_GRANT: LedgerEntryKind.ValueType  # 1
 """Credit was added."""
 LEDGER_ENTRY_KIND_SETTLEMENT: LedgerEntryKind.ValueType  # 2
-"""A request was charged when it ended."""
+"""A call was charged at its end."""
 LEDGER_ENTRY_KIND_ADJUSTMENT: LedgerEntryKind.ValueType  # 3
-"""A request was charged after its hold had expired."""
+"""A call was charged after its hold had expired."""
 Global___LedgerEntryKind: _TypeAlias = LedgerEntryKind  # noqa: Y015
 
 class _UsageInterval:
@@ -55,35 +55,35 @@ class _UsageInterval:
 class _UsageIntervalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageInterval.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USAGE_INTERVAL_UNSPECIFIED: _UsageInterval.ValueType  # 0
-    """The same as DAY."""
+    """Unspecified. Treated as USAGE_INTERVAL_DAY."""
     USAGE_INTERVAL_HOUR: _UsageInterval.ValueType  # 1
-    """By hours."""
+    """One hour."""
     USAGE_INTERVAL_DAY: _UsageInterval.ValueType  # 2
-    """By days, in UTC."""
+    """One day in UTC."""
 
 class UsageInterval(_UsageInterval, metaclass=_UsageIntervalEnumTypeWrapper):
-    """How usage is summed up."""
+    """The length of the intervals by which usage is totalled."""
 
 USAGE_INTERVAL_UNSPECIFIED: UsageInterval.ValueType  # 0
-"""The same as DAY."""
+"""Unspecified. Treated as USAGE_INTERVAL_DAY."""
 USAGE_INTERVAL_HOUR: UsageInterval.ValueType  # 1
-"""By hours."""
+"""One hour."""
 USAGE_INTERVAL_DAY: UsageInterval.ValueType  # 2
-"""By days, in UTC."""
+"""One day in UTC."""
 Global___UsageInterval: _TypeAlias = UsageInterval  # noqa: Y015
 
 @_typing.final
 class Account(_message.Message):
     """---------------------------------------------------------------------------
-    Accounts, keys, the ledger and usage, as AccountService and CreditService
-    show them.
+    Accounts, API keys, the ledger and usage: the resources of AccountService
+    and CreditService.
 
-    A credit is 10^9 nano-credits. Amounts are integers of nano-credits; none is
-    ever a fraction. Every singular field has presence; a limit that is absent
-    is no limit.
+    A credit is 10^9 nano-credits. Every amount is an integer number of
+    nano-credits. A field is `optional` only if its absence has a meaning of its
+    own, which its comment states.
     ---------------------------------------------------------------------------
 
-    What holds credit. Its keys spend it.
+    A holder of prepaid credit. The API keys of an account spend its credit.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -92,66 +92,53 @@ class Account(_message.Message):
     BALANCE_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     HELD_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     AVAILABLE_NANO_CREDITS_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name: unique, 1 to 128 printable characters, no space at either end.
-    Never changes.
+    """The name of the account: unique, 1 to 128 printable characters, without a
+    space at either end. Immutable.
     """
     balance_nano_credits: _builtins.int
-    """What is left, in nano-credits, the held part included: the sum of the
-    ledger. Never negative.
+    """Output only. The balance in nano-credits: the sum of the account's ledger
+    entries, held credit included. Never negative.
     """
     held_nano_credits: _builtins.int
-    """What requests in flight hold of the balance, in nano-credits."""
+    """Output only. The part of the balance that calls in flight hold, in
+    nano-credits.
+    """
     available_nano_credits: _builtins.int
-    """The balance without the held part, in nano-credits."""
+    """Output only. The balance minus the held part, in nano-credits."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the account was created."""
 
     def __init__(
         self,
         *,
-        name: _builtins.str | None = ...,
-        balance_nano_credits: _builtins.int | None = ...,
-        held_nano_credits: _builtins.int | None = ...,
-        available_nano_credits: _builtins.int | None = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
+        balance_nano_credits: _builtins.int = ...,
+        held_nano_credits: _builtins.int = ...,
+        available_nano_credits: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_available_nano_credits", b"_available_nano_credits", "_balance_nano_credits", b"_balance_nano_credits", "_held_nano_credits", b"_held_nano_credits", "_name", b"_name", "available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "created_at", b"created_at", "held_nano_credits", b"held_nano_credits", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_nano_credits", b"_available_nano_credits", "_balance_nano_credits", b"_balance_nano_credits", "_held_nano_credits", b"_held_nano_credits", "_name", b"_name", "available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "created_at", b"created_at", "held_nano_credits", b"held_nano_credits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "create_time", b"create_time", "held_nano_credits", b"held_nano_credits", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__available_nano_credits: _TypeAlias = _typing.Literal["available_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__available_nano_credits: _TypeAlias = _typing.Literal["_available_nano_credits", b"_available_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__balance_nano_credits: _TypeAlias = _typing.Literal["balance_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__balance_nano_credits: _TypeAlias = _typing.Literal["_balance_nano_credits", b"_balance_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__held_nano_credits: _TypeAlias = _typing.Literal["held_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__held_nano_credits: _TypeAlias = _typing.Literal["_held_nano_credits", b"_held_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__available_nano_credits) -> _WhichOneofReturnType__available_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__balance_nano_credits) -> _WhichOneofReturnType__balance_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_nano_credits) -> _WhichOneofReturnType__held_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
 
 @_typing.final
 class AllowedModels(_message.Message):
-    """The models that a key may use."""
+    """A set of models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Their names: 1 to 100, each of 1 to 256 printable characters. Whether a
-        model of that name is served is not asked.
+        """The names of the models: 1 to 100 different names of 1 to 256 printable
+        characters each. A name need not be the name of a model that is served.
         """
 
     def __init__(
@@ -169,7 +156,7 @@ Global___AllowedModels: _TypeAlias = AllowedModels  # noqa: Y015
 
 @_typing.final
 class KeyLimits(_message.Message):
-    """What a key may do."""
+    """The limits of an API key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -177,20 +164,28 @@ class KeyLimits(_message.Message):
     REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
-    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Requests per minute: 1 to 10^9."""
+    """The maximum number of requests per minute: 1 to 10^9. If absent, there is
+    no such limit.
+    """
     tokens_per_minute: _builtins.int
-    """Tokens per minute, prompt and completion together: 1 to 10^9."""
+    """The maximum number of tokens per minute, prompt and completion together:
+    1 to 10^9. If absent, there is no such limit.
+    """
     concurrency: _builtins.int
-    """Calls in flight: 1 to 10^9."""
+    """The maximum number of calls in flight: 1 to 10^9. If absent, there is no
+    such limit.
+    """
     @_builtins.property
     def models(self) -> Global___AllowedModels:
-        """The models that it may use; absent is all of them."""
+        """The models that the key can use. If absent, the key can use every model."""
 
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ceases to be valid; absent is never."""
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time from which the key is not valid. If absent, the key does not
+        expire.
+        """
 
     def __init__(
         self,
@@ -199,11 +194,11 @@ class KeyLimits(_message.Message):
         requests_per_minute: _builtins.int | None = ...,
         tokens_per_minute: _builtins.int | None = ...,
         concurrency: _builtins.int | None = ...,
-        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrency", b"concurrency", "expires_at", b"expires_at", "models", b"models", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrency", b"concurrency", "expire_time", b"expire_time", "models", b"models", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrency", b"concurrency", "expires_at", b"expires_at", "models", b"models", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrency", b"concurrency", "expire_time", b"expire_time", "models", b"models", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrency: _TypeAlias = _typing.Literal["concurrency"]  # noqa: Y015
     _WhichOneofArgType__concurrency: _TypeAlias = _typing.Literal["_concurrency", b"_concurrency"]  # noqa: Y015
@@ -222,8 +217,8 @@ Global___KeyLimits: _TypeAlias = KeyLimits  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
-    """An API key, without the key itself: that is shown once and stored as a
-    digest only.
+    """An API key, without its secret: CreateApiKey returns the secret once, and the
+    server stores only its digest.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -231,62 +226,55 @@ class ApiKey(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
-    REVOKED_AT_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of its account."""
+    """The name of the account that owns the key."""
     name: _builtins.str
-    """Its name: unique in the account, revoked keys included; 1 to 128 printable
-    characters, no space at either end.
+    """The name of the key: unique in its account, revoked keys included; 1 to 128
+    printable characters, without a space at either end. Immutable.
     """
     @_builtins.property
     def limits(self) -> Global___KeyLimits:
-        """What it may do."""
+        """The limits of the key."""
 
     @_builtins.property
-    def revoked_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was revoked; absent where it was not."""
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the key was revoked. Absent if it is not
+        revoked.
+        """
 
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the key was created."""
 
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        name: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        name: _builtins.str = ...,
         limits: Global___KeyLimits | None = ...,
-        revoked_at: _timestamp_pb2.Timestamp | None = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "created_at", b"created_at", "limits", b"limits", "name", b"name", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "created_at", b"created_at", "limits", b"limits", "name", b"name", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
 @_typing.final
 class LedgerEntry(_message.Message):
-    """One change of a balance. Entries are never changed and never deleted: a
-    balance is the sum of its entries.
-    """
+    """A change of a balance. Entries are never updated and never deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     AMOUNT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_ID_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
     KEY_NAME_FIELD_NUMBER: _builtins.int
@@ -296,107 +284,66 @@ class LedgerEntry(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Its number, unique in the ledger; larger is newer within an account."""
-    kind: Global___LedgerEntryKind.ValueType
-    """Why the balance changed."""
-    amount_nano_credits: _builtins.int
-    """By how much, in nano-credits: positive is credit, negative a charge."""
-    idempotency_id: _builtins.str
-    """Of a grant: the idempotency id that it was made with."""
-    hold_id: _builtins.str
-    """Of a charge: the hold that it ended."""
-    key_name: _builtins.str
-    """Of a charge: the name of the key."""
-    model: _builtins.str
-    """Of a charge: the model, by the name that the caller used."""
-    prompt_tokens: _builtins.int
-    """Of a charge: the tokens of the prompt."""
-    completion_tokens: _builtins.int
-    """Of a charge: the tokens of the completion."""
-    partial: _builtins.bool
-    """Of a charge: whether the caller got a part of the completion only."""
-    estimated: _builtins.bool
-    """Of a charge: whether the tokens are counted here, not reported by the
-    upstream.
+    """The number of the entry, unique in the ledger. In one account, a larger
+    number is a newer entry.
     """
+    kind: Global___LedgerEntryKind.ValueType
+    """The reason why the balance changed."""
+    amount_nano_credits: _builtins.int
+    """The change in nano-credits: positive for a grant, zero or negative for a
+    charge.
+    """
+    idempotency_id: _builtins.str
+    """The idempotency id of a grant. Empty for a charge."""
+    hold_id: _builtins.str
+    """The hold that a charge ended. Empty for a grant."""
+    key_name: _builtins.str
+    """The name of the API key that was charged. Empty for a grant."""
+    model: _builtins.str
+    """The model, by the name that the caller used. Empty for a grant."""
+    prompt_tokens: _builtins.int
+    """The number of prompt tokens that were charged."""
+    completion_tokens: _builtins.int
+    """The number of completion tokens that were charged."""
+    partial: _builtins.bool
+    """Whether the caller received only a part of the completion."""
+    estimated: _builtins.bool
+    """Whether the server counted the tokens because the upstream reported none."""
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the entry was created."""
 
     def __init__(
         self,
         *,
-        id: _builtins.int | None = ...,
-        kind: Global___LedgerEntryKind.ValueType | None = ...,
-        amount_nano_credits: _builtins.int | None = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
-        idempotency_id: _builtins.str | None = ...,
-        hold_id: _builtins.str | None = ...,
-        key_name: _builtins.str | None = ...,
-        model: _builtins.str | None = ...,
-        prompt_tokens: _builtins.int | None = ...,
-        completion_tokens: _builtins.int | None = ...,
-        partial: _builtins.bool | None = ...,
-        estimated: _builtins.bool | None = ...,
+        id: _builtins.int = ...,
+        kind: Global___LedgerEntryKind.ValueType = ...,
+        amount_nano_credits: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        idempotency_id: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        partial: _builtins.bool = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_nano_credits", b"_amount_nano_credits", "_completion_tokens", b"_completion_tokens", "_estimated", b"_estimated", "_hold_id", b"_hold_id", "_id", b"_id", "_idempotency_id", b"_idempotency_id", "_key_name", b"_key_name", "_kind", b"_kind", "_model", b"_model", "_partial", b"_partial", "_prompt_tokens", b"_prompt_tokens", "amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "created_at", b"created_at", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_nano_credits", b"_amount_nano_credits", "_completion_tokens", b"_completion_tokens", "_estimated", b"_estimated", "_hold_id", b"_hold_id", "_id", b"_id", "_idempotency_id", b"_idempotency_id", "_key_name", b"_key_name", "_kind", b"_kind", "_model", b"_model", "_partial", b"_partial", "_prompt_tokens", b"_prompt_tokens", "amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "created_at", b"created_at", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "create_time", b"create_time", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__amount_nano_credits: _TypeAlias = _typing.Literal["amount_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__amount_nano_credits: _TypeAlias = _typing.Literal["_amount_nano_credits", b"_amount_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__completion_tokens: _TypeAlias = _typing.Literal["completion_tokens"]  # noqa: Y015
-    _WhichOneofArgType__completion_tokens: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__estimated: _TypeAlias = _typing.Literal["estimated"]  # noqa: Y015
-    _WhichOneofArgType__estimated: _TypeAlias = _typing.Literal["_estimated", b"_estimated"]  # noqa: Y015
-    _WhichOneofReturnType__hold_id: _TypeAlias = _typing.Literal["hold_id"]  # noqa: Y015
-    _WhichOneofArgType__hold_id: _TypeAlias = _typing.Literal["_hold_id", b"_hold_id"]  # noqa: Y015
-    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
-    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
-    _WhichOneofReturnType__idempotency_id: _TypeAlias = _typing.Literal["idempotency_id"]  # noqa: Y015
-    _WhichOneofArgType__idempotency_id: _TypeAlias = _typing.Literal["_idempotency_id", b"_idempotency_id"]  # noqa: Y015
-    _WhichOneofReturnType__key_name: _TypeAlias = _typing.Literal["key_name"]  # noqa: Y015
-    _WhichOneofArgType__key_name: _TypeAlias = _typing.Literal["_key_name", b"_key_name"]  # noqa: Y015
-    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
-    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    _WhichOneofReturnType__partial: _TypeAlias = _typing.Literal["partial"]  # noqa: Y015
-    _WhichOneofArgType__partial: _TypeAlias = _typing.Literal["_partial", b"_partial"]  # noqa: Y015
-    _WhichOneofReturnType__prompt_tokens: _TypeAlias = _typing.Literal["prompt_tokens"]  # noqa: Y015
-    _WhichOneofArgType__prompt_tokens: _TypeAlias = _typing.Literal["_prompt_tokens", b"_prompt_tokens"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_nano_credits) -> _WhichOneofReturnType__amount_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_tokens) -> _WhichOneofReturnType__completion_tokens | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimated) -> _WhichOneofReturnType__estimated | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__hold_id) -> _WhichOneofReturnType__hold_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_id) -> _WhichOneofReturnType__idempotency_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__key_name) -> _WhichOneofReturnType__key_name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__partial) -> _WhichOneofReturnType__partial | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_tokens) -> _WhichOneofReturnType__prompt_tokens | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
 @_typing.final
 class UsageTotal(_message.Message):
-    """What was charged for one model and one key in one interval."""
+    """The usage of one model with one API key in one interval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    START_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     KEY_NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
@@ -404,59 +351,36 @@ class UsageTotal(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CHARGED_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     key_name: _builtins.str
-    """The name of the key."""
+    """The name of the API key."""
     model: _builtins.str
     """The model, by the name that callers used."""
     requests: _builtins.int
-    """How many requests were charged, those for nothing included."""
+    """The number of calls that were settled, including calls that cost nothing."""
     prompt_tokens: _builtins.int
-    """The tokens of their prompts."""
+    """The number of prompt tokens."""
     completion_tokens: _builtins.int
-    """The tokens of their completions."""
+    """The number of completion tokens."""
     charged_nano_credits: _builtins.int
-    """What they were charged together, in nano-credits."""
+    """The total charge in nano-credits."""
     @_builtins.property
-    def start(self) -> _timestamp_pb2.Timestamp:
-        """When the interval begins."""
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the interval starts."""
 
     def __init__(
         self,
         *,
-        start: _timestamp_pb2.Timestamp | None = ...,
-        key_name: _builtins.str | None = ...,
-        model: _builtins.str | None = ...,
-        requests: _builtins.int | None = ...,
-        prompt_tokens: _builtins.int | None = ...,
-        completion_tokens: _builtins.int | None = ...,
-        charged_nano_credits: _builtins.int | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        key_name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        charged_nano_credits: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_charged_nano_credits", b"_charged_nano_credits", "_completion_tokens", b"_completion_tokens", "_key_name", b"_key_name", "_model", b"_model", "_prompt_tokens", b"_prompt_tokens", "_requests", b"_requests", "charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_charged_nano_credits", b"_charged_nano_credits", "_completion_tokens", b"_completion_tokens", "_key_name", b"_key_name", "_model", b"_model", "_prompt_tokens", b"_prompt_tokens", "_requests", b"_requests", "charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__charged_nano_credits: _TypeAlias = _typing.Literal["charged_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__charged_nano_credits: _TypeAlias = _typing.Literal["_charged_nano_credits", b"_charged_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__completion_tokens: _TypeAlias = _typing.Literal["completion_tokens"]  # noqa: Y015
-    _WhichOneofArgType__completion_tokens: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__key_name: _TypeAlias = _typing.Literal["key_name"]  # noqa: Y015
-    _WhichOneofArgType__key_name: _TypeAlias = _typing.Literal["_key_name", b"_key_name"]  # noqa: Y015
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    _WhichOneofReturnType__prompt_tokens: _TypeAlias = _typing.Literal["prompt_tokens"]  # noqa: Y015
-    _WhichOneofArgType__prompt_tokens: _TypeAlias = _typing.Literal["_prompt_tokens", b"_prompt_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__requests: _TypeAlias = _typing.Literal["requests"]  # noqa: Y015
-    _WhichOneofArgType__requests: _TypeAlias = _typing.Literal["_requests", b"_requests"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__charged_nano_credits) -> _WhichOneofReturnType__charged_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_tokens) -> _WhichOneofReturnType__completion_tokens | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__key_name) -> _WhichOneofReturnType__key_name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_tokens) -> _WhichOneofReturnType__prompt_tokens | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests) -> _WhichOneofReturnType__requests | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageTotal: _TypeAlias = UsageTotal  # noqa: Y015

@@ -26,50 +26,50 @@ from chatcompletion.v1 import account_pb2 as chatcompletion_dot_v1_dot_account__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'chatcompletion/v1/account_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n\x14\x43reateAccountRequest\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_name\"D\n\x15\x43reateAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"c\n\x13ListAccountsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_token\"v\n\x14ListAccountsResponse\x12,\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1a.chatcompletion.v1.Account\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\"5\n\x11GetAccountRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_account\"A\n\x12GetAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"\x9e\x01\n\x10\x41\x64\x64\x43reditRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12 \n\x13\x61mount_nano_credits\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x0eidempotency_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_accountB\x16\n\x14_amount_nano_creditsB\x11\n\x0f_idempotency_id\"o\n\x11\x41\x64\x64\x43reditResponse\x12-\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12+\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"~\n\x10\x43reateKeyRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04name\x18\x02 \x01(\tH\x01\x88\x01\x01\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimitsB\n\n\x08_accountB\x07\n\x05_name\"Y\n\x11\x43reateKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x10\n\x03key\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x06\n\x04_key\"\x81\x01\n\x0fListKeysRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_accountB\x0c\n\n_page_sizeB\r\n\x0b_page_token\"q\n\x10ListKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\"P\n\x10RevokeKeyRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04name\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\n\n\x08_accountB\x07\n\x05_name\"?\n\x11RevokeKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\"\x8a\x01\n\x18ListLedgerEntriesRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_accountB\x0c\n\n_page_sizeB\r\n\x0b_page_token\"~\n\x19ListLedgerEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12\x1c\n\x0fnext_page_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\"\x91\x02\n\x0fGetUsageRequest\x12\x14\n\x07\x61\x63\x63ount\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08key_name\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05model\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x37\n\x08interval\x18\x04 \x01(\x0e\x32 .chatcompletion.v1.UsageIntervalH\x03\x88\x01\x01\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\n\x08_accountB\x0b\n\t_key_nameB\x08\n\x06_modelB\x0b\n\t_interval\"@\n\x10GetUsageResponse\x12,\n\x05usage\x18\x01 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal2\xd2\x06\n\x0e\x41\x63\x63ountService\x12\x62\n\rCreateAccount\x12\'.chatcompletion.v1.CreateAccountRequest\x1a(.chatcompletion.v1.CreateAccountResponse\x12_\n\x0cListAccounts\x12&.chatcompletion.v1.ListAccountsRequest\x1a\'.chatcompletion.v1.ListAccountsResponse\x12Y\n\nGetAccount\x12$.chatcompletion.v1.GetAccountRequest\x1a%.chatcompletion.v1.GetAccountResponse\x12V\n\tAddCredit\x12#.chatcompletion.v1.AddCreditRequest\x1a$.chatcompletion.v1.AddCreditResponse\x12V\n\tCreateKey\x12#.chatcompletion.v1.CreateKeyRequest\x1a$.chatcompletion.v1.CreateKeyResponse\x12S\n\x08ListKeys\x12\".chatcompletion.v1.ListKeysRequest\x1a#.chatcompletion.v1.ListKeysResponse\x12V\n\tRevokeKey\x12#.chatcompletion.v1.RevokeKeyRequest\x1a$.chatcompletion.v1.RevokeKeyResponse\x12n\n\x11ListLedgerEntries\x12+.chatcompletion.v1.ListLedgerEntriesRequest\x1a,.chatcompletion.v1.ListLedgerEntriesResponse\x12S\n\x08GetUsage\x12\".chatcompletion.v1.GetUsageRequest\x1a#.chatcompletion.v1.GetUsageResponseB9\n\x11\x63hatcompletion.v1P\x01Z\"chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'chatcompletion/v1/account_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x14\x43reateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15\x43reateAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListAccountsResponse\x12,\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1a.chatcompletion.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"A\n\x12GetAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"X\n\x10\x41\x64\x64\x43reditRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x16\n\x0eidempotency_id\x18\x03 \x01(\t\"o\n\x11\x41\x64\x64\x43reditResponse\x12-\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12+\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"b\n\x13\x43reateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\"V\n\x14\x43reateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x12\n\nkey_string\x18\x02 \x01(\t\"L\n\x12ListApiKeysRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListApiKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13RevokeApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"B\n\x14RevokeApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\"R\n\x18ListLedgerEntriesRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x19ListLedgerEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x10ListUsageRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08key_name\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x32\n\x08interval\x18\x06 \x01(\x0e\x32 .chatcompletion.v1.UsageInterval\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x11ListUsageResponse\x12,\n\x05usage\x18\x01 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf0\x06\n\x0e\x41\x63\x63ountService\x12\x62\n\rCreateAccount\x12\'.chatcompletion.v1.CreateAccountRequest\x1a(.chatcompletion.v1.CreateAccountResponse\x12_\n\x0cListAccounts\x12&.chatcompletion.v1.ListAccountsRequest\x1a\'.chatcompletion.v1.ListAccountsResponse\x12Y\n\nGetAccount\x12$.chatcompletion.v1.GetAccountRequest\x1a%.chatcompletion.v1.GetAccountResponse\x12V\n\tAddCredit\x12#.chatcompletion.v1.AddCreditRequest\x1a$.chatcompletion.v1.AddCreditResponse\x12_\n\x0c\x43reateApiKey\x12&.chatcompletion.v1.CreateApiKeyRequest\x1a\'.chatcompletion.v1.CreateApiKeyResponse\x12\\\n\x0bListApiKeys\x12%.chatcompletion.v1.ListApiKeysRequest\x1a&.chatcompletion.v1.ListApiKeysResponse\x12_\n\x0cRevokeApiKey\x12&.chatcompletion.v1.RevokeApiKeyRequest\x1a\'.chatcompletion.v1.RevokeApiKeyResponse\x12n\n\x11ListLedgerEntries\x12+.chatcompletion.v1.ListLedgerEntriesRequest\x1a,.chatcompletion.v1.ListLedgerEntriesResponse\x12V\n\tListUsage\x12#.chatcompletion.v1.ListUsageRequest\x1a$.chatcompletion.v1.ListUsageResponseBp\n\x19\x65xample.chatcompletion.v1B\x13\x41\x63\x63ountServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chatcompletion.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\021chatcompletion.v1P\001Z\"chatcompletion/v1;chatcompletionv1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\023AccountServiceProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
   _globals['_CREATEACCOUNTREQUEST']._serialized_start=128
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=178
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=180
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=248
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=250
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=349
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=351
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=469
-  _globals['_GETACCOUNTREQUEST']._serialized_start=471
-  _globals['_GETACCOUNTREQUEST']._serialized_end=524
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=526
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=591
-  _globals['_ADDCREDITREQUEST']._serialized_start=594
-  _globals['_ADDCREDITREQUEST']._serialized_end=752
-  _globals['_ADDCREDITRESPONSE']._serialized_start=754
-  _globals['_ADDCREDITRESPONSE']._serialized_end=865
-  _globals['_CREATEKEYREQUEST']._serialized_start=867
-  _globals['_CREATEKEYREQUEST']._serialized_end=993
-  _globals['_CREATEKEYRESPONSE']._serialized_start=995
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1084
-  _globals['_LISTKEYSREQUEST']._serialized_start=1087
-  _globals['_LISTKEYSREQUEST']._serialized_end=1216
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1218
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1331
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1333
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1413
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1415
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1478
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1481
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1619
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1621
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1747
-  _globals['_GETUSAGEREQUEST']._serialized_start=1750
-  _globals['_GETUSAGEREQUEST']._serialized_end=2023
-  _globals['_GETUSAGERESPONSE']._serialized_start=2025
-  _globals['_GETUSAGERESPONSE']._serialized_end=2089
-  _globals['_ACCOUNTSERVICE']._serialized_start=2092
-  _globals['_ACCOUNTSERVICE']._serialized_end=2942
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=164
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=166
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=234
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=236
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=296
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=298
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=391
+  _globals['_GETACCOUNTREQUEST']._serialized_start=393
+  _globals['_GETACCOUNTREQUEST']._serialized_end=429
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=431
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=496
+  _globals['_ADDCREDITREQUEST']._serialized_start=498
+  _globals['_ADDCREDITREQUEST']._serialized_end=586
+  _globals['_ADDCREDITRESPONSE']._serialized_start=588
+  _globals['_ADDCREDITRESPONSE']._serialized_end=699
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=701
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=799
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=801
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=887
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=889
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=965
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=967
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1058
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1060
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1112
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1114
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1180
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1182
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1264
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1266
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1367
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1370
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1623
+  _globals['_LISTUSAGERESPONSE']._serialized_start=1625
+  _globals['_LISTUSAGERESPONSE']._serialized_end=1715
+  _globals['_ACCOUNTSERVICE']._serialized_start=1718
+  _globals['_ACCOUNTSERVICE']._serialized_end=2598
 # @@protoc_insertion_point(module_scope)

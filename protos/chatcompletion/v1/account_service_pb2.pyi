@@ -22,38 +22,36 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateAccountRequest(_message.Message):
-    """What CreateAccount is asked for."""
+    """Request message for AccountService.CreateAccount."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name of the account. Required; see Account."""
+    """Required. The name of the account. See Account.name."""
     def __init__(
         self,
         *,
-        name: _builtins.str | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateAccountRequest: _TypeAlias = CreateAccountRequest  # noqa: Y015
 
 @_typing.final
 class CreateAccountResponse(_message.Message):
-    """What CreateAccount answers."""
+    """Response message for AccountService.CreateAccount."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def account(self) -> _account_pb2.Account:
-        """The account."""
+        """The created account."""
 
     def __init__(
         self,
@@ -70,47 +68,42 @@ Global___CreateAccountResponse: _TypeAlias = CreateAccountResponse  # noqa: Y015
 
 @_typing.final
 class ListAccountsRequest(_message.Message):
-    """What ListAccounts is asked for."""
+    """Request message for AccountService.ListAccounts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at the most. Default 100; more than 1000 is 1000."""
+    """The maximum number of accounts to return. If zero, at most 100 are
+    returned. Values above 1000 are coerced to 1000.
+    """
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the preceding response. Empty for the first page."""
     def __init__(
         self,
         *,
-        page_size: _builtins.int | None = ...,
-        page_token: _builtins.str | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "_page_token", b"_page_token", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "_page_token", b"_page_token", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
-    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
-    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
-    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAccountsRequest: _TypeAlias = ListAccountsRequest  # noqa: Y015
 
 @_typing.final
 class ListAccountsResponse(_message.Message):
-    """What ListAccounts answers."""
+    """Response message for AccountService.ListAccounts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Set where there are more."""
+    """The page_token of the next page. Empty if there are no more pages."""
     @_builtins.property
     def accounts(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Account]:
         """The accounts."""
@@ -119,45 +112,41 @@ class ListAccountsResponse(_message.Message):
         self,
         *,
         accounts: _abc.Iterable[_account_pb2.Account] | None = ...,
-        next_page_token: _builtins.str | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "accounts", b"accounts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
-    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
 
 @_typing.final
 class GetAccountRequest(_message.Message):
-    """What GetAccount is asked for."""
+    """Request message for AccountService.GetAccount."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "account", b"account"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "account", b"account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAccountRequest: _TypeAlias = GetAccountRequest  # noqa: Y015
 
 @_typing.final
 class GetAccountResponse(_message.Message):
-    """What GetAccount answers."""
+    """Response message for AccountService.GetAccount."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -181,7 +170,7 @@ Global___GetAccountResponse: _TypeAlias = GetAccountResponse  # noqa: Y015
 
 @_typing.final
 class AddCreditRequest(_message.Message):
-    """What AddCredit is asked for."""
+    """Request message for AccountService.AddCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -189,44 +178,33 @@ class AddCreditRequest(_message.Message):
     AMOUNT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_ID_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     amount_nano_credits: _builtins.int
-    """How much, in nano-credits: 1 to 10^18. Required. The balance must not
-    exceed 2^62.
+    """Required. The amount to add, in nano-credits: 1 to 10^18. The balance
+    cannot exceed 2^62.
     """
     idempotency_id: _builtins.str
-    """What makes sending this again harmless: 1 to 128 printable characters,
-    unique in the account. Required.
+    """Required. A client-chosen id that makes it safe to repeat the request: 1 to
+    128 printable characters, unique in the account.
     """
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        amount_nano_credits: _builtins.int | None = ...,
-        idempotency_id: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        amount_nano_credits: _builtins.int = ...,
+        idempotency_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_amount_nano_credits", b"_amount_nano_credits", "_idempotency_id", b"_idempotency_id", "account", b"account", "amount_nano_credits", b"amount_nano_credits", "idempotency_id", b"idempotency_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_amount_nano_credits", b"_amount_nano_credits", "_idempotency_id", b"_idempotency_id", "account", b"account", "amount_nano_credits", b"amount_nano_credits", "idempotency_id", b"idempotency_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_nano_credits", b"amount_nano_credits", "idempotency_id", b"idempotency_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__amount_nano_credits: _TypeAlias = _typing.Literal["amount_nano_credits"]  # noqa: Y015
-    _WhichOneofArgType__amount_nano_credits: _TypeAlias = _typing.Literal["_amount_nano_credits", b"_amount_nano_credits"]  # noqa: Y015
-    _WhichOneofReturnType__idempotency_id: _TypeAlias = _typing.Literal["idempotency_id"]  # noqa: Y015
-    _WhichOneofArgType__idempotency_id: _TypeAlias = _typing.Literal["_idempotency_id", b"_idempotency_id"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_nano_credits) -> _WhichOneofReturnType__amount_nano_credits | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_id) -> _WhichOneofReturnType__idempotency_id | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddCreditRequest: _TypeAlias = AddCreditRequest  # noqa: Y015
 
 @_typing.final
 class AddCreditResponse(_message.Message):
-    """What AddCredit answers."""
+    """Response message for AccountService.AddCredit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -234,11 +212,13 @@ class AddCreditResponse(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entry(self) -> _account_pb2.LedgerEntry:
-        """The entry of the ledger, made now or by the same request before."""
+        """The ledger entry that this request, or the first request with the same
+        idempotency id, created.
+        """
 
     @_builtins.property
     def account(self) -> _account_pb2.Account:
-        """The account, as it is now."""
+        """The account after the entry was added."""
 
     def __init__(
         self,
@@ -255,8 +235,8 @@ class AddCreditResponse(_message.Message):
 Global___AddCreditResponse: _TypeAlias = AddCreditResponse  # noqa: Y015
 
 @_typing.final
-class CreateKeyRequest(_message.Message):
-    """What CreateKey is asked for."""
+class CreateApiKeyRequest(_message.Message):
+    """Request message for AccountService.CreateApiKey."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -264,68 +244,61 @@ class CreateKeyRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     name: _builtins.str
-    """The name of the key. Required; see ApiKey."""
+    """Required. The name of the key. See ApiKey.name."""
     @_builtins.property
     def limits(self) -> _account_pb2.KeyLimits:
-        """What it may do; absent is everything. expires_at lies in the future."""
+        """The limits of the key. If absent, the key has no limits. An expire_time
+        must be in the future.
+        """
 
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        name: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        name: _builtins.str = ...,
         limits: _account_pb2.KeyLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "limits", b"limits", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "limits", b"limits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "limits", b"limits", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateKeyRequest: _TypeAlias = CreateKeyRequest  # noqa: Y015
+Global___CreateApiKeyRequest: _TypeAlias = CreateApiKeyRequest  # noqa: Y015
 
 @_typing.final
-class CreateKeyResponse(_message.Message):
-    """What CreateKey answers."""
+class CreateApiKeyResponse(_message.Message):
+    """Response message for AccountService.CreateApiKey."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     API_KEY_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """The key itself: what callers send after "Bearer "."""
+    KEY_STRING_FIELD_NUMBER: _builtins.int
+    key_string: _builtins.str
+    """The secret that callers send after "Bearer ". Returned only here."""
     @_builtins.property
     def api_key(self) -> _account_pb2.ApiKey:
-        """The key's entry."""
+        """The created key."""
 
     def __init__(
         self,
         *,
         api_key: _account_pb2.ApiKey | None = ...,
-        key: _builtins.str | None = ...,
+        key_string: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_key", b"_key", "api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key_string", b"key_string"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__key: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
-    _WhichOneofArgType__key: _TypeAlias = _typing.Literal["_key", b"_key"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateKeyResponse: _TypeAlias = CreateKeyResponse  # noqa: Y015
+Global___CreateApiKeyResponse: _TypeAlias = CreateApiKeyResponse  # noqa: Y015
 
 @_typing.final
-class ListKeysRequest(_message.Message):
-    """What ListKeys is asked for."""
+class ListApiKeysRequest(_message.Message):
+    """Request message for AccountService.ListApiKeys."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -333,110 +306,92 @@ class ListKeysRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     page_size: _builtins.int
-    """How many at the most. Default 38; more than 38 is 38."""
+    """The maximum number of keys to return. If zero, at most 38 are returned.
+    Values above 38 are coerced to 38, so that a page is below 4 MB.
+    """
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the preceding response. Empty for the first page."""
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        page_size: _builtins.int | None = ...,
-        page_token: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_page_size", b"_page_size", "_page_token", b"_page_token", "account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_page_size", b"_page_size", "_page_token", b"_page_token", "account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
-    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
-    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
-    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListKeysRequest: _TypeAlias = ListKeysRequest  # noqa: Y015
+Global___ListApiKeysRequest: _TypeAlias = ListApiKeysRequest  # noqa: Y015
 
 @_typing.final
-class ListKeysResponse(_message.Message):
-    """What ListKeys answers."""
+class ListApiKeysResponse(_message.Message):
+    """Response message for AccountService.ListApiKeys."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     API_KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Set where there are more."""
+    """The page_token of the next page. Empty if there are no more pages."""
     @_builtins.property
     def api_keys(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.ApiKey]:
-        """The keys, without the keys themselves."""
+        """The keys, without their secrets."""
 
     def __init__(
         self,
         *,
         api_keys: _abc.Iterable[_account_pb2.ApiKey] | None = ...,
-        next_page_token: _builtins.str | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "api_keys", b"api_keys", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
-    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+Global___ListApiKeysResponse: _TypeAlias = ListApiKeysResponse  # noqa: Y015
 
 @_typing.final
-class RevokeKeyRequest(_message.Message):
-    """What RevokeKey is asked for."""
+class RevokeApiKeyRequest(_message.Message):
+    """Request message for AccountService.RevokeApiKey."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     name: _builtins.str
-    """The name of the key. Required."""
+    """Required. The name of the key."""
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        name: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "name", b"name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_name", b"_name", "account", b"account", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RevokeKeyRequest: _TypeAlias = RevokeKeyRequest  # noqa: Y015
+Global___RevokeApiKeyRequest: _TypeAlias = RevokeApiKeyRequest  # noqa: Y015
 
 @_typing.final
-class RevokeKeyResponse(_message.Message):
-    """What RevokeKey answers."""
+class RevokeApiKeyResponse(_message.Message):
+    """Response message for AccountService.RevokeApiKey."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     API_KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def api_key(self) -> _account_pb2.ApiKey:
-        """The key, revoked."""
+        """The revoked key."""
 
     def __init__(
         self,
@@ -449,11 +404,11 @@ class RevokeKeyResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
+Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListLedgerEntriesRequest(_message.Message):
-    """What ListLedgerEntries is asked for."""
+    """Request message for AccountService.ListLedgerEntries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -461,155 +416,141 @@ class ListLedgerEntriesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
     page_size: _builtins.int
-    """How many at the most. Default 100; more than 1000 is 1000."""
+    """The maximum number of entries to return. If zero, at most 100 are returned.
+    Values above 1000 are coerced to 1000.
+    """
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the preceding response. Empty for the first page."""
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        page_size: _builtins.int | None = ...,
-        page_token: _builtins.str | None = ...,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_page_size", b"_page_size", "_page_token", b"_page_token", "account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_page_size", b"_page_size", "_page_token", b"_page_token", "account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
-    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
-    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
-    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLedgerEntriesRequest: _TypeAlias = ListLedgerEntriesRequest  # noqa: Y015
 
 @_typing.final
 class ListLedgerEntriesResponse(_message.Message):
-    """What ListLedgerEntries answers."""
+    """Response message for AccountService.ListLedgerEntries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Set where there are more."""
+    """The page_token of the next page. Empty if there are no more pages."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.LedgerEntry]:
-        """The entries, the newest first."""
+        """The entries, newest first."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_account_pb2.LedgerEntry] | None = ...,
-        next_page_token: _builtins.str | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
-    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLedgerEntriesResponse: _TypeAlias = ListLedgerEntriesResponse  # noqa: Y015
 
 @_typing.final
-class GetUsageRequest(_message.Message):
-    """What GetUsage is asked for."""
+class ListUsageRequest(_message.Message):
+    """Request message for AccountService.ListUsage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     KEY_NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
-    SINCE_FIELD_NUMBER: _builtins.int
-    UNTIL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """The name of the account. Required."""
+    """Required. The name of the account."""
+    page_size: _builtins.int
+    """The maximum number of totals to return. If zero, at most 100 are returned.
+    Values above 1000 are coerced to 1000.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the preceding response. Empty for the first page."""
     key_name: _builtins.str
-    """Only with the key of this name."""
+    """If set, only the usage of the API key with this name is returned."""
     model: _builtins.str
-    """Only of this model."""
+    """If set, only the usage of this model is returned."""
     interval: _account_pb2.UsageInterval.ValueType
-    """How it is summed up. Default DAY."""
+    """The length of the intervals."""
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp:
-        """From when: from the beginning of the hour, in UTC, that it is in. Default:
-        the beginning, in UTC, of the 30th day back, today included.
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The start of the time range, rounded down to a full hour in UTC. If absent,
+        the range starts 29 days before the current day in UTC. Set it when paging,
+        so that every page has the same range.
         """
 
     @_builtins.property
-    def until(self) -> _timestamp_pb2.Timestamp:
-        """Until when: until the end of the hour, in UTC, that is not over by then.
-        Default: no end.
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The end of the time range, rounded up to a full hour in UTC. If absent, the
+        range has no end.
         """
 
     def __init__(
         self,
         *,
-        account: _builtins.str | None = ...,
-        key_name: _builtins.str | None = ...,
-        model: _builtins.str | None = ...,
-        interval: _account_pb2.UsageInterval.ValueType | None = ...,
-        since: _timestamp_pb2.Timestamp | None = ...,
-        until: _timestamp_pb2.Timestamp | None = ...,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        interval: _account_pb2.UsageInterval.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_interval", b"_interval", "_key_name", b"_key_name", "_model", b"_model", "account", b"account", "interval", b"interval", "key_name", b"key_name", "model", b"model", "since", b"since", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_account", b"_account", "_interval", b"_interval", "_key_name", b"_key_name", "_model", b"_model", "account", b"account", "interval", b"interval", "key_name", b"key_name", "model", b"model", "since", b"since", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "end_time", b"end_time", "interval", b"interval", "key_name", b"key_name", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__account: _TypeAlias = _typing.Literal["account"]  # noqa: Y015
-    _WhichOneofArgType__account: _TypeAlias = _typing.Literal["_account", b"_account"]  # noqa: Y015
-    _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
-    _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
-    _WhichOneofReturnType__key_name: _TypeAlias = _typing.Literal["key_name"]  # noqa: Y015
-    _WhichOneofArgType__key_name: _TypeAlias = _typing.Literal["_key_name", b"_key_name"]  # noqa: Y015
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__account) -> _WhichOneofReturnType__account | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__key_name) -> _WhichOneofReturnType__key_name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+Global___ListUsageRequest: _TypeAlias = ListUsageRequest  # noqa: Y015
 
 @_typing.final
-class GetUsageResponse(_message.Message):
-    """What GetUsage answers."""
+class ListUsageResponse(_message.Message):
+    """Response message for AccountService.ListUsage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USAGE_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token of the next page. Empty if there are no more pages."""
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.UsageTotal]:
-        """The sums, the oldest interval first, then by key and model. More than
-        10,000, or than 4 MB, are refused as INVALID_REQUEST: ask for a shorter
-        time.
-        """
+        """The totals, ordered by start_time, key_name and model."""
 
     def __init__(
         self,
         *,
         usage: _abc.Iterable[_account_pb2.UsageTotal] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015

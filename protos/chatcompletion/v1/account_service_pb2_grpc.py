@@ -26,22 +26,22 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the admin token
-    x-request-id    optional: as in ChatCompletionService
+    authorization   Required. "Bearer " followed by the admin token.
+    x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     def __init__(self, channel):
@@ -70,50 +70,50 @@ class AccountServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditResponse.FromString,
                 _registered_method=True)
-        self.CreateKey = channel.unary_unary(
-                '/chatcompletion.v1.AccountService/CreateKey',
-                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyRequest.SerializeToString,
-                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyResponse.FromString,
+        self.CreateApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/CreateApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
-        self.ListKeys = channel.unary_unary(
-                '/chatcompletion.v1.AccountService/ListKeys',
-                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListKeysRequest.SerializeToString,
-                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListKeysResponse.FromString,
+        self.ListApiKeys = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/ListApiKeys',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
-        self.RevokeKey = channel.unary_unary(
-                '/chatcompletion.v1.AccountService/RevokeKey',
-                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyRequest.SerializeToString,
-                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyResponse.FromString,
+        self.RevokeApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/RevokeApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
         self.ListLedgerEntries = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/ListLedgerEntries',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListLedgerEntriesRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListLedgerEntriesResponse.FromString,
                 _registered_method=True)
-        self.GetUsage = channel.unary_unary(
-                '/chatcompletion.v1.AccountService/GetUsage',
-                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.GetUsageRequest.SerializeToString,
-                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.GetUsageResponse.FromString,
+        self.ListUsage = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/ListUsage',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
 
 
 class AccountServiceServicer:
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the admin token
-    x-request-id    optional: as in ChatCompletionService
+    authorization   Required. "Bearer " followed by the admin token.
+    x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     def CreateAccount(self, request, context):
@@ -133,7 +133,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Describes one account.
+        """Gets an account.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
@@ -142,18 +142,20 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddCredit(self, request, context):
-        """Adds credit to an account, once for each idempotency id: sent again it
-        changes nothing and answers the entry that it made the first time.
+        """Adds credit to an account, once per idempotency id. A request that repeats
+        an idempotency id changes nothing and returns the entry that the first
+        request created.
 
-        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS where the id was used for another
-        amount.
+        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
+        with another amount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateKey(self, request, context):
-        """Creates a key, and answers it: this once, for it is not kept.
+    def CreateApiKey(self, request, context):
+        """Creates an API key and returns its secret. The secret cannot be retrieved
+        again.
 
         Errors: ACCOUNT_NOT_FOUND, ALREADY_EXISTS.
         """
@@ -161,9 +163,9 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListKeys(self, request, context):
-        """Lists the keys of an account in the order of their creation, revoked and
-        expired ones included.
+    def ListApiKeys(self, request, context):
+        """Lists the API keys of an account in the order of their creation, including
+        revoked and expired keys.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
@@ -171,10 +173,11 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RevokeKey(self, request, context):
-        """Revokes a key for good; revoking it again changes nothing. No request that
-        would cost something is admitted with it once this was answered; requests
-        in flight go on. What costs nothing may be answered for five more seconds.
+    def RevokeApiKey(self, request, context):
+        """Revokes an API key permanently. Revoking a revoked key changes nothing.
+        After the response, no call that can cost anything is admitted with the
+        key; calls in flight continue. Calls that cost nothing can succeed for up
+        to five more seconds.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
@@ -183,7 +186,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLedgerEntries(self, request, context):
-        """Lists the ledger of an account, the newest entry first.
+        """Lists the ledger entries of an account, newest first.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
@@ -191,8 +194,9 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetUsage(self, request, context):
-        """Sums up what was charged to an account, by interval, key and model.
+    def ListUsage(self, request, context):
+        """Lists the usage of an account, totalled by interval, API key and model, in
+        this order.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
@@ -223,30 +227,30 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditResponse.SerializeToString,
             ),
-            'CreateKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateKey,
-                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyRequest.FromString,
-                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyResponse.SerializeToString,
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.SerializeToString,
             ),
-            'ListKeys': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListKeys,
-                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListKeysRequest.FromString,
-                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListKeysResponse.SerializeToString,
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.SerializeToString,
             ),
-            'RevokeKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.RevokeKey,
-                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyRequest.FromString,
-                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyResponse.SerializeToString,
+            'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
             'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLedgerEntries,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListLedgerEntriesRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListLedgerEntriesResponse.SerializeToString,
             ),
-            'GetUsage': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetUsage,
-                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.GetUsageRequest.FromString,
-                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.GetUsageResponse.SerializeToString,
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -257,22 +261,22 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the admin token
-    x-request-id    optional: as in ChatCompletionService
+    authorization   Required. "Bearer " followed by the admin token.
+    x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     @staticmethod
@@ -384,7 +388,7 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
-    def CreateKey(request,
+    def CreateApiKey(request,
             target,
             options=(),
             channel_credentials=None,
@@ -397,9 +401,9 @@ class AccountService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/chatcompletion.v1.AccountService/CreateKey',
-            chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyRequest.SerializeToString,
-            chatcompletion_dot_v1_dot_account__service__pb2.CreateKeyResponse.FromString,
+            '/chatcompletion.v1.AccountService/CreateApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -411,7 +415,7 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
-    def ListKeys(request,
+    def ListApiKeys(request,
             target,
             options=(),
             channel_credentials=None,
@@ -424,9 +428,9 @@ class AccountService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/chatcompletion.v1.AccountService/ListKeys',
-            chatcompletion_dot_v1_dot_account__service__pb2.ListKeysRequest.SerializeToString,
-            chatcompletion_dot_v1_dot_account__service__pb2.ListKeysResponse.FromString,
+            '/chatcompletion.v1.AccountService/ListApiKeys',
+            chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -438,7 +442,7 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
-    def RevokeKey(request,
+    def RevokeApiKey(request,
             target,
             options=(),
             channel_credentials=None,
@@ -451,9 +455,9 @@ class AccountService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/chatcompletion.v1.AccountService/RevokeKey',
-            chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyRequest.SerializeToString,
-            chatcompletion_dot_v1_dot_account__service__pb2.RevokeKeyResponse.FromString,
+            '/chatcompletion.v1.AccountService/RevokeApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -492,7 +496,7 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
-    def GetUsage(request,
+    def ListUsage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -505,9 +509,9 @@ class AccountService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/chatcompletion.v1.AccountService/GetUsage',
-            chatcompletion_dot_v1_dot_account__service__pb2.GetUsageRequest.SerializeToString,
-            chatcompletion_dot_v1_dot_account__service__pb2.GetUsageResponse.FromString,
+            '/chatcompletion.v1.AccountService/ListUsage',
+            chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

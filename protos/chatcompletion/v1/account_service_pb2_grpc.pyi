@@ -27,22 +27,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-      authorization   required: "Bearer " and the admin token
-      x-request-id    optional: as in ChatCompletionService
+      authorization   Required. "Bearer " followed by the admin token.
+      x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     @_typing.overload
@@ -57,64 +57,68 @@ class AccountServiceStub:
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]
     """Lists the accounts in the order of their creation."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]
-    """Describes one account.
+    """Gets an account.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
     AddCredit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]
-    """Adds credit to an account, once for each idempotency id: sent again it
-    changes nothing and answers the entry that it made the first time.
+    """Adds credit to an account, once per idempotency id. A request that repeats
+    an idempotency id changes nothing and returns the entry that the first
+    request created.
 
-    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS where the id was used for another
-    amount.
+    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
+    with another amount.
     """
-    CreateKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateKeyRequest, _account_service_pb2.CreateKeyResponse]
-    """Creates a key, and answers it: this once, for it is not kept.
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
+    """Creates an API key and returns its secret. The secret cannot be retrieved
+    again.
 
     Errors: ACCOUNT_NOT_FOUND, ALREADY_EXISTS.
     """
-    ListKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListKeysRequest, _account_service_pb2.ListKeysResponse]
-    """Lists the keys of an account in the order of their creation, revoked and
-    expired ones included.
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]
+    """Lists the API keys of an account in the order of their creation, including
+    revoked and expired keys.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
-    RevokeKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeKeyRequest, _account_service_pb2.RevokeKeyResponse]
-    """Revokes a key for good; revoking it again changes nothing. No request that
-    would cost something is admitted with it once this was answered; requests
-    in flight go on. What costs nothing may be answered for five more seconds.
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
+    """Revokes an API key permanently. Revoking a revoked key changes nothing.
+    After the response, no call that can cost anything is admitted with the
+    key; calls in flight continue. Calls that cost nothing can succeed for up
+    to five more seconds.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     ListLedgerEntries: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListLedgerEntriesRequest, _account_service_pb2.ListLedgerEntriesResponse]
-    """Lists the ledger of an account, the newest entry first.
+    """Lists the ledger entries of an account, newest first.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
-    GetUsage: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetUsageRequest, _account_service_pb2.GetUsageResponse]
-    """Sums up what was charged to an account, by interval, key and model.
+    ListUsage: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListUsageRequest, _account_service_pb2.ListUsageResponse]
+    """Lists the usage of an account, totalled by interval, API key and model, in
+    this order.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-      authorization   required: "Bearer " and the admin token
-      x-request-id    optional: as in ChatCompletionService
+      authorization   Required. "Bearer " followed by the admin token.
+      x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -126,63 +130,67 @@ class AccountServiceAsyncStub(AccountServiceStub):
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists the accounts in the order of their creation."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]  # type: ignore[assignment]
-    """Describes one account.
+    """Gets an account.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
     AddCredit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]  # type: ignore[assignment]
-    """Adds credit to an account, once for each idempotency id: sent again it
-    changes nothing and answers the entry that it made the first time.
+    """Adds credit to an account, once per idempotency id. A request that repeats
+    an idempotency id changes nothing and returns the entry that the first
+    request created.
 
-    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS where the id was used for another
-    amount.
+    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
+    with another amount.
     """
-    CreateKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateKeyRequest, _account_service_pb2.CreateKeyResponse]  # type: ignore[assignment]
-    """Creates a key, and answers it: this once, for it is not kept.
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Creates an API key and returns its secret. The secret cannot be retrieved
+    again.
 
     Errors: ACCOUNT_NOT_FOUND, ALREADY_EXISTS.
     """
-    ListKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListKeysRequest, _account_service_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Lists the keys of an account in the order of their creation, revoked and
-    expired ones included.
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists the API keys of an account in the order of their creation, including
+    revoked and expired keys.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
-    RevokeKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeKeyRequest, _account_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Revokes a key for good; revoking it again changes nothing. No request that
-    would cost something is admitted with it once this was answered; requests
-    in flight go on. What costs nothing may be answered for five more seconds.
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Revokes an API key permanently. Revoking a revoked key changes nothing.
+    After the response, no call that can cost anything is admitted with the
+    key; calls in flight continue. Calls that cost nothing can succeed for up
+    to five more seconds.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLedgerEntriesRequest, _account_service_pb2.ListLedgerEntriesResponse]  # type: ignore[assignment]
-    """Lists the ledger of an account, the newest entry first.
+    """Lists the ledger entries of an account, newest first.
 
     Errors: ACCOUNT_NOT_FOUND.
     """
-    GetUsage: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetUsageRequest, _account_service_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """Sums up what was charged to an account, by interval, key and model.
+    ListUsage: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListUsageRequest, _account_service_pb2.ListUsageResponse]  # type: ignore[assignment]
+    """Lists the usage of an account, totalled by interval, API key and model, in
+    this order.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts, their credit and their keys, for those who operate the service. On
-    a listener of its own.
+    """Manages accounts, their credit and their API keys. For operators; served on a
+    listener of its own.
 
     Metadata of a call:
 
-      authorization   required: "Bearer " and the admin token
-      x-request-id    optional: as in ChatCompletionService
+      authorization   Required. "Bearer " followed by the admin token.
+      x-request-id    Optional. See ChatCompletionService.
 
-    Errors are told as in ChatCompletionService. Every RPC can fail with
-    INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a field is
-    missing or not allowed), STORE_UNAVAILABLE, OVERLOADED, DRAINING,
-    DEADLINE_EXCEEDED and INTERNAL; other reasons stand at the RPC.
+    Errors have the form that ChatCompletionService describes. Every method can
+    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
+    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
+    lists its further errors.
 
-    Lists come in pages: a page is followed by another as long as it has a
-    next_page_token, which is given back as page_token with the other fields as
-    they were. Entries that are added meanwhile neither repeat nor hide others.
+    Lists are paged as AIP-158 describes. Entries that are added while a list is
+    paged neither repeat nor hide other entries.
     """
 
     @_abc_1.abstractmethod
@@ -210,7 +218,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.GetAccountResponse, _abc.Awaitable[_account_service_pb2.GetAccountResponse]]:
-        """Describes one account.
+        """Gets an account.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
@@ -221,45 +229,48 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.AddCreditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.AddCreditResponse, _abc.Awaitable[_account_service_pb2.AddCreditResponse]]:
-        """Adds credit to an account, once for each idempotency id: sent again it
-        changes nothing and answers the entry that it made the first time.
+        """Adds credit to an account, once per idempotency id. A request that repeats
+        an idempotency id changes nothing and returns the entry that the first
+        request created.
 
-        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS where the id was used for another
-        amount.
+        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
+        with another amount.
         """
 
     @_abc_1.abstractmethod
-    def CreateKey(
+    def CreateApiKey(
         self,
-        request: _account_service_pb2.CreateKeyRequest,
+        request: _account_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_account_service_pb2.CreateKeyResponse, _abc.Awaitable[_account_service_pb2.CreateKeyResponse]]:
-        """Creates a key, and answers it: this once, for it is not kept.
+    ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
+        """Creates an API key and returns its secret. The secret cannot be retrieved
+        again.
 
         Errors: ACCOUNT_NOT_FOUND, ALREADY_EXISTS.
         """
 
     @_abc_1.abstractmethod
-    def ListKeys(
+    def ListApiKeys(
         self,
-        request: _account_service_pb2.ListKeysRequest,
+        request: _account_service_pb2.ListApiKeysRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_account_service_pb2.ListKeysResponse, _abc.Awaitable[_account_service_pb2.ListKeysResponse]]:
-        """Lists the keys of an account in the order of their creation, revoked and
-        expired ones included.
+    ) -> _typing.Union[_account_service_pb2.ListApiKeysResponse, _abc.Awaitable[_account_service_pb2.ListApiKeysResponse]]:
+        """Lists the API keys of an account in the order of their creation, including
+        revoked and expired keys.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
-    def RevokeKey(
+    def RevokeApiKey(
         self,
-        request: _account_service_pb2.RevokeKeyRequest,
+        request: _account_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_account_service_pb2.RevokeKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeKeyResponse]]:
-        """Revokes a key for good; revoking it again changes nothing. No request that
-        would cost something is admitted with it once this was answered; requests
-        in flight go on. What costs nothing may be answered for five more seconds.
+    ) -> _typing.Union[_account_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeApiKeyResponse]]:
+        """Revokes an API key permanently. Revoking a revoked key changes nothing.
+        After the response, no call that can cost anything is admitted with the
+        key; calls in flight continue. Calls that cost nothing can succeed for up
+        to five more seconds.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
@@ -270,18 +281,19 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.ListLedgerEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.ListLedgerEntriesResponse, _abc.Awaitable[_account_service_pb2.ListLedgerEntriesResponse]]:
-        """Lists the ledger of an account, the newest entry first.
+        """Lists the ledger entries of an account, newest first.
 
         Errors: ACCOUNT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
-    def GetUsage(
+    def ListUsage(
         self,
-        request: _account_service_pb2.GetUsageRequest,
+        request: _account_service_pb2.ListUsageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_account_service_pb2.GetUsageResponse, _abc.Awaitable[_account_service_pb2.GetUsageResponse]]:
-        """Sums up what was charged to an account, by interval, key and model.
+    ) -> _typing.Union[_account_service_pb2.ListUsageResponse, _abc.Awaitable[_account_service_pb2.ListUsageResponse]]:
+        """Lists the usage of an account, totalled by interval, API key and model, in
+        this order.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """

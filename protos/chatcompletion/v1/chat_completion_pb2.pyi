@@ -28,38 +28,43 @@ class RawJson(_message.Message):
     """---------------------------------------------------------------------------
     How these messages mirror OpenAI's JSON
 
-    1. One JSON object is one message. A JSON member has the name of the field
-       that carries it; a member whose JSON type may vary has the name of the
-       oneof that carries it, with one arm per JSON type.
-    2. Every singular field has presence. "Set" means that the member is there;
-       an explicit null is not absence (rule 3).
-    3. `extra_json`, always field 15, holds each member that the fields cannot
-       say exactly, as JSON text by the member's name: members unknown here,
-       explicit null, an empty array or object where the field is repeated or a
-       map, values of another JSON type than the field's, integers beyond int64,
-       strings with lone surrogates. A name is never in a field and in extra_json
-       both. A name that begins with a quotation mark, or has lone surrogates,
-       stands there as a JSON string, quotation marks included.
-    4. RawJson holds free-form JSON verbatim.
-    5. Sets of names that grow (roles, finish reasons, tiers, part types) are
-       strings and not enums.
+    1. A JSON object is a message. A JSON member has the name of the field that
+       carries it. A member whose JSON type varies has the name of a oneof with
+       one field per JSON type.
+    2. Every singular field except `null_fields` has presence. A field is set if
+       and only if the member is present with a value of the field's type.
+    3. `extra_json`, always field 15, maps names to JSON text. It holds each
+       member that no field can carry exactly: members that the contract does not
+       define, null members among them, empty arrays and objects whose field is
+       repeated or a map, values of another JSON type, integers beyond int64, and
+       strings with unpaired surrogates. A name that starts with a quotation mark
+       or contains an unpaired surrogate is written as a JSON string.
+    4. `null_fields`, always field 14, has one byte per member that is explicitly
+       null: the number of its field or, for a oneof, of its first field. Numbers
+       are below 128. An assistant message with null content, for example, has the
+       null_fields "\\x02".
+    5. A member is in one place only: in a field, in `null_fields` or in
+       `extra_json`.
+    6. RawJson holds arbitrary JSON verbatim.
+    7. Sets of names that vendors extend (roles, finish reasons, service tiers,
+       content part types) are strings, not enums.
 
-    A server writes a received request as JSON and reads it again before it looks
-    at it, so that no text in extra_json or RawJson can say what a field says.
+    A server converts each request to JSON and parses it again before it evaluates
+    the request, so that text in extra_json or RawJson cannot override a field.
 
-    Where a range is given, breaking it is INVALID_REQUEST; where none is, the
-    value is passed to the upstream as it is.
+    A value outside a documented range is rejected with INVALID_REQUEST. A value
+    without a documented range is forwarded to the upstream unchanged.
     ---------------------------------------------------------------------------
 
-    Any JSON value, as the text that was received (UTF-8, RFC 8259): the order
-    of members, the spelling of numbers and the depth survive.
+    A JSON value as the text that was received (UTF-8, RFC 8259), which preserves
+    the order of members, the spelling of numbers and the depth.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """One JSON value, without line breaks outside of strings."""
+    """A JSON value, without line breaks outside strings."""
     def __init__(
         self,
         *,
@@ -75,7 +80,7 @@ Global___RawJson: _TypeAlias = RawJson  # noqa: Y015
 
 @_typing.final
 class StringList(_message.Message):
-    """An array of strings as an arm of a union. Present and empty is `[]`."""
+    """An array of strings in a oneof. If it is set and empty, it is `[]`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,7 +106,7 @@ Global___StringList: _TypeAlias = StringList  # noqa: Y015
 class ChatCompletionParams(_message.Message):
     """------------------------------------------------------------------- request
 
-    The request body of POST /v1/chat/completions.
+    The parameters of a chat completion: the body of POST /v1/chat/completions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -180,6 +185,7 @@ class ChatCompletionParams(_message.Message):
     TOOL_CHOICE_OBJECT_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
@@ -208,78 +214,89 @@ class ChatCompletionParams(_message.Message):
     FUNCTION_CALL_MODE_FIELD_NUMBER: _builtins.int
     FUNCTION_CALL_OBJECT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The name of the model. Required, not empty."""
+    """Required. The name of the model."""
     max_completion_tokens: _builtins.int
-    """How many tokens may be generated per choice, reasoning included: at least
-    1, at most the model's configured maximum, which is also what applies when
-    neither this nor max_tokens is set and the model has no other default.
-    Not together with max_tokens.
+    """The maximum number of tokens per choice, reasoning included: 1 to the
+    model's configured maximum. If neither this nor max_tokens is set, the
+    model's configured default applies. Mutually exclusive with max_tokens.
     """
     temperature: _builtins.float
-    """Sampling temperature: 0 to 2. Default 1."""
+    """The sampling temperature: 0 to 2. Default 1."""
     top_p: _builtins.float
-    """Nucleus sampling mass: 0 to 1. Default 1."""
+    """The probability mass of nucleus sampling: 0 to 1. Default 1."""
     stream: _builtins.bool
-    """In JSON, true asks for a stream. Here the RPC decides and this is ignored."""
+    """Whether the JSON request asks for a stream. Ignored in gRPC, where the
+    method decides.
+    """
     stop_text: _builtins.str
     """One sequence."""
     tool_choice_mode: _builtins.str
     """"none", "auto" or "required"."""
     parallel_tool_calls: _builtins.bool
-    """Whether several tools may be called in one turn. Default true."""
+    """Whether the model can call several tools in one turn. Default true."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     n: _builtins.int
-    """How many choices to generate: 1 to 128. Default 1."""
+    """The number of choices to generate: 1 to 128. Default 1."""
     seed: _builtins.int
-    """For reproducible sampling, as far as the upstream can."""
+    """A seed for reproducible sampling, if the upstream supports it."""
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def max_tokens(self) -> _builtins.int:
-        """The older name of max_completion_tokens, with the same range."""
+        """The older name of max_completion_tokens."""
 
     @max_tokens.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def max_tokens(self, value: _builtins.int) -> None:
-        """The older name of max_completion_tokens, with the same range."""
+        """The older name of max_completion_tokens."""
 
     frequency_penalty: _builtins.float
-    """Penalty by how often a token occurred: -2 to 2. Default 0."""
+    """The penalty for each earlier occurrence of a token: -2 to 2. Default 0."""
     presence_penalty: _builtins.float
-    """Penalty for a token that occurred at all: -2 to 2. Default 0."""
+    """The penalty for a token that occurred before: -2 to 2. Default 0."""
     logprobs: _builtins.bool
     """Whether to return log probabilities. Default false."""
     top_logprobs: _builtins.int
-    """How many alternatives to return at each position: up to 20, with logprobs."""
+    """The number of alternatives to return at each position: up to 20. Requires
+    logprobs.
+    """
     reasoning_effort: _builtins.str
-    """"none", "minimal", "low", "medium", "high", "xhigh", "max"."""
+    """The reasoning effort: "none", "minimal", "low", "medium", "high", "xhigh" or
+    "max".
+    """
     verbosity: _builtins.str
-    """"low", "medium" or "high". Default "medium"."""
+    """The verbosity of the answer: "low", "medium" or "high". Default "medium"."""
     store: _builtins.bool
-    """Whether the upstream keeps the completion. Default false."""
+    """Whether the upstream stores the completion. Default false."""
     service_tier: _builtins.str
-    """"auto", "default", "flex", "scale", "priority", "fast". Default "auto"."""
+    """The service tier: "auto", "default", "flex", "scale", "priority" or "fast".
+    Default "auto".
+    """
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def user(self) -> _builtins.str:
-        """The caller's end user; replaced by the next two."""
+        """An id of the end user. Replaced by safety_identifier and prompt_cache_key."""
 
     @user.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def user(self, value: _builtins.str) -> None:
-        """The caller's end user; replaced by the next two."""
+        """An id of the end user. Replaced by safety_identifier and prompt_cache_key."""
 
     safety_identifier: _builtins.str
-    """A stable, anonymous name of the end user: up to 64 characters."""
+    """A stable, anonymous id of the end user: up to 64 characters."""
     prompt_cache_key: _builtins.str
-    """Groups requests that share a prefix, for the upstream's prompt cache."""
+    """A key that groups requests with a common prefix in the upstream's prompt
+    cache.
+    """
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def prompt_cache_retention(self) -> _builtins.str:
-        """"in_memory" or "24h"."""
+        """The retention of the prompt cache: "in_memory" or "24h"."""
 
     @prompt_cache_retention.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def prompt_cache_retention(self, value: _builtins.str) -> None:
-        """"in_memory" or "24h"."""
+        """The retention of the prompt cache: "in_memory" or "24h"."""
 
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
@@ -293,11 +310,11 @@ class ChatCompletionParams(_message.Message):
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
-        """The conversation so far. Required, at least one."""
+        """Required. The messages of the conversation so far. At least one."""
 
     @_builtins.property
     def stream_options(self) -> Global___StreamOptions:
-        """How to stream. Only with a streamed answer."""
+        """The options of a stream. Allowed only for streamed completions."""
 
     @_builtins.property
     def stop_list(self) -> Global___StringList:
@@ -305,11 +322,11 @@ class ChatCompletionParams(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
-        """The tools that the model may call."""
+        """The tools that the model can call."""
 
     @_builtins.property
     def tool_choice_object(self) -> Global___ToolChoice:
-        """A named tool, or a subset of the tools."""
+        """A named tool or a subset of the tools."""
 
     @_builtins.property
     def response_format(self) -> Global___ResponseFormat:
@@ -317,44 +334,46 @@ class ChatCompletionParams(_message.Message):
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Bias by token id, added to the logits: -100 to 100."""
+        """The bias that is added to the logit of a token, by token id: -100 to 100."""
 
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"text", "audio"."""
+        """The types of output: "text", "audio"."""
 
     @_builtins.property
     def audio(self) -> Global___AudioParams:
-        """The spoken answer. Required with the modality "audio"."""
+        """The parameters of spoken output. Required with the modality "audio"."""
 
     @_builtins.property
     def prediction(self) -> Global___Prediction:
-        """What much of the answer is known to be."""
+        """The predicted output."""
 
     @_builtins.property
     def web_search_options(self) -> Global___WebSearchOptions:
-        """Web search by the upstream."""
+        """The options of the upstream's web search."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's notes: at most 16, names up to 64 characters, values up to 512."""
+        """The caller's metadata: up to 16 entries, with names of up to 64 and values of
+        up to 512 characters.
+        """
 
     @_builtins.property
     def prompt_cache_options(self) -> Global___PromptCacheOptions:
-        """How the upstream caches the prompt."""
+        """The options of the upstream's prompt cache."""
 
     @_builtins.property
     def moderation(self) -> Global___ModerationParams:
-        """Moderation by the upstream."""
+        """The options of the upstream's moderation."""
 
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionDefinition]:
-        """The older form of tools: 1 to 128. Not together with tools."""
+        """The older form of tools: 1 to 128 functions. Mutually exclusive with tools."""
 
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
@@ -378,6 +397,7 @@ class ChatCompletionParams(_message.Message):
         tool_choice_object: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
         response_format: Global___ResponseFormat | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         n: _builtins.int | None = ...,
         seed: _builtins.int | None = ...,
@@ -408,7 +428,7 @@ class ChatCompletionParams(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_completion_tokens", b"_max_completion_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_prompt_cache_key", b"_prompt_cache_key", "_prompt_cache_retention", b"_prompt_cache_retention", "_reasoning_effort", b"_reasoning_effort", "_safety_identifier", b"_safety_identifier", "_seed", b"_seed", "_service_tier", b"_service_tier", "_store", b"_store", "_stream", b"_stream", "_temperature", b"_temperature", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "_user", b"_user", "_verbosity", b"_verbosity", "audio", b"audio", "frequency_penalty", b"frequency_penalty", "function_call", b"function_call", "function_call_mode", b"function_call_mode", "function_call_object", b"function_call_object", "logprobs", b"logprobs", "max_completion_tokens", b"max_completion_tokens", "max_tokens", b"max_tokens", "model", b"model", "moderation", b"moderation", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "presence_penalty", b"presence_penalty", "prompt_cache_key", b"prompt_cache_key", "prompt_cache_options", b"prompt_cache_options", "prompt_cache_retention", b"prompt_cache_retention", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "safety_identifier", b"safety_identifier", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "stop_list", b"stop_list", "stop_text", b"stop_text", "store", b"store", "stream", b"stream", "stream_options", b"stream_options", "temperature", b"temperature", "tool_choice", b"tool_choice", "tool_choice_mode", b"tool_choice_mode", "tool_choice_object", b"tool_choice_object", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity", "web_search_options", b"web_search_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_completion_tokens", b"_max_completion_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_prompt_cache_key", b"_prompt_cache_key", "_prompt_cache_retention", b"_prompt_cache_retention", "_reasoning_effort", b"_reasoning_effort", "_safety_identifier", b"_safety_identifier", "_seed", b"_seed", "_service_tier", b"_service_tier", "_store", b"_store", "_stream", b"_stream", "_temperature", b"_temperature", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "_user", b"_user", "_verbosity", b"_verbosity", "audio", b"audio", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "function_call", b"function_call", "function_call_mode", b"function_call_mode", "function_call_object", b"function_call_object", "functions", b"functions", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_completion_tokens", b"max_completion_tokens", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "modalities", b"modalities", "model", b"model", "moderation", b"moderation", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "presence_penalty", b"presence_penalty", "prompt_cache_key", b"prompt_cache_key", "prompt_cache_options", b"prompt_cache_options", "prompt_cache_retention", b"prompt_cache_retention", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "safety_identifier", b"safety_identifier", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "stop_list", b"stop_list", "stop_text", b"stop_text", "store", b"store", "stream", b"stream", "stream_options", b"stream_options", "temperature", b"temperature", "tool_choice", b"tool_choice", "tool_choice_mode", b"tool_choice_mode", "tool_choice_object", b"tool_choice_object", "tools", b"tools", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity", "web_search_options", b"web_search_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_completion_tokens", b"_max_completion_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_prompt_cache_key", b"_prompt_cache_key", "_prompt_cache_retention", b"_prompt_cache_retention", "_reasoning_effort", b"_reasoning_effort", "_safety_identifier", b"_safety_identifier", "_seed", b"_seed", "_service_tier", b"_service_tier", "_store", b"_store", "_stream", b"_stream", "_temperature", b"_temperature", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "_user", b"_user", "_verbosity", b"_verbosity", "audio", b"audio", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "function_call", b"function_call", "function_call_mode", b"function_call_mode", "function_call_object", b"function_call_object", "functions", b"functions", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_completion_tokens", b"max_completion_tokens", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "modalities", b"modalities", "model", b"model", "moderation", b"moderation", "n", b"n", "null_fields", b"null_fields", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "presence_penalty", b"presence_penalty", "prompt_cache_key", b"prompt_cache_key", "prompt_cache_options", b"prompt_cache_options", "prompt_cache_retention", b"prompt_cache_retention", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "safety_identifier", b"safety_identifier", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "stop_list", b"stop_list", "stop_text", b"stop_text", "store", b"store", "stream", b"stream", "stream_options", b"stream_options", "temperature", b"temperature", "tool_choice", b"tool_choice", "tool_choice_mode", b"tool_choice_mode", "tool_choice_object", b"tool_choice_object", "tools", b"tools", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity", "web_search_options", b"web_search_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
@@ -511,7 +531,7 @@ Global___ChatCompletionParams: _TypeAlias = ChatCompletionParams  # noqa: Y015
 
 @_typing.final
 class StreamOptions(_message.Message):
-    """How to stream."""
+    """The options of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -537,25 +557,33 @@ class StreamOptions(_message.Message):
 
     INCLUDE_USAGE_FIELD_NUMBER: _builtins.int
     INCLUDE_OBFUSCATION_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     include_usage: _builtins.bool
-    """Whether a last chunk, without choices, tells the usage. Default false."""
+    """Whether the last chunk, which has no choices, reports the usage. Default
+    false.
+    """
     include_obfuscation: _builtins.bool
-    """Whether chunks are padded to hide their lengths. Default true at OpenAI."""
+    """Whether the upstream pads chunks to hide their length. OpenAI's default is
+    true.
+    """
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         include_usage: _builtins.bool | None = ...,
         include_obfuscation: _builtins.bool | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation", "_include_usage", b"_include_usage", "include_obfuscation", b"include_obfuscation", "include_usage", b"include_usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation", "_include_usage", b"_include_usage", "extra_json", b"extra_json", "include_obfuscation", b"include_obfuscation", "include_usage", b"include_usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation", "_include_usage", b"_include_usage", "extra_json", b"extra_json", "include_obfuscation", b"include_obfuscation", "include_usage", b"include_usage", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__include_obfuscation: _TypeAlias = _typing.Literal["include_obfuscation"]  # noqa: Y015
     _WhichOneofArgType__include_obfuscation: _TypeAlias = _typing.Literal["_include_obfuscation", b"_include_obfuscation"]  # noqa: Y015
@@ -570,7 +598,7 @@ Global___StreamOptions: _TypeAlias = StreamOptions  # noqa: Y015
 
 @_typing.final
 class AudioParams(_message.Message):
-    """The spoken answer."""
+    """The parameters of spoken output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -597,18 +625,21 @@ class AudioParams(_message.Message):
     VOICE_NAME_FIELD_NUMBER: _builtins.int
     VOICE_OBJECT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     voice_name: _builtins.str
-    """A voice by name, such as "alloy"."""
+    """The name of a voice, such as "alloy"."""
     format: _builtins.str
-    """"wav", "aac", "mp3", "flac", "opus" or "pcm16"."""
+    """The audio format: "wav", "aac", "mp3", "flac", "opus" or "pcm16"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def voice_object(self) -> Global___CustomVoice:
-        """A voice of the caller's own."""
+        """A custom voice."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -616,11 +647,12 @@ class AudioParams(_message.Message):
         voice_name: _builtins.str = ...,
         voice_object: Global___CustomVoice | None = ...,
         format: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "format", b"format", "voice", b"voice", "voice_name", b"voice_name", "voice_object", b"voice_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "extra_json", b"extra_json", "format", b"format", "voice", b"voice", "voice_name", b"voice_name", "voice_object", b"voice_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "extra_json", b"extra_json", "format", b"format", "null_fields", b"null_fields", "voice", b"voice", "voice_name", b"voice_name", "voice_object", b"voice_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
     _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
@@ -635,7 +667,7 @@ Global___AudioParams: _TypeAlias = AudioParams  # noqa: Y015
 
 @_typing.final
 class CustomVoice(_message.Message):
-    """A voice of the caller's own."""
+    """A custom voice."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -660,22 +692,26 @@ class CustomVoice(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The voice's id."""
+    """The id of the voice."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         id: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "extra_json", b"extra_json", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "extra_json", b"extra_json", "id", b"id", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
@@ -685,7 +721,7 @@ Global___CustomVoice: _TypeAlias = CustomVoice  # noqa: Y015
 
 @_typing.final
 class Prediction(_message.Message):
-    """What much of the answer is known to be."""
+    """The predicted output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -712,18 +748,21 @@ class Prediction(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_TEXT_FIELD_NUMBER: _builtins.int
     CONTENT_PARTS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"content"."""
+    """The type: "content"."""
     content_text: _builtins.str
     """As one string."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def content_parts(self) -> Global___ContentPartList:
         """As text parts, at least one."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -731,11 +770,12 @@ class Prediction(_message.Message):
         type: _builtins.str | None = ...,
         content_text: _builtins.str = ...,
         content_parts: Global___ContentPartList | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -750,7 +790,7 @@ Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
 
 @_typing.final
 class WebSearchOptions(_message.Message):
-    """Web search by the upstream."""
+    """The options of the upstream's web search."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -776,27 +816,31 @@ class WebSearchOptions(_message.Message):
 
     USER_LOCATION_FIELD_NUMBER: _builtins.int
     SEARCH_CONTEXT_SIZE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     search_context_size: _builtins.str
-    """"low", "medium" or "high"."""
+    """The amount of context: "low", "medium" or "high"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def user_location(self) -> Global___UserLocation:
-        """Where the user is, roughly."""
+        """The approximate location of the user."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         user_location: Global___UserLocation | None = ...,
         search_context_size: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_search_context_size", b"_search_context_size", "search_context_size", b"search_context_size", "user_location", b"user_location"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_context_size", b"_search_context_size", "extra_json", b"extra_json", "search_context_size", b"search_context_size", "user_location", b"user_location"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_context_size", b"_search_context_size", "extra_json", b"extra_json", "null_fields", b"null_fields", "search_context_size", b"search_context_size", "user_location", b"user_location"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__search_context_size: _TypeAlias = _typing.Literal["search_context_size"]  # noqa: Y015
     _WhichOneofArgType__search_context_size: _TypeAlias = _typing.Literal["_search_context_size", b"_search_context_size"]  # noqa: Y015
@@ -806,7 +850,7 @@ Global___WebSearchOptions: _TypeAlias = WebSearchOptions  # noqa: Y015
 
 @_typing.final
 class UserLocation(_message.Message):
-    """Where the user is, roughly."""
+    """The approximate location of the user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -832,27 +876,31 @@ class UserLocation(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     APPROXIMATE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"approximate"."""
+    """The type: "approximate"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def approximate(self) -> Global___ApproximateLocation:
-        """The place."""
+        """The location."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         type: _builtins.str | None = ...,
         approximate: Global___ApproximateLocation | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "approximate", b"approximate", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "approximate", b"approximate", "extra_json", b"extra_json", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "approximate", b"approximate", "extra_json", b"extra_json", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -862,7 +910,7 @@ Global___UserLocation: _TypeAlias = UserLocation  # noqa: Y015
 
 @_typing.final
 class ApproximateLocation(_message.Message):
-    """A place."""
+    """An approximate location."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -890,18 +938,21 @@ class ApproximateLocation(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     CITY_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     country: _builtins.str
-    """Two letters, ISO 3166-1."""
+    """The country, as two letters of ISO 3166-1."""
     region: _builtins.str
-    """Free text, such as "California"."""
+    """The region, such as "California"."""
     city: _builtins.str
-    """Free text, such as "San Francisco"."""
+    """The city, such as "San Francisco"."""
     timezone: _builtins.str
-    """An IANA time zone, such as "America/Los_Angeles"."""
+    """The IANA time zone, such as "America/Los_Angeles"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -910,11 +961,12 @@ class ApproximateLocation(_message.Message):
         region: _builtins.str | None = ...,
         city: _builtins.str | None = ...,
         timezone: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_city", b"_city", "_country", b"_country", "_region", b"_region", "_timezone", b"_timezone", "city", b"city", "country", b"country", "region", b"region", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_city", b"_city", "_country", b"_country", "_region", b"_region", "_timezone", b"_timezone", "city", b"city", "country", b"country", "extra_json", b"extra_json", "region", b"region", "timezone", b"timezone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_city", b"_city", "_country", b"_country", "_region", b"_region", "_timezone", b"_timezone", "city", b"city", "country", b"country", "extra_json", b"extra_json", "null_fields", b"null_fields", "region", b"region", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__city: _TypeAlias = _typing.Literal["city"]  # noqa: Y015
     _WhichOneofArgType__city: _TypeAlias = _typing.Literal["_city", b"_city"]  # noqa: Y015
@@ -937,7 +989,7 @@ Global___ApproximateLocation: _TypeAlias = ApproximateLocation  # noqa: Y015
 
 @_typing.final
 class PromptCacheOptions(_message.Message):
-    """How the upstream caches the prompt."""
+    """The options of the upstream's prompt cache."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -963,25 +1015,29 @@ class PromptCacheOptions(_message.Message):
 
     TTL_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     ttl: _builtins.str
-    """How long, such as "30m"."""
+    """The lifetime of the cached prompt, such as "30m"."""
     mode: _builtins.str
-    """"implicit" or "explicit"."""
+    """The mode: "implicit" or "explicit"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         ttl: _builtins.str | None = ...,
         mode: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "extra_json", b"extra_json", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "extra_json", b"extra_json", "mode", b"mode", "null_fields", b"null_fields", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -996,7 +1052,7 @@ Global___PromptCacheOptions: _TypeAlias = PromptCacheOptions  # noqa: Y015
 
 @_typing.final
 class PromptCacheBreakpoint(_message.Message):
-    """A mark at which the prompt is cached."""
+    """A position up to which the upstream caches the prompt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1022,25 +1078,29 @@ class PromptCacheBreakpoint(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
-    """"explicit"."""
+    """The mode: "explicit"."""
     ttl: _builtins.str
-    """How long, such as "30m"."""
+    """The lifetime of the cached prompt, such as "30m"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         mode: _builtins.str | None = ...,
         ttl: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "extra_json", b"extra_json", "mode", b"mode", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "_ttl", b"_ttl", "extra_json", b"extra_json", "mode", b"mode", "null_fields", b"null_fields", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1055,7 +1115,7 @@ Global___PromptCacheBreakpoint: _TypeAlias = PromptCacheBreakpoint  # noqa: Y015
 
 @_typing.final
 class ModerationParams(_message.Message):
-    """Moderation by the upstream."""
+    """The options of the upstream's moderation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1081,27 +1141,31 @@ class ModerationParams(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model that moderates."""
+    """The moderation model."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def policy(self) -> Global___ModerationPolicy:
-        """What is done with its findings."""
+        """The policy for its results."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         model: _builtins.str | None = ...,
         policy: Global___ModerationPolicy | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "extra_json", b"extra_json", "model", b"model", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "extra_json", b"extra_json", "model", b"model", "null_fields", b"null_fields", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
@@ -1111,7 +1175,7 @@ Global___ModerationParams: _TypeAlias = ModerationParams  # noqa: Y015
 
 @_typing.final
 class ModerationPolicy(_message.Message):
-    """What is done with a moderation's findings."""
+    """The policy for the results of a moderation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1137,29 +1201,33 @@ class ModerationPolicy(_message.Message):
 
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def input(self) -> Global___ModerationConfig:
-        """For what goes in."""
+        """The policy for input."""
 
     @_builtins.property
     def output(self) -> Global___ModerationConfig:
-        """For what comes out."""
+        """The policy for output."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         input: Global___ModerationConfig | None = ...,
         output: Global___ModerationConfig | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "input", b"input", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "input", b"input", "null_fields", b"null_fields", "output", b"output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1167,7 +1235,7 @@ Global___ModerationPolicy: _TypeAlias = ModerationPolicy  # noqa: Y015
 
 @_typing.final
 class ModerationConfig(_message.Message):
-    """What is done with the findings of one direction."""
+    """The policy for one direction."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1192,22 +1260,26 @@ class ModerationConfig(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MODE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
-    """"score" or "block"."""
+    """The mode: "score" or "block"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         mode: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "extra_json", b"extra_json", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "extra_json", b"extra_json", "mode", b"mode", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1243,27 +1315,31 @@ class ResponseFormat(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"text", "json_object", "json_schema", or a vendor's type."""
+    """The type: "text", "json_object", "json_schema" or a vendor's type."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def json_schema(self) -> Global___JsonSchemaFormat:
         """The schema. Required with the type "json_schema"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         type: _builtins.str | None = ...,
         json_schema: Global___JsonSchemaFormat | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "json_schema", b"json_schema", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "json_schema", b"json_schema", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "json_schema", b"json_schema", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -1273,7 +1349,7 @@ Global___ResponseFormat: _TypeAlias = ResponseFormat  # noqa: Y015
 
 @_typing.final
 class JsonSchemaFormat(_message.Message):
-    """A schema that the answer satisfies."""
+    """A schema for the answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1301,22 +1377,23 @@ class JsonSchemaFormat(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 64 characters of [A-Za-z0-9_-]. Required."""
+    """Required. The name: 1 to 64 characters of [A-Za-z0-9_-]."""
     description: _builtins.str
-    """What the format is for; the model reads it."""
+    """The purpose of the format, for the model."""
     strict: _builtins.bool
-    """Whether the schema is enforced. Default false."""
+    """Whether the upstream enforces the schema. Default false."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def schema(self) -> Global___RawJson:
-        """A JSON Schema. Verbatim: the order of members is part of what the model
-        sees.
-        """
+        """The JSON Schema, verbatim, because the model sees the order of its members."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1325,11 +1402,12 @@ class JsonSchemaFormat(_message.Message):
         description: _builtins.str | None = ...,
         schema: Global___RawJson | None = ...,
         strict: _builtins.bool | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "name", b"name", "schema", b"schema", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "schema", b"schema", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "null_fields", b"null_fields", "schema", b"schema", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -1350,8 +1428,8 @@ Global___JsonSchemaFormat: _TypeAlias = JsonSchemaFormat  # noqa: Y015
 class ChatMessage(_message.Message):
     """------------------------------------------------------------------ messages
 
-    A turn of the conversation, in a request or in a completion. It is one type
-    so that a returned message can be sent back as it is.
+    A message of the conversation. Requests and completions share the type, so
+    that a caller can send a returned message back.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1388,38 +1466,47 @@ class ChatMessage(_message.Message):
     FUNCTION_CALL_FIELD_NUMBER: _builtins.int
     REASONING_CONTENT_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """"developer", "system", "user", "assistant", "tool" or "function". Required
-    in a request.
+    """Required in a request. The role: "developer", "system", "user", "assistant",
+    "tool" or "function".
     """
     content_text: _builtins.str
     """As one string."""
     name: _builtins.str
-    """Who said it, among several of the same role; the name of a function."""
+    """The name of the participant, or of the function."""
     tool_call_id: _builtins.str
-    """Which call a message of the role "tool" answers; required there."""
+    """The id of the tool call that this message answers. Required for the role
+    "tool".
+    """
     refusal: _builtins.str
-    """Why the assistant declined."""
+    """The refusal of the assistant."""
     reasoning_content: _builtins.str
-    """The reasoning, under the name that DeepSeek and SGLang use. Not OpenAI's."""
+    """The reasoning, in the member that DeepSeek and SGLang use. Not part of
+    OpenAI's contract.
+    """
     reasoning: _builtins.str
-    """The reasoning, under the name that vLLM and OpenRouter use. Not OpenAI's."""
+    """The reasoning, in the member that vLLM and OpenRouter use. Not part of
+    OpenAI's contract.
+    """
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def content_parts(self) -> Global___ContentPartList:
         """As parts, at least one."""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
-        """The tools that the assistant calls."""
+        """The tool calls of the assistant."""
 
     @_builtins.property
     def audio(self) -> Global___MessageAudio:
-        """The spoken form."""
+        """The spoken form of the message."""
 
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]:
-        """The sources that the text cites."""
+        """The sources that the content cites."""
 
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
@@ -1428,7 +1515,7 @@ class ChatMessage(_message.Message):
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1445,11 +1532,12 @@ class ChatMessage(_message.Message):
         function_call: Global___FunctionCall | None = ...,
         reasoning_content: _builtins.str | None = ...,
         reasoning: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "_tool_call_id", b"_tool_call_id", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "function_call", b"function_call", "name", b"name", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "_tool_call_id", b"_tool_call_id", "annotations", b"annotations", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "function_call", b"function_call", "name", b"name", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "_tool_call_id", b"_tool_call_id", "annotations", b"annotations", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "function_call", b"function_call", "name", b"name", "null_fields", b"null_fields", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
@@ -1484,7 +1572,7 @@ Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
 
 @_typing.final
 class ContentPartList(_message.Message):
-    """Content as an array of parts. Present and empty is `[]`."""
+    """An array of content parts in a oneof. If it is set and empty, it is `[]`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1508,7 +1596,7 @@ Global___ContentPartList: _TypeAlias = ContentPartList  # noqa: Y015
 
 @_typing.final
 class ContentPart(_message.Message):
-    """One part of a message's content; `type` says which member is set."""
+    """A part of the content of a message. `type` names the field that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1539,34 +1627,37 @@ class ContentPart(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_BREAKPOINT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"text", "image_url", "input_audio", "file", "refusal", or a vendor's type,
-    whose body is then in extra_json.
+    """The type: "text", "image_url", "input_audio", "file", "refusal" or a vendor's
+    type, whose value is in extra_json.
     """
     text: _builtins.str
-    """With the type "text"."""
+    """The text, for the type "text"."""
     refusal: _builtins.str
-    """With the type "refusal"."""
+    """The refusal, for the type "refusal"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def image_url(self) -> Global___ImageUrl:
-        """With the type "image_url"."""
+        """The image, for the type "image_url"."""
 
     @_builtins.property
     def input_audio(self) -> Global___InputAudio:
-        """With the type "input_audio"."""
+        """The audio, for the type "input_audio"."""
 
     @_builtins.property
     def file(self) -> Global___InputFile:
-        """With the type "file"."""
+        """The file, for the type "file"."""
 
     @_builtins.property
     def prompt_cache_breakpoint(self) -> Global___PromptCacheBreakpoint:
-        """The prompt is cached up to here; at most 4 in a request."""
+        """The position up to which the upstream caches the prompt. Up to 4 in a request."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1578,11 +1669,12 @@ class ContentPart(_message.Message):
         file: Global___InputFile | None = ...,
         refusal: _builtins.str | None = ...,
         prompt_cache_breakpoint: Global___PromptCacheBreakpoint | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "_text", b"_text", "_type", b"_type", "file", b"file", "image_url", b"image_url", "input_audio", b"input_audio", "prompt_cache_breakpoint", b"prompt_cache_breakpoint", "refusal", b"refusal", "text", b"text", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "_text", b"_text", "_type", b"_type", "extra_json", b"extra_json", "file", b"file", "image_url", b"image_url", "input_audio", b"input_audio", "prompt_cache_breakpoint", b"prompt_cache_breakpoint", "refusal", b"refusal", "text", b"text", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "_text", b"_text", "_type", b"_type", "extra_json", b"extra_json", "file", b"file", "image_url", b"image_url", "input_audio", b"input_audio", "null_fields", b"null_fields", "prompt_cache_breakpoint", b"prompt_cache_breakpoint", "refusal", b"refusal", "text", b"text", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
     _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
@@ -1601,7 +1693,7 @@ Global___ContentPart: _TypeAlias = ContentPart  # noqa: Y015
 
 @_typing.final
 class ImageUrl(_message.Message):
-    """A picture."""
+    """An image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1627,25 +1719,31 @@ class ImageUrl(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """An address, or the picture itself as a data: URL. Never fetched here."""
+    """The address of the image, or the image as a data: URL. The server never
+    fetches it.
+    """
     detail: _builtins.str
-    """"auto", "low" or "high". Default "auto"."""
+    """The detail: "auto", "low" or "high". Default "auto"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         url: _builtins.str | None = ...,
         detail: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_detail", b"_detail", "_url", b"_url", "detail", b"detail", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_detail", b"_detail", "_url", b"_url", "detail", b"detail", "extra_json", b"extra_json", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_detail", b"_detail", "_url", b"_url", "detail", b"detail", "extra_json", b"extra_json", "null_fields", b"null_fields", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__detail: _TypeAlias = _typing.Literal["detail"]  # noqa: Y015
     _WhichOneofArgType__detail: _TypeAlias = _typing.Literal["_detail", b"_detail"]  # noqa: Y015
@@ -1660,7 +1758,7 @@ Global___ImageUrl: _TypeAlias = ImageUrl  # noqa: Y015
 
 @_typing.final
 class InputAudio(_message.Message):
-    """A recording."""
+    """An audio recording."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1686,25 +1784,29 @@ class InputAudio(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     data: _builtins.str
-    """The recording in base64, as received."""
+    """The recording in base64, verbatim."""
     format: _builtins.str
-    """"wav" or "mp3"."""
+    """The format: "wav" or "mp3"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         data: _builtins.str | None = ...,
         format: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_format", b"_format", "data", b"data", "format", b"format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_format", b"_format", "data", b"data", "extra_json", b"extra_json", "format", b"format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_format", b"_format", "data", b"data", "extra_json", b"extra_json", "format", b"format", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
     _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
@@ -1746,16 +1848,19 @@ class InputFile(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     FILE_DATA_FIELD_NUMBER: _builtins.int
     FILE_ID_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
-    """The file's name."""
+    """The name of the file."""
     file_data: _builtins.str
-    """The file in base64, as received."""
+    """The file in base64, verbatim."""
     file_id: _builtins.str
-    """The id of a file that the upstream has."""
+    """The upstream's id of the file."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1763,11 +1868,12 @@ class InputFile(_message.Message):
         filename: _builtins.str | None = ...,
         file_data: _builtins.str | None = ...,
         file_id: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_file_data", b"_file_data", "_file_id", b"_file_id", "_filename", b"_filename", "file_data", b"file_data", "file_id", b"file_id", "filename", b"filename"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_file_data", b"_file_data", "_file_id", b"_file_id", "_filename", b"_filename", "extra_json", b"extra_json", "file_data", b"file_data", "file_id", b"file_id", "filename", b"filename"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_file_data", b"_file_data", "_file_id", b"_file_id", "_filename", b"_filename", "extra_json", b"extra_json", "file_data", b"file_data", "file_id", b"file_id", "filename", b"filename", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__file_data: _TypeAlias = _typing.Literal["file_data"]  # noqa: Y015
     _WhichOneofArgType__file_data: _TypeAlias = _typing.Literal["_file_data", b"_file_data"]  # noqa: Y015
@@ -1814,18 +1920,21 @@ class MessageAudio(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The upstream's id of it, with which it can be referred to."""
+    """The upstream's id of the audio."""
     data: _builtins.str
-    """The sound in base64, as received."""
+    """The audio in base64, verbatim."""
     transcript: _builtins.str
-    """The words."""
+    """The transcript."""
     expires_at: _builtins.int
-    """When the id ends to be valid, in seconds since the Unix epoch."""
+    """The time at which the id expires, in seconds since the Unix epoch."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1834,11 +1943,12 @@ class MessageAudio(_message.Message):
         data: _builtins.str | None = ...,
         transcript: _builtins.str | None = ...,
         expires_at: _builtins.int | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_expires_at", b"_expires_at", "_id", b"_id", "_transcript", b"_transcript", "data", b"data", "expires_at", b"expires_at", "id", b"id", "transcript", b"transcript"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_expires_at", b"_expires_at", "_id", b"_id", "_transcript", b"_transcript", "data", b"data", "expires_at", b"expires_at", "extra_json", b"extra_json", "id", b"id", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "_expires_at", b"_expires_at", "_id", b"_id", "_transcript", b"_transcript", "data", b"data", "expires_at", b"expires_at", "extra_json", b"extra_json", "id", b"id", "null_fields", b"null_fields", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
     _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
@@ -1861,7 +1971,7 @@ Global___MessageAudio: _TypeAlias = MessageAudio  # noqa: Y015
 
 @_typing.final
 class Annotation(_message.Message):
-    """A source that the text cites."""
+    """A source that the content cites."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1887,27 +1997,31 @@ class Annotation(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     URL_CITATION_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"url_citation"."""
+    """The type: "url_citation"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def url_citation(self) -> Global___UrlCitation:
-        """With the type "url_citation"."""
+        """The citation, for the type "url_citation"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         type: _builtins.str | None = ...,
         url_citation: Global___UrlCitation | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "type", b"type", "url_citation", b"url_citation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "type", b"type", "url_citation", b"url_citation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "null_fields", b"null_fields", "type", b"type", "url_citation", b"url_citation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -1917,7 +2031,7 @@ Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
 
 @_typing.final
 class UrlCitation(_message.Message):
-    """A page that the text cites."""
+    """A page that the content cites."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1945,18 +2059,21 @@ class UrlCitation(_message.Message):
     END_INDEX_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     start_index: _builtins.int
-    """Where the citation begins, in characters."""
+    """The start of the citation, in characters."""
     end_index: _builtins.int
-    """Where it ends, in characters."""
+    """The end of the citation, in characters."""
     url: _builtins.str
-    """The page's address."""
+    """The address of the page."""
     title: _builtins.str
-    """The page's title."""
+    """The title of the page."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -1965,11 +2082,12 @@ class UrlCitation(_message.Message):
         end_index: _builtins.int | None = ...,
         url: _builtins.str | None = ...,
         title: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "_title", b"_title", "_url", b"_url", "end_index", b"end_index", "start_index", b"start_index", "title", b"title", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "_title", b"_title", "_url", b"_url", "end_index", b"end_index", "extra_json", b"extra_json", "start_index", b"start_index", "title", b"title", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_index", b"_end_index", "_start_index", b"_start_index", "_title", b"_title", "_url", b"_url", "end_index", b"end_index", "extra_json", b"extra_json", "null_fields", b"null_fields", "start_index", b"start_index", "title", b"title", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_index: _TypeAlias = _typing.Literal["end_index"]  # noqa: Y015
     _WhichOneofArgType__end_index: _TypeAlias = _typing.Literal["_end_index", b"_end_index"]  # noqa: Y015
@@ -1994,7 +2112,7 @@ Global___UrlCitation: _TypeAlias = UrlCitation  # noqa: Y015
 class Tool(_message.Message):
     """--------------------------------------------------------------------- tools
 
-    A tool that the model may call; `type` says which member is set.
+    A tool that the model can call. `type` names the field that is set.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2022,20 +2140,23 @@ class Tool(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"function", "custom", or a vendor's type."""
+    """The type: "function", "custom" or a vendor's type."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def function(self) -> Global___FunctionDefinition:
-        """With the type "function"."""
+        """The function, for the type "function"."""
 
     @_builtins.property
     def custom(self) -> Global___CustomToolDefinition:
-        """With the type "custom"."""
+        """The custom tool, for the type "custom"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2043,11 +2164,12 @@ class Tool(_message.Message):
         type: _builtins.str | None = ...,
         function: Global___FunctionDefinition | None = ...,
         custom: Global___CustomToolDefinition | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "custom", b"custom", "function", b"function", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -2085,22 +2207,25 @@ class FunctionDefinition(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """1 to 64 characters of [A-Za-z0-9_-]. Required."""
+    """Required. The name: 1 to 64 characters of [A-Za-z0-9_-]."""
     description: _builtins.str
-    """What it does; the model reads it."""
+    """The description, for the model."""
     strict: _builtins.bool
-    """Whether the schema is enforced. Default false."""
+    """Whether the upstream enforces the schema. Default false."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def parameters(self) -> Global___RawJson:
-        """A JSON Schema; absent where there are no parameters. Verbatim: the order of
-        members is part of what the model sees.
+        """The JSON Schema of the parameters, verbatim, because the model sees the order
+        of its members. Absent if the function has no parameters.
         """
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2109,11 +2234,12 @@ class FunctionDefinition(_message.Message):
         description: _builtins.str | None = ...,
         parameters: Global___RawJson | None = ...,
         strict: _builtins.bool | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "null_fields", b"null_fields", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -2132,7 +2258,7 @@ Global___FunctionDefinition: _TypeAlias = FunctionDefinition  # noqa: Y015
 
 @_typing.final
 class CustomToolDefinition(_message.Message):
-    """A tool whose input is text."""
+    """A tool with text input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2159,18 +2285,21 @@ class CustomToolDefinition(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name. Required."""
+    """Required. The name."""
     description: _builtins.str
-    """What it does; the model reads it."""
+    """The description, for the model."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def format(self) -> Global___CustomToolFormat:
-        """What its input looks like. Default text."""
+        """The format of the input. Default text."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2178,11 +2307,12 @@ class CustomToolDefinition(_message.Message):
         name: _builtins.str | None = ...,
         description: _builtins.str | None = ...,
         format: Global___CustomToolFormat | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "description", b"description", "format", b"format", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "description", b"description", "extra_json", b"extra_json", "format", b"format", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_name", b"_name", "description", b"description", "extra_json", b"extra_json", "format", b"format", "name", b"name", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -2197,7 +2327,7 @@ Global___CustomToolDefinition: _TypeAlias = CustomToolDefinition  # noqa: Y015
 
 @_typing.final
 class CustomToolFormat(_message.Message):
-    """What the input of a custom tool looks like."""
+    """The format of the input of a custom tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2223,27 +2353,31 @@ class CustomToolFormat(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"text" or "grammar"."""
+    """The type: "text" or "grammar"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def grammar(self) -> Global___Grammar:
-        """With the type "grammar"."""
+        """The grammar, for the type "grammar"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         type: _builtins.str | None = ...,
         grammar: Global___Grammar | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "grammar", b"grammar", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "grammar", b"grammar", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "extra_json", b"extra_json", "grammar", b"grammar", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -2279,25 +2413,29 @@ class Grammar(_message.Message):
 
     DEFINITION_FIELD_NUMBER: _builtins.int
     SYNTAX_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
-    """The grammar itself."""
+    """The definition of the grammar."""
     syntax: _builtins.str
-    """"lark" or "regex"."""
+    """The syntax: "lark" or "regex"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         definition: _builtins.str | None = ...,
         syntax: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_definition", b"_definition", "_syntax", b"_syntax", "definition", b"definition", "syntax", b"syntax"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_definition", b"_definition", "_syntax", b"_syntax", "definition", b"definition", "extra_json", b"extra_json", "syntax", b"syntax"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_definition", b"_definition", "_syntax", b"_syntax", "definition", b"definition", "extra_json", b"extra_json", "null_fields", b"null_fields", "syntax", b"syntax"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__definition: _TypeAlias = _typing.Literal["definition"]  # noqa: Y015
     _WhichOneofArgType__definition: _TypeAlias = _typing.Literal["_definition", b"_definition"]  # noqa: Y015
@@ -2312,7 +2450,7 @@ Global___Grammar: _TypeAlias = Grammar  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
-    """Which tool is called; `type` says which member is set."""
+    """The tool that the model calls. `type` names the field that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2340,24 +2478,27 @@ class ToolChoice(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     ALLOWED_TOOLS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"function", "custom" or "allowed_tools"."""
+    """The type: "function", "custom" or "allowed_tools"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def function(self) -> Global___ToolName:
-        """With the type "function"."""
+        """The function, for the type "function"."""
 
     @_builtins.property
     def custom(self) -> Global___ToolName:
-        """With the type "custom"."""
+        """The custom tool, for the type "custom"."""
 
     @_builtins.property
     def allowed_tools(self) -> Global___AllowedTools:
-        """With the type "allowed_tools"."""
+        """The allowed tools, for the type "allowed_tools"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2366,11 +2507,12 @@ class ToolChoice(_message.Message):
         function: Global___ToolName | None = ...,
         custom: Global___ToolName | None = ...,
         allowed_tools: Global___AllowedTools | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "allowed_tools", b"allowed_tools", "custom", b"custom", "function", b"function", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "allowed_tools", b"allowed_tools", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_type", b"_type", "allowed_tools", b"allowed_tools", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
@@ -2380,7 +2522,7 @@ Global___ToolChoice: _TypeAlias = ToolChoice  # noqa: Y015
 
 @_typing.final
 class ToolName(_message.Message):
-    """A tool by its name."""
+    """The name of a tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2405,22 +2547,26 @@ class ToolName(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name; it is in `tools` or `functions`."""
+    """The name of a tool in `tools` or `functions`."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         name: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "extra_json", b"extra_json", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "extra_json", b"extra_json", "name", b"name", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
@@ -2456,27 +2602,31 @@ class AllowedTools(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
-    """"auto" or "required"."""
+    """The mode: "auto" or "required"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """The tools, each by its type and name."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         mode: _builtins.str | None = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "extra_json", b"extra_json", "mode", b"mode", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "extra_json", b"extra_json", "mode", b"mode", "null_fields", b"null_fields", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -2486,7 +2636,7 @@ Global___AllowedTools: _TypeAlias = AllowedTools  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
-    """A call of a tool: whole in a message, in pieces in the deltas of a stream."""
+    """A tool call: complete in a message, in pieces in the deltas of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2515,24 +2665,27 @@ class ToolCall(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """In a delta, which call the piece belongs to, from 0."""
+    """In a delta, the index of the call to which the piece belongs, from 0."""
     id: _builtins.str
-    """The id that the answer refers to."""
+    """The id to which the tool message refers."""
     type: _builtins.str
-    """"function", "custom", or a vendor's type."""
+    """The type: "function", "custom" or a vendor's type."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def function(self) -> Global___FunctionCall:
-        """With the type "function"."""
+        """The function, for the type "function"."""
 
     @_builtins.property
     def custom(self) -> Global___CustomCall:
-        """With the type "custom"."""
+        """The custom tool, for the type "custom"."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2542,11 +2695,12 @@ class ToolCall(_message.Message):
         type: _builtins.str | None = ...,
         function: Global___FunctionCall | None = ...,
         custom: Global___CustomCall | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_index", b"_index", "_type", b"_type", "custom", b"custom", "function", b"function", "id", b"id", "index", b"index", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_index", b"_index", "_type", b"_type", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "id", b"id", "index", b"index", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "_index", b"_index", "_type", b"_type", "custom", b"custom", "extra_json", b"extra_json", "function", b"function", "id", b"id", "index", b"index", "null_fields", b"null_fields", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
@@ -2591,25 +2745,29 @@ class FunctionCall(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The function's name."""
+    """The name of the function."""
     arguments: _builtins.str
-    """JSON text written by the model; it need not be valid JSON."""
+    """The arguments that the model generated. Can be invalid JSON."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         name: _builtins.str | None = ...,
         arguments: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_arguments", b"_arguments", "_name", b"_name", "arguments", b"arguments", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_arguments", b"_arguments", "_name", b"_name", "arguments", b"arguments", "extra_json", b"extra_json", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_arguments", b"_arguments", "_name", b"_name", "arguments", b"arguments", "extra_json", b"extra_json", "name", b"name", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__arguments: _TypeAlias = _typing.Literal["arguments"]  # noqa: Y015
     _WhichOneofArgType__arguments: _TypeAlias = _typing.Literal["_arguments", b"_arguments"]  # noqa: Y015
@@ -2650,25 +2808,29 @@ class CustomCall(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The tool's name."""
+    """The name of the tool."""
     input: _builtins.str
-    """Text written by the model."""
+    """The input that the model generated."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         name: _builtins.str | None = ...,
         input: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_name", b"_name", "input", b"input", "name", b"name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_name", b"_name", "extra_json", b"extra_json", "input", b"input", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "_name", b"_name", "extra_json", b"extra_json", "input", b"input", "name", b"name", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
     _WhichOneofArgType__input: _TypeAlias = _typing.Literal["_input", b"_input"]  # noqa: Y015
@@ -2685,7 +2847,7 @@ Global___CustomCall: _TypeAlias = CustomCall  # noqa: Y015
 class ChatCompletion(_message.Message):
     """------------------------------------------------------------------ response
 
-    The response body where it is not streamed.
+    A completion: the body of a response that is not streamed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2740,38 +2902,41 @@ class ChatCompletion(_message.Message):
     SERVICE_TIER_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     MODERATION_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The upstream's id of the completion."""
     object: _builtins.str
     """"chat.completion"."""
     created: _builtins.int
-    """When it was made, in seconds since the Unix epoch."""
+    """The time at which the completion was created, in seconds since the Unix epoch."""
     model: _builtins.str
-    """The name of the model that the caller asked for."""
+    """The name of the model in the request."""
     system_fingerprint: _builtins.str
-    """The upstream's configuration, as an opaque name."""
+    """An opaque id of the upstream's configuration."""
     service_tier: _builtins.str
-    """The tier that served the request."""
+    """The service tier of the request."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Choice]:
-        """The choices; n of them."""
+        """The choices."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """How many tokens were read and written."""
+        """The token counts."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's notes."""
+        """The caller's metadata."""
 
     @_builtins.property
     def moderation(self) -> Global___RawJson:
-        """The findings of a moderation."""
+        """The results of a moderation."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2786,11 +2951,12 @@ class ChatCompletion(_message.Message):
         service_tier: _builtins.str | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         moderation: Global___RawJson | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "created", b"created", "id", b"id", "model", b"model", "moderation", b"moderation", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "choices", b"choices", "created", b"created", "extra_json", b"extra_json", "id", b"id", "metadata", b"metadata", "model", b"model", "moderation", b"moderation", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "choices", b"choices", "created", b"created", "extra_json", b"extra_json", "id", b"id", "metadata", b"metadata", "model", b"model", "moderation", b"moderation", "null_fields", b"null_fields", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created: _TypeAlias = _typing.Literal["created"]  # noqa: Y015
     _WhichOneofArgType__created: _TypeAlias = _typing.Literal["_created", b"_created"]  # noqa: Y015
@@ -2849,22 +3015,27 @@ class Choice(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Its position, from 0."""
+    """The index of the choice, from 0."""
     finish_reason: _builtins.str
-    """"stop", "length", "tool_calls", "content_filter" or "function_call"."""
+    """The reason why generation ended: "stop", "length", "tool_calls",
+    "content_filter" or "function_call".
+    """
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def message(self) -> Global___ChatMessage:
-        """What was said."""
+        """The message."""
 
     @_builtins.property
     def logprobs(self) -> Global___ChoiceLogprobs:
-        """The log probabilities, where they were asked for."""
+        """The log probabilities, if the request asked for them."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2873,11 +3044,12 @@ class Choice(_message.Message):
         message: Global___ChatMessage | None = ...,
         finish_reason: _builtins.str | None = ...,
         logprobs: Global___ChoiceLogprobs | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finish_reason: _TypeAlias = _typing.Literal["finish_reason"]  # noqa: Y015
     _WhichOneofArgType__finish_reason: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason"]  # noqa: Y015
@@ -2892,7 +3064,7 @@ Global___Choice: _TypeAlias = Choice  # noqa: Y015
 
 @_typing.final
 class ChatCompletionChunk(_message.Message):
-    """One event of a streamed response."""
+    """A chunk: an event of a streamed response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2926,36 +3098,41 @@ class ChatCompletionChunk(_message.Message):
     SERVICE_TIER_FIELD_NUMBER: _builtins.int
     OBFUSCATION_FIELD_NUMBER: _builtins.int
     MODERATION_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The upstream's id of the completion, the same in each chunk."""
+    """The upstream's id of the completion, the same in every chunk."""
     object: _builtins.str
     """"chat.completion.chunk"."""
     created: _builtins.int
-    """When the completion was made, in seconds since the Unix epoch."""
+    """The time at which the completion was created, in seconds since the Unix epoch."""
     model: _builtins.str
-    """The name of the model that the caller asked for."""
+    """The name of the model in the request."""
     system_fingerprint: _builtins.str
-    """The upstream's configuration, as an opaque name."""
+    """An opaque id of the upstream's configuration."""
     service_tier: _builtins.str
-    """The tier that served the request."""
+    """The service tier of the request."""
     obfuscation: _builtins.str
-    """Padding that hides the chunk's length."""
+    """Padding that hides the length of the chunk."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkChoice]:
-        """The choices that go on in this chunk; none where it tells the usage."""
+        """The choices that this chunk continues. None in the chunk that reports the
+        usage.
+        """
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """How many tokens were read and written, where the caller asked for it."""
+        """The token counts, if the request asked for them."""
 
     @_builtins.property
     def moderation(self) -> Global___RawJson:
-        """The findings of a moderation."""
+        """The results of a moderation."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -2970,11 +3147,12 @@ class ChatCompletionChunk(_message.Message):
         service_tier: _builtins.str | None = ...,
         obfuscation: _builtins.str | None = ...,
         moderation: Global___RawJson | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_obfuscation", b"_obfuscation", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "created", b"created", "id", b"id", "model", b"model", "moderation", b"moderation", "obfuscation", b"obfuscation", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_obfuscation", b"_obfuscation", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "choices", b"choices", "created", b"created", "extra_json", b"extra_json", "id", b"id", "model", b"model", "moderation", b"moderation", "obfuscation", b"obfuscation", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_model", b"_model", "_obfuscation", b"_obfuscation", "_object", b"_object", "_service_tier", b"_service_tier", "_system_fingerprint", b"_system_fingerprint", "choices", b"choices", "created", b"created", "extra_json", b"extra_json", "id", b"id", "model", b"model", "moderation", b"moderation", "null_fields", b"null_fields", "obfuscation", b"obfuscation", "object", b"object", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created: _TypeAlias = _typing.Literal["created"]  # noqa: Y015
     _WhichOneofArgType__created: _TypeAlias = _typing.Literal["_created", b"_created"]  # noqa: Y015
@@ -3009,7 +3187,7 @@ Global___ChatCompletionChunk: _TypeAlias = ChatCompletionChunk  # noqa: Y015
 
 @_typing.final
 class ChunkChoice(_message.Message):
-    """A choice's part in a chunk."""
+    """A piece of a choice."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3037,22 +3215,25 @@ class ChunkChoice(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """The choice's position, from 0."""
+    """The index of the choice, from 0."""
     finish_reason: _builtins.str
-    """Why the choice ended, in its last chunk: see Choice."""
+    """The reason why generation ended, in the last chunk of the choice. See Choice."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def delta(self) -> Global___ChatMessageDelta:
-        """What was added to the message."""
+        """The piece of the message."""
 
     @_builtins.property
     def logprobs(self) -> Global___ChoiceLogprobs:
-        """The log probabilities of what was added."""
+        """The log probabilities of the piece."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3061,11 +3242,12 @@ class ChunkChoice(_message.Message):
         delta: Global___ChatMessageDelta | None = ...,
         finish_reason: _builtins.str | None = ...,
         logprobs: Global___ChoiceLogprobs | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "delta", b"delta", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "delta", b"delta", "extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason", "_index", b"_index", "delta", b"delta", "extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "null_fields", b"null_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__finish_reason: _TypeAlias = _typing.Literal["finish_reason"]  # noqa: Y015
     _WhichOneofArgType__finish_reason: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason"]  # noqa: Y015
@@ -3080,7 +3262,7 @@ Global___ChunkChoice: _TypeAlias = ChunkChoice  # noqa: Y015
 
 @_typing.final
 class ChatMessageDelta(_message.Message):
-    """A piece of a ChatMessage. The fields that they share have the same numbers."""
+    """A piece of a ChatMessage, with the same field numbers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3114,6 +3296,7 @@ class ChatMessageDelta(_message.Message):
     FUNCTION_CALL_FIELD_NUMBER: _builtins.int
     REASONING_CONTENT_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """The role, in the first piece."""
@@ -3122,16 +3305,18 @@ class ChatMessageDelta(_message.Message):
     refusal: _builtins.str
     """A piece of the refusal."""
     reasoning_content: _builtins.str
-    """A piece of the reasoning: see ChatMessage."""
+    """A piece of the reasoning. See ChatMessage."""
     reasoning: _builtins.str
-    """A piece of the reasoning: see ChatMessage."""
+    """A piece of the reasoning. See ChatMessage."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def content_parts(self) -> Global___ContentPartList:
-        """As parts, from some vendors."""
+        """As parts, which some vendors send."""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
-        """Pieces of tool calls; their `index` says of which."""
+        """Pieces of tool calls."""
 
     @_builtins.property
     def audio(self) -> Global___MessageAudio:
@@ -3139,7 +3324,7 @@ class ChatMessageDelta(_message.Message):
 
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]:
-        """The sources that the text cites."""
+        """The sources that the content cites."""
 
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
@@ -3148,7 +3333,7 @@ class ChatMessageDelta(_message.Message):
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3163,11 +3348,12 @@ class ChatMessageDelta(_message.Message):
         function_call: Global___FunctionCall | None = ...,
         reasoning_content: _builtins.str | None = ...,
         reasoning: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "function_call", b"function_call", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "annotations", b"annotations", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "function_call", b"function_call", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning", "_reasoning_content", b"_reasoning_content", "_refusal", b"_refusal", "_role", b"_role", "annotations", b"annotations", "audio", b"audio", "content", b"content", "content_parts", b"content_parts", "content_text", b"content_text", "extra_json", b"extra_json", "function_call", b"function_call", "null_fields", b"null_fields", "reasoning", b"reasoning", "reasoning_content", b"reasoning_content", "refusal", b"refusal", "role", b"role", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reasoning: _TypeAlias = _typing.Literal["reasoning"]  # noqa: Y015
     _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
@@ -3220,29 +3406,33 @@ class ChoiceLogprobs(_message.Message):
 
     CONTENT_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Of the content's tokens."""
+        """The tokens of the content."""
 
     @_builtins.property
     def refusal(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Of the refusal's tokens."""
+        """The tokens of the refusal."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
         *,
         content: _abc.Iterable[Global___TokenLogprob] | None = ...,
         refusal: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "null_fields", b"null_fields", "refusal", b"refusal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3278,24 +3468,27 @@ class TokenLogprob(_message.Message):
     LOGPROB_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token."""
     logprob: _builtins.float
-    """The natural logarithm of its probability; -9999 where it is not among the
-    first 20.
+    """The natural logarithm of the token's probability; -9999 if the token is not
+    among the 20 most likely.
     """
     bytes: _builtins.bytes
-    """The token's UTF-8 bytes; a token may hold a part of a character. In JSON an
-    array of integers 0 to 255.
+    """The UTF-8 bytes of the token, which can be a part of a character. In JSON, an
+    array of integers from 0 to 255.
     """
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def top_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopLogprob]:
         """The most likely tokens at this position."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3304,11 +3497,12 @@ class TokenLogprob(_message.Message):
         logprob: _builtins.float | None = ...,
         bytes: _builtins.bytes | None = ...,
         top_logprobs: _abc.Iterable[Global___TopLogprob] | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "logprob", b"logprob", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "extra_json", b"extra_json", "logprob", b"logprob", "null_fields", b"null_fields", "token", b"token", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
     _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
@@ -3354,16 +3548,19 @@ class TopLogprob(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The token."""
     logprob: _builtins.float
-    """The natural logarithm of its probability."""
+    """The natural logarithm of the token's probability."""
     bytes: _builtins.bytes
-    """The token's UTF-8 bytes, as in TokenLogprob."""
+    """The UTF-8 bytes of the token. See TokenLogprob."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3371,11 +3568,12 @@ class TopLogprob(_message.Message):
         token: _builtins.str | None = ...,
         logprob: _builtins.float | None = ...,
         bytes: _builtins.bytes | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "logprob", b"logprob", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "extra_json", b"extra_json", "logprob", b"logprob", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_logprob", b"_logprob", "_token", b"_token", "bytes", b"bytes", "extra_json", b"extra_json", "logprob", b"logprob", "null_fields", b"null_fields", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
     _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
@@ -3394,7 +3592,7 @@ Global___TopLogprob: _TypeAlias = TopLogprob  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """How many tokens were read and written."""
+    """The token counts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3423,24 +3621,27 @@ class Usage(_message.Message):
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_DETAILS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_DETAILS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Tokens of the prompt."""
+    """The number of prompt tokens."""
     completion_tokens: _builtins.int
-    """Tokens of all the choices."""
+    """The number of completion tokens of all choices."""
     total_tokens: _builtins.int
-    """The sum of the two."""
+    """The sum of prompt_tokens and completion_tokens."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def prompt_tokens_details(self) -> Global___PromptTokensDetails:
-        """What the prompt's tokens were."""
+        """A breakdown of the prompt tokens."""
 
     @_builtins.property
     def completion_tokens_details(self) -> Global___CompletionTokensDetails:
-        """What the choices' tokens were."""
+        """A breakdown of the completion tokens."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3450,11 +3651,12 @@ class Usage(_message.Message):
         total_tokens: _builtins.int | None = ...,
         prompt_tokens_details: Global___PromptTokensDetails | None = ...,
         completion_tokens_details: Global___CompletionTokensDetails | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens", "_prompt_tokens", b"_prompt_tokens", "_total_tokens", b"_total_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "total_tokens", b"total_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens", "_prompt_tokens", b"_prompt_tokens", "_total_tokens", b"_total_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "extra_json", b"extra_json", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens", "_prompt_tokens", b"_prompt_tokens", "_total_tokens", b"_total_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "extra_json", b"extra_json", "null_fields", b"null_fields", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__completion_tokens: _TypeAlias = _typing.Literal["completion_tokens"]  # noqa: Y015
     _WhichOneofArgType__completion_tokens: _TypeAlias = _typing.Literal["_completion_tokens", b"_completion_tokens"]  # noqa: Y015
@@ -3473,7 +3675,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class PromptTokensDetails(_message.Message):
-    """What the prompt's tokens were."""
+    """A breakdown of the prompt tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3502,20 +3704,23 @@ class PromptTokensDetails(_message.Message):
     TEXT_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     audio_tokens: _builtins.int
-    """Tokens of audio."""
+    """The number of audio tokens."""
     cached_tokens: _builtins.int
-    """Tokens read from the prompt cache."""
+    """The number of tokens that were read from the prompt cache."""
     text_tokens: _builtins.int
-    """Tokens of text."""
+    """The number of text tokens."""
     image_tokens: _builtins.int
-    """Tokens of pictures."""
+    """The number of image tokens."""
     cache_write_tokens: _builtins.int
-    """Tokens written to the prompt cache."""
+    """The number of tokens that were written to the prompt cache."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3525,11 +3730,12 @@ class PromptTokensDetails(_message.Message):
         text_tokens: _builtins.int | None = ...,
         image_tokens: _builtins.int | None = ...,
         cache_write_tokens: _builtins.int | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_tokens", b"_audio_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_tokens", b"_image_tokens", "_text_tokens", b"_text_tokens", "audio_tokens", b"audio_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_tokens", b"image_tokens", "text_tokens", b"text_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_tokens", b"_audio_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_tokens", b"_image_tokens", "_text_tokens", b"_text_tokens", "audio_tokens", b"audio_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "extra_json", b"extra_json", "image_tokens", b"image_tokens", "text_tokens", b"text_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_tokens", b"_audio_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_tokens", b"_image_tokens", "_text_tokens", b"_text_tokens", "audio_tokens", b"audio_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "extra_json", b"extra_json", "image_tokens", b"image_tokens", "null_fields", b"null_fields", "text_tokens", b"text_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_tokens: _TypeAlias = _typing.Literal["audio_tokens"]  # noqa: Y015
     _WhichOneofArgType__audio_tokens: _TypeAlias = _typing.Literal["_audio_tokens", b"_audio_tokens"]  # noqa: Y015
@@ -3556,7 +3762,7 @@ Global___PromptTokensDetails: _TypeAlias = PromptTokensDetails  # noqa: Y015
 
 @_typing.final
 class CompletionTokensDetails(_message.Message):
-    """What the choices' tokens were."""
+    """A breakdown of the completion tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -3585,20 +3791,23 @@ class CompletionTokensDetails(_message.Message):
     ACCEPTED_PREDICTION_TOKENS_FIELD_NUMBER: _builtins.int
     REJECTED_PREDICTION_TOKENS_FIELD_NUMBER: _builtins.int
     TEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     reasoning_tokens: _builtins.int
-    """Tokens of reasoning."""
+    """The number of reasoning tokens."""
     audio_tokens: _builtins.int
-    """Tokens of audio."""
+    """The number of audio tokens."""
     accepted_prediction_tokens: _builtins.int
-    """Predicted tokens that were used."""
+    """The number of predicted tokens that appear in the completion."""
     rejected_prediction_tokens: _builtins.int
-    """Predicted tokens that were not used."""
+    """The number of predicted tokens that do not appear in the completion."""
     text_tokens: _builtins.int
-    """Tokens of text."""
+    """The number of text tokens."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3."""
+        """Members that no field can carry. See rule 3."""
 
     def __init__(
         self,
@@ -3608,11 +3817,12 @@ class CompletionTokensDetails(_message.Message):
         accepted_prediction_tokens: _builtins.int | None = ...,
         rejected_prediction_tokens: _builtins.int | None = ...,
         text_tokens: _builtins.int | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accepted_prediction_tokens", b"_accepted_prediction_tokens", "_audio_tokens", b"_audio_tokens", "_reasoning_tokens", b"_reasoning_tokens", "_rejected_prediction_tokens", b"_rejected_prediction_tokens", "_text_tokens", b"_text_tokens", "accepted_prediction_tokens", b"accepted_prediction_tokens", "audio_tokens", b"audio_tokens", "reasoning_tokens", b"reasoning_tokens", "rejected_prediction_tokens", b"rejected_prediction_tokens", "text_tokens", b"text_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accepted_prediction_tokens", b"_accepted_prediction_tokens", "_audio_tokens", b"_audio_tokens", "_reasoning_tokens", b"_reasoning_tokens", "_rejected_prediction_tokens", b"_rejected_prediction_tokens", "_text_tokens", b"_text_tokens", "accepted_prediction_tokens", b"accepted_prediction_tokens", "audio_tokens", b"audio_tokens", "extra_json", b"extra_json", "reasoning_tokens", b"reasoning_tokens", "rejected_prediction_tokens", b"rejected_prediction_tokens", "text_tokens", b"text_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accepted_prediction_tokens", b"_accepted_prediction_tokens", "_audio_tokens", b"_audio_tokens", "_reasoning_tokens", b"_reasoning_tokens", "_rejected_prediction_tokens", b"_rejected_prediction_tokens", "_text_tokens", b"_text_tokens", "accepted_prediction_tokens", b"accepted_prediction_tokens", "audio_tokens", b"audio_tokens", "extra_json", b"extra_json", "null_fields", b"null_fields", "reasoning_tokens", b"reasoning_tokens", "rejected_prediction_tokens", b"rejected_prediction_tokens", "text_tokens", b"text_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accepted_prediction_tokens: _TypeAlias = _typing.Literal["accepted_prediction_tokens"]  # noqa: Y015
     _WhichOneofArgType__accepted_prediction_tokens: _TypeAlias = _typing.Literal["_accepted_prediction_tokens", b"_accepted_prediction_tokens"]  # noqa: Y015

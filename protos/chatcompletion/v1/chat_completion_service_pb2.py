@@ -25,14 +25,14 @@ _sym_db = _symbol_database.Default()
 from chatcompletion.v1 import chat_completion_pb2 as chatcompletion_dot_v1_dot_chat__completion__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\'chatcompletion/v1/chat_completion.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"U\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\"V\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"U\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk2\x8b\x02\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x42\x39\n\x11\x63hatcompletion.v1P\x01Z\"chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\'chatcompletion/v1/chat_completion.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"U\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\"V\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"U\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk2\x8b\x02\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x42w\n\x19\x65xample.chatcompletion.v1B\x1a\x43hatCompletionServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chatcompletion.v1.chat_completion_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\021chatcompletion.v1P\001Z\"chatcompletion/v1;chatcompletionv1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\032ChatCompletionServiceProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=111
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=197
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=199

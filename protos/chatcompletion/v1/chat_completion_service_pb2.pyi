@@ -19,14 +19,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateChatCompletionRequest(_message.Message):
-    """What CreateChatCompletion is asked for."""
+    """Request message for ChatCompletionService.CreateChatCompletion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PARAMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def params(self) -> _chat_completion_pb2.ChatCompletionParams:
-        """The completion wanted. Required. Its `stream` is ignored: the RPC decides."""
+        """Required. The parameters. The server ignores `params.stream`."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ Global___CreateChatCompletionRequest: _TypeAlias = CreateChatCompletionRequest  
 
 @_typing.final
 class CreateChatCompletionResponse(_message.Message):
-    """What CreateChatCompletion answers."""
+    """Response message for ChatCompletionService.CreateChatCompletion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def completion(self) -> _chat_completion_pb2.ChatCompletion:
-        """The completion, as the upstream gave it but for `model`, which is the name
-        that the caller asked for.
+        """The completion as the upstream returned it. Its `model` is the name in the
+        request.
         """
 
     def __init__(
@@ -69,14 +69,14 @@ Global___CreateChatCompletionResponse: _TypeAlias = CreateChatCompletionResponse
 
 @_typing.final
 class StreamChatCompletionRequest(_message.Message):
-    """What StreamChatCompletion is asked for."""
+    """Request message for ChatCompletionService.StreamChatCompletion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PARAMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def params(self) -> _chat_completion_pb2.ChatCompletionParams:
-        """The completion wanted. Required. Its `stream` is ignored: the RPC decides."""
+        """Required. The parameters. The server ignores `params.stream`."""
 
     def __init__(
         self,
@@ -93,16 +93,14 @@ Global___StreamChatCompletionRequest: _TypeAlias = StreamChatCompletionRequest  
 
 @_typing.final
 class StreamChatCompletionResponse(_message.Message):
-    """One message of StreamChatCompletion."""
+    """Response message for ChatCompletionService.StreamChatCompletion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> _chat_completion_pb2.ChatCompletionChunk:
-        """The chunk, as the upstream gave it but for `model`, which is the name that
-        the caller asked for.
-        """
+        """A chunk as the upstream returned it. Its `model` is the name in the request."""
 
     def __init__(
         self,

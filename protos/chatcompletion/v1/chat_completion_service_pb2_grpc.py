@@ -26,23 +26,23 @@ if _version_not_supported:
 
 
 class ChatCompletionServiceStub:
-    """Chat completions against an OpenAI-compatible upstream.
+    """Runs chat completions on OpenAI-compatible upstreams.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the API key
-    x-request-id    optional: 1 to 128 characters of [A-Za-z0-9._-]; made when
-    absent, repeated in the initial metadata
-    traceparent     optional: W3C Trace Context, carried to the upstream
+    authorization   Required. "Bearer " followed by the API key.
+    x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
+    generates one if it is absent and returns it in the initial
+    metadata.
+    traceparent     Optional. W3C Trace Context, forwarded to the upstream.
 
-    The deadline of the call bounds all the work done for it, upstream included;
-    without one the server's maximum applies. Cancelling the call closes the
-    upstream request.
+    The deadline of a call bounds all work that is done for it, including the
+    upstream's. The server's maximum applies to a call without a deadline. If the
+    caller cancels a call, the server closes the request to the upstream.
 
-    A failed call has a status whose details hold a google.rpc.ErrorInfo (its
-    reason is a value of ErrorReason, its domain "chatcompletion.v1") and one
-    ErrorDetail with the exact HTTP status and OpenAI error object. ErrorReason
-    lists every way in which a call can fail.
+    The status details of a failed call contain a google.rpc.ErrorInfo, whose
+    reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
+    an ErrorDetail with the HTTP status and the OpenAI error object.
     """
 
     def __init__(self, channel):
@@ -64,27 +64,28 @@ class ChatCompletionServiceStub:
 
 
 class ChatCompletionServiceServicer:
-    """Chat completions against an OpenAI-compatible upstream.
+    """Runs chat completions on OpenAI-compatible upstreams.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the API key
-    x-request-id    optional: 1 to 128 characters of [A-Za-z0-9._-]; made when
-    absent, repeated in the initial metadata
-    traceparent     optional: W3C Trace Context, carried to the upstream
+    authorization   Required. "Bearer " followed by the API key.
+    x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
+    generates one if it is absent and returns it in the initial
+    metadata.
+    traceparent     Optional. W3C Trace Context, forwarded to the upstream.
 
-    The deadline of the call bounds all the work done for it, upstream included;
-    without one the server's maximum applies. Cancelling the call closes the
-    upstream request.
+    The deadline of a call bounds all work that is done for it, including the
+    upstream's. The server's maximum applies to a call without a deadline. If the
+    caller cancels a call, the server closes the request to the upstream.
 
-    A failed call has a status whose details hold a google.rpc.ErrorInfo (its
-    reason is a value of ErrorReason, its domain "chatcompletion.v1") and one
-    ErrorDetail with the exact HTTP status and OpenAI error object. ErrorReason
-    lists every way in which a call can fail.
+    The status details of a failed call contain a google.rpc.ErrorInfo, whose
+    reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
+    an ErrorDetail with the HTTP status and the OpenAI error object.
     """
 
     def CreateChatCompletion(self, request, context):
-        """Runs the completion and returns it whole.
+        """Runs a completion and returns it as a whole. A response can exceed 4 MiB,
+        which is the default maximum of many gRPC clients.
 
         Errors: every ErrorReason.
         """
@@ -93,12 +94,11 @@ class ChatCompletionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamChatCompletion(self, request, context):
-        """Runs the completion and returns its chunks as they arrive.
+        """Runs a completion and returns its chunks as they arrive.
 
-        A stream that ends with status OK is complete: each choice had its
-        finish_reason and the upstream said that it was done. Any other ending,
-        a truncated upstream among them, is an error status after the chunks that
-        did arrive.
+        A stream that ends with the status OK is complete: every choice has a
+        finish_reason, and the upstream ended the stream. Every other stream ends
+        with an error status after the chunks that arrived.
 
         Errors: every ErrorReason.
         """
@@ -128,23 +128,23 @@ def add_ChatCompletionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatCompletionService:
-    """Chat completions against an OpenAI-compatible upstream.
+    """Runs chat completions on OpenAI-compatible upstreams.
 
     Metadata of a call:
 
-    authorization   required: "Bearer " and the API key
-    x-request-id    optional: 1 to 128 characters of [A-Za-z0-9._-]; made when
-    absent, repeated in the initial metadata
-    traceparent     optional: W3C Trace Context, carried to the upstream
+    authorization   Required. "Bearer " followed by the API key.
+    x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
+    generates one if it is absent and returns it in the initial
+    metadata.
+    traceparent     Optional. W3C Trace Context, forwarded to the upstream.
 
-    The deadline of the call bounds all the work done for it, upstream included;
-    without one the server's maximum applies. Cancelling the call closes the
-    upstream request.
+    The deadline of a call bounds all work that is done for it, including the
+    upstream's. The server's maximum applies to a call without a deadline. If the
+    caller cancels a call, the server closes the request to the upstream.
 
-    A failed call has a status whose details hold a google.rpc.ErrorInfo (its
-    reason is a value of ErrorReason, its domain "chatcompletion.v1") and one
-    ErrorDetail with the exact HTTP status and OpenAI error object. ErrorReason
-    lists every way in which a call can fail.
+    The status details of a failed call contain a google.rpc.ErrorInfo, whose
+    reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
+    an ErrorDetail with the HTTP status and the OpenAI error object.
     """
 
     @staticmethod

@@ -21,7 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetCreditsRequest(_message.Message):
-    """What GetCredits is asked for. The key in the metadata says whose."""
+    """Request message for CreditService.GetCredits. The API key in the metadata
+    identifies the account.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,7 +40,7 @@ Global___GetCreditsRequest: _TypeAlias = GetCreditsRequest  # noqa: Y015
 
 @_typing.final
 class GetCreditsResponse(_message.Message):
-    """What GetCredits answers."""
+    """Response message for CreditService.GetCredits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -51,12 +53,12 @@ class GetCreditsResponse(_message.Message):
 
     @_builtins.property
     def api_key(self) -> _account_pb2.ApiKey:
-        """The key of this call."""
+        """The API key of this call."""
 
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.UsageTotal]:
-        """What was used with this key on each of the last 30 days, in UTC, today
-        included; by day and model, the newest day first, at most 1,000.
+        """The usage of the key in the last 30 days in UTC, the current day included,
+        totalled by day and model, newest day first. At most 1,000 totals.
         """
 
     def __init__(

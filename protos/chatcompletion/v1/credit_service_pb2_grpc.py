@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CreditServiceStub:
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -44,13 +44,13 @@ class CreditServiceStub:
 
 
 class CreditServiceServicer:
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 
     def GetCredits(self, request, context):
-        """Tells the credit of the caller's account, the limits of the key, and what
-        was used with this key of late. All of it is of one moment.
+        """Gets the credit of the caller's account, the limits of the API key, and the
+        recent usage of the key. All of them are of one point in time.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """
@@ -75,7 +75,7 @@ def add_CreditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CreditService:
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CreditServiceStub:
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -36,28 +36,28 @@ class CreditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CreditServiceAsyncStub: ...
     GetCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GetCreditsRequest, _credit_service_pb2.GetCreditsResponse]
-    """Tells the credit of the caller's account, the limits of the key, and what
-    was used with this key of late. All of it is of one moment.
+    """Gets the credit of the caller's account, the limits of the API key, and the
+    recent usage of the key. All of them are of one point in time.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
 
 @_typing.type_check_only
 class CreditServiceAsyncStub(CreditServiceStub):
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GetCreditsRequest, _credit_service_pb2.GetCreditsResponse]  # type: ignore[assignment]
-    """Tells the credit of the caller's account, the limits of the key, and what
-    was used with this key of late. All of it is of one moment.
+    """Gets the credit of the caller's account, the limits of the API key, and the
+    recent usage of the key. All of them are of one point in time.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
 
 class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What callers see of their own account. Metadata and errors are those of
+    """Shows callers their own account. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -67,8 +67,8 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credit_service_pb2.GetCreditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credit_service_pb2.GetCreditsResponse, _abc.Awaitable[_credit_service_pb2.GetCreditsResponse]]:
-        """Tells the credit of the caller's account, the limits of the key, and what
-        was used with this key of late. All of it is of one moment.
+        """Gets the credit of the caller's account, the limits of the API key, and the
+        recent usage of the key. All of them are of one point in time.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """

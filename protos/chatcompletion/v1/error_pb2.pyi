@@ -28,145 +28,146 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    """No reason is known; never sent."""
+    """Unspecified. Never returned."""
     ERROR_REASON_INVALID_API_KEY: _ErrorReason.ValueType  # 1
-    """There is no API key, or it is unknown, revoked or expired. The answers are
-    alike, so that none of these can be told from another.
+    """The API key is missing, unknown, revoked or expired. The response is the same
+    for all four, so that a caller cannot tell them apart.
     """
     ERROR_REASON_INSUFFICIENT_CREDITS: _ErrorReason.ValueType  # 2
-    """The account's credit does not cover the request."""
+    """The balance of the account cannot cover the request."""
     ERROR_REASON_CREDITS_HELD: _ErrorReason.ValueType  # 3
-    """The account's credit would cover the request, were it not held for requests
-    in flight. With google.rpc.RetryInfo.
+    """The balance could cover the request if calls in flight did not hold a part of
+    it. With google.rpc.RetryInfo.
     """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 4
-    """The API key may not use this model."""
+    """The API key is not allowed to use the model."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 5
-    """No model has this name."""
+    """No model has the requested name."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 6
-    """The request is larger than the server accepts."""
+    """The request exceeds the maximum size."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 7
-    """The request breaks the contract: a wrong type, a value out of range, a
-    missing or contradictory member. With google.rpc.BadRequest, which names
-    every violation by its path, such as messages[0].role. Also where the
-    upstream refused the request as the caller's mistake.
+    """The request violates the contract: a field has a wrong type or is out of
+    range, missing or contradictory. With google.rpc.BadRequest, which names each
+    violation by its path, such as messages[0].role. Also returned if the upstream
+    refused the request as invalid.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 8
-    """The API key's limit of requests, tokens or concurrent calls is reached.
-    With google.rpc.RetryInfo and google.rpc.QuotaFailure.
+    """The API key reached its limit of requests, tokens or concurrent calls. With
+    google.rpc.RetryInfo and google.rpc.QuotaFailure.
     """
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 9
-    """The upstream limits this service. With google.rpc.RetryInfo, at most 120 s."""
+    """The upstream limits the requests of this server. With google.rpc.RetryInfo of
+    up to 120 s.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
-    """A defect of this service. The message is fixed and names the request id."""
+    """The server failed. The message is fixed and contains the request id."""
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """The upstream could not be reached; nothing was sent to it."""
+    """The upstream could not be reached. Nothing was sent to it."""
     ERROR_REASON_UPSTREAM_ERROR: _ErrorReason.ValueType  # 12
     """The upstream failed after the request was sent to it."""
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 13
-    """The upstream did not answer, or fell silent, for longer than is allowed."""
+    """The upstream did not respond, or stopped sending, for longer than allowed."""
     ERROR_REASON_UPSTREAM_INVALID_RESPONSE: _ErrorReason.ValueType  # 14
-    """The upstream answered with something that is not a chat completion."""
+    """The response of the upstream is not a chat completion."""
     ERROR_REASON_UPSTREAM_TRUNCATED: _ErrorReason.ValueType  # 15
-    """The upstream's answer ended before it was complete."""
+    """The response of the upstream ended before it was complete."""
     ERROR_REASON_UPSTREAM_ACCOUNT: _ErrorReason.ValueType  # 16
-    """The upstream refused this service's own key or account."""
+    """The upstream refused this server's own key or account."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 17
-    """The server has as many calls in flight as it accepts. With
-    google.rpc.RetryInfo.
-    """
+    """The server reached its maximum of calls in flight. With google.rpc.RetryInfo."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 18
-    """The server is shutting down. With google.rpc.RetryInfo where the call did
-    not begin; a call that was cut off is not to be retried.
+    """The server is shutting down. With google.rpc.RetryInfo if the call was not
+    started. A call that the server cut off must not be retried.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """The store of accounts cannot be reached. With google.rpc.RetryInfo."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 20
-    """The caller's deadline passed."""
+    """The caller's deadline expired."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 21
-    """The caller left. Seen in logs and metrics only."""
+    """The caller cancelled the call. Appears only in logs and metrics."""
     ERROR_REASON_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 22
-    """No account has this name. AccountService only."""
+    """No account has the requested name. AccountService only."""
     ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 23
-    """No key of the account has this name. AccountService only."""
+    """The account has no API key with the requested name. AccountService only."""
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 24
-    """The name, or the idempotency id, is taken. AccountService only."""
+    """The name or the idempotency id is already used. AccountService only."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed. In google.rpc.ErrorInfo.reason the prefix ERROR_REASON_
-    is left out; ErrorInfo.metadata["retryable"] is "true" or "false" for this
-    very failure: after the upstream was reached, nothing is retryable.
+    """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
+    value without the prefix ERROR_REASON_. ErrorInfo.metadata["retryable"] is
+    "true" or "false" for the individual failure: once the upstream may have
+    worked for the call, no failure is retryable.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-"""No reason is known; never sent."""
+"""Unspecified. Never returned."""
 ERROR_REASON_INVALID_API_KEY: ErrorReason.ValueType  # 1
-"""There is no API key, or it is unknown, revoked or expired. The answers are
-alike, so that none of these can be told from another.
+"""The API key is missing, unknown, revoked or expired. The response is the same
+for all four, so that a caller cannot tell them apart.
 """
 ERROR_REASON_INSUFFICIENT_CREDITS: ErrorReason.ValueType  # 2
-"""The account's credit does not cover the request."""
+"""The balance of the account cannot cover the request."""
 ERROR_REASON_CREDITS_HELD: ErrorReason.ValueType  # 3
-"""The account's credit would cover the request, were it not held for requests
-in flight. With google.rpc.RetryInfo.
+"""The balance could cover the request if calls in flight did not hold a part of
+it. With google.rpc.RetryInfo.
 """
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 4
-"""The API key may not use this model."""
+"""The API key is not allowed to use the model."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 5
-"""No model has this name."""
+"""No model has the requested name."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 6
-"""The request is larger than the server accepts."""
+"""The request exceeds the maximum size."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 7
-"""The request breaks the contract: a wrong type, a value out of range, a
-missing or contradictory member. With google.rpc.BadRequest, which names
-every violation by its path, such as messages[0].role. Also where the
-upstream refused the request as the caller's mistake.
+"""The request violates the contract: a field has a wrong type or is out of
+range, missing or contradictory. With google.rpc.BadRequest, which names each
+violation by its path, such as messages[0].role. Also returned if the upstream
+refused the request as invalid.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 8
-"""The API key's limit of requests, tokens or concurrent calls is reached.
-With google.rpc.RetryInfo and google.rpc.QuotaFailure.
+"""The API key reached its limit of requests, tokens or concurrent calls. With
+google.rpc.RetryInfo and google.rpc.QuotaFailure.
 """
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 9
-"""The upstream limits this service. With google.rpc.RetryInfo, at most 120 s."""
+"""The upstream limits the requests of this server. With google.rpc.RetryInfo of
+up to 120 s.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
-"""A defect of this service. The message is fixed and names the request id."""
+"""The server failed. The message is fixed and contains the request id."""
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""The upstream could not be reached; nothing was sent to it."""
+"""The upstream could not be reached. Nothing was sent to it."""
 ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 12
 """The upstream failed after the request was sent to it."""
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 13
-"""The upstream did not answer, or fell silent, for longer than is allowed."""
+"""The upstream did not respond, or stopped sending, for longer than allowed."""
 ERROR_REASON_UPSTREAM_INVALID_RESPONSE: ErrorReason.ValueType  # 14
-"""The upstream answered with something that is not a chat completion."""
+"""The response of the upstream is not a chat completion."""
 ERROR_REASON_UPSTREAM_TRUNCATED: ErrorReason.ValueType  # 15
-"""The upstream's answer ended before it was complete."""
+"""The response of the upstream ended before it was complete."""
 ERROR_REASON_UPSTREAM_ACCOUNT: ErrorReason.ValueType  # 16
-"""The upstream refused this service's own key or account."""
+"""The upstream refused this server's own key or account."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
-"""The server has as many calls in flight as it accepts. With
-google.rpc.RetryInfo.
-"""
+"""The server reached its maximum of calls in flight. With google.rpc.RetryInfo."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 18
-"""The server is shutting down. With google.rpc.RetryInfo where the call did
-not begin; a call that was cut off is not to be retried.
+"""The server is shutting down. With google.rpc.RetryInfo if the call was not
+started. A call that the server cut off must not be retried.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 19
 """The store of accounts cannot be reached. With google.rpc.RetryInfo."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 20
-"""The caller's deadline passed."""
+"""The caller's deadline expired."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 21
-"""The caller left. Seen in logs and metrics only."""
+"""The caller cancelled the call. Appears only in logs and metrics."""
 ERROR_REASON_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 22
-"""No account has this name. AccountService only."""
+"""No account has the requested name. AccountService only."""
 ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 23
-"""No key of the account has this name. AccountService only."""
+"""The account has no API key with the requested name. AccountService only."""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 24
-"""The name, or the idempotency id, is taken. AccountService only."""
+"""The name or the idempotency id is already used. AccountService only."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
 class ErrorRule(_message.Message):
-    """How one ErrorReason is told at both doors."""
+    """How one ErrorReason appears in gRPC and in HTTP."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -175,57 +176,42 @@ class ErrorRule(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
-    grpc_code: _builtins.str
-    """The name of the gRPC status code, such as "UNAUTHENTICATED"."""
+    grpc_code: _builtins.int
+    """The gRPC status code: a value of google.rpc.Code."""
     http_status: _builtins.int
-    """The HTTP status where nothing was sent yet: 400 to 599."""
+    """The HTTP status of a response of which nothing was sent before the failure:
+    400 to 599.
+    """
     type: _builtins.str
-    """`type` of the OpenAI error object."""
+    """The `type` of the OpenAI error object."""
     code: _builtins.str
-    """`code` of the OpenAI error object, unless a specific one is given."""
+    """The default `code` of the OpenAI error object. A failure can have a more
+    specific one.
+    """
     retryable: _builtins.bool
-    """Whether the same request may succeed when it is sent again; what the
-    header x-should-retry says.
+    """Whether a client can send the same request again. The bridge sends it as
+    the header x-should-retry.
     """
     def __init__(
         self,
         *,
-        grpc_code: _builtins.str | None = ...,
-        http_status: _builtins.int | None = ...,
-        type: _builtins.str | None = ...,
-        code: _builtins.str | None = ...,
-        retryable: _builtins.bool | None = ...,
+        grpc_code: _builtins.int = ...,
+        http_status: _builtins.int = ...,
+        type: _builtins.str = ...,
+        code: _builtins.str = ...,
+        retryable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_grpc_code", b"_grpc_code", "_http_status", b"_http_status", "_retryable", b"_retryable", "_type", b"_type", "code", b"code", "grpc_code", b"grpc_code", "http_status", b"http_status", "retryable", b"retryable", "type", b"type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_grpc_code", b"_grpc_code", "_http_status", b"_http_status", "_retryable", b"_retryable", "_type", b"_type", "code", b"code", "grpc_code", b"grpc_code", "http_status", b"http_status", "retryable", b"retryable", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "grpc_code", b"grpc_code", "http_status", b"http_status", "retryable", b"retryable", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
-    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
-    _WhichOneofReturnType__grpc_code: _TypeAlias = _typing.Literal["grpc_code"]  # noqa: Y015
-    _WhichOneofArgType__grpc_code: _TypeAlias = _typing.Literal["_grpc_code", b"_grpc_code"]  # noqa: Y015
-    _WhichOneofReturnType__http_status: _TypeAlias = _typing.Literal["http_status"]  # noqa: Y015
-    _WhichOneofArgType__http_status: _TypeAlias = _typing.Literal["_http_status", b"_http_status"]  # noqa: Y015
-    _WhichOneofReturnType__retryable: _TypeAlias = _typing.Literal["retryable"]  # noqa: Y015
-    _WhichOneofArgType__retryable: _TypeAlias = _typing.Literal["_retryable", b"_retryable"]  # noqa: Y015
-    _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
-    _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__grpc_code) -> _WhichOneofReturnType__grpc_code | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__http_status) -> _WhichOneofReturnType__http_status | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__retryable) -> _WhichOneofReturnType__retryable | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ErrorRule: _TypeAlias = ErrorRule  # noqa: Y015
 
 @_typing.final
 class ApiError(_message.Message):
-    """The object under "error" in an OpenAI error body."""
+    """The OpenAI error object: the value of "error" in an error response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -254,9 +240,10 @@ class ApiError(_message.Message):
     PARAM_FIELD_NUMBER: _builtins.int
     CODE_TEXT_FIELD_NUMBER: _builtins.int
     CODE_NUMBER_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What went wrong, for people. May change at any time."""
+    """A description for people. May change at any time."""
     type: _builtins.str
     """The class of the error, such as "invalid_request_error"."""
     param: _builtins.str
@@ -265,9 +252,11 @@ class ApiError(_message.Message):
     """`code` as a JSON string."""
     code_number: _builtins.int
     """`code` as a JSON integer."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4 of chat_completion.proto."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3 of chat_completion.proto."""
+        """Members that no field can carry. See rule 3 of chat_completion.proto."""
 
     def __init__(
         self,
@@ -277,11 +266,12 @@ class ApiError(_message.Message):
         param: _builtins.str | None = ...,
         code_text: _builtins.str = ...,
         code_number: _builtins.int = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_message", b"_message", "_param", b"_param", "_type", b"_type", "code", b"code", "code_number", b"code_number", "code_text", b"code_text", "message", b"message", "param", b"param", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_message", b"_message", "_param", b"_param", "_type", b"_type", "code", b"code", "code_number", b"code_number", "code_text", b"code_text", "extra_json", b"extra_json", "message", b"message", "param", b"param", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_message", b"_message", "_param", b"_param", "_type", b"_type", "code", b"code", "code_number", b"code_number", "code_text", b"code_text", "extra_json", b"extra_json", "message", b"message", "null_fields", b"null_fields", "param", b"param", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
     _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
@@ -304,16 +294,28 @@ Global___ApiError: _TypeAlias = ApiError  # noqa: Y015
 
 @_typing.final
 class ErrorDetail(_message.Message):
-    """In google.rpc.Status.details of each failed call, from which the REST answer
-    can be rebuilt exactly. The whole status stays below 4 KiB.
+    """A detail of the google.rpc.Status of each failed call. It suffices to build
+    the HTTP response of the failure. The whole status is below 4 KiB.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
     http_status: _builtins.int
-    """The HTTP status where nothing was sent yet: 400 to 599."""
+    """The HTTP status of a response of which nothing was sent before the failure:
+    400 to 599.
+    """
+    reason: Global___ErrorReason.ValueType
+    """The reason of the failure. The same as google.rpc.ErrorInfo.reason, for
+    clients without the types of google.rpc.
+    """
+    retryable: _builtins.bool
+    """Whether the client can send the same request again. The same as
+    google.rpc.ErrorInfo.metadata["retryable"].
+    """
     @_builtins.property
     def error(self) -> Global___ApiError:
         """The OpenAI error object."""
@@ -321,21 +323,19 @@ class ErrorDetail(_message.Message):
     def __init__(
         self,
         *,
-        http_status: _builtins.int | None = ...,
+        http_status: _builtins.int = ...,
         error: Global___ApiError | None = ...,
+        reason: Global___ErrorReason.ValueType = ...,
+        retryable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_http_status", b"_http_status", "error", b"error", "http_status", b"http_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_http_status", b"_http_status", "error", b"error", "http_status", b"http_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http_status", b"http_status", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__http_status: _TypeAlias = _typing.Literal["http_status"]  # noqa: Y015
-    _WhichOneofArgType__http_status: _TypeAlias = _typing.Literal["_http_status", b"_http_status"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__http_status) -> _WhichOneofReturnType__http_status | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ErrorDetail: _TypeAlias = ErrorDetail  # noqa: Y015
 
 ERROR_RULE_FIELD_NUMBER: _builtins.int
 error_rule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, Global___ErrorRule]
-"""How a reason is told at both doors. Servers and bridges read their tables
-from here, so that there is one.
-"""
+"""The error table: how each ErrorReason appears in gRPC and in HTTP."""

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """What ListModels is asked for. The list is short and comes whole."""
+    """Request message for ModelService.ListModels. The list is not paged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,7 +37,7 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """What ListModels answers: the OpenAI list object."""
+    """Response message for ModelService.ListModels: the OpenAI list object."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,27 +63,31 @@ class ListModelsResponse(_message.Message):
 
     OBJECT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     object: _builtins.str
     """Always "list"."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4 of chat_completion.proto."""
     @_builtins.property
     def data(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """The models."""
 
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3 of chat_completion.proto."""
+        """Members that no field can carry. See rule 3 of chat_completion.proto."""
 
     def __init__(
         self,
         *,
         object: _builtins.str | None = ...,
         data: _abc.Iterable[Global___Model] | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "data", b"data", "extra_json", b"extra_json", "object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object", b"_object", "data", b"data", "extra_json", b"extra_json", "null_fields", b"null_fields", "object", b"object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
@@ -93,31 +97,29 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
-    """What GetModel is asked for."""
+    """Request message for ModelService.GetModel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model's name. Required. May contain "/" and ":"."""
+    """Required. The name of the model. Can contain "/" and ":"."""
     def __init__(
         self,
         *,
-        model: _builtins.str | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
-    """What GetModel answers."""
+    """Response message for ModelService.GetModel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -141,7 +143,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A model that a caller can name: the OpenAI model object."""
+    """A model: the OpenAI model object."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -170,20 +172,25 @@ class Model(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     OWNED_BY_FIELD_NUMBER: _builtins.int
     SHUTDOWN_DATE_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The name for ChatCompletionParams.model."""
+    """The name of the model: a value for ChatCompletionParams.model."""
     object: _builtins.str
     """Always "model"."""
     created: _builtins.int
-    """When the model became available, in seconds since the Unix epoch."""
+    """The time at which the model became available, in seconds since the Unix
+    epoch.
+    """
     owned_by: _builtins.str
-    """Who runs the model."""
+    """The organization that runs the model."""
     shutdown_date: _builtins.str
-    """When the model will be shut down, as a date; absent where that is not known."""
+    """The date on which the model will be shut down. Absent if it is not known."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4 of chat_completion.proto."""
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Members that the fields cannot say: rule 3 of chat_completion.proto."""
+        """Members that no field can carry. See rule 3 of chat_completion.proto."""
 
     def __init__(
         self,
@@ -193,11 +200,12 @@ class Model(_message.Message):
         created: _builtins.int | None = ...,
         owned_by: _builtins.str | None = ...,
         shutdown_date: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_object", b"_object", "_owned_by", b"_owned_by", "_shutdown_date", b"_shutdown_date", "created", b"created", "id", b"id", "object", b"object", "owned_by", b"owned_by", "shutdown_date", b"shutdown_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_object", b"_object", "_owned_by", b"_owned_by", "_shutdown_date", b"_shutdown_date", "created", b"created", "extra_json", b"extra_json", "id", b"id", "object", b"object", "owned_by", b"owned_by", "shutdown_date", b"shutdown_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_object", b"_object", "_owned_by", b"_owned_by", "_shutdown_date", b"_shutdown_date", "created", b"created", "extra_json", b"extra_json", "id", b"id", "null_fields", b"null_fields", "object", b"object", "owned_by", b"owned_by", "shutdown_date", b"shutdown_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created: _TypeAlias = _typing.Literal["created"]  # noqa: Y015
     _WhichOneofArgType__created: _TypeAlias = _typing.Literal["_created", b"_created"]  # noqa: Y015

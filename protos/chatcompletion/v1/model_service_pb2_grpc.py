@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -49,7 +49,7 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -63,7 +63,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model.
+        """Gets a model.
 
         Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
         """
@@ -93,7 +93,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 

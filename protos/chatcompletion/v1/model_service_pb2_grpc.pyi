@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -41,14 +41,14 @@ class ModelServiceStub:
     Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
-    """Describes one model.
+    """Gets a model.
 
     Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
     """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -59,13 +59,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Describes one model.
+    """Gets a model.
 
     Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The models that a caller can name. Metadata and errors are those of
+    """Lists the models that a caller can use. Metadata and errors are those of
     ChatCompletionService.
     """
 
@@ -86,7 +86,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
-        """Describes one model.
+        """Gets a model.
 
         Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
         """

@@ -1,10 +1,19 @@
 """Messages that do not come from JSON, and what becomes of them."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from chatcompletion.openai_json import DecodeError, canonicalize_request, mistyped_members
+from chatcompletion.openai_json import (
+    DecodeError,
+    canonicalize_request,
+    clear_member,
+    decode_request,
+    encode_request,
+    is_null,
+    mistyped_members,
+)
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 
 
@@ -21,7 +30,6 @@ def _request() -> ChatCompletionParams:
         ("top_k", "5"),
         ("x", "null"),
         ("", "[1.0, 2]"),
-        ("n", "null"),
         ("n", '"1"'),
         ("seed", "18446744073709551616"),
         ("logit_bias", "{}"),
@@ -60,7 +68,10 @@ def test_without_extra_json() -> None:
         ('"top_k"', "5", lambda params: params.extra_json["top_k"] == "5"),
         ("x", '{"a":1,"a":2}', lambda params: params.extra_json["x"] == '{"a":2}'),
         ("x", "[\n1 ] ", lambda params: params.extra_json["x"] == "[ 1 ]"),
-        ("n", "null ", lambda params: params.extra_json["n"] == "null"),
+        ("n", "null", lambda params: params.null_fields == b"\x10"),
+        ("n", "null ", lambda params: params.null_fields == b"\x10"),
+        ('"n"', "null", lambda params: params.null_fields == b"\x10"),
+        ("stop_text", "null", lambda params: params.extra_json["stop_text"] == "null"),
     ],
 )
 def test_what_a_field_can_say_is_in_the_field(
@@ -124,7 +135,79 @@ def test_null_has_one_place() -> None:
     params.tools[0].function.parameters.text = "null"
     function = canonicalize_request(params).tools[0].function
     assert not function.HasField("parameters")
-    assert function.extra_json["parameters"] == "null"
+    assert function.null_fields == b"\x03"
+
+
+@pytest.mark.parametrize("nulls", [b"\x10", b"\x10\x11", b"\x0b", b"\x28\x1b\x2a"])
+def test_nulls_of_members_that_are_not_set_are_canonical(nulls: bytes) -> None:
+    params = _request()
+    params.null_fields = nulls
+    assert canonicalize_request(params) is params
+
+
+@pytest.mark.parametrize(
+    ("nulls", "code", "param"),
+    [
+        (b"\x01", "duplicate_member", "model"),
+        (b"\x02", "duplicate_member", "messages"),
+        (b"\x08", "duplicate_member", "stop"),
+        (b"\x10\x10", "duplicate_member", "n"),
+        (b"\x10" * 8_000_000, "duplicate_member", "n"),
+        (b"\x00", "invalid_null_field", "null_fields"),
+        (b"\x09", "invalid_null_field", "null_fields"),  # the second field of `stop`
+        (b"\x0e", "invalid_null_field", "null_fields"),
+        (b"\x0f", "invalid_null_field", "null_fields"),
+        (b"\x7f", "invalid_null_field", "null_fields"),
+        (b"\xff\x01", "invalid_null_field", "null_fields"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_other_nulls_are_refused(nulls: bytes, code: str, param: str) -> None:
+    params = _request()
+    params.null_fields = nulls
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert (refused.value.code, refused.value.param) == (code, param)
+
+
+def test_other_nulls_are_refused_by_their_path() -> None:
+    params = _request()
+    params.messages[0].null_fields = b"\x63"
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert refused.value.param == "messages[0].null_fields"
+
+
+def test_a_null_is_in_one_place() -> None:
+    params = _request()
+    params.null_fields = b"\x10"
+    params.extra_json["n"] = "null"
+    with pytest.raises(DecodeError) as refused:
+        canonicalize_request(params)
+    assert (refused.value.code, refused.value.param) == ("duplicate_member", "n")
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"stop":null}', "stop"),
+        ('{"stop":"s"}', "stop"),
+        ('{"stop":["s"]}', "stop"),
+        ('{"stop":1}', "stop"),
+        ('{"max_tokens":null,"n":null}', "max_tokens"),
+        ('{"tools":[{}]}', "tools"),
+        ("{}", "n"),
+    ],
+)
+def test_a_member_is_cleared_wherever_it_stands(body: str, name: str) -> None:
+    params = decode_request(body.encode())
+    was_null = is_null(params, name)
+    clear_member(params, name)
+    rest = json.loads(body)
+    is_there = name in rest
+    assert was_null == (is_there and rest.pop(name) is None)
+    rest.pop(name, None)
+    assert json.loads(encode_request(params)) == rest
 
 
 @pytest.mark.parametrize("text", ["", "{", "1,2", '{"a":1}}', "NaN"])

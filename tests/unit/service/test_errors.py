@@ -83,6 +83,9 @@ def test_a_failure_is_told_as_promised(reason: str) -> None:
     assert (detail.error.type, detail.error.code_text) == (RULES[reason].type, RULES[reason].code)
     assert not detail.error.HasField("param")
     assert (info.domain, info.reason) == (DOMAIN, reason)
+    # Also for clients that do not have the types of google.rpc.
+    assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason}"
+    assert detail.retryable is retryable
     assert dict(info.metadata) == {
         "retryable": "true" if retryable else "false",
         "request_id": "req_1",

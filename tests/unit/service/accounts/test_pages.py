@@ -1,33 +1,53 @@
+import base64
+import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatcompletion.v1.account_service_pb2 import ListKeysResponse
+from chatcompletion.v1.account_service_pb2 import ListApiKeysResponse
 from service.accounts import inputs, messages, pages
 from service.accounts.directory import KeyView
 
-NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=256)
+POSITIONS = st.lists(st.integers(-(2**63), 2**63 - 1) | TEXTS, max_size=4)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])), NUMBERS)
-def test_a_position_is_found_again(of: str, position: list[int]) -> None:
+@given(st.text(st.characters(exclude_categories=["Cs"])), POSITIONS)
+def test_a_position_is_found_again(of: str, position: list[int | str]) -> None:
     token = pages.encode(of, *position)
+    kinds = tuple(map(type, position))
 
-    assert pages.decode(of, token, len(position)) == tuple(position)
+    assert pages.decode(of, token, kinds) == tuple(position)
     assert re.fullmatch(r"[\w-]*", token, re.ASCII)
-    assert len(token) <= 43
-    with pytest.raises(pages.TokenError):
-        pages.decode(of + "x", token, len(position))
-    with pytest.raises(pages.TokenError):
-        pages.decode(of, token, len(position) + 1)
+    for elsewhere, others in ((of + "x", kinds), (of, (*kinds, int)), (of, (*kinds, str))):
+        with pytest.raises(pages.TokenError):
+            pages.decode(elsewhere, token, others)
+
+
+def test_the_longest_position_is_a_token() -> None:
+    longest = "\U0001f600" * inputs.LONGEST_NAME, "\U0001f600" * inputs.LONGEST_MODEL
+    position = (2**63 - 1, -(2**63), *longest)
+
+    assert pages.decode("x", pages.encode("x", *position), (int, int, str, str)) == position
 
 
 @given(st.text())
 def test_anything_else_is_refused(token: str) -> None:
     with pytest.raises(pages.TokenError):
-        pages.decode("accounts", token, 1)
+        pages.decode("accounts", token, (int,))
+
+
+@pytest.mark.parametrize(
+    "position", [[2**63], [True], [1.0], [None], [[1]], {"a": 1}, ["a\0"], ["\ud800"]]
+)
+def test_a_position_of_other_values_is_refused(position: object) -> None:
+    digest = base64.urlsafe_b64decode(pages.encode("accounts") + "==")[:8]
+    token = base64.urlsafe_b64encode(digest + json.dumps(position).encode()).decode()
+    for kind in (int, str):
+        with pytest.raises(pages.TokenError):
+            pages.decode("accounts", token, (kind,))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +79,7 @@ def test_the_largest_page_of_keys_is_what_a_client_takes() -> None:
         revoked_at=2**63 - 1,
         created_at=2**63 - 1,
     )
-    answer = ListKeysResponse(
+    answer = ListApiKeysResponse(
         api_keys=[messages.api_key(largest)] * pages.LARGEST_OF_KEYS,
         next_page_token=pages.encode("keys", 2**63 - 1),
     )
