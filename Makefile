@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+FROZEN := protos/frozen.binpb
 NODE_TESTS := tests/e2e/node
 NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
 JAVA_TESTS := tests/e2e/java
@@ -64,15 +65,14 @@ check: $(STAMP) breaking ## Check style, types, protos and import boundaries
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python -m pytest -q tests/contract/test_imports.py
 
-# Against the main branch; on its tip, against the commit before.
+# The contract may only grow: it stays compatible with the frozen contract and with each one that
+# was ever committed. A test fails until a contract that grew is frozen.
 .PHONY: breaking
 breaking: $(STAMP)
-	@base=$$(git rev-parse --verify --quiet origin/main || git rev-parse --verify --quiet main || true); \
-	if [ "$$base" = "$$(git rev-parse HEAD)" ] && git diff --quiet HEAD -- protos; then \
-	  base=$$(git rev-parse --verify --quiet HEAD^ || true); fi; \
-	if [ -n "$$base" ] && git cat-file -e "$$base:buf.yaml" 2>/dev/null; then \
-	  echo "buf breaking --against $$base"; $(BIN)/buf breaking --against ".git#ref=$$base"; \
-	else echo "buf breaking: there is no earlier contract to compare with"; fi
+	$(BIN)/buf breaking --against $(FROZEN)
+	@for commit in $$(git log --format=%H -- $(FROZEN)); do \
+	  echo "buf breaking --against $(FROZEN) of $$commit"; \
+	  git show "$$commit:$(FROZEN)" | $(BIN)/buf breaking --against -#format=binpb || exit 1; done
 
 .PHONY: bench
 bench: $(STAMP) ## Print what the parts cost; asserts nothing
@@ -85,6 +85,10 @@ format: $(STAMP) ## Format the sources
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
+
+.PHONY: freeze
+freeze: breaking ## Freeze the contract: later changes must stay compatible with it
+	$(BIN)/buf build --exclude-source-info --output $(FROZEN)
 
 .PHONY: stubs
 stubs: $(STAMP) ## Generate the stubs from the .proto files

@@ -1,6 +1,8 @@
-"""The committed stubs are what the .proto files give."""
+"""The committed stubs, and the frozen contract, are what the .proto files give."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 PROTOS = Path(__file__).parents[2] / "protos"
@@ -31,3 +33,13 @@ def test_stubs_are_fresh(tmp_path: Path) -> None:
     assert [name for name in generated if generated[name] != committed[name]] == []
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert written == set(generated)
+
+
+def test_the_contract_is_frozen_as_it_is(tmp_path: Path) -> None:
+    # A contract that only grew is frozen by `make freeze`; any other change is refused by
+    # `make breaking`.
+    image = tmp_path / "contract.binpb"
+    buf = Path(sys.executable).parent / "buf"
+    command = [buf, "build", "--exclude-source-info", "--output", image]
+    subprocess.run(command, check=True, cwd=PROTOS.parent)  # noqa: S603
+    assert image.read_bytes() == (PROTOS / "frozen.binpb").read_bytes(), "run `make freeze`"
