@@ -1,0 +1,57 @@
+"""grpc.health.v1: whether calls should be sent here.
+
+grpcio's own servicer holds a lock while it writes to a watcher: one that does not read would hold
+up every change of the health, and with it the drain.
+"""
+
+import asyncio
+from typing import Any, Final, TypeAlias
+
+import grpc
+from grpc.aio import ServicerContext
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+# Quoted, since it is generic for type checkers only.
+_Context: TypeAlias = "ServicerContext[Any, Any]"
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """The health, by names; a name that was never set is unknown."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, Any] = {}
+        self._changed = asyncio.Event()
+
+    def set(self, status: Any, *names: str) -> None:
+        """Set the health of some names; watchers see the last of several changes."""
+        self._states.update(dict.fromkeys(names, status))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def Check(  # noqa: N802  (named by the protocol)
+        self, request: health_pb2.HealthCheckRequest, context: _Context
+    ) -> health_pb2.HealthCheckResponse:
+        """Return the health of a name."""
+        status = self._states.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no health of this name.")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(  # noqa: N802  (named by the protocol)
+        self, request: health_pb2.HealthCheckRequest, context: _Context
+    ) -> None:
+        """Write the health of a name, and every change of it."""
+        last: Any = None
+        while True:
+            changed = self._changed
+            status = self._states.get(request.service, _UNKNOWN)
+            if status != last:
+                last = status
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+            else:
+                await changed.wait()
