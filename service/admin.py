@@ -1,18 +1,19 @@
 """The listener of operators: AccountService, health and reflection, apart from that of callers.
 
-    CHAT_ADMIN_LISTEN ─► the same interceptor ─► AccountServicer ─► the same store
+    CHAT_ADMIN_LISTEN ─► the same interceptors ─► AccountServicer ─► the same store
 
 It has calls of its own, so that operators get through when callers are refused for their number.
 """
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from chatcompletion.process.settings import Address
@@ -22,8 +23,10 @@ from service.accounts.access import Access
 from service.accounts.directory import Directory
 from service.accounts.servicer import AccountServicer
 from service.call import Calls
-from service.interceptors import CallInterceptor
+from service.health import NOT_SERVING, SERVING, HealthServicer
+from service.interceptors import CONTRACT, CallInterceptor
 from service.listeners import options
+from service.probes import ProbeInterceptor
 from service.telemetry import Telemetry
 
 SERVICE: Final = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
@@ -32,6 +35,7 @@ MOST_CALLS: Final = 100
 LONGEST_CALL: Final = 30.0
 """Seconds."""
 
+_LONGEST_QUIET: Final = 0.5
 _GRACE: Final = 5.0
 _LONGEST_ENDING: Final = 1.0
 _OPTIONS: Final = options(
@@ -63,7 +67,8 @@ class AdminServer:
         self._servicer = AccountServicer(access, directory, token=token)
         self._calls = Calls(MOST_CALLS)
         self._telemetry = telemetry
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
+        self._probes = ProbeInterceptor(CONTRACT)
         self._server: grpc.aio.Server | None = None
         self._port = 0
 
@@ -79,9 +84,13 @@ class AdminServer:
             OSError: the address cannot be listened on.
         """
         interceptor = CallInterceptor(
-            self._calls, self._telemetry, longest=LONGEST_CALL, clock=time.monotonic
+            self._calls,
+            self._telemetry,
+            authenticate=self._servicer.authenticate,
+            longest=LONGEST_CALL,
+            clock=time.monotonic,
         )
-        server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[self._probes, interceptor], options=_OPTIONS)
         add_AccountServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -91,30 +100,35 @@ class AdminServer:
             self._port = server.add_insecure_port(str(self._listen))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._listen}") from error
-        await self.set_serving(True)
+        self.set_serving(True)
         await server.start()
         self._server = server
 
-    async def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool) -> None:
         """Say whether calls should be sent here, such as while the store is away."""
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if serving else states.NOT_SERVING
-        for name in ("", SERVICE):
-            await self._health.set(name, state)
+        self._health.set(SERVING if serving else NOT_SERVING, "", SERVICE)
 
     async def stop(self) -> None:
         """Stop: no new call, a few seconds for those that run, then their end."""
         if self._server is None:
             return
-        await self.set_serving(False)
+        self.set_serving(False)
+        self._calls.close()
+        await _within(_LONGEST_QUIET, self._calls.quiet())
         stopping = asyncio.create_task(self._server.stop(_GRACE + _LONGEST_ENDING))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await self._calls.idle()
+        await asyncio.sleep(0)  # it begins, and every connection gets its GOAWAY first
+        self._calls.refuse()
+        await _within(_GRACE, self._calls.idle())
         self._calls.cut()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_ENDING):
-                await self._calls.idle()
-        # Watchers of the health are all that may be left; they have been told.
-        await self._server.stop(None)
+        await _within(_LONGEST_ENDING, self._calls.idle())
+        self._probes.end()
+        # Callers who do not read are all that may be left.
+        await self._server.stop(_LONGEST_ENDING)
         await stopping
+
+
+async def _within(seconds: float, event: Coroutine[None, None, None]) -> None:
+    """Wait for an event, but no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event

@@ -114,7 +114,7 @@ class Admission:
         self._appends = Gathered[Ending, Exception](self._append)
 
     async def authenticate(self, call: Call) -> Caller:
-        """Return who calls, and have the call know it.
+        """Return who calls, and have the call know it, which asks only once.
 
         Args:
             call: Its metadata `authorization` is the scheme Bearer (RFC 6750) and a key.
@@ -123,7 +123,9 @@ class Admission:
             InvalidApiKey: there is no key, or not a valid one.
             StoreUnavailable: the keys cannot be read.
         """
-        caller = await self._who(call.authorization)
+        if isinstance(call.caller, Caller):
+            return call.caller
+        call.caller = caller = await self._who(call.authorization)
         call.record.key_name = caller.key_name
         if caller.is_limited:
             call.limits = partial(self._limits, caller)

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from service.errors import Overloaded
+from service.errors import Draining, Overloaded
 from service.telemetry import CallRecord
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -27,6 +27,10 @@ class Call:
     configured maximum, whichever is sooner."""
     deadline_is_callers: bool
     task: asyncio.Task[object]
+    caller: object = None
+    """Who calls, once the admission knows it."""
+    receiving: bool = False
+    """The request message is awaited."""
     draining: bool = False
     """The server ends the call because it shuts down."""
     dispatched: bool = False
@@ -46,8 +50,17 @@ CURRENT: Final[ContextVar[Call]] = ContextVar("call")
 """The call that the running task serves; set by the interceptor."""
 
 
+_LOOK: Final = 0.005
+"""Seconds between two looks for calls that arrived."""
+_QUIET_LOOKS: Final = 10
+"""Looks in a row that find none before it is quiet: several, because an event loop that was busy
+finds an expired timer and a new call at once."""
+
+
 class Calls:
     """The calls in flight.
+
+        open ──► close(): new calls wait ──► refuse(): they end, and all later ones, with DRAINING
 
     Args:
         most: How many there may be.
@@ -55,6 +68,9 @@ class Calls:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._arrived = 0
+        self._closing = False
+        self._refused = asyncio.Event()
         self._running: set[Call] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,17 +78,38 @@ class Calls:
     def __len__(self) -> int:
         return len(self._running)
 
-    def check(self) -> None:
-        """See that there is room for one more.
+    async def enter(self) -> None:
+        """See that a call that was added may run.
 
         Raises:
-            Overloaded: there is none.
+            Overloaded: There are too many.
+            Draining: No new call is accepted; raised when `refuse` is called.
         """
         if len(self._running) > self._most:
             raise Overloaded
+        if self._closing:
+            await self._refused.wait()
+            raise Draining
+
+    def close(self) -> None:
+        """Have every new call wait for `refuse`."""
+        self._closing = True
+
+    async def quiet(self) -> None:
+        """Wait until no call has arrived for a moment."""
+        looks, seen = 0, self._arrived
+        while looks < _QUIET_LOOKS:
+            await asyncio.sleep(_LOOK)
+            looks, seen = (looks + 1 if seen == self._arrived else 0), self._arrived
+
+    def refuse(self) -> None:
+        """End the calls that wait, and every later one, with the reason DRAINING."""
+        self._closing = True
+        self._refused.set()
 
     def add(self, call: Call) -> None:
         """Take note of a call that begins."""
+        self._arrived += 1
         self._running.add(call)
         self._idle.clear()
 

@@ -1,11 +1,14 @@
 """Around each RPC of the contract: who calls, until when, and how it ended.
 
-    metadata, deadline ──► Call ──► handler ──► response(s), or an exception
-                                                     │
-                          Failure ─► its status ◄────┤
-                     the clock ran out ─► a Failure ◄┤
-          the caller left ─► reason CANCELLED only ◄─┤
-        anything else ─► INTERNAL; type and place to the log, the text to nobody
+    metadata, deadline ──► Call ──► key ──► message ──► handler ──► response(s), or an exception
+                                                                         │
+                                              Failure ─► its status ◄────┤
+                                         the clock ran out ─► a Failure ◄┤
+                              the caller left ─► reason CANCELLED only ◄─┤
+                    anything else ─► INTERNAL; type and place to the log, the text to nobody
+
+A call is counted and has its clock from its headers on. Its message is read only if its key is
+valid and there is room for it, so that callers without a key cannot fill the memory.
 
 Responses are written here rather than yielded to grpcio: so the clock covers a caller who does not
 read, and every ending passes this one place.
@@ -21,16 +24,15 @@ from http import HTTPStatus
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc.aio import Metadata, ServicerContext
 
 from chatcompletion.process import log
 from chatcompletion.process import request_id as request_ids
 from service import errors
 from service.call import CURRENT, Call, Calls
+from service.receiving import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 # Quoted, since these are generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -39,7 +41,9 @@ _Continuation: TypeAlias = (
     "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
 )
 
-_OURS: Final = "/chatcompletion."
+CONTRACT: Final = "/chatcompletion."
+"""How the methods of the contract begin."""
+
 _LONGEST_TRACEPARENT: Final = 128
 _TICK: Final = 0.002
 """Seconds by which the loop's clock may lag when a deadline comes: uvloop counts milliseconds."""
@@ -56,6 +60,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         calls: The set of calls in flight.
         telemetry: Told of every call that begins and ends.
+        authenticate: Raises the failure of a call whose caller may not call at all.
         longest: The longest a call takes, in seconds.
         clock: A monotonic clock in seconds, finer than the event loop's, for what is measured.
     """
@@ -65,12 +70,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         calls: Calls,
         telemetry: Telemetry,
         *,
+        authenticate: Callable[[Call], Awaitable[object]],
         longest: float,
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._calls = calls
         self._telemetry = telemetry
+        self._authenticate = authenticate
         self._longest = longest
         self._handlers: dict[str, _Handler] = {}
 
@@ -79,7 +86,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> _Handler | None:
         """Return the handler of a method, wrapped once if it is of the contract."""
         method = handler_call_details.method
-        if not method.startswith(_OURS):
+        if not method.startswith(CONTRACT):
             return await continuation(handler_call_details)
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
@@ -90,23 +97,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         codecs = {
-            "request_deserializer": _forgiving(handler.request_deserializer),
+            "request_deserializer": forgiving(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
+            return grpc.stream_stream_rpc_method_handler(
                 self._streamed(method, cast("Any", handler.unary_stream)), **codecs
             )
-        return grpc.unary_unary_rpc_method_handler(
+        return grpc.stream_unary_rpc_method_handler(
             self._unary(method, cast("Any", handler.unary_unary)), **codecs
         )
 
     def _unary(
-        self, method: str, handler: Callable[[_Request, _Context], Awaitable[_Response]]
-    ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
-        async def serve(request: _Request, context: _Context) -> _Response:
+        self, method: str, handler: Callable[[Any, _Context], Awaitable[_Response]]
+    ) -> Callable[[object, _Context], Awaitable[_Response]]:
+        async def serve(_: object, context: _Context) -> _Response:
             async with self._call(method, context) as call:
-                _check(request)
+                request = await self._receive(call, context)
                 response = await handler(request, context)
                 await self._look_at_limits(call)
                 await self._begin_response(call, context)
@@ -115,20 +122,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     def _streamed(
-        self, method: str, handler: Callable[[_Request, _Context], AsyncGenerator[_Response]]
-    ) -> Callable[[_Request, _Context], Awaitable[None]]:
-        async def serve(request: _Request, context: _Context) -> None:
-            async with (
-                self._call(method, context) as call,
-                aclosing(handler(request, context)) as responses,
-            ):
-                _check(request)
-                async for response in responses:
-                    if not call.begun:
-                        await self._begin_response(call, context)
-                    await context.write(response)
+        self, method: str, handler: Callable[[Any, _Context], AsyncGenerator[_Response]]
+    ) -> Callable[[object, _Context], Awaitable[None]]:
+        async def serve(_: object, context: _Context) -> None:
+            async with self._call(method, context) as call:
+                request = await self._receive(call, context)
+                async with aclosing(handler(request, context)) as responses:
+                    async for response in responses:
+                        if not call.begun:
+                            await self._begin_response(call, context)
+                        await context.write(response)
 
         return serve
+
+    @staticmethod
+    async def _receive(call: Call, context: _Context) -> Any:
+        call.receiving = True
+        request = await receive(context)
+        call.receiving = False
+        return request
 
     @staticmethod
     async def _look_at_limits(call: Call) -> None:
@@ -154,15 +166,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method, context)
         CURRENT.set(call)
         self._calls.add(call)
+        # It counts until grpc has sent its end, which takes a caller who reads.
+        context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
         self._telemetry.begin(call.record)
         try:
             async with asyncio.timeout_at(call.deadline):
-                self._calls.check()
+                await self._calls.enter()
+                await self._authenticate(call)
                 yield call
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
         finally:
-            self._calls.discard(call)
             self._telemetry.end(call.record, self._clock())
 
     def _begin(self, method: str, context: _Context) -> Call:
@@ -230,37 +244,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, _GONE) or context.done():
             return errors.Cancelled()
         if isinstance(error, TimeoutError):
-            return errors.UpstreamTimeout(dispatched=call.dispatched)
+            upstreams = errors.UpstreamTimeout(dispatched=call.dispatched)
+            return too_late() if call.receiving else upstreams
         members = log.fields(request_id=call.record.request_id, method=call.record.method)
         _log.error("unforeseen exception", exc_info=error, extra=members)
         return errors.Internal(
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,
         )
-
-
-def _forgiving(
-    deserialize: Callable[[bytes], Any] | None,
-) -> Callable[[bytes], Any] | None:
-    """Return a deserializer that gives None for what is no message.
-
-    grpc would tell the caller the exception's text, under UNKNOWN.
-    """
-    if deserialize is None:
-        return None
-
-    def forgiving(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return None
-
-    return forgiving
-
-
-def _check(request: object) -> None:
-    if request is None:
-        raise errors.InvalidRequest("The request is not a message of this method.")
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

@@ -3,6 +3,11 @@
 start  simulator, if it is the upstream · gRPC · metrics · health SERVING
 stop   health NOT_SERVING, for good · keep serving for the drain delay · stop accepting
        · grace for what runs · end the rest with DRAINING · close the upstream · flush
+
+grpc sends GOAWAY, which moves callers to other replicas, only when the server stops, and from then
+on cancels each call that arrives on an open connection. So new calls wait until no more arrive,
+then the server stops, and after GOAWAY the calls that wait end with DRAINING: a caller that retries
+does so on another connection. grpc still cancels a call that crosses GOAWAY on the wire.
 """
 
 import asyncio
@@ -18,7 +23,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from chatcompletion.process import metrics
@@ -42,9 +47,11 @@ from service.admin import AdminServer
 from service.admission import PATIENCE, Admission
 from service.call import Calls
 from service.config import Settings
-from service.interceptors import CallInterceptor
+from service.health import NOT_SERVING, SERVING, HealthServicer
+from service.interceptors import CONTRACT, CallInterceptor
 from service.listeners import Options, options
 from service.models import Catalogue
+from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulator import SimulatorConfig, SimulatorServer
 from service.telemetry import Telemetry
@@ -66,12 +73,15 @@ READINESS: Final = ("", *SERVICES)
 LIVENESS: Final = "liveness"
 """The health name that says only that the process runs."""
 
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SPARE_STREAMS: Final = 100
+_LONGEST_QUIET: Final = 0.5
+"""The longest wait for a moment without a new call before the listener closes, in seconds. Shorter
+than the RetryInfo of DRAINING: a retry finds the listener closed."""
 _LONGEST_ENDING: Final = PATIENCE + 5.0
 """Seconds for the calls that were cut to settle and say so: more than they wait for the store and
 then need for the journal. A call that grpc itself ends in the middle of that is told nothing."""
+_LONGEST_UNREAD: Final = 1.0
+"""Seconds for the statuses of the last calls to leave."""
 
 
 class StartError(Exception):
@@ -91,7 +101,8 @@ class Server:
         self._catalogue = catalogue
         self._telemetry = Telemetry()
         self._calls = Calls(settings.max_concurrent_calls)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
+        self._probes = ProbeInterceptor(CONTRACT)
         self._hurry = asyncio.Event()
         self._resources = AsyncExitStack()
         self._grpc: grpc.aio.Server | None = None
@@ -109,6 +120,11 @@ class Server:
     def address(self) -> str:
         """Where a client on this machine dials, as `host:port`; known after `start`."""
         return str(self._settings.listen.dialable(self._port))
+
+    @property
+    def probes_in_flight(self) -> int:
+        """How many questions about the health and for reflection are not over."""
+        return self._probes.running
 
     @property
     def upstream_description(self) -> str:
@@ -153,11 +169,17 @@ class Server:
             random=random.random,
         )
         self._resources.push_async_callback(upstream.aclose)
-        interceptor = CallInterceptor(
-            self._calls, self._telemetry, longest=settings.request_timeout, clock=time.monotonic
-        )
-        server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         admission = await self._open_accounts()
+        interceptor = CallInterceptor(
+            self._calls,
+            self._telemetry,
+            authenticate=admission.authenticate,
+            longest=settings.request_timeout,
+            clock=time.monotonic,
+        )
+        server = grpc.aio.server(
+            interceptors=[self._probes, interceptor], options=_options(settings)
+        )
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
                 admission,
@@ -184,7 +206,7 @@ class Server:
             raise StartError(f"CHAT_LISTEN: cannot listen on {settings.listen}") from error
         self._start_metrics()
         await self._start_admin()
-        await self._set_health(_SERVING, LIVENESS, *READINESS)
+        self._health.set(SERVING, LIVENESS, *READINESS)
         self._start_housekeeping()
         await server.start()
         self._grpc = server
@@ -199,21 +221,25 @@ class Server:
             return
         # 1. No new caller should come here; those who do are still served.
         self._draining = True
-        await self._set_health(_NOT_SERVING, *READINESS)
+        self._health.set(NOT_SERVING, *READINESS)
         await self._wait(self._settings.drain_delay if delay is None else delay)
         # 2. No new call is accepted; those in flight have their grace.
         grace = self._settings.drain_grace
+        self._calls.close()
+        await self._wait(_LONGEST_QUIET, self._calls.quiet())
         stopping = asyncio.create_task(self._grpc.stop(grace + _LONGEST_ENDING))
+        await asyncio.sleep(0)  # it begins, and every connection gets its GOAWAY first
+        self._calls.refuse()
         await self._wait(grace, self._calls.idle())
         # 3. What is left ends with our own status, settled.
         self._calls.cut()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_ENDING):
                 await self._calls.idle()
-        await self._set_health(_NOT_SERVING, LIVENESS)
-        if not stopping.done():
-            # Watchers of the health are all that may be left; they have been told.
-            await self._grpc.stop(None)
+        self._health.set(NOT_SERVING, LIVENESS)
+        self._probes.end()
+        # Callers who do not read are all that may be left.
+        await self._grpc.stop(_LONGEST_UNREAD)
         await stopping
         # 4. Upstream connections, metrics, simulator.
         await self._resources.aclose()
@@ -232,10 +258,6 @@ class Server:
         finally:
             for task in tasks:
                 task.cancel()
-
-    async def _set_health(self, status: Any, *names: str) -> None:
-        for name in names:
-            await self._health.set(name, status)
 
     async def _with_simulator(self) -> Catalogue:
         """Return the catalogue, with a simulator started where it is an upstream."""
@@ -344,9 +366,9 @@ class Server:
 
     async def _store_changed(self, there: bool) -> None:
         if not self._draining:
-            await self._set_health(_SERVING if there else _NOT_SERVING, *READINESS)
+            self._health.set(SERVING if there else NOT_SERVING, *READINESS)
         if self._admin is not None:
-            await self._admin.set_serving(there)
+            self._admin.set_serving(there)
 
     def _start_metrics(self) -> None:
         listen = self._settings.metrics_listen

@@ -25,7 +25,7 @@ from service.accounts.access import Access
 from service.accounts.directory import DAY, Directory, month_back
 from service.accounts.rows import Grant, Granted
 from service.accounts.usage import HOUR
-from service.call import CURRENT
+from service.call import CURRENT, Call
 from service.errors import InvalidRequest, Violation
 
 # Quoted, since it is generic for type checkers only.
@@ -118,7 +118,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.CreateAccountRequest, context: _Context
     ) -> pb.CreateAccountResponse:
         """Create an account."""
-        self._accept(request)
+        await self._accept(request)
         created = await self._access.write(self._directory.create_account, request.name)
         return pb.CreateAccountResponse(account=messages.account(created))
 
@@ -126,7 +126,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.ListAccountsRequest, context: _Context
     ) -> pb.ListAccountsResponse:
         """Return a page of accounts."""
-        self._accept(request)
+        await self._accept(request)
         of = "accounts"
         after = _position(of, request.page_token, (int,)) or (0,)
         size = pages.size(request.page_size)
@@ -140,7 +140,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.GetAccountRequest, context: _Context
     ) -> pb.GetAccountResponse:
         """Return an account."""
-        self._accept(request)
+        await self._accept(request)
         found = await self._access.read(self._directory.account, request.account)
         return pb.GetAccountResponse(account=messages.account(found))
 
@@ -148,7 +148,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.AddCreditRequest, context: _Context
     ) -> pb.AddCreditResponse:
         """Add credit once."""
-        self._accept(request)
+        await self._accept(request)
         owner = await self._access.read(self._directory.account, request.account)
         grant = Grant(
             account_id=owner.id,
@@ -170,7 +170,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.CreateApiKeyRequest, context: _Context
     ) -> pb.CreateApiKeyResponse:
         """Create a key and return its secret."""
-        self._accept(request)
+        await self._accept(request)
         limits = messages.key_limits(request.limits)
         if limits.expires_at is not None and limits.expires_at <= self._now():
             raise _invalid("limits.expire_time", "Must be in the future.")
@@ -183,7 +183,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.ListApiKeysRequest, context: _Context
     ) -> pb.ListApiKeysResponse:
         """Return a page of keys."""
-        self._accept(request)
+        await self._accept(request)
         of = f"keys/{request.account}"
         after = _position(of, request.page_token, (int,)) or (0,)
         size = pages.size(request.page_size, pages.LARGEST_OF_KEYS)
@@ -199,7 +199,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.RevokeApiKeyRequest, context: _Context
     ) -> pb.RevokeApiKeyResponse:
         """Revoke a key."""
-        self._accept(request)
+        await self._accept(request)
         revoked = await self._access.write(
             self._directory.revoke_key, request.account, request.name
         )
@@ -209,7 +209,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.ListLedgerEntriesRequest, context: _Context
     ) -> pb.ListLedgerEntriesResponse:
         """Return a page of the ledger."""
-        self._accept(request)
+        await self._accept(request)
         of = f"ledger/{request.account}"
         before = _position(of, request.page_token, (int, int))
         size = pages.size(request.page_size)
@@ -225,7 +225,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: pb.ListUsageRequest, context: _Context
     ) -> pb.ListUsageResponse:
         """Return a page of usage."""
-        self._accept(request)
+        await self._accept(request)
         end, interval = _value(request, "end_time"), _INTERVALS[request.interval]
         start = _value(request, "start_time")
         of = f"usage/{request.account}/{request.key_name}/{request.model}/{interval}/{start}/{end}"
@@ -252,19 +252,27 @@ class AccountServicer(AccountServiceServicer):
             ),
         )
 
-    def _accept(self, request: Message) -> None:
+    async def authenticate(self, call: Call) -> None:
+        """See that a call shows the token.
+
+        Raises:
+            InvalidApiKey: the token is missing or wrong.
+        """
+        given = call.authorization or ""
+        digest = keys.digest(given[len(_SCHEME) :].strip())
+        # Digests are compared, so that time tells nothing of the token or its length.
+        is_token = hmac.compare_digest(digest, self._token)
+        if given[: len(_SCHEME)].lower() != _SCHEME or not is_token:
+            raise errors.InvalidApiKey("The admin token is missing or wrong.")
+
+    async def _accept(self, request: Message) -> None:
         """See who calls and what with.
 
         Raises:
             InvalidApiKey: the token is missing or wrong.
             InvalidRequest: a field is missing or not allowed.
         """
-        given = CURRENT.get().authorization or ""
-        digest = keys.digest(given[len(_SCHEME) :].strip())
-        # Digests are compared, so that time tells nothing of the token or its length.
-        is_token = hmac.compare_digest(digest, self._token)
-        if given[: len(_SCHEME)].lower() != _SCHEME or not is_token:
-            raise errors.InvalidApiKey("The admin token is missing or wrong.")
+        await self.authenticate(CURRENT.get())
         found = [*violations(request)]
         if found:
             raise InvalidRequest.of(found)

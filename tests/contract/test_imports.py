@@ -5,9 +5,9 @@ restbridge ──► chatcompletion ◄── service        service/simulator �
 service, from above to below:
     __main__
     server
-    servicer  interceptors
+    servicer  interceptors  probes
     admission  upstream  validation  config
-    forwarding  refusals  retries  sse  metering
+    forwarding  refusals  retries  sse  metering  receiving  health
     call  account_faults
     models  errors  error_bodies  telemetry  tokens  simulator  listeners
 """
@@ -30,9 +30,9 @@ LAYERS = (
     {"__main__"},
     {"server"},
     {"admin", "cli"},
-    {"servicer", "interceptors"},
+    {"servicer", "interceptors", "probes"},
     {"admission", "upstream", "validation", "config"},
-    {"accounts", "forwarding", "refusals", "retries", "sse", "metering"},
+    {"accounts", "forwarding", "refusals", "retries", "sse", "metering", "health", "receiving"},
     {"call", "account_faults"},
     {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator", "listeners"},
 )

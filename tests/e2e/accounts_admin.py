@@ -99,7 +99,9 @@ async def admin(database: str) -> AsyncIterator[House]:
                 raise errors.InvalidApiKey
             return caller
 
-        interceptor = CallInterceptor(Calls(100), telemetry, longest=20, clock=time.monotonic)
+        interceptor = CallInterceptor(
+            Calls(100), telemetry, authenticate=authenticate, longest=20, clock=time.monotonic
+        )
         callers = grpc.aio.server(interceptors=[interceptor])
         add_CreditServiceServicer_to_server(
             CreditServicer(authenticate, access, directory), callers

@@ -119,7 +119,7 @@ async def test_health_is_told_to_anybody(house: House) -> None:
     for name in ("", SERVICE):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    await house.server.set_serving(False)
+    house.server.set_serving(False)
     answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -186,6 +186,20 @@ class FakeContext:
         self.initial: dict[str, str] | None = None
         self.written: list[Any] = []
         self.aborted: errors.Status | None = None
+        self.requests: list[Any] = []
+        """What `read` returns, before the end."""
+        self._callbacks: list[Any] = []
+
+    async def read(self) -> Any:
+        return self.requests.pop(0) if self.requests else grpc.aio.EOF
+
+    def add_done_callback(self, callback: Any) -> None:
+        self._callbacks.append(callback)
+
+    def finish(self) -> None:
+        """Do what grpc does when the call has ended."""
+        for callback in self._callbacks:
+            callback(self)
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self.metadata

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from service.call import Calls
-from service.errors import Overloaded
+from service.errors import Draining, Overloaded
 from tests.unit.service.samples import call
 
 
@@ -12,14 +12,14 @@ async def test_there_may_be_so_many_calls_and_no_more() -> None:
     three = [call() for _ in range(3)]
     for one in three[:2]:
         calls.add(one)
-        calls.check()
+        await calls.enter()
     calls.add(three[2])
 
     with pytest.raises(Overloaded):
-        calls.check()
+        await calls.enter()
 
     calls.discard(three[0])
-    calls.check()
+    await calls.enter()
     assert len(calls) == 2
 
 
@@ -58,6 +58,31 @@ async def test_it_is_idle_when_the_last_call_ended() -> None:
     assert not again.done()
     calls.discard(first)
     await again
+
+
+async def test_a_call_that_comes_while_the_listener_closes_is_refused_when_it_is_closed() -> None:
+    calls = Calls(5)
+    calls.close()
+    entering = asyncio.create_task(calls.enter())
+    await asyncio.sleep(0)
+    assert not entering.done()
+
+    calls.refuse()
+    with pytest.raises(Draining):
+        await entering
+    with pytest.raises(Draining):
+        await calls.enter()
+
+
+async def test_it_is_quiet_when_no_call_has_arrived_for_a_moment() -> None:
+    calls = Calls(1)
+    quiet = asyncio.create_task(calls.quiet())
+    for _ in range(20):
+        calls.add(call())
+        await asyncio.sleep(0.005)
+        assert not quiet.done()
+
+    await quiet
 
 
 async def test_cutting_cancels_every_call_and_says_why() -> None:

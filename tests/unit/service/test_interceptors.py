@@ -22,6 +22,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 Serve = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 REQUEST = object()
+STRANGER = "Bearer sk-of-nobody"
 UNARY = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 STREAM = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
 
@@ -44,8 +45,16 @@ class House:
         self.telemetry = Telemetry()
         self.clock = Clock()
         self.interceptor = CallInterceptor(
-            self.calls, self.telemetry, longest=longest, clock=self.clock
+            self.calls,
+            self.telemetry,
+            authenticate=self.authenticate,
+            longest=longest,
+            clock=self.clock,
         )
+
+    async def authenticate(self, call: Call) -> None:
+        if call.authorization == STRANGER:
+            raise errors.InvalidApiKey
 
     async def wrap(self, handler: Any, method: str) -> Any:
         async def continuation(_: grpc.HandlerCallDetails) -> Any:
@@ -56,13 +65,11 @@ class House:
 
     async def unary(self, behavior: Serve) -> Serve:
         wrapped = await self.wrap(grpc.unary_unary_rpc_method_handler(behavior), UNARY)
-        serve: Serve = wrapped.unary_unary
-        return serve
+        return _serve(wrapped.stream_unary)
 
     async def streamed(self, behavior: Callable[[Any, Any], AsyncGenerator[Any]]) -> Serve:
         wrapped = await self.wrap(grpc.unary_stream_rpc_method_handler(behavior), STREAM)
-        serve: Serve = wrapped.unary_stream
-        return serve
+        return _serve(wrapped.stream_stream)
 
     async def fail(
         self, error: BaseException, context: FakeContext | None = None
@@ -91,6 +98,19 @@ class House:
             and value("chat_calls_in_flight", {"rpc_method": method}) == 0
             and value("gen_ai_server_request_duration_seconds_count", labels) == 1
         )
+
+
+def _serve(handler: Serve) -> Serve:
+    """Return what serves a call with one message, as grpc does."""
+
+    async def serve(request: Any, context: Any) -> Any:
+        context.requests = [request]
+        try:
+            return await handler(None, context)
+        finally:
+            context.finish()
+
+    return serve
 
 
 async def answer(request: Any, context: Any) -> Any:
@@ -503,6 +523,80 @@ async def test_a_message_that_cannot_be_written_means_that_the_caller_left(lines
     assert [line["event"] for line in lines()] == ["call"]
 
 
+@pytest.mark.parametrize("requests", [[], [REQUEST, REQUEST]])
+async def test_a_call_without_one_message_is_refused(requests: list[Any]) -> None:
+    async def not_reached(request: Any, context: Any) -> Any:
+        raise AssertionError("not reached")
+
+    house = House()
+    wrapped = await house.wrap(grpc.unary_unary_rpc_method_handler(not_reached), UNARY)
+    context = FakeContext()
+    context.requests = requests
+    with pytest.raises(Abort):
+        await wrapped.stream_unary(None, context)
+    context.finish()
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert house.ended("INVALID_REQUEST")
+
+
+class Silent(FakeContext):
+    """Of a call whose message does not come."""
+
+    async def read(self) -> Any:
+        await asyncio.Event().wait()
+
+
+async def test_a_stranger_is_refused_before_the_message_is_read() -> None:
+    house = House()
+    context = Silent(metadata=(("authorization", STRANGER),))
+    with pytest.raises(Abort):
+        await (await house.unary(wait))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.UNAUTHENTICATED
+    assert house.ended("INVALID_API_KEY")
+
+
+async def test_a_message_that_does_not_come_is_not_waited_for_beyond_the_deadline() -> None:
+    house = House()
+    with pytest.raises(Abort):
+        await (await house.unary(wait))(REQUEST, Silent(remaining=0.01))
+
+    assert house.ended("DEADLINE_EXCEEDED")
+
+
+async def test_a_call_counts_until_grpc_has_sent_its_end() -> None:
+    house = House()
+    wrapped = await house.wrap(grpc.unary_unary_rpc_method_handler(answer), UNARY)
+    context = FakeContext()
+    context.requests = [REQUEST]
+    await wrapped.stream_unary(None, context)
+    assert len(house.calls) == 1
+
+    context.finish()
+    assert house.ended("")
+
+
+async def test_a_call_that_comes_while_the_listener_closes_is_told_that_the_server_drains() -> None:
+    house = House()
+    house.calls.close()
+    context = FakeContext()
+    serving = asyncio.create_task((await house.unary(answer))(REQUEST, context))
+    await asyncio.sleep(0)
+    assert context.aborted is None
+    house.calls.refuse()
+    with pytest.raises(Abort):
+        await serving
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.UNAVAILABLE
+    info = details(context.aborted)[error_details_pb2.ErrorInfo]
+    assert (info.reason, info.metadata["retryable"]) == ("DRAINING", "true")
+    assert house.ended("DRAINING")
+
+
 @pytest.mark.parametrize("dispatched", [True, False])
 async def test_a_call_that_is_cut_is_told_that_the_server_drains(dispatched: bool) -> None:
     house = House()
@@ -581,7 +675,7 @@ async def test_bytes_that_are_no_message_are_told_as_an_invalid_request() -> Non
     wrapped = await house.wrap(handler, UNARY)
     context = FakeContext()
     with pytest.raises(Abort):
-        await wrapped.unary_unary(wrapped.request_deserializer(b"\xff"), context)
+        await _serve(wrapped.stream_unary)(wrapped.request_deserializer(b"\xff"), context)
     assert context.aborted is not None
     assert context.aborted.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "what the bytes were" not in context.aborted.details

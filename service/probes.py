@@ -1,0 +1,202 @@
+"""What anybody may ask without a key: the health and reflection, bounded in number and time.
+
+    Check, and any other unary call   at most MOST_CHECKS at a time, LONGEST seconds
+    Watch                             at most MOST_WATCHES at a time, for as long as it likes
+    reflection                        at most MOST_REFLECTIONS at a time, LONGEST seconds
+
+They have bounds of their own, so that the health can be asked when the service has all the calls
+that it takes, and no stranger takes the place of a caller. One too many is OVERLOADED.
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, cast
+
+import grpc
+from grpc.aio import ServicerContext
+
+from chatcompletion.process import request_id as request_ids
+from service import errors
+from service.receiving import LONGEST, forgiving, receive
+
+MOST_CHECKS: Final = 200
+MOST_WATCHES: Final = 1000
+MOST_REFLECTIONS: Final = 100
+
+# grpc's own is of a message that could not be written: the connection is lost.
+_ENDINGS: Final = (asyncio.CancelledError, grpc.aio.InternalError)
+
+# Quoted, since these are generic for type checkers only.
+_Context: TypeAlias = "ServicerContext[Any, Any]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Continuation: TypeAlias = (
+    "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+)
+_Serve: TypeAlias = Callable[[Any, _Context], Awaitable[Any]]
+
+
+class ProbeInterceptor(grpc.aio.ServerInterceptor):
+    """Bounds the calls of the services that are not of the contract.
+
+    Args:
+        contract: How the methods of the contract begin; they are left alone.
+    """
+
+    def __init__(self, contract: str) -> None:
+        self._contract = contract
+        self._checks = _Bound(MOST_CHECKS)
+        self._watches = _Bound(MOST_WATCHES)
+        self._reflections = _Bound(MOST_REFLECTIONS)
+        self._handlers: dict[str, _Handler] = {}
+
+    @property
+    def running(self) -> int:
+        """How many such calls run."""
+        # No __len__: grpc leaves an interceptor out that is false.
+        return sum(len(bound) for bound in (self._checks, self._watches, self._reflections))
+
+    async def intercept_service(
+        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> _Handler | None:
+        """Return the handler of a method, wrapped once unless it is of the contract."""
+        method = handler_call_details.method
+        if method.startswith(self._contract):
+            return await continuation(handler_call_details)
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._wrap(handler)
+        return self._handlers[method]
+
+    def end(self) -> None:
+        """End every such call with DRAINING, and let none begin."""
+        for bound in (self._checks, self._watches, self._reflections):
+            bound.end()
+
+    def _wrap(self, handler: _Handler) -> _Handler:
+        codecs = {
+            "request_deserializer": forgiving(handler.request_deserializer),
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._conversation(cast("Any", handler.stream_stream)), **codecs
+            )
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._watch(cast("Any", handler.unary_stream)), **codecs
+            )
+        return grpc.stream_unary_rpc_method_handler(
+            self._check(cast("Any", handler.unary_unary)), **codecs
+        )
+
+    def _check(self, handler: _Serve) -> _Serve:
+        async def serve(_: object, context: _Context) -> Any:
+            async with self._bounded(self._checks, context, LONGEST):
+                return await handler(await receive(context), context)
+
+        return serve
+
+    def _watch(self, handler: _Serve) -> _Serve:
+        async def serve(_: object, context: _Context) -> None:
+            async with self._bounded(self._watches, context, None):
+                await handler(await receive(context), context)
+
+        return serve
+
+    def _conversation(self, handler: Callable[[Any, _Context], AsyncIterator[Any]]) -> _Serve:
+        async def serve(requests: AsyncIterator[Any], context: _Context) -> None:
+            async with self._bounded(self._reflections, context, LONGEST):
+                async for response in handler(_messages(requests), context):
+                    await context.write(response)
+
+        return serve
+
+    @asynccontextmanager
+    async def _bounded(
+        self, bound: _Bound, context: _Context, longest: float | None
+    ) -> AsyncIterator[None]:
+        """Run a call within a bound, and have what ends it become its status."""
+        # It counts until grpc has sent its end, which takes a caller who reads.
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        bound.add(task)
+        context.add_done_callback(cast("Any", lambda _: bound.discard(task)))
+        try:
+            bound.check()
+            async with asyncio.timeout(longest):
+                yield
+        except (*_ENDINGS, errors.Failure, TimeoutError) as error:
+            await _fail(error, bound, context)
+
+
+class _Bound:
+    """A bounded set of calls."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Count a call."""
+        self._tasks.add(task)
+
+    def discard(self, task: asyncio.Task[Any]) -> None:
+        """Count a call no more."""
+        self._tasks.discard(task)
+
+    def check(self) -> None:
+        """See that a call may run.
+
+        Raises:
+            Overloaded: There are too many.
+            Draining: The server ends.
+        """
+        if self._over:
+            raise errors.Draining
+        if len(self._tasks) > self._most:
+            raise errors.Overloaded
+
+    def end(self) -> None:
+        """Cancel every call."""
+        self._over = True
+        for task in self._tasks:
+            task.cancel()
+
+    def was_ended(self, error: BaseException) -> bool:
+        """Whether it is `end` that cancelled a call."""
+        return self._over and isinstance(error, asyncio.CancelledError)
+
+
+async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
+    if context.done() or isinstance(error, grpc.aio.InternalError):
+        raise asyncio.CancelledError  # nobody is left; grpc would log any other exception
+    failure: errors.Failure
+    if isinstance(error, errors.Failure):
+        failure = error
+    elif bound.was_ended(error):
+        cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
+        failure = errors.Draining()
+    elif isinstance(error, TimeoutError):
+        failure = errors.DeadlineExceeded()
+    else:
+        raise error
+    status = errors.status(failure, request_ids.accept(None))
+    try:
+        await context.abort(status.code, status.details, status.trailing_metadata)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
+async def _messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if request is None:
+            raise errors.InvalidRequest("The request is not a message of this method.")
+        yield request
