@@ -40,6 +40,6 @@ def test_the_contract_is_frozen_as_it_is(tmp_path: Path) -> None:
     # `make breaking`.
     image = tmp_path / "contract.binpb"
     buf = Path(sys.executable).parent / "buf"
-    command = [buf, "build", "--exclude-source-info", "--output", image]
+    command: list[str | Path] = [buf, "build", "--exclude-source-info", "--output", image]
     subprocess.run(command, check=True, cwd=PROTOS.parent)  # noqa: S603
     assert image.read_bytes() == (PROTOS / "frozen.binpb").read_bytes(), "run `make freeze`"
