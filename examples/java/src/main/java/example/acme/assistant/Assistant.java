@@ -1,0 +1,94 @@
+package example.acme.assistant;
+
+import com.google.protobuf.Any;
+import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.rpc.ErrorInfo;
+import example.chatcompletion.v1.ChatCompletionParams;
+import example.chatcompletion.v1.ChatCompletionServiceGrpc;
+import example.chatcompletion.v1.ChatMessage;
+import example.chatcompletion.v1.CreateChatCompletionRequest;
+import example.chatcompletion.v1.ErrorDetail;
+import example.chatcompletion.v1.StreamChatCompletionRequest;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.StatusRuntimeException;
+import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.MetadataUtils;
+import java.util.concurrent.TimeUnit;
+
+/** Asks the service for a completion, then for the same as a stream. */
+public final class Assistant {
+  private static final Metadata.Key<String> AUTHORIZATION =
+      Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
+  public static void main(String[] arguments) throws Exception {
+    var target = System.getenv().getOrDefault("CHAT_TARGET", "127.0.0.1:50051");
+    var channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
+    try {
+      run(channel, System.getenv().getOrDefault("CHAT_KEY", ""));
+    } catch (StatusRuntimeException failure) {
+      System.err.println(describe(failure));
+      System.exit(1);
+    } finally {
+      channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);
+    }
+  }
+
+  private static void run(ManagedChannel channel, String key) {
+    var metadata = new Metadata();
+    metadata.put(AUTHORIZATION, "Bearer " + key);
+    // The deadline bounds both calls, the work of the upstream included.
+    var stub =
+        ChatCompletionServiceGrpc.newBlockingStub(channel)
+            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
+            .withDeadlineAfter(30, TimeUnit.SECONDS);
+    var params =
+        ChatCompletionParams.newBuilder()
+            .setModel("default")
+            .addMessages(ChatMessage.newBuilder().setRole("user").setContentText("Hello"))
+            .build();
+
+    var request = CreateChatCompletionRequest.newBuilder().setParams(params).build();
+    var completion = stub.createChatCompletion(request).getCompletion();
+    completion.getChoicesList().stream()
+        .map(choice -> choice.getMessage().getContentText())
+        .forEach(System.out::println);
+    System.out.println(completion.getUsage().getTotalTokens() + " tokens");
+
+    var streamed = StreamChatCompletionRequest.newBuilder().setParams(params).build();
+    stub.streamChatCompletion(streamed)
+        .forEachRemaining(
+            response ->
+                response.getChunk().getChoicesList().stream()
+                    .map(choice -> choice.getDelta().getContentText())
+                    .forEach(System.out::print));
+    System.out.println(); // No exception: the stream is complete.
+  }
+
+  /** Returns the reason, the HTTP status and the message of a failed call. */
+  private static String describe(StatusRuntimeException failure)
+      throws InvalidProtocolBufferException {
+    ErrorInfo info = null;
+    ErrorDetail detail = null;
+    for (Any found : StatusProto.fromThrowable(failure).getDetailsList()) {
+      if (found.is(ErrorInfo.class)) {
+        info = found.unpack(ErrorInfo.class);
+      } else if (found.is(ErrorDetail.class)) {
+        detail = found.unpack(ErrorDetail.class);
+      }
+    }
+    if (info == null || detail == null) {
+      return failure.getMessage(); // Not from the service: it was not reached, for example.
+    }
+    return "%s (HTTP %d, retryable: %s): %s"
+        .formatted(
+            info.getReason(),
+            detail.getHttpStatus(),
+            info.getMetadataOrThrow("retryable"),
+            detail.getError().getMessage());
+  }
+
+  private Assistant() {}
+}
