@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	chat "acme.example/assistant/gen/chatcompletion/v1"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -77,19 +77,12 @@ func run(target, key string) error {
 
 // describe returns the reason, the HTTP status and the message of a failed call.
 func describe(err error) string {
-	var info *errdetails.ErrorInfo
-	var detail *chat.ErrorDetail
 	for _, found := range status.Convert(err).Details() {
-		switch found := found.(type) {
-		case *errdetails.ErrorInfo:
-			info = found
-		case *chat.ErrorDetail:
-			detail = found
+		if detail, ok := found.(*chat.ErrorDetail); ok {
+			reason := strings.TrimPrefix(detail.GetReason().String(), "ERROR_REASON_")
+			return fmt.Sprintf("%s (HTTP %d, retryable: %t): %s", reason, detail.GetHttpStatus(),
+				detail.GetRetryable(), detail.GetError().GetMessage())
 		}
 	}
-	if info == nil || detail == nil { // Not from the service: it was not reached, for example.
-		return err.Error()
-	}
-	return fmt.Sprintf("%s (HTTP %d, retryable: %s): %s", info.GetReason(), detail.GetHttpStatus(),
-		info.GetMetadata()["retryable"], detail.GetError().GetMessage())
+	return err.Error() // Not from the service: it was not reached, for example.
 }

@@ -5,7 +5,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { ChatCompletionParamsSchema } from "./gen/chatcompletion/v1/chat_completion_pb.js";
 import { ChatCompletionService } from "./gen/chatcompletion/v1/chat_completion_service_pb.js";
-import { ErrorDetailSchema } from "./gen/chatcompletion/v1/error_pb.js";
+import { ErrorDetailSchema, ErrorReason } from "./gen/chatcompletion/v1/error_pb.js";
 
 async function run(target: string, key: string): Promise<void> {
   const client = createClient(
@@ -36,12 +36,13 @@ async function run(target: string, key: string): Promise<void> {
   console.log(); // No error: the stream is complete.
 }
 
-/** Returns the code, the HTTP status and the message of a failed call. */
-function describe(error: unknown): string {
-  const failure = ConnectError.from(error);
+/** Returns the reason, the HTTP status and the message of a failed call. */
+function describe(thrown: unknown): string {
+  const failure = ConnectError.from(thrown);
   const [detail] = failure.findDetails(ErrorDetailSchema);
   if (detail === undefined) return failure.message; // Not from the service: it was not reached, for example.
-  return `${detail.error?.code.value} (HTTP ${detail.httpStatus}): ${detail.error?.message}`;
+  const { error, httpStatus, reason, retryable } = detail;
+  return `${ErrorReason[reason]} (HTTP ${httpStatus}, retryable: ${retryable}): ${error?.message}`;
 }
 
 try {

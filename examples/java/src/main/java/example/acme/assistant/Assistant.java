@@ -2,7 +2,6 @@ package example.acme.assistant;
 
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.rpc.ErrorInfo;
 import example.chatcompletion.v1.ChatCompletionParams;
 import example.chatcompletion.v1.ChatCompletionServiceGrpc;
 import example.chatcompletion.v1.ChatMessage;
@@ -70,24 +69,18 @@ public final class Assistant {
   /** Returns the reason, the HTTP status and the message of a failed call. */
   private static String describe(StatusRuntimeException failure)
       throws InvalidProtocolBufferException {
-    ErrorInfo info = null;
-    ErrorDetail detail = null;
     for (Any found : StatusProto.fromThrowable(failure).getDetailsList()) {
-      if (found.is(ErrorInfo.class)) {
-        info = found.unpack(ErrorInfo.class);
-      } else if (found.is(ErrorDetail.class)) {
-        detail = found.unpack(ErrorDetail.class);
+      if (found.is(ErrorDetail.class)) {
+        ErrorDetail detail = found.unpack(ErrorDetail.class);
+        return "%s (HTTP %d, retryable: %s): %s"
+            .formatted(
+                detail.getReason().name().replaceFirst("^ERROR_REASON_", ""),
+                detail.getHttpStatus(),
+                detail.getRetryable(),
+                detail.getError().getMessage());
       }
     }
-    if (info == null || detail == null) {
-      return failure.getMessage(); // Not from the service: it was not reached, for example.
-    }
-    return "%s (HTTP %d, retryable: %s): %s"
-        .formatted(
-            info.getReason(),
-            detail.getHttpStatus(),
-            info.getMetadataOrThrow("retryable"),
-            detail.getError().getMessage());
+    return failure.getMessage(); // Not from the service: it was not reached, for example.
   }
 
   private Assistant() {}
