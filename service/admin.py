@@ -19,9 +19,9 @@ from grpc_reflection.v1alpha import reflection
 from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
-from service.accounts.access import Access
 from service.accounts.directory import Directory
 from service.accounts.servicer import AccountServicer
+from service.accounts.store_access import Access
 from service.call import Calls
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor

@@ -32,19 +32,19 @@ from msgspec import structs
 from chatcompletion.process import log
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors
-from service.accounts import keys, money
-from service.accounts.batches import ANSWER_WITHIN, Batches
+from service.accounts import keys
 from service.accounts.directory import Directory, Levels
-from service.accounts.gathered import Gathered
-from service.accounts.ids import hold_id
-from service.accounts.journal import Ending, Journal
 from service.accounts.keys import Caller, Remembered
-from service.accounts.money import Bound
-from service.accounts.rates import Level
-from service.accounts.rows import Ended, Outcome, Place, Placed, Refusal, Refused, Release, Settle
-from service.accounts.store import StoreError
 from service.call import Call, Headers
-from service.forwarding import output_limit
+from service.ledger.batches import ANSWER_WITHIN, Batches
+from service.ledger.coalescing import Coalesced
+from service.ledger.ids import hold_id
+from service.ledger.journal import Ending, Journal
+from service.ledger.rates import Level
+from service.ledger.rows import Ended, Outcome, Place, Placed, Refusal, Refused, Release, Settle
+from service.ledger.store import StoreError
+from service.metering.bound import Bound, bound_of, estimate, largest_output, output_limit
+from service.metering.price import price
 from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
@@ -106,12 +106,12 @@ class Admission:
         # Two, so that no flood of wrong keys drives out the right ones.
         self._callers = Remembered(clock)
         self._strangers = Remembered(clock)
-        self._levels = Gathered[int, Levels](partial(batches.read, directory.levels))
+        self._levels = Coalesced[int, Levels](partial(batches.read, directory.levels))
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._endings: dict[asyncio.Task[bool], Ending] = {}
         # Why what was to be kept is not. When the store goes away under load, hundreds of calls end
         # in the journal at once.
-        self._appends = Gathered[Ending, Exception](self._append)
+        self._appends = Coalesced[Ending, Exception](self._append)
 
     async def authenticate(self, call: Call) -> Caller:
         """Return who calls, and have the call know it, which asks only once.
@@ -193,12 +193,12 @@ class Admission:
             Failure: the call is not admitted, and nothing is held; or, at the end of a call that
                 was complete, its settlement is on no disk.
         """
-        bound = money.bound(params, model, output_limit(params, model))
+        bound = bound_of(params, model, output_limit(params, model))
         place = Place(
             hold_id=hold_id(self._wall_clock()),
             account_id=caller.account_id,
             key_id=caller.key_id,
-            amount=money.price(model, bound.prompt_tokens, bound.completion_tokens),
+            amount=price(model, bound.prompt_tokens, bound.completion_tokens),
             tokens=bound.tokens,
             model=model.name,
             owner=self._owner,
@@ -206,7 +206,7 @@ class Admission:
         )
         progress = Progress(
             wants_usage=wants_usage,
-            prompt_estimate=money.estimate(params, model),
+            prompt_estimate=estimate(params, model),
             most=bound.completion_tokens,
             choices=params.n or 1,
         )
@@ -334,7 +334,7 @@ def _ending(place: Place, progress: Progress, model: Model, *, failed: bool) -> 
         hold_id=place.hold_id,
         account_id=place.account_id,
         key_id=place.key_id,
-        charge=money.price(model, prompt, completion),
+        charge=price(model, prompt, completion),
         prompt_tokens=min(prompt, _MOST_TOKENS),
         completion_tokens=min(completion, _MOST_TOKENS),
         partial=failed,
@@ -368,7 +368,7 @@ def _failure(
                 if refused.refusal is Refusal.CREDIT
                 else errors.CreditsHeld
             )
-            fits = money.largest_output(model, bound, params.n or 1, refused.available)
+            fits = largest_output(model, bound, params.n or 1, refused.available)
             hint = f" The largest max_tokens that it covers is {fits}." if fits else ""
             return kind(kind.default_message + hint)
         case limit:

@@ -26,8 +26,8 @@ from uuid import uuid4
 
 from chatcompletion.credits import to_nano
 from chatcompletion.process.settings import database_url, rows, usage
-from service.accounts import inputs
-from service.accounts.inputs import Rule
+from service.accounts import field_rules
+from service.accounts.field_rules import Rule
 from service.config import Settings
 
 PROGRAM: Final = "python -m service"
@@ -157,14 +157,16 @@ def parser(now: int) -> argparse.ArgumentParser:
 
     accounts = _area(areas, "accounts")
     create = _command(accounts, "accounts create", "create an account")
-    create.add_argument("account", type=_text(inputs.NAME), help="its name")
+    create.add_argument("account", type=_text(field_rules.NAME), help="its name")
     create.add_argument("--credit", type=_credits, default=0, help="what it begins with")
     _command(accounts, "accounts list", "list all accounts")
 
     keys = _area(areas, "keys")
     create = _command(keys, "keys create", "create a key, and print it this once")
     _account(create)
-    create.add_argument("--name", type=_text(inputs.NAME), required=True, help="the key's name")
+    create.add_argument(
+        "--name", type=_text(field_rules.NAME), required=True, help="the key's name"
+    )
     create.add_argument("--rpm", type=_limit, help="requests per minute")
     create.add_argument("--tpm", type=_limit, help="tokens per minute")
     create.add_argument("--concurrency", type=_limit, help="calls in flight")
@@ -173,7 +175,7 @@ def parser(now: int) -> argparse.ArgumentParser:
     _account(_command(keys, "keys list", "list the keys of an account"))
     revoke = _command(keys, "keys revoke", "revoke a key for good")
     _account(revoke)
-    revoke.add_argument("name", type=_text(inputs.NAME), help="the key's name")
+    revoke.add_argument("name", type=_text(field_rules.NAME), help="the key's name")
 
     credit = _area(areas, "credit")
     add = _command(credit, "credit add", "add credit to an account")
@@ -181,7 +183,7 @@ def parser(now: int) -> argparse.ArgumentParser:
     add.add_argument("amount", type=_some_credits, help="how much, such as 10 or 0.5")
     add.add_argument(
         "--id",
-        type=_text(inputs.IDEMPOTENCY_ID),
+        type=_text(field_rules.IDEMPOTENCY_ID),
         default=uuid4().hex,
         help="adds the credit once, however often it is given; made up where it is absent",
     )
@@ -193,8 +195,8 @@ def parser(now: int) -> argparse.ArgumentParser:
         "--since", type=_earlier(now), default=_DEFAULT_SINCE, help=f"default: {_DEFAULT_SINCE}"
     )
     used.add_argument("--until", type=_earlier(now), help="not included")
-    used.add_argument("--key", type=_text(inputs.NAME), help="only with the key of this name")
-    used.add_argument("--model", type=_text(inputs.MODEL), help="only of this model")
+    used.add_argument("--key", type=_text(field_rules.NAME), help="only with the key of this name")
+    used.add_argument("--model", type=_text(field_rules.MODEL), help="only of this model")
 
     ledger = _area(areas, "ledger")
     show = _command(ledger, "ledger show", "show the ledger of an account, the newest entry first")
@@ -227,7 +229,7 @@ def _command(area: Any, command: str, help_: str) -> argparse.ArgumentParser:
 
 
 def _account(command: argparse.ArgumentParser) -> None:
-    command.add_argument("account", type=_text(inputs.NAME), help="the name of the account")
+    command.add_argument("account", type=_text(field_rules.NAME), help="the name of the account")
 
 
 def _checked(value: _T, rule: Rule) -> _T:
@@ -242,11 +244,11 @@ def _text(rule: Rule) -> Callable[[str], str]:
 
 def _limit(text: str) -> int:
     is_number = text.isascii() and text.isdigit() and len(text) <= 10
-    return _checked(int(text) if is_number else 0, inputs.LIMIT)
+    return _checked(int(text) if is_number else 0, field_rules.LIMIT)
 
 
 def _models(text: str) -> tuple[str, ...]:
-    return _checked(tuple(name.strip() for name in text.split(",")), inputs.MODELS)
+    return _checked(tuple(name.strip() for name in text.split(",")), field_rules.MODELS)
 
 
 def _credits(text: str) -> int:
@@ -284,11 +286,11 @@ def _instant(text: str, now: int, direction: int) -> int:
     duration = _DURATION.fullmatch(text)
     if duration:
         instant = now + direction * int(duration[1]) * _UNITS[duration[2]]
-        return _checked(instant, inputs.INSTANT)
+        return _checked(instant, field_rules.INSTANT)
     try:
         named = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be {_MOMENT}") from error
     if named.tzinfo is None:
         named = named.replace(tzinfo=UTC)
-    return _checked((named - _EPOCH) // timedelta(microseconds=1) * 1000, inputs.INSTANT)
+    return _checked((named - _EPOCH) // timedelta(microseconds=1) * 1000, field_rules.INSTANT)

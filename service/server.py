@@ -35,27 +35,27 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from service.accounts.access import Access
-from service.accounts.batches import Batches
 from service.accounts.credits import CreditServicer
 from service.accounts.directory import Directory, bootstrap
-from service.accounts.housekeeping import Housekeeping
-from service.accounts.journal import Journal, JournalError
-from service.accounts.migrations import migrate
-from service.accounts.store import Store, StoreError
+from service.accounts.store_access import Access
 from service.admin import AdminServer
 from service.admission import PATIENCE, Admission
 from service.call import Calls
 from service.config import Settings
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
+from service.ledger.batches import Batches
+from service.ledger.housekeeping import Housekeeping
+from service.ledger.journal import Journal, JournalError
+from service.ledger.migrations import migrate
+from service.ledger.store import Store, StoreError
 from service.listeners import Options, options
 from service.models import Catalogue
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulator import SimulatorConfig, SimulatorServer
 from service.telemetry import Telemetry
-from service.upstream import Limits, UpstreamClient, transport
+from service.upstream.client import Limits, UpstreamClient, transport
 
 SERVICES: Final = tuple(
     file.services_by_name[name].full_name

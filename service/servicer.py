@@ -21,9 +21,9 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors, validation
 from service.admission import Admission
 from service.call import CURRENT, Call
-from service.forwarding import output_limit
+from service.metering.bound import output_limit
 from service.models import Catalogue, Model
-from service.upstream import UpstreamClient
+from service.upstream.client import UpstreamClient
 
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"

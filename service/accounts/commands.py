@@ -27,11 +27,11 @@ from service.accounts.directory import (
     KeyView,
     Usage,
 )
-from service.accounts.migrations import HEAD, migrate
-from service.accounts.rows import Grant, Granted
-from service.accounts.store import Store, StoreError
-from service.accounts.tables import table
-from service.accounts.usage import HOUR
+from service.accounts.text_tables import table
+from service.ledger.migrations import HEAD, migrate
+from service.ledger.rows import Grant, Granted
+from service.ledger.store import Store, StoreError
+from service.ledger.usage import HOUR
 
 MOST_USAGE: Final = 100_000
 """Sums that one answer holds."""

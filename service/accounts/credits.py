@@ -15,9 +15,9 @@ from chatcompletion.v1 import credit_service_pb2 as pb
 from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceServicer
 from service import errors
 from service.accounts import messages
-from service.accounts.access import Access
 from service.accounts.directory import Directory, month_back
 from service.accounts.keys import Caller
+from service.accounts.store_access import Access
 from service.call import CURRENT, Call
 
 MOST_USAGE: Final = 1000

@@ -19,13 +19,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from service.accounts import keys, rates
+from service.accounts import keys
 from service.accounts.keys import Caller
-from service.accounts.rates import Level
-from service.accounts.rows import EntryKind, Grant, HoldState
-from service.accounts.schema import accounts, api_keys, holds, ledger, usage_totals
-from service.accounts.store import Store
-from service.accounts.usage import HOUR, SUMS
+from service.ledger import rates
+from service.ledger.rates import Level
+from service.ledger.rows import EntryKind, Grant, HoldState
+from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+from service.ledger.store import Store
+from service.ledger.usage import HOUR, SUMS
 from service.models import NANO
 
 DAY: Final = 24 * HOUR

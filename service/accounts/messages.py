@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chatcompletion.v1 import account_pb2
 from service.accounts import directory
 from service.accounts.directory import AccountView, EntryView, KeyView, Usage
-from service.accounts.rows import EntryKind
+from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
 

@@ -20,13 +20,13 @@ from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
 from chatcompletion.v1.account_service_pb2_grpc import AccountServiceServicer
 from service import errors
-from service.accounts import inputs, keys, messages, pages
-from service.accounts.access import Access
+from service.accounts import field_rules, keys, messages, page_tokens
 from service.accounts.directory import DAY, Directory, month_back
-from service.accounts.rows import Grant, Granted
-from service.accounts.usage import HOUR
+from service.accounts.store_access import Access
 from service.call import CURRENT, Call
 from service.errors import InvalidRequest, Violation
+from service.ledger.rows import Grant, Granted
+from service.ledger.usage import HOUR
 
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
@@ -46,31 +46,31 @@ class Field:
     """A field of a request."""
 
     path: str
-    rule: inputs.Rule
+    rule: field_rules.Rule
     required: bool = False
 
 
-_ACCOUNT: Final = Field("account", inputs.NAME, required=True)
-_KEY: Final = Field("name", inputs.NAME, required=True)
-_PAGE: Final = Field("page_size", inputs.PAGE_SIZE)
+_ACCOUNT: Final = Field("account", field_rules.NAME, required=True)
+_KEY: Final = Field("name", field_rules.NAME, required=True)
+_PAGE: Final = Field("page_size", field_rules.PAGE_SIZE)
 
 FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
-    pb.CreateAccountRequest: (Field("name", inputs.NAME, required=True),),
+    pb.CreateAccountRequest: (Field("name", field_rules.NAME, required=True),),
     pb.ListAccountsRequest: (_PAGE,),
     pb.GetAccountRequest: (_ACCOUNT,),
     pb.AddCreditRequest: (
         _ACCOUNT,
-        Field("amount_nano_credits", inputs.AMOUNT, required=True),
-        Field("idempotency_id", inputs.IDEMPOTENCY_ID, required=True),
+        Field("amount_nano_credits", field_rules.AMOUNT, required=True),
+        Field("idempotency_id", field_rules.IDEMPOTENCY_ID, required=True),
     ),
     pb.CreateApiKeyRequest: (
         _ACCOUNT,
         _KEY,
-        Field("limits.models.names", inputs.MODELS),
-        Field("limits.requests_per_minute", inputs.LIMIT),
-        Field("limits.tokens_per_minute", inputs.LIMIT),
-        Field("limits.concurrency", inputs.LIMIT),
-        Field("limits.expire_time", inputs.INSTANT),
+        Field("limits.models.names", field_rules.MODELS),
+        Field("limits.requests_per_minute", field_rules.LIMIT),
+        Field("limits.tokens_per_minute", field_rules.LIMIT),
+        Field("limits.concurrency", field_rules.LIMIT),
+        Field("limits.expire_time", field_rules.INSTANT),
     ),
     pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
     pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
@@ -78,14 +78,14 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     pb.ListUsageRequest: (
         _ACCOUNT,
         _PAGE,
-        Field("key_name", inputs.NAME),
-        Field("model", inputs.MODEL),
+        Field("key_name", field_rules.NAME),
+        Field("model", field_rules.MODEL),
         Field(
             "interval",
-            inputs.Rule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
+            field_rules.Rule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
         ),
-        Field("start_time", inputs.INSTANT),
-        Field("end_time", inputs.INSTANT),
+        Field("start_time", field_rules.INSTANT),
+        Field("end_time", field_rules.INSTANT),
     ),
 }
 """What each request may hold; page tokens are read by `pages`."""
@@ -129,7 +129,7 @@ class AccountServicer(AccountServiceServicer):
         await self._accept(request)
         of = "accounts"
         after = _position(of, request.page_token, (int,)) or (0,)
-        size = pages.size(request.page_size)
+        size = page_tokens.size(request.page_size)
         found = await self._access.read(self._directory.accounts, after=after[0], limit=size + 1)
         return pb.ListAccountsResponse(
             accounts=map(messages.account, found[:size]),
@@ -186,7 +186,7 @@ class AccountServicer(AccountServiceServicer):
         await self._accept(request)
         of = f"keys/{request.account}"
         after = _position(of, request.page_token, (int,)) or (0,)
-        size = pages.size(request.page_size, pages.LARGEST_OF_KEYS)
+        size = page_tokens.size(request.page_size, page_tokens.LARGEST_OF_KEYS)
         found = await self._access.read(
             self._directory.keys, request.account, after=after[0], limit=size + 1
         )
@@ -212,7 +212,7 @@ class AccountServicer(AccountServiceServicer):
         await self._accept(request)
         of = f"ledger/{request.account}"
         before = _position(of, request.page_token, (int, int))
-        size = pages.size(request.page_size)
+        size = page_tokens.size(request.page_size)
         found = await self._access.read(
             self._directory.ledger, request.account, before=before, limit=size + 1
         )
@@ -233,7 +233,7 @@ class AccountServicer(AccountServiceServicer):
         # A range without a start begins on every page where it began on the first.
         start = start if start is not None else month_back(self._now())
         begin, *after = position or (start,)
-        size = pages.size(request.page_size)
+        size = page_tokens.size(request.page_size)
         found = await self._access.read(
             self._directory.usage,
             request.account,
@@ -310,8 +310,8 @@ def _position(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...] |
     if not token:
         return None
     try:
-        return pages.decode(of, token, kinds)
-    except pages.TokenError as error:
+        return page_tokens.decode(of, token, kinds)
+    except page_tokens.TokenError as error:
         raise _invalid("page_token", "Is not a token of this list.") from error
 
 
@@ -319,7 +319,7 @@ def _more(
     of: str, found: Sequence[_View], size: int, position: Callable[[_View], tuple[int | str, ...]]
 ) -> str:
     """Return the token of the next page, "" if all that was found fits on this one."""
-    return pages.encode(of, *position(found[size - 1])) if len(found) > size else ""
+    return page_tokens.encode(of, *position(found[size - 1])) if len(found) > size else ""
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:

@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, Usage
-from service import tokens
+from service.metering import tokens
 from service.metering.said import said
 
 # Globals of this module are found faster, and this is per chunk.

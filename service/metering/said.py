@@ -12,7 +12,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     MessageAudio,
     ToolCall,
 )
-from service import tokens
+from service.metering import tokens
 
 Said: TypeAlias = tuple[int, int, bool]
 """The bytes that the model wrote, those of them that an output limit bounds on every upstream, and

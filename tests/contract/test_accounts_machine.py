@@ -25,9 +25,9 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from service.accounts.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
-from service.accounts.rates import MINUTE
-from service.accounts.rows import (
+from service.ledger.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
+from service.ledger.rates import MINUTE
+from service.ledger.rows import (
     Account,
     Changes,
     Ended,

@@ -5,11 +5,14 @@ restbridge ──► chatcompletion ◄── service        service/simulator �
 service, from above to below:
     __main__
     server
+    admin  cli
     servicer  interceptors  probes
     admission  upstream  validation  config
-    forwarding  refusals  retries  sse  metering  receiving  health
-    call  account_faults
-    models  errors  error_bodies  telemetry  tokens  simulator  listeners
+    accounts  metering  health  receiving
+    call  ledger
+    models  errors  telemetry  simulator  listeners
+
+LAYERS also draws the inside of the larger packages.
 """
 
 import ast
@@ -26,17 +29,53 @@ PLACES = {
     "restbridge": ROOT / "restbridge",
 }
 
-LAYERS = (
-    {"__main__"},
-    {"server"},
-    {"admin", "cli"},
-    {"servicer", "interceptors", "probes"},
-    {"admission", "upstream", "validation", "config"},
-    {"accounts", "forwarding", "refusals", "retries", "sse", "metering", "health", "receiving"},
-    {"call", "account_faults"},
-    {"models", "errors", "error_bodies", "telemetry", "tokens", "simulator", "listeners"},
-)
-"""The rooms of the service: each imports from the layers below its own only."""
+LAYERS = {
+    "service": (
+        {"__main__"},
+        {"server"},
+        {"admin", "cli"},
+        {"servicer", "interceptors", "probes"},
+        {"admission", "upstream", "validation", "config"},
+        {"accounts", "metering", "health", "receiving"},
+        {"call", "ledger"},
+        {"models", "errors", "telemetry", "simulator", "listeners"},
+    ),
+    "service.ledger": (
+        {"housekeeping"},
+        {"batches", "migrations", "journal"},
+        {"store"},
+        {"postgres", "sqlite"},
+        {"postgres_statements"},
+        {"decisions", "statements", "usage"},
+        {"rows", "pipeline"},
+        {"rates", "ids", "schema", "steps", "coalescing"},
+    ),
+    "service.accounts": (
+        {"servicer", "credits", "commands"},
+        {"messages", "store_access"},
+        {"directory"},
+        {"keys", "field_rules", "page_tokens", "text_tables"},
+    ),
+    "service.upstream": (
+        {"client"},
+        {"refusals"},
+        {"account_faults", "retries", "rewriting", "sse"},
+        {"error_bodies"},
+    ),
+    "service.metering": ({"progress"}, {"bound", "said"}, {"price", "tokens"}),
+    "service.validation": ({"contract", "members"}, {"aliases", "crowds", "dialects"}),
+    "restbridge": (
+        {"__main__"},
+        {"server"},
+        {"app", "protocol"},
+        {"chat_completions", "models", "credits", "probes", "edge", "failures", "head"},
+        {"answers", "event_stream", "limits", "telemetry"},
+        {"exchange"},
+        {"channel", "errors"},
+        {"clock", "config", "headers"},
+    ),
+}
+"""The rooms of a package: each imports from the layers below its own only."""
 
 STANDALONE = "restbridge.__main__"
 """Runs both deployables in one process."""
@@ -144,26 +183,33 @@ def test_the_simulator_imports_none_of_ours() -> None:
 def test_one_file_knows_the_http_client() -> None:
     assert {
         found.module for found in IMPORTS if any(found.reaches(client) for client in HTTP_CLIENTS)
-    } <= {"service.upstream"}
+    } <= {"service.upstream.client"}
 
 
-def _rooms() -> dict[str, str]:
-    rooms = {}
-    for module in MODULES:
-        if module.startswith("service."):
-            rooms[module] = module.split(".")[1]
-    return rooms
+def _room(package: str, module: str) -> str:
+    """Return the room of a package that a module is, or is in; "" for the package itself."""
+    return module.removeprefix(package).removeprefix(".").partition(".")[0]
 
 
-@pytest.mark.parametrize("room", sorted(set(_rooms().values())))
-def test_service_imports_from_below(room: str) -> None:
-    depth = {name: level for level, layer in enumerate(LAYERS) for name in layer}
-    assert room in depth, "a new room needs its layer"
-    for found in IMPORTS:
-        if _rooms().get(found.module) != room or not found.reaches("service"):
-            continue
-        target = found.imported.split(".")[1]
-        assert target == room or depth[target] > depth[room], found
+@pytest.mark.parametrize("package", LAYERS)
+def test_each_room_has_its_layer(package: str) -> None:
+    rooms = {_room(package, module) for module in MODULES if module.startswith(f"{package}.")}
+    drawn = [room for layer in LAYERS[package] for room in layer]
+    assert sorted(drawn) == sorted(rooms)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_rooms_import_from_below(package: str) -> None:
+    depth = {room: level for level, layer in enumerate(LAYERS[package]) for room in layer}
+    upward = [
+        found
+        for found in IMPORTS
+        if found.module.startswith(f"{package}.")
+        and found.imported.startswith(f"{package}.")
+        and (target := _room(package, found.imported)) != (room := _room(package, found.module))
+        and depth[target] <= depth[room]
+    ]
+    assert upward == []
 
 
 def test_the_environment_is_read_where_settings_are() -> None:

@@ -24,16 +24,16 @@ from chatcompletion.v1.credit_service_pb2_grpc import (
 )
 from service import errors
 from service.accounts import keys
-from service.accounts.access import Access
-from service.accounts.batches import Batches
 from service.accounts.credits import CreditServicer
 from service.accounts.directory import Directory
 from service.accounts.keys import Caller
-from service.accounts.migrations import migrate
-from service.accounts.store import Store
+from service.accounts.store_access import Access
 from service.admin import AdminServer
 from service.call import Call, Calls
 from service.interceptors import CallInterceptor
+from service.ledger.batches import Batches
+from service.ledger.migrations import migrate
+from service.ledger.store import Store
 from service.telemetry import Telemetry
 from tests.e2e.running import Failed, failed
 

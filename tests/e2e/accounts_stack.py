@@ -37,9 +37,9 @@ from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionSer
 from restbridge.config import Settings as BridgeSettings
 from restbridge.server import Bridge
 from service.accounts.directory import Difference, Directory, KeyLimits
-from service.accounts.rows import EntryKind, Grant, HoldState
-from service.accounts.schema import accounts, api_keys, holds
-from service.accounts.store import Store
+from service.ledger.rows import EntryKind, Grant, HoldState
+from service.ledger.schema import accounts, api_keys, holds
+from service.ledger.store import Store
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
 from tests.e2e import running

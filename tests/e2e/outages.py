@@ -39,10 +39,10 @@ import sqlalchemy as sa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
 
-from service.accounts.rows import Operation, Outcome
-from service.accounts.schema import metadata
-from service.accounts.store import Store, StoreError
-from service.accounts.work import Work, blocking
+from service.ledger.rows import Operation, Outcome
+from service.ledger.schema import metadata
+from service.ledger.steps import Work, blocking
+from service.ledger.store import Store, StoreError
 from service.server import LIVENESS, READINESS
 from tests.e2e.accounts_stack import Answer, Team, ask_grpc, document, priced
 from tests.e2e.postgres import Server

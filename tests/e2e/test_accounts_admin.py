@@ -17,11 +17,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
-from service.accounts import inputs, keys
-from service.accounts.access import Access
-from service.accounts.rows import Grant, Place, Placed, Refusal, Refused, Settle
+from service.accounts import field_rules, keys
 from service.accounts.servicer import FIELDS, AccountServicer
+from service.accounts.store_access import Access
 from service.admin import SERVICE, AdminServer
+from service.ledger.rows import Grant, Place, Placed, Refusal, Refused, Settle
 from service.telemetry import Telemetry
 from tests.e2e.accounts_admin import TOKEN, House, admin, bearer
 from tests.e2e.outages import Outage, outage, outages
@@ -221,7 +221,7 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         members: dict[str, Any] = {"account": "nobody"}
         for field in FIELDS[kind][1:]:
             if field.required:
-                members[field.path] = 1 if field.rule is inputs.AMOUNT else "x"
+                members[field.path] = 1 if field.rule is field_rules.AMOUNT else "x"
         refused = await house.refusal(method, kind(**members))
         assert (refused.code, refused.http_status) == (grpc.StatusCode.NOT_FOUND, 404)
         assert refused.reason == "ACCOUNT_NOT_FOUND"
@@ -541,7 +541,7 @@ async def test_a_page_token_of_usage_is_good_for_its_filters_only(house: House) 
 
 
 async def test_queries_that_wait_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.accounts.access.MOST_READING", 0)
+    monkeypatch.setattr("service.accounts.store_access.MOST_READING", 0)
     access = Access(house.batches)
     server = AdminServer(
         access, house.directory, Telemetry(), listen=Address("127.0.0.1", 0), token=TOKEN

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.accounts.store import Store
+from service.ledger.store import Store
 from tests.e2e.running import PATIENCE, ROOT
 
 

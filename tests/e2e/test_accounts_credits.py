@@ -14,7 +14,7 @@ from restbridge.config import Settings
 from restbridge.server import Bridge
 from service.accounts import keys
 from service.accounts.directory import DAY, KeyLimits, month_back
-from service.accounts.rows import Grant, Place, Settle
+from service.ledger.rows import Grant, Place, Settle
 from tests.e2e.accounts_admin import House, admin, bearer
 from tests.e2e.running import PATIENCE, failed
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.schema import api_keys
+from service.ledger.schema import api_keys
 from tests.e2e.accounts_stack import (
     DOORS,
     HELLO,

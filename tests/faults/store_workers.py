@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Any, Final
 from uuid import uuid4
 
-from service.accounts.batches import Batches
-from service.accounts.migrations import migrate
-from service.accounts.rows import Placed
-from service.accounts.store import Store, StoreError
+from service.ledger.batches import Batches
+from service.ledger.migrations import migrate
+from service.ledger.rows import Placed
+from service.ledger.store import Store, StoreError
 from tests.faults.stores import Team
 
 CONTEXT: Final = multiprocessing.get_context("forkserver")

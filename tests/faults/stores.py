@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from service.accounts.directory import Directory, KeyLimits
-from service.accounts.migrations import migrate
-from service.accounts.rows import Expire, Grant, HoldState, Place, Release, Settle
-from service.accounts.schema import accounts, api_keys, holds, ledger
-from service.accounts.store import Store
+from service.ledger.migrations import migrate
+from service.ledger.rows import Expire, Grant, HoldState, Place, Release, Settle
+from service.ledger.schema import accounts, api_keys, holds, ledger
+from service.ledger.store import Store
 
 SECOND = 10**9
 

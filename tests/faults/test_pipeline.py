@@ -12,8 +12,8 @@ import pytest
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
 
-from service.accounts.pipeline import Pipeline, Statement, prepare
-from service.accounts.work import Step, Work, run, run_async
+from service.ledger.pipeline import Pipeline, Statement, prepare
+from service.ledger.steps import Step, Work, run, run_async
 from tests.e2e.postgres import Server
 
 _LENGTH: Final = Statement(name=b"length", text=b"SELECT length($1::text)")

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from service import upstream as upstream_module
-from service.retries import delay
 from service.simulator import SimulatorServer
+from service.upstream import client as upstream_module
+from service.upstream.retries import delay
 from tests.e2e.running import Footprint, params, service, simulator, until
 
 SOON = 0.001

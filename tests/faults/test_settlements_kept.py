@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from service.accounts import journal as journal_module
-from service.accounts.migrations import migrate
-from service.accounts.store import Store
+from service.ledger import journal as journal_module
+from service.ledger.migrations import migrate
+from service.ledger.store import Store
 from tests.e2e.accounts_stack import (
     DOORS,
     AccountsStack,
@@ -43,10 +43,10 @@ __all__ = ["outage"]
 @pytest.fixture
 def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Services in this process are less patient, and look after the store more often."""
-    monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
+    monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     # Long enough that, where the machine is busy, a store that is there does not count as away.
-    monkeypatch.setattr("service.accounts.store.BUSY_TIMEOUT", 0.25)
-    monkeypatch.setattr("service.accounts.housekeeping.PATIENCE", 1.0)
+    monkeypatch.setattr("service.ledger.store.BUSY_TIMEOUT", 0.25)
+    monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
     monkeypatch.setattr("service.admission.PATIENCE", 1.0)
 
 
@@ -148,7 +148,7 @@ async def test_what_a_process_ends_with_in_memory_is_written_at_its_end(
     async with accounts_stack(MODELS, database=outage.database) as stack:
         team = stack.books.team()
         # No round of housekeeping but that of the end.
-        monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", PATIENCE)
+        monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", PATIENCE)
         async with running_call(stack, "grpc", team, streamed=True) as call, outage.away():
             with full_disk(monkeypatch):
                 assert (await call).code == "store_unavailable"

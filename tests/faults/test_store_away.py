@@ -50,13 +50,13 @@ __all__ = ["outage"]
 @pytest.fixture
 def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Services in this process look after the store more often, and wait less long for it."""
-    monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
+    monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     # Long enough that, where the machine is busy, a store that is there does not count as away.
     if outage.answers:
-        monkeypatch.setattr("service.accounts.store.BUSY_TIMEOUT", 0.25)
+        monkeypatch.setattr("service.ledger.store.BUSY_TIMEOUT", 0.25)
     else:
         # The store itself is to give up later than these, as in production.
-        monkeypatch.setattr("service.accounts.housekeeping.PATIENCE", 1.0)
+        monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
         monkeypatch.setattr("service.admission.PATIENCE", 1.0)
 
 

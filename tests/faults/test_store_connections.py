@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.accounts import sqlite
-from service.accounts.rows import Placed
-from service.accounts.schema import accounts
-from service.accounts.store import Store, StoreError
+from service.ledger import sqlite
+from service.ledger.rows import Placed
+from service.ledger.schema import accounts
+from service.ledger.store import Store, StoreError
 from tests.faults.stores import Team, migrated
 
 __all__ = ["migrated"]

@@ -18,9 +18,9 @@ from functools import partial
 
 import pytest
 
-from service.accounts.migrations import migrate
-from service.accounts.rows import Place, Placed
-from service.accounts.store import Store, StoreError
+from service.ledger.migrations import migrate
+from service.ledger.rows import Place, Placed
+from service.ledger.store import Store, StoreError
 from tests.e2e.accounts_stack import AccountsStack, accounts_stack, journal_content
 from tests.e2e.accounts_stack import Team as Customer
 from tests.e2e.outages import (
@@ -51,7 +51,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     Lookups that happen to be on their way would have new sessions made, beside those that are of no
     use any more, which would then not be missed.
     """
-    monkeypatch.setattr("service.accounts.housekeeping.INTERVAL", 0.02)
+    monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     monkeypatch.setattr("service.accounts.keys.REMEMBERED", 1000.0)
 
 

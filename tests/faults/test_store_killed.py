@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from service.accounts.migrations import migrate
-from service.accounts.rows import HoldState
-from service.accounts.schema import holds
-from service.accounts.store import Store
+from service.ledger.migrations import migrate
+from service.ledger.rows import HoldState
+from service.ledger.schema import holds
+from service.ledger.store import Store
 from tests.faults import store_workers
 from tests.faults.stores import SECOND, Team, assert_sound, entries, migrated
 

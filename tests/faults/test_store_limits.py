@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from service.accounts.directory import KeyLimits
-from service.accounts.rows import Place, Placed, Refusal, Refused
-from service.accounts.store import Store
+from service.ledger.rows import Place, Placed, Refusal, Refused
+from service.ledger.store import Store
 from tests.faults.store_workers import Crew, cross, place_many
 from tests.faults.stores import Team, assert_sound, entries, migrated
 

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from service.accounts import migrations
 from service.accounts.directory import Directory
-from service.accounts.migrations import HEAD, migrate
-from service.accounts.schema import accounts, api_keys, ledger, metadata
-from service.accounts.store import Store, StoreError
-from service.accounts.usage import HOUR
+from service.ledger import migrations
+from service.ledger.migrations import HEAD, migrate
+from service.ledger.schema import accounts, api_keys, ledger, metadata
+from service.ledger.store import Store, StoreError
+from service.ledger.usage import HOUR
 from tests.faults.store_workers import Crew, migrate_once
 from tests.faults.stores import migrated
 

@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.rows import HoldState, Operation
-from service.accounts.schema import api_keys, holds, metadata
-from service.accounts.store import Store
+from service.ledger.rows import HoldState, Operation
+from service.ledger.schema import api_keys, holds, metadata
+from service.ledger.store import Store
 from tests.faults.stores import Team, assert_sound, entries, migrated
 
 __all__ = ["migrated"]

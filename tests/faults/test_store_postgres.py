@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from service.accounts.batches import Batches
-from service.accounts.migrations import migrate
-from service.accounts.rows import Operation, Placed
-from service.accounts.store import BUSY_TIMEOUT, Store, StoreError
+from service.ledger.batches import Batches
+from service.ledger.migrations import migrate
+from service.ledger.rows import Operation, Placed
+from service.ledger.store import BUSY_TIMEOUT, Store, StoreError
 from tests.e2e.postgres import Server
 from tests.faults.stores import Team, assert_sound, entries
 

@@ -3,10 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.ids import hold_id
-from service.accounts.rows import Ended, Operation
-from service.accounts.schema import holds
-from service.accounts.store import KEPT, Store
+from service.ledger.ids import hold_id
+from service.ledger.rows import Ended, Operation
+from service.ledger.schema import holds
+from service.ledger.store import KEPT, Store
 from tests.faults.stores import Team, entries, migrated
 
 __all__ = ["migrated"]
@@ -62,7 +62,7 @@ def test_only_what_ended_long_ago_goes(migrated: Store) -> None:
 
 
 def test_a_round_deletes_a_bounded_number(migrated: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.accounts.store._PRUNED_AT_ONCE", 10)
+    monkeypatch.setattr("service.ledger.store._PRUNED_AT_ONCE", 10)
     team = Team.create(migrated, credit=1000)
     old = _now(migrated) - KEPT - DAY
     ids = [hold_id(old + number) for number in range(25)]

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 import pytest
 import sqlalchemy as sa
 
-from service.accounts import store as store_module
-from service.accounts.batches import Batches
 from service.accounts.directory import KeyLimits
-from service.accounts.migrations import migrate
-from service.accounts.rates import MINUTE
-from service.accounts.rows import Ended, HoldState, Placed, Refused
-from service.accounts.statements import Spare
-from service.accounts.store import Store, StoreError
+from service.ledger import store as store_module
+from service.ledger.batches import Batches
+from service.ledger.migrations import migrate
+from service.ledger.rates import MINUTE
+from service.ledger.rows import Ended, HoldState, Placed, Refused
+from service.ledger.statements import Spare
+from service.ledger.store import Store, StoreError
 from service.server import Server, StartError
 from tests.e2e import running
 from tests.faults import store_workers

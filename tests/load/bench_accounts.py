@@ -32,15 +32,15 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from service.accounts.batches import Batches
 from service.accounts.directory import Directory, KeyLimits
-from service.accounts.ids import hold_id
-from service.accounts.migrations import migrate
-from service.accounts.pipeline import Pipeline, Statement, prepare
-from service.accounts.postgres_statements import BEGIN, COMMIT
-from service.accounts.rows import Grant, Operation, Outcome, Place, Placed, Settle
-from service.accounts.store import Store
-from service.accounts.work import Work
+from service.ledger.batches import Batches
+from service.ledger.ids import hold_id
+from service.ledger.migrations import migrate
+from service.ledger.pipeline import Pipeline, Statement, prepare
+from service.ledger.postgres_statements import BEGIN, COMMIT
+from service.ledger.rows import Grant, Operation, Outcome, Place, Placed, Settle
+from service.ledger.steps import Work
+from service.ledger.store import Store
 from tests.e2e.postgres import binaries, running
 
 CALLERS = 32

@@ -64,7 +64,7 @@ def test_no_value_loses_its_line(value: object, stream: io.StringIO) -> None:
 @pytest.mark.parametrize(
     ("logger", "level", "shown"),
     [
-        ("service.upstream", logging.INFO, True),
+        ("service.upstream.client", logging.INFO, True),
         ("restbridge", logging.INFO, True),
         ("chatcompletion.process", logging.INFO, True),
         ("service", logging.DEBUG, False),

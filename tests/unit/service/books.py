@@ -15,23 +15,23 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service.accounts import money
-from service.accounts.batches import Batches
 from service.accounts.directory import Directory, EntryView, KeyLimits
-from service.accounts.journal import Journal
 from service.accounts.keys import Caller
-from service.accounts.migrations import migrate
-from service.accounts.rows import (
+from service.admission import Admission
+from service.call import Call
+from service.ledger.batches import Batches
+from service.ledger.journal import Journal
+from service.ledger.migrations import migrate
+from service.ledger.rows import (
     EntryKind,
     Grant,
     Operation,
     Outcome,
 )
-from service.accounts.schema import api_keys
-from service.accounts.store import Store, StoreError
-from service.accounts.work import Work
-from service.admission import Admission
-from service.call import Call
+from service.ledger.schema import api_keys
+from service.ledger.steps import Work
+from service.ledger.store import Store, StoreError
+from service.metering import price as prices
 from service.metering.progress import Progress
 from service.models import Model, Upstream
 from service.telemetry import CallRecord, Telemetry
@@ -223,4 +223,4 @@ async def use(
 
 
 def price(prompt: int, tokens: int) -> int:
-    return money.price(MODEL, prompt, tokens)
+    return prices.price(MODEL, prompt, tokens)

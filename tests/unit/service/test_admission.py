@@ -11,16 +11,16 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service import admission as module
 from service import errors
-from service.accounts import money
 from service.accounts.keys import Caller
-from service.accounts.rates import Level
-from service.accounts.rows import (
+from service.admission import duration
+from service.call import Call
+from service.ledger.rates import Level
+from service.ledger.rows import (
     Refusal,
     Refused,
 )
-from service.accounts.store import StoreError
-from service.admission import duration
-from service.call import Call
+from service.ledger.store import StoreError
+from service.metering import bound as bounds
 from service.metering.progress import Progress
 from tests.unit.service.books import (
     CREDIT,
@@ -251,7 +251,7 @@ async def test_a_report_that_makes_no_sense_is_none(
     await use(books, stream)
 
     (entry,) = books.entries
-    assert (entry.prompt_tokens, entry.completion_tokens) == (money.estimate(params(), MODEL), 2)
+    assert (entry.prompt_tokens, entry.completion_tokens) == (bounds.estimate(params(), MODEL), 2)
     assert entry.estimated
 
 
@@ -320,10 +320,10 @@ async def test_the_hold_bounds_every_choice(books: Books) -> None:
     held: list[int] = []
     for n in (1, 3):
         await use(books, lambda _: held.append(books.held), n=n, max_tokens=50)
-    bounds = [money.bound(params(n=n, max_tokens=50), MODEL, 50) for n in (1, 3)]
+    found = [bounds.bound_of(params(n=n, max_tokens=50), MODEL, 50) for n in (1, 3)]
 
-    assert [bound.completion_tokens for bound in bounds] == [50, 150]
-    assert held == [price(bound.prompt_tokens, bound.completion_tokens) for bound in bounds]
+    assert [bound.completion_tokens for bound in found] == [50, 150]
+    assert held == [price(bound.prompt_tokens, bound.completion_tokens) for bound in found]
 
 
 async def test_the_lease_outlives_the_deadline_by_a_minute(books: Books) -> None:
@@ -436,7 +436,7 @@ async def test_a_key_uses_its_models_only(books: Books) -> None:
 
 @pytest.mark.parametrize("refusal", Refusal)
 async def test_every_refusal_is_told_as_something(refusal: Refusal) -> None:
-    bound = money.bound(params(), MODEL, 100)
+    bound = bounds.bound_of(params(), MODEL, 100)
     failure = module._failure(Refused(refusal=refusal), bound, params(), MODEL)
 
     assert failure.rule.http_status in (401, 402, 403, 429)

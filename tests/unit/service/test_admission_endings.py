@@ -20,17 +20,17 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 )
 from service import admission as module
 from service import errors
-from service.accounts.journal import Ending
-from service.accounts.rows import (
+from service.call import CURRENT, Call
+from service.ledger.journal import Ending
+from service.ledger.rows import (
     Operation,
     Outcome,
     Place,
     Release,
     Settle,
 )
-from service.accounts.schema import holds
-from service.accounts.work import Work
-from service.call import CURRENT, Call
+from service.ledger.schema import holds
+from service.ledger.steps import Work
 from service.metering.progress import Progress
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer

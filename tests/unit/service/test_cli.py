@@ -18,10 +18,10 @@ from service.__main__ import main
 from service.accounts import keys
 from service.accounts.commands import COMMANDS
 from service.accounts.directory import DAY, Directory
-from service.accounts.rows import Place, Settle
-from service.accounts.store import Store, StoreError
-from service.accounts.tables import table
-from service.accounts.usage import HOUR
+from service.accounts.text_tables import table
+from service.ledger.rows import Place, Settle
+from service.ledger.store import Store, StoreError
+from service.ledger.usage import HOUR
 
 NOW = 1_790_000_000 * 10**9
 HOSTILE = "a'; DROP TABLE accounts; --"

@@ -20,17 +20,17 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Tool,
 )
 from service import errors
-from service.accounts.batches import Batches
 from service.accounts.directory import Directory, bootstrap
-from service.accounts.journal import Journal
-from service.accounts.migrations import migrate
-from service.accounts.store import Store
 from service.admission import Admission
 from service.call import Call
+from service.ledger.batches import Batches
+from service.ledger.journal import Journal
+from service.ledger.migrations import migrate
+from service.ledger.store import Store
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.telemetry import Telemetry
-from service.upstream import Limits, UpstreamClient
+from service.upstream.client import Limits, UpstreamClient
 from tests.unit.service.samples import (
     CALLER_KEY,
     DONE,

@@ -1,0 +1,282 @@
+"""What each operation does: one function from rows and operations to rows and outcomes.
+
+    decide(rows, [operation, …], now) ──► [outcome, …], changes      rows are changed in place
+
+It reads no clock and no store. Operations are applied in the order of their arrival, each to what
+the ones before it left; a refused one leaves nothing behind.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import structs
+
+from service.ledger import rates
+from service.ledger.rows import (
+    Account,
+    Changes,
+    Ended,
+    Entry,
+    EntryKind,
+    Expire,
+    Grant,
+    Granted,
+    Hold,
+    HoldState,
+    Key,
+    Operation,
+    Outcome,
+    Place,
+    Placed,
+    Refusal,
+    Refused,
+    Release,
+    Rows,
+    Settle,
+)
+
+LARGEST_BALANCE: Final = 2**62
+"""Nano-credits: some four billion credits, half of what the store's integers hold."""
+
+CONCURRENCY_WAIT: Final = 10**9
+"""Nanoseconds that a caller at its limit of concurrent calls is told to wait."""
+
+
+def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[Outcome], Changes]:
+    """Apply operations to rows.
+
+    Args:
+        rows: Every row that an operation names, if it exists.
+        operations: In the order of their arrival.
+        now: The store's clock.
+    """
+    changes = Changes()
+    outcomes: list[Outcome] = []
+    for operation in operations:
+        match operation:
+            case Place():
+                outcome: Outcome = _place(rows, operation, now, changes)
+            case Settle():
+                outcome = _settle(rows, operation, now, changes)
+            case Release():
+                outcome = _release(rows, operation, now, changes)
+            case Expire():
+                outcome = _expire(rows, operation, now, changes)
+            case Grant():
+                outcome = _grant(rows, operation, now, changes)
+        outcomes.append(outcome)
+    return outcomes, changes
+
+
+def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Refused:
+    key = rows.keys.get(place.key_id)
+    account = rows.accounts.get(place.account_id)
+    if key is None or account is None or key.account_id != account.id:
+        return Refused(refusal=Refusal.KEY)
+    placed = rows.holds.get(place.hold_id)
+    if placed is not None:
+        if not _is_same(placed, place):
+            raise ValueError("the id is that of another hold")
+        # Sent again, for its answer was lost; that the key was revoked meanwhile changes nothing.
+        return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
+    if not is_valid(key, now):
+        return Refused(refusal=Refusal.KEY)
+    refused = _beyond_account(account, key, place) or _take(key, place, now, changes)
+    if refused is not None:
+        return structs.replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
+    key.running += 1
+    account.held += place.amount
+    rows.holds[place.hold_id] = Hold(
+        id=place.hold_id,
+        account_id=account.id,
+        key_id=key.id,
+        amount=place.amount,
+        tokens=place.tokens,
+        model=place.model,
+        owner=place.owner,
+        created_at=now,
+        lease_until=now + place.lease,
+    )
+    changes.accounts.add(account.id)
+    changes.keys.add(key.id)
+    changes.placed.append(place.hold_id)
+    return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
+
+
+def _is_same(hold: Hold, place: Place) -> bool:
+    return (hold.key_id, hold.amount, hold.tokens, hold.model, hold.owner) == (
+        place.key_id,
+        place.amount,
+        place.tokens,
+        place.model,
+        place.owner,
+    )
+
+
+def _heed_clock(key: Key, now: int, changes: Changes) -> None:
+    """Where the clock was set back, have the key's buckets refill by the clock as it is now."""
+    before = key.requests_tat, key.tokens_tat
+    if key.requests_per_minute is not None:
+        key.requests_tat = rates.within_reach(key.requests_per_minute, key.requests_tat, now)
+    if key.tokens_per_minute is not None:
+        key.tokens_tat = rates.within_reach(key.tokens_per_minute, key.tokens_tat, now)
+    if before != (key.requests_tat, key.tokens_tat):
+        changes.keys.add(key.id)
+
+
+def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
+    if key.models is not None and place.model not in key.models:
+        return Refused(refusal=Refusal.MODEL)
+    if place.amount > account.balance:
+        return Refused(refusal=Refusal.CREDIT, available=account.balance)
+    available = account.balance - account.held
+    if place.amount > available:
+        return Refused(refusal=Refusal.HELD, available=available)
+    return None
+
+
+def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
+    """Take what a request needs from each limit of its key, or nothing.
+
+    Of several limits that refuse, the one that does so for longest is told: waiting for another
+    would end with the next refusal.
+    """
+    requests_tat, tokens_tat = key.requests_tat, key.tokens_tat
+    refusal, longest = None, 0
+    if key.concurrency is not None and key.running >= key.concurrency:
+        refusal, longest = Refusal.CONCURRENCY, CONCURRENCY_WAIT
+    if key.requests_per_minute is not None:
+        requests_tat, wait = rates.take(key.requests_per_minute, requests_tat, now, 1)
+        if wait > longest:
+            refusal, longest = Refusal.REQUESTS, wait
+    if key.tokens_per_minute is not None:
+        if place.tokens > key.tokens_per_minute:
+            refusal, longest = Refusal.TOKENS, 0  # it never fits
+        else:
+            tokens_tat, wait = rates.take(key.tokens_per_minute, tokens_tat, now, place.tokens)
+            if wait > longest:
+                refusal, longest = Refusal.TOKENS, wait
+    if refusal is not None:
+        _heed_clock(key, now, changes)
+        return Refused(refusal=refusal, wait=longest)
+    key.requests_tat, key.tokens_tat = requests_tat, tokens_tat
+    return None
+
+
+def is_valid(key: Key, now: int) -> bool:
+    """Whether a key may be used."""
+    return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+def _requests(key: Key, now: int) -> rates.Level | None:
+    limit = key.requests_per_minute
+    return None if limit is None else rates.level(limit, key.requests_tat, now)
+
+
+def _tokens(key: Key, now: int) -> rates.Level | None:
+    limit = key.tokens_per_minute
+    return None if limit is None else rates.level(limit, key.tokens_tat, now)
+
+
+def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
+    hold = rows.holds.get(settle.hold_id)
+    if hold is None:
+        return Ended(state=None)
+    charge = max(settle.charge, 0)
+    if hold.state not in (HoldState.OPEN, HoldState.EXPIRED):
+        lost = max(charge - hold.charged, 0)
+        return Ended(state=hold.state, charged=hold.charged, lost=lost)
+    account = rows.accounts[hold.account_id]
+    hold.charged = min(charge, hold.amount)
+    if hold.state is HoldState.OPEN:
+        kind = EntryKind.SETTLE
+        _end(rows, hold, HoldState.SETTLED, now, changes)
+        used = max(settle.prompt_tokens, 0) + max(settle.completion_tokens, 0)
+        _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens - used, now)
+    else:
+        # The lease was too short for an outage. The credit may be spent or held by now.
+        kind = EntryKind.ADJUST
+        hold.charged = min(hold.charged, account.balance - account.held)
+        hold.state = HoldState.SETTLED
+        changes.ended.append(hold.id)
+    account.balance -= hold.charged
+    changes.accounts.add(account.id)
+    changes.entries.append(
+        Entry(
+            account_id=account.id,
+            kind=kind,
+            amount=-hold.charged,
+            created_at=now,
+            hold_id=hold.id,
+            key_id=hold.key_id,
+            model=hold.model,
+            prompt_tokens=settle.prompt_tokens,
+            completion_tokens=settle.completion_tokens,
+            partial=settle.partial,
+            estimated=settle.estimated,
+        )
+    )
+    return Ended(state=hold.state, charged=hold.charged, lost=charge - hold.charged)
+
+
+def _release(rows: Rows, release: Release, now: int, changes: Changes) -> Ended:
+    hold = rows.holds.get(release.hold_id)
+    if hold is None:
+        return Ended(state=None)
+    if hold.state is HoldState.OPEN:
+        _end(rows, hold, HoldState.RELEASED, now, changes)
+        _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens, now)
+    return Ended(state=hold.state, charged=hold.charged)
+
+
+def _expire(rows: Rows, expire: Expire, now: int, changes: Changes) -> Ended:
+    hold = rows.holds.get(expire.hold_id)
+    if hold is None or (hold.state is HoldState.OPEN and now < hold.lease_until):
+        return Ended(state=None)
+    if hold.state is HoldState.OPEN:
+        # What it used is not known: its tokens stay taken.
+        _end(rows, hold, HoldState.EXPIRED, now, changes)
+    return Ended(state=hold.state, charged=hold.charged)
+
+
+def _end(rows: Rows, hold: Hold, state: HoldState, now: int, changes: Changes) -> None:
+    """End an open hold."""
+    account = rows.accounts[hold.account_id]
+    key = rows.keys[hold.key_id]
+    hold.state = state
+    hold.ended_at = now
+    account.held -= hold.amount
+    key.running -= 1
+    changes.accounts.add(account.id)
+    changes.keys.add(key.id)
+    changes.ended.append(hold.id)
+
+
+def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:
+    limit = key.tokens_per_minute
+    if limit is not None and unused > 0:
+        key.tokens_tat = rates.give_back(limit, key.tokens_tat, now, unused, hold.created_at)
+
+
+def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:
+    account = rows.accounts.get(grant.account_id)
+    if account is None:
+        return Granted(balance=None)
+    done = (account.id, grant.idempotency_id)
+    if done in rows.grants:
+        return Granted(balance=account.balance)
+    if not account.held <= account.balance + grant.amount <= LARGEST_BALANCE:
+        return Granted(balance=None)
+    rows.grants.add(done)
+    account.balance += grant.amount
+    changes.accounts.add(account.id)
+    changes.entries.append(
+        Entry(
+            account_id=account.id,
+            kind=EntryKind.GRANT,
+            amount=grant.amount,
+            created_at=now,
+            idempotency_id=grant.idempotency_id,
+        )
+    )
+    return Granted(balance=account.balance)

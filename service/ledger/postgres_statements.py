@@ -1,0 +1,183 @@
+"""What PostgreSQL is asked for a batch, compiled once.
+
+    LOCK    the accounts, in the order of their ids
+    READS   keys, holds, grants and the time; the smallest that has what a batch needs
+    WRITES  all that changed, in one statement; again the smallest
+
+What is asked for and what is found is JSON, one parameter and one value per kind of row: most of
+what a small batch costs is a price per statement. Of those of one statement, a kind of which there
+is no row costs as much as a row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSON, insert
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from service.ledger import statements, usage
+from service.ledger.pipeline import Statement
+from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+
+_DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """A statement about several kinds of rows."""
+
+    statement: Statement
+    kinds: tuple[str, ...]
+    """In the order of its columns, where it has any."""
+    parameters: tuple[str, ...]
+
+
+def smallest(queries: Iterable[Query], rows: Mapping[str, Sized]) -> Query:
+    """Return the first query about all kinds of which there are rows; the last one is."""
+    needed = {kind for kind, those in rows.items() if those}
+    return next(query for query in queries if needed.issubset(query.kinds))
+
+
+NOW: Final = sa.literal_column(
+    "CAST(extract(epoch FROM clock_timestamp()) * 1000000000 AS bigint)", sa.BigInteger
+)
+"""The server's clock, in nanoseconds since the Unix epoch."""
+
+
+def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Statement:
+    """Compile a statement, whose parameters come in this order."""
+    compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
+    if tuple(compiled.positiontup or ()) != parameters:
+        raise ValueError(f"{name} has the parameters {compiled.positiontup}")
+    return Statement(name=name.encode(), text=str(compiled).encode())
+
+
+def _listed(parameter: str, type_: type[sa.types.TypeEngine[Any]]) -> Any:
+    """Return the values that are given as the text of an array of JSON."""
+    given = sa.bindparam(parameter, type_=sa.Text).cast(JSON)
+    value = sa.func.json_array_elements_text(given).column_valued("value")
+    return sa.any_(sa.func.array(sa.select(value.cast(type_)).scalar_subquery()))
+
+
+def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: bool = False) -> Any:
+    """Return rows as the text of one array of JSON objects, locked in the order of their ids."""
+    wanted = sa.select(*statements.columns(table, names)).where(condition)
+    if locked:
+        wanted = wanted.order_by(table.c.id).with_for_update(key_share=True)
+    rows = wanted.subquery("found")
+    return sa.select(sa.func.json_agg(rows.table_valued()).cast(sa.Text)).scalar_subquery()
+
+
+def _given(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    """Return rows that are given as the text of one array of JSON objects: values, as they are."""
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    given = sa.func.json_to_recordset(sa.bindparam(parameter, type_=sa.Text).cast(JSON))
+    return given.table_valued(*columns).render_derived(name="given", with_types=True)
+
+
+def _update(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    given = _given(table, ("id", *names), parameter)
+    return (
+        sa.update(table)
+        .where(table.c.id == given.c.id)
+        .values({name: given.c[name] for name in names})
+    )
+
+
+def _insert(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    given = _given(table, names, parameter)
+    return insert(table).from_select(
+        list(names), sa.select(*(given.c[name] for name in names)), include_defaults=False
+    )
+
+
+def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str) -> Any:
+    statement = _insert(table, (*of, *sums), parameter)
+    return statement.on_conflict_do_update(
+        index_elements=of, set_={name: table.c[name] + statement.excluded[name] for name in sums}
+    )
+
+
+BEGIN: Final = Statement(name=b"BEGIN", text=b"BEGIN")
+COMMIT: Final = Statement(name=b"COMMIT", text=b"COMMIT")
+LOCK: Final = _statement(
+    "lock",
+    sa.select(
+        _found(
+            accounts,
+            statements.ACCOUNT,
+            accounts.c.id == _listed("accounts", sa.BigInteger),
+            locked=True,
+        )
+    ),
+    "accounts",
+)
+ANY_HOLD: Final = _statement(
+    "any_hold",
+    sa.select(holds.c.id).where(holds.c.id == _listed("holds", sa.Text)),
+    "holds",
+)
+
+_READING: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
+    "keys": (
+        _found(api_keys, statements.KEY, api_keys.c.id == _listed("keys", sa.BigInteger)),
+        ("keys",),
+    ),
+    "holds": (
+        _found(holds, statements.HOLD, holds.c.id == _listed("holds", sa.Text)),
+        ("holds",),
+    ),
+    "grants": (
+        _found(
+            ledger,
+            statements.GRANT,
+            sa.and_(
+                ledger.c.account_id == _listed("accounts", sa.BigInteger),
+                ledger.c.idempotency_id == _listed("grants", sa.Text),
+            ),
+        ),
+        ("accounts", "grants"),
+    ),
+}
+"""What finds each kind of rows, and of which parameters."""
+
+_WRITING: Final = {
+    "accounts": _update(accounts, statements.ACCOUNT_CHANGES, "accounts"),
+    "keys": _update(api_keys, statements.KEY_CHANGES, "keys"),
+    "placed": _insert(holds, statements.HOLD, "placed"),
+    "ended": _update(holds, statements.HOLD_CHANGES, "ended"),
+    "entries": _insert(ledger, statements.ENTRY, "entries"),
+    "totals": _add(usage_totals, usage.OF, usage.SUMS, "totals"),
+}
+"""What writes each kind of rows, of a parameter with its name."""
+
+
+def _read(*kinds: str) -> Query:
+    """Return what finds rows, and after them the time."""
+    found, parameters = zip(*(_READING[kind] for kind in kinds), strict=True)
+    names = tuple(name for those in parameters for name in those)
+    statement = _statement("_".join(("read", *kinds)), sa.select(*found, NOW), *names)
+    return Query(statement=statement, kinds=kinds, parameters=names)
+
+
+def _write(*kinds: str) -> Query:
+    *others, last = kinds
+    # The names of the parts must not be those of tables.
+    parts = [_WRITING[kind].cte(f"written_{kind}") for kind in others]
+    statement = _statement("_".join(("write", *kinds)), _WRITING[last].add_cte(*parts), *kinds)
+    return Query(statement=statement, kinds=kinds, parameters=kinds)
+
+
+READS: Final = (_read("keys"), _read("keys", "holds"), _read("keys", "holds", "grants"))
+WRITES: Final = (
+    _write("accounts", "keys", "placed"),
+    _write("accounts", "keys", "ended", "entries", "totals"),
+    _write("accounts", "keys", "placed", "ended", "entries", "totals"),
+)
+STATEMENTS: Final = (
+    *(BEGIN, LOCK, ANY_HOLD, COMMIT),
+    *(query.statement for query in (*READS, *WRITES)),
+)

@@ -1,0 +1,405 @@
+"""The store: one SQL database behind one interface, on two engines.
+
+    apply([operation, …]) ──► [outcome, …]      one transaction:
+
+        lock the accounts, read what the operations name
+        decide                                  the pure function of `decisions`
+        write what changed, in bulk
+        commit                                  only then are the outcomes true
+
+`sqlite` is the embedded default, a file; `postgres` serves many replicas. Both do the same, each in
+the way that is cheap there.
+
+That a hold is new is assumed and found out: where a `Place` was sent again, its insertion conflicts
+or it is refused while its hold stands, and the batch is decided once more with all holds read.
+
+All but `applying` blocks and belongs in a thread of `batches`. What a connection fails that broke,
+or whose session cannot write, is tried once more on a new one: no operation does anything twice, so
+that a COMMIT whose answer was lost is harmless. No session that failed is used again, unless it was
+for what it was asked.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.ledger.decisions import decide
+from service.ledger.ids import first_at, hold_id
+from service.ledger.rows import Expire, HoldState, Operation, Outcome, Place, Refused
+from service.ledger.schema import accounts, api_keys, holds
+from service.ledger.sqlite import SQLite
+from service.ledger.statements import ConnectionLostError, Transaction, Wanted
+from service.ledger.steps import Work, blocking, run
+
+_T = TypeVar("_T")
+
+BUSY_TIMEOUT: Final = 4.0
+"""Seconds that a transaction waits for others before the store counts as away."""
+
+KEPT: Final = 30 * 24 * 3600 * 10**9
+"""Nanoseconds that a hold is kept after its end: so long may its settlement wait in a journal."""
+
+_EXPIRED_AT_ONCE: Final = 256
+_PRUNED_AT_ONCE: Final = 1000
+
+
+class StoreError(Exception):
+    """The store cannot be reached, is too busy or is full. The text is for operators."""
+
+
+class Database(Protocol):
+    """What differs between the engines."""
+
+    @property
+    def name(self) -> str:
+        """The file or the address, without a password."""
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For what operators ask, and everything else but batches."""
+
+    @property
+    def engines(self) -> Sequence[sa.Engine]:
+        """All pools of connections."""
+
+    @property
+    def errors(self) -> type[Exception]:
+        """What the driver raises."""
+
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """Those of the errors that an operation causes, and not the state of the database."""
+
+    def now(self, connection: sa.Connection) -> int:
+        """Return the store's clock, in nanoseconds since the Unix epoch."""
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let the transaction run, and wait for locks, for as long as it takes."""
+
+    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
+        """Do work in a transaction that writes, and commit it.
+
+        Raises:
+            ConnectionLostError: it may be committed or not.
+        """
+
+    def close(self) -> None:
+        """Close all connections; later ones are opened again."""
+
+    def interrupt(self, driver: Any) -> None:
+        """Make what a connection does fail; from any thread."""
+
+    def is_closed(self, driver: Any) -> bool:
+        """Whether a connection is closed; from any thread."""
+
+
+class _SentAgainError(Exception):
+    """A refused Place has a hold: it was placed before."""
+
+
+class Store:
+    """The accounts of one database.
+
+    Args:
+        url: The database, as SQLAlchemy names it: `sqlite:///file` or `postgresql://…`.
+        clock: Nanoseconds since the Unix epoch, where the database has no clock of its own.
+
+    Raises:
+        ValueError: the address is not of one of the two kinds.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._database = _database(url, clock)
+        self.name = self._database.name
+        """The file or the address, for operators."""
+        self.engine = self._database.engine
+        self.writer = self.engine.execution_options(writes=True)
+        """The same engine; on SQLite its transactions take the writer's lock when they begin."""
+        self._open: set[Any] = set()
+        self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
+        self._interruptions = 0
+        self._closings = 0
+        for engine in self._database.engines:
+            sa.event.listen(engine, "do_connect", self._opens)
+            # Known before anything is asked of it: the first question may find a server that froze.
+            sa.event.listen(engine, "connect", self._opened, insert=True)
+            sa.event.listen(engine, "close", self._closed)
+            sa.event.listen(engine, "checkin", self._returned)
+            sa.event.listen(engine, "handle_error", self._failed)
+
+    def close(self) -> None:
+        """Close all connections, those in use when they are given back; later ones are new."""
+        self._closings += 1
+        self._database.close()
+
+    def interrupt(self) -> None:
+        """Make what the store does now fail with `StoreError`; from any thread.
+
+        For a server that neither answers nor closes its connections. Those that lie idle fail when
+        they are used next, and are replaced.
+        """
+        self._interruptions += 1
+        for driver in list(self._open):
+            self._database.interrupt(driver)
+
+    def _opens(self, _: object, record: ConnectionPoolEntry, *__: object) -> None:
+        # Before it connects: `close` may come meanwhile.
+        record.info["closings"] = self._closings
+
+    def _opened(self, driver: Any, _: object) -> None:
+        # Nothing tells of those that failed while they were prepared.
+        for known in list(self._open):
+            if self._database.is_closed(known):
+                self._open.discard(known)
+        self._open.add(driver)
+
+    def _returned(self, driver: Any, record: ConnectionPoolEntry) -> None:
+        if driver is not None and record.info["closings"] != self._closings:
+            record.invalidate()  # its pool is gone, and would keep it for good
+
+    def _closed(self, driver: Any, _: object) -> None:
+        self._open.discard(driver)
+
+    def _failed(self, context: sa.ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, self._database.errors) and not isinstance(
+            error, self._database.faults
+        ):
+            # Whatever is wrong may be wrong with the session alone, and for as long as it lives:
+            # one that began while the database was read-only stays so. Those in the pool go, too.
+            context.is_disconnect = True
+            # The error keeps the cursor, which would keep what is closed half open.
+            cursor = getattr(context.execution_context, "cursor", None)
+            if cursor is not None:
+                cursor.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Connect, for queries.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self._foreign_errors(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Begin a transaction that writes; the end of the block commits it.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self._foreign_errors(), self.writer.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """See that the store answers.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with self.reading() as connection:
+            connection.execute(sa.select(accounts.c.id).limit(1))
+
+    def try_writing(self) -> None:
+        """Write what a call makes the store write, and take it back in the same transaction.
+
+        That a store answers and can be locked does not say that its disk takes any more.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self.writing() as connection:
+            now = self.now(connection)
+            name = hold_id(now)
+            inserted = sa.insert(accounts).returning(accounts.c.id)
+            account = connection.execute(inserted, {"name": name, "created_at": now}).scalar_one()
+            inserted = sa.insert(api_keys).returning(api_keys.c.id)
+            values = {
+                "account_id": account,
+                "name": name,
+                "digest": name.encode(),
+                "created_at": now,
+            }
+            key = connection.execute(inserted, values).scalar_one()
+            hold = {
+                "id": name,
+                "account_id": account,
+                "key_id": key,
+                "amount": 0,
+                "tokens": 0,
+                "model": name,
+                "owner": name,
+                "created_at": now,
+                "lease_until": now,
+                "state": HoldState.OPEN,
+            }
+            connection.execute(sa.insert(holds), hold)
+            connection.execute(sa.delete(holds).where(holds.c.id == name))
+            connection.execute(sa.delete(api_keys).where(api_keys.c.id == key))
+            connection.execute(sa.delete(accounts).where(accounts.c.id == account))
+
+    def now(self, connection: sa.Connection) -> int:
+        """Return the store's clock, in nanoseconds since the Unix epoch."""
+        return self._database.now(connection)
+
+    def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Apply operations in one transaction; blocks.
+
+        Raises:
+            StoreError: the store is away; what was applied, if anything, is answered the same when
+                the operations are sent again.
+        """
+        return run(self.applying(operations))
+
+    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+        """Apply operations in one transaction, as work for an event loop; raises as `apply`."""
+        interruptions = self._interruptions
+        with self._foreign_errors():
+            try:
+                return (yield from self._apply(operations, sent_again=False))
+            except self._undecided:
+                return (yield from self._apply(operations, sent_again=True))
+            except ConnectionLostError:
+                # The others in the pool are of the same age.
+                yield from blocking(self.close)
+                if self._interruptions != interruptions:
+                    raise
+                return (yield from self._apply(operations, sent_again=True))
+
+    def _apply(self, operations: Sequence[Operation], *, sent_again: bool) -> Work[list[Outcome]]:
+        wanted = Wanted.of(operations, sent_again=sent_again)
+
+        def decided(transaction: Transaction) -> Work[list[Outcome]]:
+            rows, now = yield from transaction.read(wanted)
+            outcomes, changes = decide(rows, operations, now)
+            if not sent_again:
+                refused = [
+                    operation.hold_id
+                    for operation, outcome in zip(operations, outcomes, strict=True)
+                    if isinstance(outcome, Refused) and isinstance(operation, Place)
+                ]
+                if refused and (yield from transaction.any_hold(refused)):
+                    raise _SentAgainError
+            transaction.write(rows, changes)
+            return outcomes
+
+        return self._database.transact(decided)
+
+    def expired(self) -> list[Expire]:
+        """Return the operations that end holds whose lease ran out, some hundred at the most.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self.reading() as connection:
+            found = connection.execute(
+                sa.select(holds.c.id, holds.c.account_id, holds.c.key_id)
+                .where(holds.c.state == HoldState.OPEN, holds.c.lease_until <= self.now(connection))
+                .order_by(holds.c.lease_until)
+                .limit(_EXPIRED_AT_ONCE)
+            )
+            return [
+                Expire(hold_id=row.id, account_id=row.account_id, key_id=row.key_id)
+                for row in found
+            ]
+
+    def prune(self) -> int:
+        """Delete holds that ended long ago, some at a time, and return how many.
+
+        A settlement of such a hold, should one come after all, finds none.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self.reading() as connection:
+            before = self.now(connection) - KEPT
+            # Ids are in the order of their making: those that may go are the first ones.
+            found = connection.execute(
+                sa.select(holds.c.id)
+                .where(
+                    holds.c.id < first_at(max(before, 0)),
+                    holds.c.ended_at < before,
+                    holds.c.state != HoldState.OPEN,
+                )
+                .order_by(holds.c.id)
+                .limit(_PRUNED_AT_ONCE)
+            )
+            ids = [row.id for row in found]
+        if ids:
+            with self.writing() as connection:
+                connection.execute(sa.delete(holds).where(holds.c.id.in_(ids)))
+        return len(ids)
+
+    def take_time(self, connection: sa.Connection) -> None:
+        """Let a transaction run, and wait for locks, for as long as it takes; for operators."""
+        self._database.take_time(connection)
+
+    def _foreign_errors(self) -> AbstractContextManager[None]:
+        return foreign_errors(self.name, self._database.errors, self._database.faults)
+
+
+@contextmanager
+def foreign_errors(
+    name: str = "the store",
+    errors: type[Exception] = sqlite3.Error,
+    faults: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Turn what the database raises for being away, locked, full or broken into `StoreError`.
+
+    Args:
+        name: What the text begins with.
+        errors: What the driver raises, where SQLAlchemy is not in between.
+        faults: Those of them that are left as they are.
+    """
+    try:
+        yield
+    except (exc.IntegrityError, exc.DataError):
+        raise
+    except faults:
+        raise
+    except exc.DBAPIError as error:
+        raise StoreError(_text(name, error.orig)) from error
+    except exc.TimeoutError as error:
+        raise StoreError(f"{name}: no connection became free") from error
+    except (errors, ConnectionLostError) as error:
+        raise StoreError(_text(name, error)) from error
+    except UnicodeError as error:  # of a host's name that is too long to be looked up
+        raise StoreError(f"{name}: the name of the host cannot be looked up") from error
+
+
+def _text(name: str, error: BaseException | None) -> str:
+    """Return the first line of an error: the others are advice, or the statement."""
+    return f"{name}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _database(url: str, clock: Callable[[], int]) -> Database:
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError) as error:
+        raise ValueError("not a database address") from error
+    if parsed.drivername == "sqlite" and parsed.database not in {None, "", ":memory:"}:
+        if parsed.query:
+            raise ValueError("a SQLite file takes no options")
+        return SQLite(parsed, clock=clock, busy_timeout=BUSY_TIMEOUT)
+    if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        # What stands behind an @ of a password would be taken for the host's, and be told.
+        if "@" in (parsed.host or ""):
+            raise ValueError("an @ of the password has to be written as %40")
+        # The driver is an extra; the embedded default does without it.
+        try:
+            from service.ledger.postgres import PostgreSQL  # noqa: PLC0415
+        except ImportError as error:
+            raise ValueError("PostgreSQL needs the extra `postgres`") from error
+        try:
+            return PostgreSQL(parsed, busy_timeout=BUSY_TIMEOUT)
+        except exc.ArgumentError as error:  # of its query
+            raise ValueError("not a database address") from error
+    raise ValueError("neither sqlite:///file nor postgresql://…")

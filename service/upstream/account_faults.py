@@ -1,0 +1,168 @@
+"""Whether an upstream refused this service's own account: its key, its credit or its permission.
+
+    NAMES      codes, types and reasons that mean it, by vendor
+    NUMBERS    numeric codes that mean it, unless the status blames the caller
+    TEXTS      how the sentences begin of vendors that have no name for it
+
+The status alone does not tell. OpenAI answers 429 both for a rate limit and for an account without
+credit, Gemini answers 400 for a wrong key, and Anthropic 400 for an empty account.
+
+Nothing decides if the status blames the caller and the error names a member of the request, and a
+text decides only by its beginning, where vendors do not quote the caller. Gemini's 429 with the
+status RESOURCE_EXHAUSTED stays a rate limit, though its text is that of OpenAI's
+`insufficient_quota`: it is a limit by the minute or by the day that ends without an operator. Two
+of its texts name spent money; these are in the table.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from service.upstream.error_bodies import ErrorBody
+
+NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "OpenAI": (
+        *("insufficient_quota", "credit_balance_exhausted", "organization_usage_limit_exceeded"),
+        *("organization_spend_limit_exceeded", "project_spend_limit_exceeded"),
+        *("billing_hard_limit_reached", "billing_not_active", "access_terminated"),
+        *("account_deactivated", "organization_deactivated", "deactivated_workspace"),
+        *("invalid_api_key", "invalid_organization", "mismatched_organization"),
+        *("mismatched_project", "ip_not_authorized", "token_invalidated", "token_revoked"),
+        "unsupported_country_region_territory",
+    ),
+    "Anthropic": (
+        *("authentication_error", "permission_error", "billing_error"),
+        "enforced_spend_limit_reached",
+    ),
+    "Azure": ("Unauthorized", "PermissionDenied", "AuthenticationTypeDisabled"),
+    "Google": (
+        *("UNAUTHENTICATED", "API_KEY_INVALID", "API_KEY_SERVICE_BLOCKED", "SERVICE_DISABLED"),
+        *("API_KEY_HTTP_REFERRER_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED"),
+        *("API_KEY_ANDROID_APP_BLOCKED", "API_KEY_IOS_APP_BLOCKED", "BILLING_DISABLED"),
+        *("CONSUMER_INVALID", "CONSUMER_SUSPENDED", "USER_PROJECT_DENIED", "GCP_SUSPENDED"),
+        *("RESOURCE_PROJECT_INVALID", "ACCOUNT_STATE_INVALID", "USER_BLOCKED_BY_ADMIN"),
+        *("ACCESS_TOKEN_EXPIRED", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"),
+        *("ACCESS_TOKEN_TYPE_UNSUPPORTED", "CREDENTIALS_MISSING", "OVERLOADED_CREDENTIALS"),
+        *("SERVICE_NOT_VISIBLE", "LOCATION_POLICY_VIOLATED", "SECURITY_POLICY_VIOLATED"),
+        *("keyInvalid", "keyExpired", "accessNotConfigured"),
+    ),
+    "Amazon": (
+        *("AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"),
+        "InvalidSignatureException",
+    ),
+    "Groq": ("organization_restricted",),
+    "Together": ("credit_limit",),
+    "DashScope": (
+        *("Arrearage", "InvalidApiKey", "AccessDenied", "AccessDenied.Unpurchased"),
+        *("Model.AccessDenied", "AllocationQuota.FreeTierOnly"),
+    ),
+    "Moonshot": (
+        *("exceeded_current_quota_error", "invalid_authentication_error"),
+        *("incorrect_api_key_error", "permission_denied_error", "access_terminated_error"),
+    ),
+    "MiniMax": ("insufficient_balance_error", "authorized_error"),
+    "Volcengine": (
+        *("AccountOverdueError", "AuthenticationError", "ModelNotOpen", "SetLimitExceeded"),
+    ),
+    "LiteLLM": (
+        *("budget_exceeded", "ExceededBudget", "expired_key", "token_not_found_in_db"),
+        *("key_model_access_denied", "team_model_access_denied", "user_model_access_denied"),
+        *("org_model_access_denied", "project_model_access_denied"),
+    ),
+    "New API": ("insufficient_user_quota", "pre_consume_token_quota_failed"),
+    "others": (
+        *("insufficient_balance", "not_enough_balance", "insufficient_credits"),
+        *("insufficient_credit", "insufficient_funds", "reject_no_credit", "payment_required"),
+    ),
+}
+"""Compared without regard to case, `_`, `-` and spaces: `InvalidApiKey` is `invalid_api_key`."""
+
+NUMBERS: Final[Mapping[str, tuple[int, ...]]] = {
+    "HTTP": (401, 402),
+    "Zhipu": (1004, 1110, 1111, 1112, 1113, 1121, 1309, 1311),
+    "MiniMax": (1004, 1008, 2049),
+    "SiliconFlow": (30001,),
+}
+"""Numbers mean one thing at one vendor and another elsewhere: only those that no vendor uses for a
+rate limit or for a fault of its own are here."""
+
+TEXTS: Final[tuple[tuple[str, str], ...]] = (
+    ("Google", r"API key (?:not valid|not found|expired|invalid)\b"),
+    ("Google", r"Multiple authentication credentials received\b"),
+    ("Google", r"User location is not supported for the API use\b"),
+    ("Google", r"Gemini API free tier is not available in your country\b"),
+    ("Google", r"Your prepayment credits are depleted\b"),
+    ("Google", r"Your project has exceeded its (?:monthly )?spend(?:ing)? cap\b"),
+    ("Anthropic", r"Your credit balance is too low\b"),
+    ("Anthropic", r"This organization has been disabled\b"),
+    ("Anthropic", r"You have reached your specified (?:\w+ )?API usage limits\b"),
+    ("Anthropic", r"(?:Extra usage is|Usage credits are) required for long context requests\b"),
+    ("OpenAI", r"Incorrect API key provided\b"),
+    ("OpenAI", r"Your account is not active, please check your billing details\b"),
+    ("OpenAI", r"Billing hard limit has been reached\b"),
+    ("Groq", r"Organization has been restricted\b"),
+    ("xAI", r"Your (?:newly created )?team (?:[0-9a-f-]{36} )?has either used all available cred"),
+    ("xAI", r"Your newly created team doesn't have any credits\b"),
+    ("xAI", r"You have run out of credits\b"),
+    ("Fireworks", r"Account [\w.-]{1,64} is suspended\b"),
+    ("Moonshot", r"Your account \S{1,80}(?: <[^>]{1,80}>)? is (?:suspended|not active)\b"),
+    ("DeepSeek", r"Insufficient Balance(?: \(1008\))?\.?\Z"),
+    ("MiniMax", r"invalid api key(?: \(2049\))?\.?\Z"),
+    ("DashScope", r"Access denied, please make sure your account is in good standing\b"),
+    ("SiliconFlow", r"Sorry, your account balance is insufficient\b"),
+    ("LiteLLM", r"Budget has been exceeded!"),
+    ("LiteLLM", r"ExceededBudget:"),
+    ("Zhipu", r"您的账户已欠费"),
+    ("New API", r"user quota is not enough\b"),
+)
+"""Matched at the beginning of a text, without regard to case."""
+
+RATES: Final = (
+    r"Rate limit reached\b",
+    r"You have been rate limited\b",
+    r"Allocated quota exceeded\b",
+    r"Requests? rate limit exceeded\b",
+)
+"""Texts of rate limits, whatever their names: DashScope sends `insufficient_quota` for its limit of
+tokens per minute, and Together `credit_limit` for one of requests per minute."""
+
+_AMBIGUOUS: Final = ("insufficient_quota", "credit_limit")
+_BLAMES_THE_CALLER: Final = frozenset({400, 404, 409, 413, 422})
+
+# What LiteLLM puts before the text of its upstream: "litellm.BadRequestError: XaiException - ".
+_BEFORE: Final = (
+    r"(?:Authentication Error, )?"
+    r"(?:[\w.]{1,48}(?:Error|Exception)(?: [A-Za-z]{1,32})?(?::| -) ){0,3}"
+)
+
+
+def _key(name: str) -> str:
+    return name.casefold().translate(_NO_SEPARATORS)
+
+
+_NO_SEPARATORS: Final = str.maketrans("", "", "_- ")
+_KEYS: Final = frozenset(_key(name) for names in NAMES.values() for name in names)
+_AMBIGUOUS_KEYS: Final = frozenset(map(_key, _AMBIGUOUS))
+_DIGITS: Final = frozenset(str(number) for numbers in NUMBERS.values() for number in numbers)
+_TEXT: Final = re.compile(
+    f"{_BEFORE}(?:{'|'.join(pattern for _, pattern in TEXTS)})", re.IGNORECASE
+)
+_RATE: Final = re.compile(f"{_BEFORE}(?:{'|'.join(RATES)})", re.IGNORECASE)
+
+
+def is_account_fault(status: int, body: ErrorBody) -> bool:
+    """Return whether an error body says that the upstream refused this service's account.
+
+    Args:
+        status: The HTTP status, or the one that an error event tells; 500 if it tells none.
+        body: What the error says.
+    """
+    callers = status in _BLAMES_THE_CALLER
+    if callers and body.blames_member:
+        return False
+    keys = {_key(name) for name in body.names}
+    if keys & _AMBIGUOUS_KEYS and any(map(_RATE.match, body.texts)):
+        keys -= _AMBIGUOUS_KEYS
+    if keys & _KEYS or (keys & _DIGITS and not callers):
+        return True
+    return any(map(_TEXT.match, body.texts))

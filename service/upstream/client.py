@@ -1,0 +1,436 @@
+"""The upstream: the one file that knows the HTTP client.
+
+    complete ─┐                                          ┌─ the whole body ─► ChatCompletion
+              ├─► outgoing ─► POST ─► 200, right type ───┤
+    stream ───┘       ▲        │                         └─ events ─► ChatCompletionChunk …
+                 once │        └─ anything else ─► refusals, or FAILURES below
+                      └─ where retries says so
+
+It speaks httpx's `Request` and `Response` through httpx's transport interface, which follows no
+redirect, reads no environment and keeps no cookie; the transport is aiohttp's. Bodies are asked for
+without compression and refused with it, so that no small answer becomes a large one.
+
+Four clocks: connecting, the response headers, silence within the body, and the whole call; the last
+one is the call's own deadline and runs in the interceptor. However a call ends, its connection is
+closed or, after a complete answer, kept.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, cast
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from chatcompletion import openai_json
+from chatcompletion.process import request_id as request_ids
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionParams,
+)
+from service import errors
+from service.call import Call
+from service.metering.progress import Progress
+from service.models import Model, Upstream
+from service.telemetry import Telemetry
+from service.upstream import error_bodies, refusals
+from service.upstream.retries import RetryBudget, delay
+from service.upstream.rewriting import outgoing, rename
+from service.upstream.sse import EventStream, EventTooLargeError
+
+FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
+    # What the client raises, what it becomes, and whether the upstream may have worked for it.
+    # aiohttp's own errors come first: the transport folds a disconnect into a connect timeout.
+    (aiohttp.ClientConnectorError, errors.UpstreamUnavailable, False),
+    (aiohttp.ConnectionTimeoutError, errors.UpstreamUnavailable, False),
+    (aiohttp.SocketTimeoutError, errors.UpstreamTimeout, True),
+    (aiohttp.ClientConnectionError, errors.UpstreamError, True),
+    (aiohttp.ClientPayloadError, errors.UpstreamTruncated, True),
+    (aiohttp.ClientError, errors.UpstreamInvalidResponse, True),
+    (httpx.ConnectError, errors.UpstreamUnavailable, False),
+    (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),
+    (httpx.PoolTimeout, errors.UpstreamUnavailable, False),
+    (httpx.TimeoutException, errors.UpstreamTimeout, True),
+    (httpx.RemoteProtocolError, errors.UpstreamInvalidResponse, True),
+    (httpx.TransportError, errors.UpstreamError, True),
+)
+"""Every failure of the HTTP client; the first row that fits counts."""
+
+KEEPALIVE: Final = 4.0
+"""Seconds an idle connection is kept. Servers on uvicorn, vLLM among them, close theirs after five:
+a request sent at that moment would fail."""
+
+_LARGEST_ERROR_BODY: Final = 64 * 1024
+_LARGEST_REST: Final = 64 * 1024
+_LONGEST_REST: Final = 0.1
+"""Seconds and bytes that may follow `[DONE]` before the connection is closed rather than kept."""
+_OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
+_DONE: Final = b"[DONE]"
+_JSON_BEGINS: Final = (b"{", b"[")
+"""How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
+_JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream"
+_USER_AGENT: Final = "chatcompletion/0.1"
+_CLIENT_ERRORS: Final = (aiohttp.ClientError, httpx.HTTPError, OSError)
+# aiohttp's word for a connection that broke, by invalid chunking for one, while nobody read.
+_BODY_ERRORS: Final = (*_CLIENT_ERRORS, RuntimeError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long and how much is waited for; durations in seconds."""
+
+    connect: float
+    first_byte: float
+    idle: float
+    longest_retry_after: float
+    max_response_bytes: int
+
+
+def transport(*, max_connections: int, verify: bool | str = True) -> httpx.AsyncBaseTransport:
+    """Make the transport to all upstreams; needs a running event loop.
+
+    Args:
+        max_connections: The most connections at a time; a further request waits for one as long as
+            for connecting.
+        verify: The file of certificate authorities, or True for the usual ones.
+
+    Raises:
+        ssl.SSLError: the file has no certificates.
+    """
+    context = (
+        ssl.create_default_context(cafile=verify)
+        if isinstance(verify, str)
+        else httpx.create_ssl_context(verify=verify, trust_env=False)
+    )
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            ssl=context, limit=max_connections, keepalive_timeout=KEEPALIVE
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+    return AiohttpTransport(verify=context, client=session)
+
+
+class UpstreamClient:
+    """Sends completions to the upstreams.
+
+    Args:
+        transport: What carries the requests.
+        limits: The clocks and bounds.
+        telemetry: Where streams and closings are counted.
+        now: The wall clock, for dates in headers.
+        random: From 0 to 1, for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        limits: Limits,
+        telemetry: Telemetry,
+        *,
+        now: Callable[[], datetime],
+        random: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._telemetry = telemetry
+        self._now = now
+        self._random = random
+        self._budget = RetryBudget()
+        self._timeouts = {
+            "timeout": {
+                "connect": limits.connect,
+                "pool": limits.connect,
+                "read": None,
+                "write": None,
+            }
+        }
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    async def complete(
+        self, params: ChatCompletionParams, model: Model, call: Call
+    ) -> ChatCompletion:
+        """Return the whole completion.
+
+        Raises:
+            Failure: the upstream did not give one.
+        """
+        body = outgoing(params, model, streamed=False)
+        async with self._open(body, model, call, _JSON) as response:
+            data = await self._read(response, self._limits.max_response_bytes)
+            if len(data) > self._limits.max_response_bytes:
+                raise errors.UpstreamInvalidResponse(dispatched=True)
+        try:
+            completion = openai_json.decode_completion(data)
+        except openai_json.DecodeError as error:
+            raise _reported(data, model) or errors.UpstreamInvalidResponse(
+                dispatched=True
+            ) from error
+        if not completion.choices:
+            raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
+        rename(completion, model)
+        return completion
+
+    async def stream(
+        self, params: ChatCompletionParams, model: Model, call: Call, progress: Progress
+    ) -> AsyncGenerator[ChatCompletionChunk]:
+        """Yield the chunks that are the caller's, as they arrive.
+
+        Args:
+            params: What to complete; no longer needed by the caller.
+            model: By which model.
+            call: For whom.
+            progress: Told of every chunk, also of those that are withheld.
+
+        Raises:
+            Failure: the stream is not complete; what was yielded is all that came.
+        """
+        body = outgoing(params, model, streamed=True)
+        events = EventStream()
+        with self._telemetry.upstream_streams.track_inprogress():
+            async with self._open(body, model, call, _EVENTS) as response:
+                async with aclosing(self._pieces(response)) as pieces:
+                    begun = False
+                    async for piece in pieces:
+                        if not begun:
+                            begun = bool(piece.strip())
+                            if piece.lstrip().startswith(_JSON_BEGINS):
+                                raise await _bare_error(piece, pieces, model)
+                        for name, data in _events(events, piece):
+                            if data.startswith(_DONE):
+                                if not progress.complete:
+                                    raise errors.UpstreamTruncated(dispatched=True)
+                                await _finish(pieces)
+                                return
+                            chunk = _chunk(name, data, model)
+                            if progress.observe(chunk):
+                                rename(chunk, model)
+                                yield chunk
+                            if progress.overruns:
+                                call.record.overran = True
+                                if progress.is_calling:
+                                    raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
+                                for made in progress.cut(chunk):
+                                    rename(made, model)
+                                    yield made
+                                return
+                raise errors.UpstreamTruncated(dispatched=True)
+
+    @asynccontextmanager
+    async def _open(
+        self, body: bytes, model: Model, call: Call, accept: str
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request, twice at the most, and give its successful response."""
+        self._budget.earn()
+        try:
+            response = await self._attempt(body, model, call, accept)
+        except errors.Failure as failure:
+            wait = self._wait(failure, call)
+            if wait is None or not self._budget.spend():
+                raise
+            await asyncio.sleep(wait)
+            response = await self._attempt(body, model, call, accept)
+        left = False
+        try:
+            yield response
+        except (asyncio.CancelledError, GeneratorExit):
+            left = True
+            raise
+        finally:
+            started = _clock()
+            await response.aclose()
+            if left:
+                self._telemetry.upstream_closed(_clock() - started)
+
+    def _wait(self, failure: errors.Failure, call: Call) -> float | None:
+        if isinstance(failure, errors.UpstreamUnavailable):
+            asked = 0.0
+        elif failure.retry_after is not None:
+            asked = failure.retry_after
+        else:
+            return None
+        return delay(
+            asked,
+            remaining=call.deadline - _clock(),
+            longest=self._limits.longest_retry_after,
+            random=self._random(),
+        )
+
+    async def _attempt(self, body: bytes, model: Model, call: Call, accept: str) -> httpx.Response:
+        """Send a request once and return its response, if that has the status and type wanted."""
+        call.record.upstream_attempts += 1
+        call.dispatched = True
+        try:
+            async with asyncio.timeout(self._limits.first_byte):
+                response = await self._transport.handle_async_request(
+                    _request(body, model.upstream, call, accept, self._timeouts)
+                )
+        except TimeoutError as error:
+            raise errors.UpstreamTimeout(dispatched=True) from error
+        except _CLIENT_ERRORS as error:
+            failure = _failure(error)
+            call.dispatched = failure.dispatched
+            raise failure from error
+        try:
+            refusal = await self._refusal(response, accept, model)
+        except BaseException:
+            await response.aclose()
+            raise
+        if refusal is None:
+            return response
+        await response.aclose()
+        call.dispatched = refusal.dispatched
+        raise refusal
+
+    async def _refusal(
+        self, response: httpx.Response, accept: str, model: Model
+    ) -> errors.Failure | None:
+        """Return why a response is not the answer, or None where it may be."""
+        headers = response.headers
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            return errors.UpstreamInvalidResponse(dispatched=True)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code == 200 and accept in (_JSON, kind):
+            return None
+        told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY))
+        if response.status_code == 200:
+            # An error with the status of a success, in place of the stream.
+            failure = refusals.failure_in_success(told, model)
+            if failure is not None:
+                return failure
+        wait = refusals.retry_after(headers, self._now())
+        return refusals.failure(response.status_code, told, wait, model)
+
+    async def _read(self, response: httpx.Response, limit: int) -> bytes:
+        """Return the body; one byte more than the limit, or some, where it is larger."""
+        body = bytearray()
+        async with aclosing(self._pieces(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > limit:
+                    break
+        return bytes(body)
+
+    async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes]:
+        """Yield the body as it arrives, within the clock for silence."""
+        # All our requests have streams that are read asynchronously.
+        body = aiter(cast("httpx.AsyncByteStream", response.stream))
+        while True:
+            try:
+                async with asyncio.timeout(self._limits.idle):
+                    piece = await anext(body)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise errors.UpstreamTimeout(dispatched=True) from error
+            except _BODY_ERRORS as error:
+                failure = _failure(error)
+                if isinstance(failure, errors.UpstreamTimeout):
+                    raise failure from error
+                raise errors.UpstreamTruncated(dispatched=True) from error
+            yield piece
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _failure(error: Exception) -> errors.Failure:
+    """Return what a failure of the HTTP client becomes."""
+    cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
+    for kind, ours, dispatched in FAILURES:
+        if isinstance(cause, kind):
+            return ours(dispatched=dispatched)
+    return errors.UpstreamError(dispatched=True)
+
+
+@lru_cache(maxsize=128)
+def _url(base_url: str) -> httpx.URL:
+    return httpx.URL(f"{base_url}/chat/completions")
+
+
+def _request(
+    body: bytes,
+    upstream: Upstream,
+    call: Call,
+    accept: str,
+    timeouts: Mapping[str, Mapping[str, float | None]],
+) -> httpx.Request:
+    headers = [
+        ("content-type", _JSON),
+        ("accept", accept),
+        ("accept-encoding", "identity"),
+        ("user-agent", _USER_AGENT),
+        (request_ids.HEADER, call.record.request_id),
+    ]
+    if upstream.api_key:
+        headers.append(("authorization", f"Bearer {upstream.api_key}"))
+    if call.traceparent is not None:
+        headers.append(("traceparent", call.traceparent))
+    return httpx.Request(
+        "POST",
+        _url(upstream.base_url),
+        headers=headers,
+        content=body,
+        extensions={**timeouts},
+    )
+
+
+def _events(events: EventStream, piece: bytes) -> list[tuple[bytes, bytes]]:
+    try:
+        return events.feed(piece)
+    except EventTooLargeError as error:
+        raise errors.UpstreamInvalidResponse(dispatched=True) from error
+
+
+def _chunk(name: bytes, data: bytes, model: Model) -> ChatCompletionChunk:
+    try:
+        chunk = openai_json.decode_chunk(data)
+    except openai_json.DecodeError as error:
+        raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True) from error
+    told_by_member = chunk.extra_json.get("error", "null") != "null"
+    if told_by_member or name == b"error" or chunk.object == "error":
+        raise _reported(data, model) or errors.UpstreamError(dispatched=True)
+    if not chunk.choices and not chunk.HasField("usage"):
+        fault = refusals.bare_account_fault(error_bodies.read(data), model)
+        if fault is not None:
+            raise fault
+    return chunk
+
+
+def _reported(data: bytes, model: Model) -> errors.Failure | None:
+    """Return the failure that a body or an event under the status 200 reports, or None."""
+    return refusals.failure_in_success(error_bodies.read(data), model)
+
+
+async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:
+    """Return the failure of a stream whose body is JSON in place of events."""
+    body = bytearray(first)
+    async for piece in pieces:
+        body += piece
+        if len(body) > _LARGEST_ERROR_BODY:
+            break
+    return _reported(bytes(body), model) or errors.UpstreamTruncated(dispatched=True)
+
+
+async def _finish(pieces: AsyncIterator[bytes]) -> None:
+    """Read what follows the last event, so that the connection can be kept."""
+    size = 0
+    with suppress(TimeoutError, errors.Failure):
+        async with asyncio.timeout(_LONGEST_REST):
+            async for piece in pieces:
+                size += len(piece)
+                if size > _LARGEST_REST:
+                    return
