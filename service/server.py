@@ -39,12 +39,13 @@ from service.accounts.credits import CreditServicer
 from service.accounts.directory import Directory, bootstrap
 from service.accounts.store_access import Access
 from service.admin import AdminServer
-from service.admission import PATIENCE, Admission
+from service.admission import Admission
+from service.authentication import Authentication
 from service.call import Calls
 from service.config import Settings
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
-from service.ledger.batches import Batches
+from service.ledger.batches import PATIENCE, Batches
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
@@ -53,6 +54,7 @@ from service.listeners import Options, options
 from service.models import Catalogue
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
+from service.settlement import Settlement
 from service.simulator import SimulatorConfig, SimulatorServer
 from service.telemetry import Telemetry
 from service.upstream.client import Limits, UpstreamClient, transport
@@ -169,11 +171,11 @@ class Server:
             random=random.random,
         )
         self._resources.push_async_callback(upstream.aclose)
-        admission = await self._open_accounts()
+        authentication, admission = await self._open_accounts()
         interceptor = CallInterceptor(
             self._calls,
             self._telemetry,
-            authenticate=admission.authenticate,
+            authenticate=authentication.authenticate,
             longest=settings.request_timeout,
             clock=time.monotonic,
         )
@@ -182,6 +184,7 @@ class Server:
         )
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
+                authentication,
                 admission,
                 catalogue,
                 upstream,
@@ -191,10 +194,10 @@ class Server:
             server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(admission, catalogue), server
+            ModelServicer(authentication, catalogue), server
         )
         credit_service_pb2_grpc.add_CreditServiceServicer_to_server(
-            CreditServicer(admission.authenticate, self._access, self._directory), server
+            CreditServicer(authentication.authenticate, self._access, self._directory), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -281,7 +284,7 @@ class Server:
         }
         return Catalogue(models=MappingProxyType(models))
 
-    async def _open_accounts(self) -> Admission:
+    async def _open_accounts(self) -> tuple[Authentication, Admission]:
         """Open the store, bring its schema up to date, and make the bootstrap account."""
         settings = self._settings
         try:
@@ -316,18 +319,18 @@ class Server:
             rejected=self._telemetry.settlements_rejected,
         )
         self._access = self._open_access()
+        authentication = Authentication(batches, directory, patience=PATIENCE, clock=time.monotonic)
+        settlement = Settlement(batches, journal, self._telemetry, patience=PATIENCE)
         admission = Admission(
             batches,
-            directory,
-            journal,
-            self._telemetry,
+            settlement,
             owner=f"{socket.gethostname()}:{os.getpid()}",
-            clock=time.monotonic,
+            patience=PATIENCE,
         )
         # In reverse: what was kept a moment ago may be in the store now.
         self._resources.push_async_callback(self._housekeeping.round)
-        self._resources.push_async_callback(admission.settled)
-        return admission
+        self._resources.push_async_callback(settlement.settled)
+        return authentication, admission
 
     def _open_access(self) -> Access:
         """Open a way to the store: callers and operators each have one, and its room."""

@@ -1,7 +1,7 @@
 """The RPCs. Each is one straight line: authenticate, accept, admit, ask the upstream.
 
 Nothing is caught here: a failure is an exception that the interceptor turns into a status, and the
-admission records the use on its way out.
+settlement records the use on its way out.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,9 +20,11 @@ from chatcompletion.v1 import (
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import errors, validation
 from service.admission import Admission
+from service.authentication import Authentication
 from service.call import CURRENT, Call
 from service.metering.bound import output_limit
-from service.models import Catalogue, Model
+from service.models import Catalogue
+from service.request import AcceptedRequest
 from service.upstream.client import UpstreamClient
 
 # Quoted, since it is generic for type checkers only.
@@ -33,7 +35,8 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     """Completions.
 
     Args:
-        admission: Who may call.
+        authentication: Who calls.
+        admission: What a call can use.
         catalogue: The models.
         upstream: Who answers.
         max_request_bytes: The largest request, in bytes of its message.
@@ -42,6 +45,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
 
     def __init__(
         self,
+        authentication: Authentication,
         admission: Admission,
         catalogue: Catalogue,
         upstream: UpstreamClient,
@@ -50,6 +54,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
+        self._authentication = authentication
         self._admission = admission
         self._catalogue = catalogue
         self._upstream = upstream
@@ -60,11 +65,11 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> chat_completion_service_pb2.CreateChatCompletionResponse:
         """Return the whole completion."""
         call = CURRENT.get()
-        caller = await self._admission.authenticate(call)
-        params, model = self._accept(request.params, call, streamed=False)
-        admitted = self._admission.admit(caller, call, params, model, wants_usage=True)
+        caller = await self._authentication.authenticate(call)
+        accepted = self._accept(request.params, call, streamed=False)
+        admitted = self._admission.admit(caller, call, accepted, wants_usage=True)
         async with admitted as progress:
-            completion = await self._upstream.complete(params, model, call)
+            completion = await self._upstream.complete(accepted, call)
             progress.take(completion)
             return chat_completion_service_pb2.CreateChatCompletionResponse(completion=completion)
 
@@ -73,12 +78,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     ) -> AsyncGenerator[chat_completion_service_pb2.StreamChatCompletionResponse]:
         """Yield the chunks as they arrive."""
         call = CURRENT.get()
-        caller = await self._admission.authenticate(call)
-        params, model = self._accept(request.params, call, streamed=True)
-        wants_usage = params.stream_options.include_usage
-        admitted = self._admission.admit(caller, call, params, model, wants_usage=wants_usage)
+        caller = await self._authentication.authenticate(call)
+        accepted = self._accept(request.params, call, streamed=True)
+        wants_usage = accepted.params.stream_options.include_usage
+        admitted = self._admission.admit(caller, call, accepted, wants_usage=wants_usage)
         async with admitted as progress:
-            chunks = self._upstream.stream(params, model, call, progress)
+            chunks = self._upstream.stream(accepted, call, progress)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     call.record.note_chunk(self._clock())
@@ -86,8 +91,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
 
     def _accept(
         self, params: ChatCompletionParams, call: Call, *, streamed: bool
-    ) -> tuple[ChatCompletionParams, Model]:
-        """Return the parameters, canonical and within the contract, and their model."""
+    ) -> AcceptedRequest:
+        """Return the request, canonical and within the contract.
+
+        Raises:
+            Failure: it is not.
+        """
         _check_crowd(params)
         if params.ByteSize() > self._max_request_bytes:
             raise errors.RequestTooLarge(
@@ -110,10 +119,10 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         if model is None:
             raise errors.ModelNotFound(param="model")
         call.record.model = model.name
-        output_limit(params, model)
+        limit = output_limit(params, model)
         _refuse(validation.refused(params, model))
         validation.take_out_what_says_nothing(params, model)
-        return params, model
+        return AcceptedRequest(params=params, model=model, output_limit=limit)
 
 
 def _check_crowd(params: ChatCompletionParams) -> None:
@@ -131,19 +140,19 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """The models that callers can name.
 
     Args:
-        admission: Who may call.
+        authentication: Who calls.
         catalogue: The models.
     """
 
-    def __init__(self, admission: Admission, catalogue: Catalogue) -> None:
-        self._admission = admission
+    def __init__(self, authentication: Authentication, catalogue: Catalogue) -> None:
+        self._authentication = authentication
         self._catalogue = catalogue
 
     async def ListModels(  # noqa: N802  (named by the contract)
         self, request: model_service_pb2.ListModelsRequest, context: _Context
     ) -> model_service_pb2.ListModelsResponse:
         """Return all models."""
-        await self._admission.authenticate(CURRENT.get())
+        await self._authentication.authenticate(CURRENT.get())
         return model_service_pb2.ListModelsResponse(
             object="list", data=[model.message() for model in self._catalogue]
         )
@@ -152,7 +161,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, context: _Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model."""
-        await self._admission.authenticate(CURRENT.get())
+        await self._authentication.authenticate(CURRENT.get())
         model = self._catalogue.get(request.model)
         if model is None:
             raise errors.ModelNotFound(param="model")

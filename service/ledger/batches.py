@@ -27,6 +27,9 @@ from service.ledger.store import Store, StoreError
 
 LARGEST_BATCH: Final = 256
 MOST_PENDING: Final = 20_000
+PATIENCE: Final = 5.0
+"""Seconds that a call waits for the store."""
+
 ANSWER_WITHIN: Final = 10.0
 """Seconds that the store has for a batch or a function; more than it gives itself."""
 

@@ -185,6 +185,11 @@ class Progress:
         return min(self._counted, self.most)
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the caller gets the answer as it comes, and not as a whole."""
+        return not self._whole
+
+    @property
     def delivered(self) -> bool:
         """Whether something that the model wrote was given to the caller."""
         return self._whole or self._counted > 0

@@ -33,12 +33,12 @@ from chatcompletion.process import request_id as request_ids
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
-    ChatCompletionParams,
 )
 from service import errors
 from service.call import Call
 from service.metering.progress import Progress
 from service.models import Model, Upstream
+from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import error_bodies, refusals
 from service.upstream.retries import RetryBudget, delay
@@ -159,15 +159,14 @@ class UpstreamClient:
         """Close all connections."""
         await self._transport.aclose()
 
-    async def complete(
-        self, params: ChatCompletionParams, model: Model, call: Call
-    ) -> ChatCompletion:
+    async def complete(self, request: AcceptedRequest, call: Call) -> ChatCompletion:
         """Return the whole completion.
 
         Raises:
             Failure: the upstream did not give one.
         """
-        body = outgoing(params, model, streamed=False)
+        model = request.model
+        body = outgoing(request, streamed=False)
         async with self._open(body, model, call, _JSON) as response:
             data = await self._read(response, self._limits.max_response_bytes)
             if len(data) > self._limits.max_response_bytes:
@@ -184,20 +183,20 @@ class UpstreamClient:
         return completion
 
     async def stream(
-        self, params: ChatCompletionParams, model: Model, call: Call, progress: Progress
+        self, request: AcceptedRequest, call: Call, progress: Progress
     ) -> AsyncGenerator[ChatCompletionChunk]:
         """Yield the chunks that are the caller's, as they arrive.
 
         Args:
-            params: What to complete; no longer needed by the caller.
-            model: By which model.
-            call: For whom.
+            request: The request.
+            call: The call that it belongs to.
             progress: Told of every chunk, also of those that are withheld.
 
         Raises:
             Failure: the stream is not complete; what was yielded is all that came.
         """
-        body = outgoing(params, model, streamed=True)
+        model = request.model
+        body = outgoing(request, streamed=True)
         events = EventStream()
         with self._telemetry.upstream_streams.track_inprogress():
             async with self._open(body, model, call, _EVENTS) as response:

@@ -10,32 +10,31 @@ from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
-    ChatCompletionParams,
+    StreamOptions,
 )
-from service.metering.bound import output_limit
 from service.models import OUTPUT_LIMITS, Model
+from service.request import AcceptedRequest
 
 
-def outgoing(params: ChatCompletionParams, model: Model, *, streamed: bool) -> bytes:
-    """Return the body for the upstream. Changes `params`, which the caller no longer needs.
-
-    Raises:
-        InvalidRequest: the request asks for more than the model's maximum.
-    """
-    limit = output_limit(params, model)
-    # An upstream may ignore the other member: a limit there would be none.
-    for member in OUTPUT_LIMITS:
-        openai_json.clear_member(params, member)
-    setattr(params, model.output_limit, limit)
-    params.model = model.upstream_model
-    openai_json.clear_member(params, "stream")
-    if not params.HasField("stream_options"):
-        openai_json.clear_member(params, "stream_options")
+def outgoing(request: AcceptedRequest, *, streamed: bool) -> bytes:
+    """Return the body for the upstream."""
+    params, model = request.params, request.model
+    changes: dict[str, str | int | bool | StreamOptions | None] = {
+        "model": model.upstream_model,
+        # An upstream may ignore the other member: a limit there would be none.
+        **dict.fromkeys(OUTPUT_LIMITS),
+        model.output_limit: request.output_limit,
+        "stream": True if streamed else None,
+    }
     if streamed:
-        params.stream = True
-        openai_json.clear_member(params.stream_options, "include_usage")
-        params.stream_options.include_usage = True
-    return openai_json.encode_request(params)
+        options = StreamOptions()
+        options.CopyFrom(params.stream_options)
+        openai_json.clear_member(options, "include_usage")
+        options.include_usage = True
+        changes["stream_options"] = options
+    elif not params.HasField("stream_options"):
+        changes["stream_options"] = None
+    return openai_json.encode_request(params, changes)
 
 
 def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:

@@ -7,9 +7,10 @@ service, from above to below:
     server
     admin  cli
     servicer  interceptors  probes
-    admission  upstream  validation  config
-    accounts  metering  health  receiving
-    call  ledger
+    admission  validation  config
+    authentication  settlement  upstream
+    accounts  metering  health  receiving  rate_limits
+    call  ledger  request
     models  errors  telemetry  simulator  listeners
 
 LAYERS also draws the inside of the larger packages.
@@ -35,9 +36,10 @@ LAYERS = {
         {"server"},
         {"admin", "cli"},
         {"servicer", "interceptors", "probes"},
-        {"admission", "upstream", "validation", "config"},
-        {"accounts", "metering", "health", "receiving"},
-        {"call", "ledger"},
+        {"admission", "validation", "config"},
+        {"authentication", "settlement", "upstream"},
+        {"accounts", "metering", "health", "receiving", "rate_limits"},
+        {"call", "ledger", "request"},
         {"models", "errors", "telemetry", "simulator", "listeners"},
     ),
     "service.ledger": (

@@ -210,7 +210,7 @@ async def test_what_costs_nothing_tells_the_limits_too(path: str, status: int) -
 async def test_limits_are_told_however_many_keys_ask_at_once(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.admission.LOOK_WITHIN", PATIENCE)
+    monkeypatch.setattr("service.authentication.LOOK_WITHIN", PATIENCE)
     async with accounts_stack(MODELS, database=database) as stack:
         teams = [stack.books.team(requests_per_minute=60 + number) for number in range(150)]
         asked = [(path, team) for path in ("/v1/models", "/v1/credits") for team in teams]

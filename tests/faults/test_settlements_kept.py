@@ -47,7 +47,7 @@ def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Long enough that, where the machine is busy, a store that is there does not count as away.
     monkeypatch.setattr("service.ledger.store.BUSY_TIMEOUT", 0.25)
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
-    monkeypatch.setattr("service.admission.PATIENCE", 1.0)
+    monkeypatch.setattr("service.server.PATIENCE", 1.0)
 
 
 @contextmanager

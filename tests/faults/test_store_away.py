@@ -57,7 +57,7 @@ def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         # The store itself is to give up later than these, as in production.
         monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
-        monkeypatch.setattr("service.admission.PATIENCE", 1.0)
+        monkeypatch.setattr("service.server.PATIENCE", 1.0)
 
 
 def journal(directory: Path) -> bytes:

@@ -13,7 +13,7 @@ surrogate pair somewhere; then it is read again with the lenient values, which a
 wrong with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, Self, TypeVar
@@ -54,6 +54,7 @@ _EXTRA_TAG = b"z"
 """What each entry of extra_json begins with on the wire: field 15, with a length."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
+Value = str | int | float | bool
 
 SHAPES = shapes_below(
     ChatCompletionParams.DESCRIPTOR,
@@ -180,14 +181,46 @@ def decode_request(
     return _REQUEST.decode(data)
 
 
-def encode_request(params: ChatCompletionParams) -> bytes:
+def encode_request(
+    params: ChatCompletionParams, changes: Mapping[str, Value | Message | None] | None = None
+) -> bytes:
     """Write the body of POST /v1/chat/completions, on one line.
+
+    Args:
+        params: The request.
+        changes: The top-level members that are written otherwise than the request has them; None
+            leaves a member out.
 
     Raises:
         EncodeError: A number is not finite, or the text in extra_json or RawJson is not JSON or
             says what a field says.
     """
-    return _REQUEST.encode(params)
+    members = _REQUEST.members(params)
+    if not changes:
+        return encode_value(members)
+    if isinstance(members, msgspec.Raw):
+        # A name in it is not Unicode, which msgspec does not write.
+        texts = lenient_values.document(bytes(members))
+        _change(texts, changes, lambda value: encode_value(_written(value)).decode())
+        return verbatim.object_text(texts).encode()
+    _change(members, changes, _written)
+    return encode_value(members)
+
+
+def _written(value: Value | Message) -> Any:
+    return _WRITERS[value.DESCRIPTOR.full_name](value) if isinstance(value, Message) else value
+
+
+def _change(
+    members: dict[str, Any],
+    changes: Mapping[str, Value | Message | None],
+    written: Callable[[Value | Message], Any],
+) -> None:
+    for name, value in changes.items():
+        if value is None:
+            members.pop(name, None)
+        else:
+            members[name] = written(value)
 
 
 def decode_completion(data: bytes, *, max_depth: int = MAX_DEPTH) -> ChatCompletion:

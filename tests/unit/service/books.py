@@ -18,8 +18,9 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from service.accounts.directory import Directory, EntryView, KeyLimits
 from service.accounts.keys import Caller
 from service.admission import Admission
+from service.authentication import Authentication
 from service.call import Call
-from service.ledger.batches import Batches
+from service.ledger.batches import PATIENCE, Batches
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.rows import (
@@ -32,8 +33,11 @@ from service.ledger.schema import api_keys
 from service.ledger.steps import Work
 from service.ledger.store import Store, StoreError
 from service.metering import price as prices
+from service.metering.bound import output_limit
 from service.metering.progress import Progress
 from service.models import Model, Upstream
+from service.request import AcceptedRequest
+from service.settlement import Settlement
 from service.telemetry import CallRecord, Telemetry
 
 CREDIT: Final = 10**9
@@ -145,14 +149,16 @@ class Books:
         self.account = self.directory.create_account("acme").id
         self.grant(CREDIT, "1")
         self.key = self.add_key("ci")
-        self.admission = Admission(
-            self.batches,
-            self.directory,
-            self.journal,
-            self.telemetry,
-            owner="test",
-            clock=lambda: self.monotonic,
+        self.authentication = Authentication(
+            self.batches, self.directory, patience=PATIENCE, clock=lambda: self.monotonic
         )
+        self.settlement = Settlement(self.batches, self.journal, self.telemetry, patience=PATIENCE)
+        self.admission = Admission(self.batches, self.settlement, owner="test", patience=PATIENCE)
+
+    def be_patient(self, seconds: float) -> None:
+        """Have calls and settlements wait so long for the store."""
+        for each in (self.authentication, self.settlement, self.admission):
+            each._patience = seconds
 
     def grant(self, amount: int, name: str) -> None:
         self.store.apply([Grant(account_id=self.account, amount=amount, idempotency_id=name)])
@@ -162,7 +168,7 @@ class Books:
 
     async def caller(self, key: str | None = None) -> Caller:
         call = a_call(authorization=f"Bearer {key or self.key}")
-        return await self.admission.authenticate(call)
+        return await self.authentication.authenticate(call)
 
     @property
     def entries(self) -> list[EntryView]:
@@ -184,7 +190,7 @@ class Books:
         assert list(self.directory.differences()) == []
 
     async def close(self) -> None:
-        await self.admission.settled()
+        await self.settlement.settled()
         await self.batches.close()
         self.journal.close()
         self.store.close()
@@ -204,6 +210,11 @@ def a_call(**members: Any) -> Call:
     return Call(**{**fields, **members})
 
 
+def accepted(of: Model = MODEL, **members: Any) -> AcceptedRequest:
+    asked = params(**members)
+    return AcceptedRequest(params=asked, model=of, output_limit=output_limit(asked, of))
+
+
 async def use(
     books: Books,
     what: Callable[[Progress], None] = lambda _: None,
@@ -215,9 +226,8 @@ async def use(
 ) -> None:
     """Make a call that is admitted, and does this while it is."""
     caller = await books.caller(key)
-    admitted = books.admission.admit(
-        caller, call or a_call(), params(**members), model, wants_usage=False
-    )
+    request = accepted(model, **members)
+    admitted = books.admission.admit(caller, call or a_call(), request, wants_usage=False)
     async with admitted as progress:
         what(progress)
 

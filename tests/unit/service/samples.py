@@ -16,7 +16,9 @@ from chatcompletion.v1 import error_pb2
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionParams
 from service import errors
 from service.call import CURRENT, Call
+from service.metering.bound import output_limit
 from service.models import Model, Upstream
+from service.request import AcceptedRequest
 from service.telemetry import CallRecord
 
 UPSTREAM_KEY: Final = "upstream-key-canary-7d1f"
@@ -52,6 +54,15 @@ def params(**members: Any) -> ChatCompletionParams:
     document = {"model": "default", "messages": [USER], **members}
     document = {name: value for name, value in document.items() if value is not ...}
     return openai_json.decode_request(json.dumps(document).encode())
+
+
+def accepted_of(asked: ChatCompletionParams, of: Model = MODEL) -> AcceptedRequest:
+    """Return a request as the servicer accepts it."""
+    return AcceptedRequest(params=asked, model=of, output_limit=output_limit(asked, of))
+
+
+def accepted(of: Model = MODEL, **members: Any) -> AcceptedRequest:
+    return accepted_of(params(**members), of)
 
 
 def record(**members: Any) -> CallRecord:

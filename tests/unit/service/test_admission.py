@@ -1,25 +1,19 @@
-"""Who may call, what a call costs, and who is refused; how calls end: `test_admission_endings`."""
+"""What a call costs, and who is refused; how calls end: `test_settlement`."""
 
 import asyncio
 import re
-import threading
-from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import cast
 
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from service import admission as module
 from service import errors
-from service.accounts.keys import Caller
-from service.admission import duration
 from service.call import Call
-from service.ledger.rates import Level
 from service.ledger.rows import (
     Refusal,
     Refused,
 )
-from service.ledger.store import StoreError
 from service.metering import bound as bounds
 from service.metering.progress import Progress
 from tests.unit.service.books import (
@@ -28,6 +22,7 @@ from tests.unit.service.books import (
     NANO,
     Books,
     a_call,
+    accepted,
     chunk,
     completion,
     params,
@@ -35,190 +30,6 @@ from tests.unit.service.books import (
     usage_chunk,
     use,
 )
-
-# ------------------------------------------------------------------------------------ who calls
-
-
-@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
-async def test_the_holder_of_a_key_may_call(books: Books, scheme: str) -> None:
-    call = a_call(authorization=f"{scheme}{books.key} ")
-    caller = await books.admission.authenticate(call)
-
-    assert call.record.key_name == "ci"
-    assert (caller.account_name, caller.key_name) == ("acme", "ci")
-    assert books.key not in repr(caller)
-    assert books.key not in repr(books.admission)
-
-
-WRONG: Final[Sequence[Callable[[str], str | None]]] = (
-    lambda _: None,
-    lambda _: "",
-    lambda _: "Bearer",
-    lambda _: "Bearer ",
-    lambda key: f"Bearer{key}",
-    lambda key: f"Basic {key}",
-    lambda key: key,
-    lambda key: f" Bearer {key}",
-    lambda key: f"Bearer {key}x",
-    lambda key: f"Bearer {key[:-1]}",
-    lambda key: f"Bearer {key.swapcase()}",
-    lambda key: f"Bearer Bearer {key}",
-    lambda key: f"Bearer {key},Bearer {key}",
-    lambda key: f"Bearer {key}\x00",
-    lambda _: "Bearer ' OR 1=1 --",
-    lambda _: "Bearer " + "x" * 16_384,
-    lambda _: "Bearer \ud83d",
-    lambda _: "Bearer ключ",
-)
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-async def test_all_others_get_the_same_answer(
-    books: Books, wrong: Callable[[str], str | None]
-) -> None:
-    for _ in range(2):
-        with pytest.raises(errors.InvalidApiKey) as refused:
-            await books.admission.authenticate(a_call(authorization=wrong(books.key)))
-        assert errors.status(refused.value, "r") == errors.status(errors.InvalidApiKey(), "r")
-
-
-async def test_a_key_without_limits_has_none_to_be_told(books: Books) -> None:
-    call = a_call(authorization=f"Bearer {books.key}")
-    await books.admission.authenticate(call)
-    assert call.limits is None
-
-
-async def test_the_state_of_limits_is_told_without_a_hold(books: Books) -> None:
-    key = books.add_key("limited", requests_per_minute=60, tokens_per_minute=1000)
-    call = a_call(authorization=f"Bearer {key}")
-    await books.admission.authenticate(call)
-
-    assert call.limits is not None
-    assert dict(await call.limits()) == {
-        "x-ratelimit-limit-requests": "60",
-        "x-ratelimit-remaining-requests": "60",
-        "x-ratelimit-reset-requests": "0ms",
-        "x-ratelimit-limit-tokens": "1000",
-        "x-ratelimit-remaining-tokens": "1000",
-        "x-ratelimit-reset-tokens": "0ms",
-    }
-    books.store.reading_fails = True
-    assert await call.limits() == ()
-    books.store.reading_fails = False
-    assert len(await call.limits()) == 6
-
-
-async def test_a_lookup_is_remembered_for_five_seconds(books: Books) -> None:
-    await books.caller()
-    asked = books.store.queries
-    books.monotonic += 4.9
-    await books.caller()
-    assert books.store.queries == asked
-    books.directory.revoke_key("acme", "ci")
-    books.monotonic += 0.2
-    with pytest.raises(errors.InvalidApiKey):
-        await books.caller()
-
-
-async def test_calls_with_the_same_key_share_a_query(books: Books) -> None:
-    asked = books.store.queries
-    for key in (books.key, "sk-live-unknown"):
-        await asyncio.gather(*(books.caller(key) for _ in range(50)), return_exceptions=True)
-
-    assert books.store.queries == asked + 2
-
-
-async def test_who_leaves_during_a_lookup_does_not_spoil_that_of_others(books: Books) -> None:
-    first, second = (asyncio.create_task(books.caller()) for _ in range(2))
-    await asyncio.sleep(0)
-    first.cancel()
-
-    assert (await second).key_name == "ci"
-    assert first.cancelled()
-
-
-async def test_a_store_that_is_away_is_not_a_wrong_key(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(_: bytes) -> Caller:
-        raise StoreError("away")
-
-    monkeypatch.setattr(books.directory, "find", away)
-    for _ in range(2):
-        with pytest.raises(errors.StoreUnavailable):
-            await books.caller()
-    monkeypatch.undo()
-    assert (await books.caller()).key_name == "ci"
-
-
-async def test_a_flood_of_wrong_keys_drives_no_right_one_out_of_memory(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.accounts.keys._MOST_REMEMBERED", 10)
-    await books.caller()
-    for number in range(20):
-        with pytest.raises(errors.InvalidApiKey):
-            await books.caller(f"sk-live-{number}")
-    asked = books.store.queries
-    await books.caller()
-
-    assert books.store.queries == asked
-
-
-async def test_lookups_delay_no_hold_and_holds_no_lookup(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find, gate = books.directory.find, threading.Event()
-
-    def slow(digest: bytes) -> Caller | None:
-        assert gate.wait(10)
-        return find(digest)
-
-    caller = await books.caller()
-    monkeypatch.setattr(books.directory, "find", slow)
-    strangers = [asyncio.create_task(books.caller(f"sk-live-{number}")) for number in range(50)]
-    await asyncio.sleep(0)
-    async with books.admission.admit(
-        caller, a_call(), params(), MODEL, wants_usage=False
-    ) as progress:
-        progress.take(completion())
-    assert len(books.entries) == 1
-    assert not any(stranger.done() for stranger in strangers)
-    gate.set()
-    found = await asyncio.gather(*strangers, return_exceptions=True)
-    assert {type(each) for each in found} == {errors.InvalidApiKey}
-    # And the other way about.
-    gate.clear()
-    waiting = asyncio.create_task(books.batches.call(gate.wait, 10))
-    monkeypatch.undo()
-    with pytest.raises(errors.InvalidApiKey):
-        await books.caller("sk-live-another")
-    gate.set()
-    await waiting
-
-
-async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_room(
-    books: Books, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
-    monkeypatch.setattr(module, "_MOST_LOOKUPS", 50)
-    gate = threading.Event()
-    keys = [books.key, *(f"sk-live-{number}" for number in range(49))]
-    with monkeypatch.context() as frozen:
-        frozen.setattr(books.directory, "find", lambda _: gate.wait(10))
-        for _ in range(2):
-            calls = [asyncio.create_task(books.caller(key)) for key in keys]
-            await asyncio.sleep(0)
-            with pytest.raises(errors.Overloaded):
-                await books.caller("sk-live-one-too-many")
-            async with asyncio.timeout(10):
-                found = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(each) for each in found} == {errors.StoreUnavailable}
-    gate.set()
-    monkeypatch.setattr(module, "PATIENCE", 10.0)
-
-    assert (await books.caller()).key_name == "ci"
-
 
 # --------------------------------------------------------------------------------- what it costs
 
@@ -358,9 +169,7 @@ async def test_the_limit_that_is_named_fits_and_one_more_does_not(books: Books) 
 async def test_what_others_hold_is_another_refusal(books: Books) -> None:
     books.grant(price(1000, 150) - CREDIT, "less")
 
-    async with books.admission.admit(
-        await books.caller(), a_call(), params(), MODEL, wants_usage=False
-    ):
+    async with books.admission.admit(await books.caller(), a_call(), accepted(), wants_usage=False):
         with pytest.raises(errors.CreditsHeld) as refused:
             await use(books)
     assert refused.value.retryable
@@ -421,7 +230,7 @@ async def test_a_key_that_is_revoked_or_expired_is_refused_at_once(books: Books)
     books.now += 5
     for caller in callers:
         with pytest.raises(errors.InvalidApiKey) as refused:
-            async with books.admission.admit(caller, a_call(), params(), MODEL, wants_usage=False):
+            async with books.admission.admit(caller, a_call(), accepted(), wants_usage=False):
                 raise AssertionError("admitted")
         assert errors.status(refused.value, "r") == errors.status(errors.InvalidApiKey(), "r")
     books.assert_at_rest()
@@ -437,25 +246,6 @@ async def test_a_key_uses_its_models_only(books: Books) -> None:
 @pytest.mark.parametrize("refusal", Refusal)
 async def test_every_refusal_is_told_as_something(refusal: Refusal) -> None:
     bound = bounds.bound_of(params(), MODEL, 100)
-    failure = module._failure(Refused(refusal=refusal), bound, params(), MODEL)
+    failure = module._failure(Refused(refusal=refusal), bound, accepted())
 
     assert failure.rule.http_status in (401, 402, 403, 429)
-
-
-@pytest.mark.parametrize(
-    ("nanoseconds", "text"),
-    [
-        (0, "0ms"),
-        (1, "1ms"),
-        (20 * 10**6, "20ms"),
-        (999 * 10**6, "999ms"),
-        (999 * 10**6 + 1, "1s"),
-        (1200 * 10**6, "1.2s"),
-        (59_999 * 10**6, "59.999s"),
-        (60 * 10**9, "1m0s"),
-        (360 * 10**9, "6m0s"),
-        (61_500 * 10**6, "1m1.5s"),
-    ],
-)
-def test_durations_are_written_as_openai_writes_them(nanoseconds: int, text: str) -> None:
-    assert duration(Level(1, 0, nanoseconds)) == text

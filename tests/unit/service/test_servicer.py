@@ -22,13 +22,15 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from service import errors
 from service.accounts.directory import Directory, bootstrap
 from service.admission import Admission
+from service.authentication import Authentication
 from service.call import Call
-from service.ledger.batches import Batches
+from service.ledger.batches import PATIENCE, Batches
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.store import Store
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer, ModelServicer
+from service.settlement import Settlement
 from service.telemetry import Telemetry
 from service.upstream.client import Limits, UpstreamClient
 from tests.unit.service.samples import (
@@ -55,7 +57,7 @@ CONTEXT: Any = FakeContext()
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-ADMISSION: ContextVar[Admission] = ContextVar("admission")
+ADMISSION: ContextVar[tuple[Authentication, Admission]] = ContextVar("admission")
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +67,13 @@ async def _admission(tmp_path: Path) -> AsyncIterator[None]:
     bootstrap(store, CALLER_KEY, Decimal(1))
     batches = Batches(store)
     journal = Journal(str(tmp_path / "journal"))
-    admission = Admission(
-        batches, Directory(store), journal, Telemetry(), owner="test", clock=lambda: 0.0
-    )
-    token = ADMISSION.set(admission)
+    authentication = Authentication(batches, Directory(store), patience=PATIENCE, clock=lambda: 0.0)
+    settlement = Settlement(batches, journal, Telemetry(), patience=PATIENCE)
+    admission = Admission(batches, settlement, owner="test", patience=PATIENCE)
+    token = ADMISSION.set((authentication, admission))
     yield
     ADMISSION.reset(token)
-    await admission.settled()
+    await settlement.settled()
     journal.close()
     await batches.close()
     store.close()
@@ -89,7 +91,7 @@ def servicer(handler: Handler, *, max_request_bytes: int = 10_000) -> ChatComple
     )
     clock = iter(range(1000))
     return ChatCompletionServicer(
-        ADMISSION.get(),
+        *ADMISSION.get(),
         CATALOGUE,
         upstream,
         max_request_bytes=max_request_bytes,
@@ -342,7 +344,7 @@ async def test_a_failure_of_the_upstream_is_recorded_as_no_use() -> None:
 
 async def test_all_models_are_listed() -> None:
     with serving(call()):
-        listed = await ModelServicer(ADMISSION.get(), CATALOGUE).ListModels(
+        listed = await ModelServicer(ADMISSION.get()[0], CATALOGUE).ListModels(
             model_service_pb2.ListModelsRequest(), CONTEXT
         )
 
@@ -357,7 +359,7 @@ async def test_all_models_are_listed() -> None:
 
 async def test_a_model_is_found_by_its_name() -> None:
     with serving(call()):
-        found = await ModelServicer(ADMISSION.get(), CATALOGUE).GetModel(
+        found = await ModelServicer(ADMISSION.get()[0], CATALOGUE).GetModel(
             model_service_pb2.GetModelRequest(model="a/b:c"), CONTEXT
         )
 
@@ -367,7 +369,7 @@ async def test_a_model_is_found_by_its_name() -> None:
 @pytest.mark.parametrize("name", ["nobody", "", "a", "a%2Fb:c"])
 async def test_other_models_are_not_found(name: str) -> None:
     with serving(call()), pytest.raises(errors.ModelNotFound) as refused:
-        await ModelServicer(ADMISSION.get(), CATALOGUE).GetModel(
+        await ModelServicer(ADMISSION.get()[0], CATALOGUE).GetModel(
             model_service_pb2.GetModelRequest(model=name), CONTEXT
         )
 
@@ -377,10 +379,10 @@ async def test_other_models_are_not_found(name: str) -> None:
 async def test_models_are_for_callers_with_a_key() -> None:
     with serving(call(authorization="Bearer nobody")):
         with pytest.raises(errors.InvalidApiKey):
-            await ModelServicer(ADMISSION.get(), CATALOGUE).ListModels(
+            await ModelServicer(ADMISSION.get()[0], CATALOGUE).ListModels(
                 model_service_pb2.ListModelsRequest(), CONTEXT
             )
         with pytest.raises(errors.InvalidApiKey):
-            await ModelServicer(ADMISSION.get(), CATALOGUE).GetModel(
+            await ModelServicer(ADMISSION.get()[0], CATALOGUE).GetModel(
                 model_service_pb2.GetModelRequest(model="default"), CONTEXT
             )

@@ -28,6 +28,8 @@ from tests.unit.service.samples import (
     DONE,
     MODEL,
     UPSTREAM_KEY,
+    accepted,
+    accepted_of,
     call,
     chunk,
     completion,
@@ -162,7 +164,7 @@ class Bench:
         of: Model = MODEL,
         current: Call | None = None,
     ) -> Any:
-        answer = await self.client.complete(request or params(), of, current or call())
+        answer = await self.client.complete(accepted_of(request or params(), of), current or call())
         return json.loads(openai_json.encode_completion(answer))
 
     async def stream(
@@ -182,7 +184,7 @@ class Bench:
         **members: Any,
     ) -> None:
         progress = progress or Progress(wants_usage=wants_usage)
-        stream = self.client.stream(params(**members), MODEL, current or call(), progress)
+        stream = self.client.stream(accepted(**members), current or call(), progress)
         async with aclosing(stream):
             async for answer in stream:
                 chunks += [json.loads(openai_json.encode_chunk(answer))]
@@ -439,7 +441,7 @@ async def test_an_upstream_that_disregards_its_limit_is_cut() -> None:
     bench = Bench(with_body(Endless(event(chunk("a"))), headers=EVENTS))
     current = call()
     progress = Progress(wants_usage=False, most=10)
-    stream = bench.client.stream(params(), MODEL, current, progress)
+    stream = bench.client.stream(accepted(), current, progress)
     async with aclosing(stream):
         chunks = [json.loads(openai_json.encode_chunk(answer)) async for answer in stream]
 
@@ -540,7 +542,7 @@ async def test_it_does_not_matter_how_a_stream_is_cut() -> None:
 
 async def test_a_gauge_shows_the_open_streams() -> None:
     bench = Bench(says(200, *STREAM, DONE, headers=EVENTS))
-    stream = bench.client.stream(params(), MODEL, call(), Progress(wants_usage=False))
+    stream = bench.client.stream(accepted(), call(), Progress(wants_usage=False))
     async with aclosing(stream):
         await anext(stream)
         assert bench.value("chat_upstream_streams_open") == 1
@@ -1163,7 +1165,7 @@ async def test_a_caller_who_leaves_within_a_stream_closes_it() -> None:
 
 async def test_a_stream_that_is_not_read_further_is_closed() -> None:
     bench = Bench(says(200, *STREAM, DONE, headers=EVENTS))
-    stream = bench.client.stream(params(), MODEL, call(), Progress(wants_usage=False))
+    stream = bench.client.stream(accepted(), call(), Progress(wants_usage=False))
     await anext(stream)
     await stream.aclose()
 

@@ -11,11 +11,11 @@ from service.models import OUTPUT_LIMITS, OutputLimit
 from service.upstream.rewriting import outgoing, rename
 from tests.unit.service.samples import (
     MODEL,
+    accepted,
     chunk,
     chunk_message,
     completion,
     model,
-    params,
 )
 
 
@@ -27,7 +27,7 @@ CHANGED = {"model", "stream", "stream_options", "max_tokens", "max_completion_to
 
 
 def sent(*, streamed: bool = False, limit: OutputLimit = "max_tokens", **members: Any) -> Any:
-    return json.loads(outgoing(params(**members), model(output_limit=limit), streamed=streamed))
+    return json.loads(outgoing(accepted(model(output_limit=limit), **members), streamed=streamed))
 
 
 # ------------------------------------------------------------------------------- output limit

@@ -18,7 +18,6 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     CreateChatCompletionRequest,
     StreamChatCompletionRequest,
 )
-from service import admission as module
 from service import errors
 from service.call import CURRENT, Call
 from service.ledger.journal import Ending
@@ -39,6 +38,7 @@ from tests.unit.service.books import (
     Books,
     InPlace,
     a_call,
+    accepted,
     chunk,
     completion,
     params,
@@ -68,7 +68,7 @@ async def test_a_place_whose_answer_was_lost_is_released(books: Books) -> None:
     books.store.fails_after = is_a(Place)
     with pytest.raises(errors.StoreUnavailable):
         await use(books)
-    await books.admission.settled()
+    await books.settlement.settled()
 
     assert books.journal.is_empty()
     books.assert_at_rest()
@@ -220,9 +220,9 @@ async def test_a_charge_whose_hold_the_store_does_not_know_is_kept(books: Books)
 async def test_a_drain_does_not_wait_for_ever_for_settlements(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SETTLED_WITHIN", 0.01)
-    monkeypatch.setattr(module, "PATIENCE", 60.0)
-    monkeypatch.setattr(module, "ANSWER_WITHIN", 60.0)
+    monkeypatch.setattr("service.settlement.SETTLED_WITHIN", 0.01)
+    books.be_patient(60.0)
+    monkeypatch.setattr("service.admission.ANSWER_WITHIN", 60.0)
     submit, loop = books.batches.submit, asyncio.get_running_loop()
     unanswered: list[Operation] = []
     come = asyncio.Event()
@@ -244,7 +244,7 @@ async def test_a_drain_does_not_wait_for_ever_for_settlements(
         placing.cancel()
         await asyncio.wait((placing,))
         async with asyncio.timeout(10):
-            await books.admission.settled()
+            await books.settlement.settled()
             await asyncio.wait((settling,))
     # Nobody waits any more for the first call, whose answer was whole.
     assert settling.cancelled()
@@ -261,8 +261,8 @@ async def test_a_place_that_is_never_answered_is_released(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await books.caller()  # found now, by a store that may take its time
-    monkeypatch.setattr(module, "PATIENCE", 0.01)
-    monkeypatch.setattr(module, "ANSWER_WITHIN", 0.01)
+    books.be_patient(0.01)
+    monkeypatch.setattr("service.admission.ANSWER_WITHIN", 0.01)
     loop = asyncio.get_running_loop()
     submitted: list[Operation] = []
 
@@ -275,7 +275,7 @@ async def test_a_place_that_is_never_answered_is_released(
         with pytest.raises(errors.StoreUnavailable):
             await use(books)
         async with asyncio.timeout(10):
-            await books.admission.settled()
+            await books.settlement.settled()
 
     assert [type(operation) for operation in submitted] == [Place, Release]
     assert [type(kept) for kept in books.journal.kept().endings] == [Release]
@@ -286,7 +286,7 @@ async def test_who_does_not_wait_for_the_settlement_does_not_stop_it(books: Book
 
     async def run() -> None:
         async with books.admission.admit(
-            await books.caller(), a_call(), params(), MODEL, wants_usage=False
+            await books.caller(), a_call(), accepted(), wants_usage=False
         ) as progress:
             progress.take(completion())
             admitted.set()
@@ -299,7 +299,7 @@ async def test_who_does_not_wait_for_the_settlement_does_not_stop_it(books: Book
     call.cancel()
     await asyncio.wait((call,))
     assert call.cancelled()
-    await books.admission.settled()
+    await books.settlement.settled()
 
     assert len(books.entries) == 1
     books.assert_at_rest()
@@ -317,7 +317,7 @@ class FakeUpstream:
         return completion({"prompt_tokens": 11, "completion_tokens": 3})
 
     async def stream(
-        self, _: object, __: object, ___: object, progress: Progress
+        self, _: object, __: object, progress: Progress
     ) -> AsyncGenerator[ChatCompletionChunk]:
         for each in (chunk(""), chunk(), chunk(), chunk(finish="stop"), usage_chunk(11, 3)):
             await asyncio.sleep(0)
@@ -333,6 +333,7 @@ STEPS: Final = 40
 async def serve(books: Books, *, streamed: bool) -> None:
     upstream = cast("Any", FakeUpstream())
     servicer = ChatCompletionServicer(
+        books.authentication,
         books.admission,
         Catalogue(models=MappingProxyType({"default": MODEL})),
         upstream,
@@ -370,7 +371,7 @@ async def test_a_call_can_be_cancelled_at_any_moment(
                 await asyncio.sleep(0)
             call.cancel()
         await asyncio.wait((call,))
-        await books.admission.settled()
+        await books.settlement.settled()
         endings["left" if call.cancelled() else "complete"] += 1
         books.assert_at_rest()
         new = books.entries[: len(books.entries) - charged]
@@ -401,7 +402,7 @@ async def test_the_store_can_go_away_at_any_moment_of_a_call_that_is_cancelled(
             await asyncio.sleep(0)
         call.cancel()
         await asyncio.wait((call,))
-        await books.admission.settled()
+        await books.settlement.settled()
         if not call.cancelled():
             call.exception()
         books.store.fails_before = books.store.fails_after = is_a()
@@ -430,7 +431,7 @@ async def test_store_and_journal_can_fail_at_any_moment_of_a_call_that_is_cancel
         (ended,) = await asyncio.gather(call, return_exceptions=True)
         assert isinstance(ended, (errors.StoreUnavailable, asyncio.CancelledError))
         left += call.cancelled()
-        await books.admission.settled()
+        await books.settlement.settled()
         await replay(books)
         books.assert_at_rest()
         new = books.entries[: len(books.entries) - charged]

@@ -1,0 +1,153 @@
+"""Who calls: from the key in a call's metadata to the account that holds it.
+
+    authorization ──► digest ──► remembered? ──► store ──► Caller
+                                                    └──► INVALID_API_KEY, alike for every cause
+
+A lookup is remembered for five seconds, so that a flood with one key, right or wrong, does not
+become a flood of queries. A revocation takes effect at once all the same: each request that costs
+something reads the row of its key in the transaction of its hold.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from service import errors, rate_limits
+from service.accounts import keys
+from service.accounts.directory import Directory, Levels
+from service.accounts.keys import Caller
+from service.call import Call, Headers
+from service.ledger.batches import Batches
+from service.ledger.coalescing import Coalesced
+from service.ledger.store import StoreError
+
+REMEMBERED: Final = 5.0
+"""Seconds that a lookup is remembered."""
+
+LOOK_WITHIN: Final = 1.0
+"""Seconds that a call waits for the state of its limits, if no hold reported it."""
+
+_SCHEME: Final = "bearer "
+_LONGEST_KEY: Final = 256
+_MOST_LOOKUPS: Final = 1000
+_MOST_REMEMBERED: Final = 10_000
+
+
+class Authentication:
+    """Knows who holds a key.
+
+    Args:
+        batches: Reads the store.
+        directory: Finds keys in it.
+        patience: Seconds that a call waits for the store.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        directory: Directory,
+        *,
+        patience: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._batches = batches
+        self._directory = directory
+        self._patience = patience
+        # Two, so that no flood of wrong keys drives out the right ones.
+        self._callers = Remembered(clock)
+        self._strangers = Remembered(clock)
+        self._levels = Coalesced[int, Levels](partial(batches.read, directory.levels))
+        self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
+
+    async def authenticate(self, call: Call) -> Caller:
+        """Return who calls, and have the call know it, which asks only once.
+
+        Args:
+            call: Its metadata `authorization` is the scheme Bearer (RFC 6750) and a key.
+
+        Raises:
+            InvalidApiKey: there is no key, or not a valid one.
+            StoreUnavailable: the keys cannot be read.
+        """
+        if isinstance(call.caller, Caller):
+            return call.caller
+        call.caller = caller = await self._who(call.authorization)
+        call.record.key_name = caller.key_name
+        if caller.is_limited:
+            call.limits = partial(self._limits, caller)
+        return caller
+
+    async def _limits(self, caller: Caller) -> Headers:
+        """Return how much of a caller's limits is left, or nothing where that is not to be had."""
+        try:
+            async with asyncio.timeout(LOOK_WITHIN):
+                levels = await self._levels.get(caller.key_id)
+        except (StoreError, TimeoutError):
+            return ()
+        return () if levels is None else rate_limits.headers(*levels)
+
+    async def _who(self, authorization: str | None) -> Caller:
+        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+            raise errors.InvalidApiKey
+        key = authorization[len(_SCHEME) :].strip()
+        if not 0 < len(key) <= _LONGEST_KEY:
+            raise errors.InvalidApiKey
+        digest = keys.digest(key)
+        known, caller = self._callers.get(digest)
+        if not known:
+            known, caller = self._strangers.get(digest)
+        if not known:
+            caller = await self._look_up(digest)
+        if caller is None:
+            raise errors.InvalidApiKey
+        return caller
+
+    async def _look_up(self, digest: bytes) -> Caller | None:
+        """Find a key in the store; calls with the same key share the query."""
+        lookup = self._lookups.get(digest)
+        if lookup is None:
+            if len(self._lookups) >= _MOST_LOOKUPS:
+                raise errors.Overloaded
+            lookup = asyncio.create_task(self._find(digest))
+            self._lookups[digest] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(digest, None))
+        try:
+            return await asyncio.shield(lookup)
+        except (StoreError, TimeoutError) as error:
+            raise errors.StoreUnavailable from error
+
+    async def _find(self, digest: bytes) -> Caller | None:
+        # What takes too long leaves the queue: a store that is away does not fill it.
+        async with asyncio.timeout(self._patience):
+            caller = await self._batches.read(self._directory.find, digest)
+        (self._strangers if caller is None else self._callers).put(digest, caller)
+        return caller
+
+
+class Remembered:
+    """What lookups found, for a moment; None is remembered too.
+
+    Args:
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._found: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
+
+    def get(self, key_digest: bytes) -> tuple[bool, Caller | None]:
+        """Return whether a lookup is remembered, and what it found."""
+        entry = self._found.get(key_digest)
+        if entry is None or entry[0] <= self._clock():
+            return False, None
+        return True, entry[1]
+
+    def put(self, key_digest: bytes, caller: Caller | None) -> None:
+        """Remember what a lookup found."""
+        self._found.pop(key_digest, None)
+        while len(self._found) >= _MOST_REMEMBERED:
+            self._found.popitem(last=False)
+        self._found[key_digest] = (self._clock() + REMEMBERED, caller)

@@ -1,0 +1,276 @@
+"""Who calls."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+from service import errors
+from service.accounts.keys import Caller
+from service.authentication import REMEMBERED, Remembered
+from service.ledger.store import StoreError
+from tests.unit.service.books import (
+    Books,
+    a_call,
+    accepted,
+    completion,
+)
+
+REPEATABLE = settings(max_examples=200, derandomize=True, deadline=None)
+CALLER = Caller(account_id=1, account_name="acme", key_id=2, key_name="ci")
+
+
+# ------------------------------------------------------------------------------------ who calls
+
+
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
+async def test_the_holder_of_a_key_may_call(books: Books, scheme: str) -> None:
+    call = a_call(authorization=f"{scheme}{books.key} ")
+    caller = await books.authentication.authenticate(call)
+
+    assert call.record.key_name == "ci"
+    assert (caller.account_name, caller.key_name) == ("acme", "ci")
+    assert books.key not in repr(caller)
+    assert books.key not in repr(books.admission)
+
+
+WRONG: Final[Sequence[Callable[[str], str | None]]] = (
+    lambda _: None,
+    lambda _: "",
+    lambda _: "Bearer",
+    lambda _: "Bearer ",
+    lambda key: f"Bearer{key}",
+    lambda key: f"Basic {key}",
+    lambda key: key,
+    lambda key: f" Bearer {key}",
+    lambda key: f"Bearer {key}x",
+    lambda key: f"Bearer {key[:-1]}",
+    lambda key: f"Bearer {key.swapcase()}",
+    lambda key: f"Bearer Bearer {key}",
+    lambda key: f"Bearer {key},Bearer {key}",
+    lambda key: f"Bearer {key}\x00",
+    lambda _: "Bearer ' OR 1=1 --",
+    lambda _: "Bearer " + "x" * 16_384,
+    lambda _: "Bearer \ud83d",
+    lambda _: "Bearer ключ",
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_all_others_get_the_same_answer(
+    books: Books, wrong: Callable[[str], str | None]
+) -> None:
+    for _ in range(2):
+        with pytest.raises(errors.InvalidApiKey) as refused:
+            await books.authentication.authenticate(a_call(authorization=wrong(books.key)))
+        assert errors.status(refused.value, "r") == errors.status(errors.InvalidApiKey(), "r")
+
+
+async def test_a_key_without_limits_has_none_to_be_told(books: Books) -> None:
+    call = a_call(authorization=f"Bearer {books.key}")
+    await books.authentication.authenticate(call)
+    assert call.limits is None
+
+
+async def test_the_state_of_limits_is_told_without_a_hold(books: Books) -> None:
+    key = books.add_key("limited", requests_per_minute=60, tokens_per_minute=1000)
+    call = a_call(authorization=f"Bearer {key}")
+    await books.authentication.authenticate(call)
+
+    assert call.limits is not None
+    assert dict(await call.limits()) == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "60",
+        "x-ratelimit-reset-requests": "0ms",
+        "x-ratelimit-limit-tokens": "1000",
+        "x-ratelimit-remaining-tokens": "1000",
+        "x-ratelimit-reset-tokens": "0ms",
+    }
+    books.store.reading_fails = True
+    assert await call.limits() == ()
+    books.store.reading_fails = False
+    assert len(await call.limits()) == 6
+
+
+async def test_a_lookup_is_remembered_for_five_seconds(books: Books) -> None:
+    await books.caller()
+    asked = books.store.queries
+    books.monotonic += 4.9
+    await books.caller()
+    assert books.store.queries == asked
+    books.directory.revoke_key("acme", "ci")
+    books.monotonic += 0.2
+    with pytest.raises(errors.InvalidApiKey):
+        await books.caller()
+
+
+async def test_calls_with_the_same_key_share_a_query(books: Books) -> None:
+    asked = books.store.queries
+    for key in (books.key, "sk-live-unknown"):
+        await asyncio.gather(*(books.caller(key) for _ in range(50)), return_exceptions=True)
+
+    assert books.store.queries == asked + 2
+
+
+async def test_who_leaves_during_a_lookup_does_not_spoil_that_of_others(books: Books) -> None:
+    first, second = (asyncio.create_task(books.caller()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+
+    assert (await second).key_name == "ci"
+    assert first.cancelled()
+
+
+async def test_a_store_that_is_away_is_not_a_wrong_key(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: bytes) -> Caller:
+        raise StoreError("away")
+
+    monkeypatch.setattr(books.directory, "find", away)
+    for _ in range(2):
+        with pytest.raises(errors.StoreUnavailable):
+            await books.caller()
+    monkeypatch.undo()
+    assert (await books.caller()).key_name == "ci"
+
+
+async def test_a_flood_of_wrong_keys_drives_no_right_one_out_of_memory(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.authentication._MOST_REMEMBERED", 10)
+    await books.caller()
+    for number in range(20):
+        with pytest.raises(errors.InvalidApiKey):
+            await books.caller(f"sk-live-{number}")
+    asked = books.store.queries
+    await books.caller()
+
+    assert books.store.queries == asked
+
+
+async def test_lookups_delay_no_hold_and_holds_no_lookup(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, gate = books.directory.find, threading.Event()
+
+    def slow(digest: bytes) -> Caller | None:
+        assert gate.wait(10)
+        return find(digest)
+
+    caller = await books.caller()
+    monkeypatch.setattr(books.directory, "find", slow)
+    strangers = [asyncio.create_task(books.caller(f"sk-live-{number}")) for number in range(50)]
+    await asyncio.sleep(0)
+    async with books.admission.admit(caller, a_call(), accepted(), wants_usage=False) as progress:
+        progress.take(completion())
+    assert len(books.entries) == 1
+    assert not any(stranger.done() for stranger in strangers)
+    gate.set()
+    found = await asyncio.gather(*strangers, return_exceptions=True)
+    assert {type(each) for each in found} == {errors.InvalidApiKey}
+    # And the other way about.
+    gate.clear()
+    waiting = asyncio.create_task(books.batches.call(gate.wait, 10))
+    monkeypatch.undo()
+    with pytest.raises(errors.InvalidApiKey):
+        await books.caller("sk-live-another")
+    gate.set()
+    await waiting
+
+
+async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_room(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books.be_patient(0.05)
+    monkeypatch.setattr("service.authentication._MOST_LOOKUPS", 50)
+    gate = threading.Event()
+    keys = [books.key, *(f"sk-live-{number}" for number in range(49))]
+    with monkeypatch.context() as frozen:
+        frozen.setattr(books.directory, "find", lambda _: gate.wait(10))
+        for _ in range(2):
+            calls = [asyncio.create_task(books.caller(key)) for key in keys]
+            await asyncio.sleep(0)
+            with pytest.raises(errors.Overloaded):
+                await books.caller("sk-live-one-too-many")
+            async with asyncio.timeout(10):
+                found = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in found} == {errors.StoreUnavailable}
+    gate.set()
+    books.be_patient(10.0)
+
+    assert (await books.caller()).key_name == "ci"
+
+
+# ------------------------------------------------------------------------------------- remembered
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_what_was_not_looked_up_is_not_remembered() -> None:
+    assert Remembered(Clock()).get(b"a") == (False, None)
+
+
+def test_what_was_found_is_remembered_for_five_seconds() -> None:
+    clock = Clock()
+    remembered = Remembered(clock)
+    remembered.put(b"a", CALLER)
+    assert remembered.get(b"a") == (True, CALLER)
+    clock.seconds += REMEMBERED - 0.001
+    assert remembered.get(b"a") == (True, CALLER)
+    clock.seconds += 0.001
+    assert remembered.get(b"a") == (False, None)
+    assert REMEMBERED <= 5
+
+
+def test_being_read_does_not_make_it_last_longer() -> None:
+    clock = Clock()
+    remembered = Remembered(clock)
+    remembered.put(b"a", CALLER)
+    for _ in range(10):
+        clock.seconds += REMEMBERED / 10
+        remembered.get(b"a")
+    assert remembered.get(b"a") == (False, None)
+
+
+def test_that_there_is_no_such_key_is_remembered_too() -> None:
+    remembered = Remembered(Clock())
+    remembered.put(b"a", None)
+    assert remembered.get(b"a") == (True, None)
+
+
+def test_the_last_lookup_counts() -> None:
+    clock = Clock()
+    remembered = Remembered(clock)
+    remembered.put(b"a", CALLER)
+    clock.seconds += REMEMBERED - 1
+    remembered.put(b"a", None)
+    assert remembered.get(b"a") == (True, None)
+    clock.seconds += REMEMBERED - 1
+    assert remembered.get(b"a") == (True, None)
+
+
+def test_digests_with_the_same_beginning_are_not_confused() -> None:
+    remembered = Remembered(Clock())
+    remembered.put(b"a" * 31 + b"x", CALLER)
+    assert remembered.get(b"a" * 31 + b"y") == (False, None)
+
+
+def test_a_flood_of_wrong_keys_takes_bounded_memory_and_forgets_the_oldest() -> None:
+    remembered = Remembered(Clock())
+    remembered.put(b"first", CALLER)
+    for number in range(20_000):
+        remembered.put(b"%d" % number, None)
+    kept = sum(remembered.get(b"%d" % number)[0] for number in range(20_000))
+    assert kept == 10_000
+    assert remembered.get(b"first") == (False, None)
+    assert remembered.get(b"19999") == (True, None)
