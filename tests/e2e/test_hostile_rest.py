@@ -239,7 +239,7 @@ def names() -> list[str]:
     # The presence of a field in proto3 is a union named after it.
     unions = {union.name.removeprefix("_") for union in descriptor.oneofs}
     others = {field.name for field in descriptor.fields if field.containing_oneof is None}
-    return sorted((unions | others) - {"extra_json"})
+    return sorted((unions | others) - {"extra_json", "null_fields"})
 
 
 def is_refused_rightly(response: Any) -> None:
