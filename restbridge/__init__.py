@@ -1,17 +1,18 @@
 """The REST bridge: OpenAI's HTTP contract in front of the gRPC one.
 
-    stranger ── HTTP/1.1 ──► protocol ► edge ► app ► chat_completions, models ── gRPC ──► service
-                             limits of   id,    routes   decode, call, encode
-                             the wire    log
+    stranger ── HTTP/1.1 ──► http ► app ► chat_completions, models ── gRPC ──► service
+                             limits,  routes   decode, call, encode
+                             id, log
 
 It transcodes and decides nothing: keys, models, validation and limits of use are the service's. It
 owns no secret and no state.
 
-protocol, head, limits     what a stranger may send: head, body, time, number
-edge, exchange, telemetry  what every request meets first and last: id, early ending, log, metrics
+http/                      HTTP/1.1 against strangers: head, body, time, number, early ending
 errors, headers            what crosses from gRPC to HTTP and back, as tables
 failures                   every exception becomes the one answer that is still possible
 answers, event_stream      the two kinds of answer: one JSON document, or events with keep-alive
-chat_completions, models   the resources of the API; probes: those of whoever runs the bridge
+chat_completions, models   the resources of the API; forward: their unary calls
+credits, probes            an extension; what whoever runs the bridge asks
+telemetry                  the names of metrics and log fields
 app, channel, server       the routes, the way to the service, start and drain
 """

@@ -8,15 +8,12 @@ answer: so the bridge goes on reading for a moment, and throws away what it read
 """
 
 import asyncio
-from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
 from restbridge.errors import Failure
-from restbridge.exchange import exchange_of
-
-LINGER: Final = 2.0
-"""Seconds for which the rest of a refused body is read away."""
+from restbridge.http.exchange import exchange_of
+from restbridge.http.limits import LINGER
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -28,12 +28,12 @@ from restbridge.chat_completions import ChatCompletions
 from restbridge.clock import Clock, LoopClock
 from restbridge.config import Settings
 from restbridge.credits import Credits
-from restbridge.edge import Edge
 from restbridge.errors import RefusedError, of_reason
 from restbridge.event_stream import SILENCE
 from restbridge.failures import Failures
 from restbridge.headers import EXPOSED
-from restbridge.limits import Bodies, InFlight, Limits
+from restbridge.http.edge import Edge
+from restbridge.http.limits import Bodies, InFlight, Limits
 from restbridge.models import Model, Models
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry

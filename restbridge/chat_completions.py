@@ -23,13 +23,13 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     StreamChatCompletionResponse,
 )
 from restbridge import headers
-from restbridge.answers import answer
 from restbridge.channel import Service
 from restbridge.clock import Clock
 from restbridge.errors import RefusedError, of_document
 from restbridge.event_stream import SILENCE, EventStream
-from restbridge.exchange import Departure, Exchange, exchange_of
-from restbridge.limits import Bodies, check_json
+from restbridge.forward import forward
+from restbridge.http.exchange import Departure, Exchange, exchange_of
+from restbridge.http.limits import Bodies, check_json
 from restbridge.telemetry import Telemetry
 
 _DECODED_IN_PLACE: Final = 256 * 1024
@@ -75,21 +75,14 @@ class ChatCompletions:
     async def _create(
         self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
     ) -> None:
-        exchange = exchange_of(scope)
-        call = self._service.stubs().completions.CreateChatCompletion(
-            CreateChatCompletionRequest(params=params),
-            metadata=headers.metadata(scope["headers"], exchange.request_id),
-            timeout=self._service.timeout,
-        )
-        with Departure(exchange, receive):
-            response = await call
-        await answer(
+        await forward(
             scope,
             receive,
             send,
-            status=200,
-            body=encode_completion(response.completion),
-            headers=headers.answer(await call.initial_metadata()),
+            method=self._service.stubs().completions.CreateChatCompletion,
+            request=CreateChatCompletionRequest(params=params),
+            encode=lambda response: encode_completion(response.completion),
+            deadline=self._service.timeout,
         )
 
     async def _stream(

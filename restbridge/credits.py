@@ -19,10 +19,8 @@ from starlette.types import Receive, Scope, Send
 from chatcompletion.credits import members
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1.credit_service_pb2 import GetCreditsRequest, GetCreditsResponse
-from restbridge import headers
-from restbridge.answers import answer
 from restbridge.channel import Service
-from restbridge.exchange import Departure, exchange_of
+from restbridge.forward import forward
 
 
 class Credits:
@@ -37,18 +35,16 @@ class Credits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = exchange_of(scope)
-        call = self._service.stubs().credits.GetCredits(
-            GetCreditsRequest(),
-            metadata=headers.metadata(scope["headers"], exchange.request_id),
-            timeout=self._service.timeout,
+        await forward(
+            scope,
+            receive,
+            send,
+            method=self._service.stubs().credits.GetCredits,
+            request=GetCreditsRequest(),
+            encode=lambda response: msgspec.json.encode(document(response)),
+            deadline=self._service.timeout,
+            besides=[(b"cache-control", b"no-store")],  # it changes with every request
         )
-        with Departure(exchange, receive):
-            response = await call
-        # What is told changes from one request to the next.
-        told = [*headers.answer(await call.initial_metadata()), (b"cache-control", b"no-store")]
-        body = msgspec.json.encode(document(response))
-        await answer(scope, receive, send, status=200, body=body, headers=told)
 
 
 def document(response: GetCreditsResponse) -> dict[str, Any]:

@@ -238,6 +238,10 @@ def of_reason(
     return failure
 
 
+LEFT: Final = of_reason("CANCELLED")
+"""The failure of an exchange whose caller left. Never sent."""
+
+
 def internal(exchange_id: str) -> Failure:
     """Return the failure for whatever nobody foresaw."""
     text = f"{_OF_RULE['INTERNAL']} Please give the request id {exchange_id} when you report it."

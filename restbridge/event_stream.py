@@ -18,7 +18,7 @@ from typing import Final, Self
 from starlette.types import Send
 
 from restbridge.clock import Clock, Timer
-from restbridge.exchange import Exchange
+from restbridge.http.exchange import Exchange
 
 SILENCE: Final = 15.0
 """Seconds without an event after which a comment is sent: well below the idle limits of proxies."""

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chatcompletion.openai_json import EncodeError
 from chatcompletion.process import log
 from restbridge.answers import refuse
-from restbridge.errors import Failure, RefusedError, internal, of_call
+from restbridge.errors import LEFT, Failure, RefusedError, internal, of_call
 from restbridge.event_stream import event
-from restbridge.exchange import LEFT, Exchange, exchange_of
+from restbridge.http.exchange import Exchange, exchange_of
 
 AHEAD: Final = 0.05
 """Seconds by which an error event goes out before the connection is closed.

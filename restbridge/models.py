@@ -11,11 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from chatcompletion.openai_json import encode_model, encode_model_list
 from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
-from restbridge import headers
-from restbridge.answers import answer
 from restbridge.channel import Service
 from restbridge.errors import RefusedError, of_reason
-from restbridge.exchange import Departure, exchange_of
+from restbridge.forward import forward
 
 _PREFIX: Final = b"/v1/models/"
 
@@ -32,17 +30,15 @@ class Models:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = exchange_of(scope)
-        call = self._service.stubs().models.ListModels(
-            ListModelsRequest(),
-            metadata=headers.metadata(scope["headers"], exchange.request_id),
-            timeout=self._service.timeout,
+        await forward(
+            scope,
+            receive,
+            send,
+            method=self._service.stubs().models.ListModels,
+            request=ListModelsRequest(),
+            encode=encode_model_list,
+            deadline=self._service.timeout,
         )
-        with Departure(exchange, receive):
-            response = await call
-        told = headers.answer(await call.initial_metadata())
-        body = encode_model_list(response)
-        await answer(scope, receive, send, status=200, body=body, headers=told)
 
 
 class Model:
@@ -57,17 +53,15 @@ class Model:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = exchange_of(scope)
-        call = self._service.stubs().models.GetModel(
-            GetModelRequest(model=model_name(scope["raw_path"])),
-            metadata=headers.metadata(scope["headers"], exchange.request_id),
-            timeout=self._service.timeout,
+        await forward(
+            scope,
+            receive,
+            send,
+            method=self._service.stubs().models.GetModel,
+            request=GetModelRequest(model=model_name(scope["raw_path"])),
+            encode=lambda response: encode_model(response.model),
+            deadline=self._service.timeout,
         )
-        with Departure(exchange, receive):
-            response = await call
-        told = headers.answer(await call.initial_metadata())
-        body = encode_model(response.model)
-        await answer(scope, receive, send, status=200, body=body, headers=told)
 
 
 def model_name(raw_path: bytes) -> str:

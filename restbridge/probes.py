@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from restbridge.answers import answer
 from restbridge.channel import Service
 from restbridge.errors import RefusedError, of_reason
-from restbridge.exchange import Departure, exchange_of
+from restbridge.http.exchange import Departure, exchange_of
 
 SERVICE: Final = "chatcompletion.v1.ChatCompletionService"
 """The name under which the service tells whether it is ready."""

@@ -22,11 +22,11 @@ from chatcompletion.process.settings import Address
 from restbridge.app import create_app
 from restbridge.channel import Service
 from restbridge.config import Settings
-from restbridge.edge import Edge
 from restbridge.errors import Failure, of_reason
 from restbridge.event_stream import SILENCE
-from restbridge.limits import Limits
-from restbridge.protocol import BoundedProtocol
+from restbridge.http.edge import Edge
+from restbridge.http.limits import Limits
+from restbridge.http.protocol import BoundedProtocol
 from restbridge.telemetry import Telemetry
 
 CUT_OFF: Final[Failure] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)

@@ -9,13 +9,12 @@ routes are templates, methods those of the contract, reasons those of the tables
 """
 
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatcompletion.process import log
-from restbridge.errors import Failure
-from restbridge.exchange import LEFT, Exchange
+from restbridge.errors import LEFT, Failure
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD: Final = "_OTHER"
@@ -29,6 +28,17 @@ _DURATION_BUCKETS: Final = (
 _MILLISECONDS: Final = 1000
 
 _log = logging.getLogger(__name__)
+
+
+class Exchange(Protocol):
+    """A request and its answer, as far as they are recorded."""
+
+    request_id: str
+    began: float
+    status: int
+    failure: Failure | None
+    first_event: float | None
+    events: int
 
 
 class Telemetry:

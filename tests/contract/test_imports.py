@@ -69,12 +69,20 @@ LAYERS = {
     "restbridge": (
         {"__main__"},
         {"server"},
-        {"app", "protocol"},
-        {"chat_completions", "models", "credits", "probes", "edge", "failures", "head"},
-        {"answers", "event_stream", "limits", "telemetry"},
-        {"exchange"},
+        {"app"},
+        {"chat_completions", "models", "credits", "probes", "failures"},
+        {"forward"},
+        {"answers", "event_stream"},
+        {"http"},
+        {"telemetry"},
         {"channel", "errors"},
         {"clock", "config", "headers"},
+    ),
+    "restbridge.http": (
+        {"edge", "protocol"},
+        {"head"},
+        {"limits"},
+        {"exchange"},
     ),
 }
 """The rooms of a package: each imports from the layers below its own only."""

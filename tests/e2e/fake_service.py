@@ -49,7 +49,7 @@ from chatcompletion.v1.model_service_pb2 import (
     Model,
 )
 from restbridge.config import Settings
-from restbridge.limits import Limits
+from restbridge.http.limits import Limits
 from restbridge.server import Bridge, limits_of
 
 PATIENCE: Final = 20.0

@@ -24,7 +24,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from chatcompletion.process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.event_stream import SILENCE
-from restbridge.limits import Limits
+from restbridge.http.limits import Limits
 from restbridge.server import Bridge
 from service.models import Catalogue
 from service.simulator import RequestRecord, SimulatorServer

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from restbridge.limits import Limits
+from restbridge.http.limits import Limits
 from tests.e2e.fake_service import PATH, REQUEST, STREAMED, Pair, bridged, wait
 
 HOST = b"Host: a\r\n"

@@ -15,7 +15,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from restbridge import server
-from restbridge.limits import Limits
+from restbridge.http.limits import Limits
 from tests.e2e.fake_service import (
     PATH,
     PATIENCE,

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Message, Scope
 
-from restbridge.exchange import Exchange, attach
+from restbridge.http.exchange import Exchange, attach
 
 
 @dataclass(kw_only=True, slots=True)

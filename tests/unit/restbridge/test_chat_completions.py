@@ -7,8 +7,8 @@ import pytest
 from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionResponse
 from restbridge.chat_completions import relay
 from restbridge.event_stream import DONE, KEEP_ALIVE, EventStream
-from restbridge.exchange import Exchange
 from restbridge.headers import Metadata
+from restbridge.http.exchange import Exchange
 from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange
 
 

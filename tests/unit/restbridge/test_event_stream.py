@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from restbridge.event_stream import DONE, KEEP_ALIVE, EventStream, event
-from restbridge.exchange import Exchange
+from restbridge.http.exchange import Exchange
 from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, turn
 
 

@@ -9,10 +9,10 @@ from grpc.aio import AioRpcError, Metadata
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatcompletion.v1.error_pb2 import ApiError
-from restbridge.errors import Failure, RefusedError, of_reason
+from restbridge.errors import LEFT, Failure, RefusedError, of_reason
 from restbridge.event_stream import EventStream
-from restbridge.exchange import LEFT, exchange_of
 from restbridge.failures import Failures
+from restbridge.http.exchange import exchange_of
 from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, scope, turn
 
 

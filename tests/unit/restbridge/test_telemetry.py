@@ -2,8 +2,7 @@ import logging
 
 import pytest
 
-from restbridge.errors import Failure, of_reason
-from restbridge.exchange import LEFT
+from restbridge.errors import LEFT, Failure, of_reason
 from restbridge.telemetry import Telemetry
 from tests.unit.restbridge.exchanges import exchange
 

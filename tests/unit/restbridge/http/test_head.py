@@ -1,7 +1,7 @@
 import pytest
 
-from restbridge.head import BadHeadError, Head
-from restbridge.limits import Limits
+from restbridge.http.head import BadHeadError, Head
+from restbridge.http.limits import Limits
 
 LIMITS = Limits(head_bytes=1000, headers=5)
 HOST = (b"Host", b"a.example:80")

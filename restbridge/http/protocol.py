@@ -24,12 +24,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from chatcompletion.process import request_id
-from restbridge.answers import LINGER
 from restbridge.errors import Failure, of_reason
-from restbridge.exchange import CUT
-from restbridge.head import BadHeadError, Head
 from restbridge.headers import single
-from restbridge.limits import Limits
+from restbridge.http.exchange import CUT
+from restbridge.http.head import BadHeadError, Head
+from restbridge.http.limits import LINGER, Limits
 from restbridge.telemetry import Telemetry
 
 _MOST_IGNORED: Final = 1024 * 1024

@@ -1,9 +1,9 @@
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from restbridge.errors import RefusedError
-from restbridge.exchange import LEFT, exchange_of
-from restbridge.limits import Bodies, InFlight, Limits, check_json
+from restbridge.errors import LEFT, RefusedError
+from restbridge.http.exchange import exchange_of
+from restbridge.http.limits import Bodies, InFlight, Limits, check_json
 from tests.unit.restbridge.exchanges import Wire, scope
 
 LIMITS = Limits(body_bytes=10, bodies_bytes=15, body_seconds=5)

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from restbridge.errors import Failure, of_reason
-from restbridge.limits import Limits
+from restbridge.http.limits import Limits
 
 _OVERHEAD: Final = 4  # a colon, a space, CR and LF
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")

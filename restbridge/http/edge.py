@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatcompletion.process import request_id
 from restbridge.clock import Clock
 from restbridge.errors import Failure
-from restbridge.exchange import CUT, Exchange, attach
 from restbridge.headers import single
+from restbridge.http.exchange import CUT, Exchange, attach
 from restbridge.telemetry import Telemetry
 
 _ID: Final = request_id.HEADER.encode("ascii")

@@ -16,15 +16,12 @@ from typing import Final, Self, cast
 
 from starlette.types import Receive, Scope
 
-from restbridge.errors import Failure, RefusedError, of_reason
+from restbridge.errors import LEFT, Failure, RefusedError
 
-_KEY: Final = "restbridge.exchange"
+_KEY: Final = "restbridge.http.exchange"
 
 CUT: Final = "restbridge.cut"
 """The key, in the state of a scope, of the function that `protocol` gives as `Exchange.cut`."""
-
-LEFT: Final = of_reason("CANCELLED")
-"""The failure of an exchange whose caller left. Never sent."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

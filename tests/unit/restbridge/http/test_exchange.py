@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from restbridge.errors import of_reason
-from restbridge.exchange import LEFT, Departure, Exchange
+from restbridge.errors import LEFT, of_reason
+from restbridge.http.exchange import Departure, Exchange
 from tests.unit.restbridge.exchanges import Wire, exchange, turn
 
 DRAINING = of_reason("DRAINING")

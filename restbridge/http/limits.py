@@ -21,10 +21,14 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from restbridge.errors import RefusedError, of_reason
-from restbridge.exchange import exchange_of, left
 from restbridge.headers import single
+from restbridge.http.exchange import exchange_of, left
 
 _JSON: Final = re.compile(rb"application/([a-z0-9!#$&^_.+-]+\+)?json[ \t]*(;.*)?", re.IGNORECASE)
+
+
+LINGER: Final = 2.0
+"""Seconds for which the rest of a refused body is read away."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
