@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -441,6 +442,24 @@ async def test_stopping_breaks_off_what_is_open() -> None:
     assert (await asking).raw == b""
     with pytest.raises(ConnectionRefusedError):
         await ask(server, "m")
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_what_connects_while_it_stops_is_closed(turns: int) -> None:
+    server = await SimulatorServer.start(SimulatorConfig())
+    loop = asyncio.get_running_loop()
+    address = ("127.0.0.1", int(server.base_url.rpartition(":")[2]))
+    callers = [socket.socket() for _ in range(5)]
+    for caller in callers:
+        caller.setblocking(False)
+        caller.connect_ex(address)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await server.stop()
+    for caller in callers:
+        with caller, suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert await loop.sock_recv(caller, 1) == b""
 
 
 async def test_time_to_first_token_and_delay_are_kept(server: SimulatorServer) -> None:
