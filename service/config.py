@@ -40,7 +40,7 @@ SIMPLISMART_BASE_URL: Final = "https://api.simplismart.live"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The settings of the service; the README has the same table."""
+    """The settings of the service; docs/configuration.md has the same table."""
 
     listen: Address = setting(
         "CHAT_LISTEN", "0.0.0.0:50051", address, "Where gRPC listens, without TLS."

@@ -1,8 +1,8 @@
-"""The tables of the README say what the code says.
+"""The tables of the documents say what the code says.
 
-    <!-- settings -->  one row per environment variable, of the service and of the bridge
-    <!-- errors -->    one row per reason
-    <!-- map -->       a fenced block: each line begins with a path, or several separated by commas,
+    docs/configuration.md  <!-- settings -->  one row per environment variable, of both deployables
+    docs/errors.md         <!-- errors -->    one row per reason
+    docs/architecture.md   <!-- map -->       a fenced block: each line begins with a path, or several separated by commas,
                        and two spaces; a line that is indented lies in the directory above it
 
 A failure prints the table as it should be.
@@ -22,11 +22,16 @@ from chatcompletion.reasons import RULES
 ROOT: Final = Path(__file__).parents[2]
 
 
+PLACES: Final = {"settings": "configuration", "errors": "errors", "map": "architecture"}
+"""The document of each table."""
+
+
 def section(name: str) -> str:
-    """Return what stands between a pair of marks of the README."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Return the text between a pair of marks."""
+    document = ROOT / "docs" / f"{PLACES[name]}.md"
+    text = document.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    assert text.count(begin) == text.count(end) == 1, f"README.md has no single pair of {begin}"
+    assert text.count(begin) == text.count(end) == 1, f"{document} has no single pair of {begin}"
     return text.partition(begin)[2].partition(end)[0].strip()
 
 
@@ -64,7 +69,7 @@ def errors() -> str:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("settings", settings()), ("errors", errors())])
-def test_a_table_of_the_readme_is_what_the_code_says(name: str, expected: str) -> None:
+def test_a_table_is_what_the_code_says(name: str, expected: str) -> None:
     if section(name) != expected:
         pytest.fail(f"The table between the marks {name} must be:\n\n{expected}\n", pytrace=False)
 
