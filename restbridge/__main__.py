@@ -11,9 +11,11 @@ This is the only file of the bridge that knows the service, and only in the seco
 """
 
 import asyncio
+import json
 import os
 import resource
 import secrets
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -101,6 +103,7 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
         "API key": key,
     }
     print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
+    print(f"\nexport CHAT_KEY={shlex.quote(key)}")  # noqa: T201 - asked for
     print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
     log.event(
         "restbridge",
@@ -117,11 +120,14 @@ def _metrics(*listens: Address | None) -> str:
 
 
 def _curl(rest: Address, key: str, *, model: str) -> str:
-    body = f'{{"model":"{model}","messages":[{{"role":"user","content":"Hello!"}}],"stream":true}}'
-    return (
-        f"\ncurl -N http://{rest}/v1/chat/completions"
-        f" -H 'authorization: Bearer {key}' -H 'content-type: application/json' -d '{body}'\n"
+    messages = [{"role": "user", "content": "Hello!"}]
+    body = json.dumps({"model": model, "messages": messages, "stream": True})
+    words = (
+        *("curl", "-N", f"http://{rest}/v1/chat/completions"),
+        *("-H", f"authorization: Bearer {key}", "-H", "content-type: application/json"),
+        *("-d", body),
     )
+    return f"\n{shlex.join(words)}\n"
 
 
 def allow_connections(settings: Settings) -> Settings:

@@ -2,8 +2,9 @@
 
     docs/configuration.md  <!-- settings -->  one row per environment variable, of both deployables
     docs/errors.md         <!-- errors -->    one row per reason
-    docs/architecture.md   <!-- map -->       a fenced block: each line begins with a path, or several separated by commas,
-                       and two spaces; a line that is indented lies in the directory above it
+    docs/architecture.md   <!-- map -->       a fenced block: each line begins with a path, or
+                                              several separated by commas, and two spaces; a line
+                                              that is indented lies in the directory above it
 
 A failure prints the table as it should be.
 """

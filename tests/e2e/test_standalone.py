@@ -1,6 +1,6 @@
 """`python -m restbridge --standalone`, which is `make up`: everything in one process.
 
-start ──► addresses, a key, a curl line that works ──► SIGINT ──► exit 0
+start -> addresses, a key, its export line, a curl line that works -> SIGINT -> exit 0
 """
 
 import asyncio
@@ -42,6 +42,8 @@ class Standalone:
     process: asyncio.subprocess.Process
     told: Mapping[str, str]
     """The lines "name   value"."""
+    export: str
+    """The line of shell that sets CHAT_KEY."""
     curl: str
 
     def openai(self, **options: Any) -> AsyncOpenAI:
@@ -100,12 +102,30 @@ async def standalone(**changes: str) -> AsyncIterator[Standalone]:
     async with started(**changes) as process:
         assert process.stdout is not None
         told: dict[str, str] = {}
+        export = ""
         async with asyncio.timeout(PATIENCE):
             while not (line := (await process.stdout.readline()).decode()).startswith("curl "):
                 assert line, (await process.communicate())[1]
+                if line.startswith("export "):
+                    export = line
+                    continue
                 name, _, value = line.partition("  ")
                 told[name] = value.strip()
-        yield Standalone(process=process, told=told, curl=line)
+        yield Standalone(process=process, told=told, export=export, curl=line)
+
+
+async def shell(script: str) -> bytes:
+    """Return the output of a script in an environment without a key."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-e", "-c", script),
+        env={"PATH": os.environ.get("PATH", "")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(PATIENCE):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed
 
 
 async def test_what_it_prints_is_all_one_needs() -> None:
@@ -135,19 +155,25 @@ async def test_what_it_prints_is_all_one_needs() -> None:
     assert {line["event"] for line in logged(complained)} >= {"serving", "draining", "stopped"}
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
-async def test_the_curl_line_works() -> None:
-    async with standalone() as running:
-        curl = await asyncio.create_subprocess_exec(
-            *("sh", "-c", running.curl),
-            env={"PATH": os.environ.get("PATH", "")},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        async with asyncio.timeout(PATIENCE):
-            printed, _ = await curl.communicate()
+AWKWARD: Final = "sk-live-$HOME'\"`id`\\"
+"""A key that a shell reads as it stands only if it is quoted."""
 
-    assert curl.returncode == 0
+
+@pytest.mark.parametrize("key", ["", KEY, AWKWARD])
+async def test_the_export_line_sets_the_key(key: str) -> None:
+    async with standalone(CHAT_BOOTSTRAP_API_KEY=key) as running:
+        printed = await shell(f"{running.export}sh -c 'printf %s \"$CHAT_KEY\"'")
+
+    assert printed.decode() == running.told["API key"]
+    assert not key or printed.decode() == key
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+@pytest.mark.parametrize("key", ["", AWKWARD])
+async def test_the_curl_line_works(key: str) -> None:
+    async with standalone(CHAT_BOOTSTRAP_API_KEY=key) as running:
+        printed = await shell(running.curl)
+
     assert printed.startswith(b"data: {")
     assert printed.endswith(b"data: [DONE]\n\n")
 
