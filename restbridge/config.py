@@ -56,39 +56,44 @@ def origins(text: str) -> tuple[str, ...]:
 class Settings:
     """What the bridge is told at its start."""
 
-    listen: Address = setting("CHAT_BRIDGE_LISTEN", "0.0.0.0:8080", address, "Where HTTP listens.")
+    listen: Address = setting(
+        "CHAT_BRIDGE_LISTEN",
+        "0.0.0.0:8080",
+        address,
+        "The address of the HTTP listener, without TLS.",
+    )
     service_target: str = setting(
-        "CHAT_SERVICE_TARGET", "127.0.0.1:50051", target, "Where the gRPC service is."
+        "CHAT_SERVICE_TARGET", "127.0.0.1:50051", target, "The address of the gRPC service."
     )
     metrics_listen: Address | None = setting(
         "CHAT_BRIDGE_METRICS_LISTEN",
         "127.0.0.1:9465",
         optional_address,
-        "Where the bridge's Prometheus metrics listen.",
+        "The address at which Prometheus reads the bridge's metrics; `none` switches it off.",
     )
     cors_origins: tuple[str, ...] = setting(
         "CHAT_BRIDGE_CORS_ORIGINS",
         "",
         origins,
-        "The web origins whose pages may call the bridge; without any, CORS is off.",
+        "The web origins whose pages can call the bridge; without any, CORS is off.",
     )
     max_body_bytes: int = setting(
         "CHAT_BRIDGE_MAX_BODY_BYTES",
         str(8 * 1024 * 1024),
         integer(1024, 256 * 1024 * 1024),
-        "The largest request body, in bytes.",
+        "Maximum size of a request body, in bytes; a larger one gets 413.",
     )
     max_concurrency: int = setting(
         "CHAT_BRIDGE_MAX_CONCURRENCY",
         "1000",
         integer(1, 100_000),
-        "How many API requests run at a time; one more is answered 503.",
+        "Maximum concurrent API requests; further requests get 503.",
     )
     max_connections: int = setting(
         "CHAT_BRIDGE_MAX_CONNECTIONS",
         "10000",
         integer(1, 1_000_000),
-        "How many connections are open at a time; one more is answered 503 and closed.",
+        "Maximum open connections; a further one gets 503 and is closed.",
     )
     timeout: float = setting(
         "CHAT_BRIDGE_TIMEOUT",
@@ -100,14 +105,12 @@ class Settings:
         "CHAT_BRIDGE_DRAIN_DELAY",
         "5",
         seconds(0, 600),
-        "How long requests are still accepted after SIGTERM, in seconds; SIGINT does not wait.",
+        "How long the bridge accepts requests after SIGTERM, in seconds.",
     )
     drain_grace: float = setting(
         "CHAT_BRIDGE_DRAIN_GRACE",
         "30",
         seconds(0, 3600),
-        "How long requests in flight may go on after that, in seconds.",
+        "How long requests in flight can continue after that, in seconds.",
     )
-    log_level: str = setting(
-        "CHAT_LOG_LEVEL", "info", one_of(*LEVELS), "The least level that is logged."
-    )
+    log_level: str = setting("CHAT_LOG_LEVEL", "info", one_of(*LEVELS), "Minimum log level.")

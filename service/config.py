@@ -43,19 +43,19 @@ class Settings:
     """The settings of the service; docs/configuration.md has the same table."""
 
     listen: Address = setting(
-        "CHAT_LISTEN", "0.0.0.0:50051", address, "Where gRPC listens, without TLS."
+        "CHAT_LISTEN", "0.0.0.0:50051", address, "The address of the gRPC listener, without TLS."
     )
     metrics_listen: Address | None = setting(
         "CHAT_METRICS_LISTEN",
         "127.0.0.1:9464",
         optional_address,
-        "Where Prometheus reads the metrics of the service.",
+        "The address at which Prometheus reads the service's metrics; `none` switches it off.",
     )
     upstream_base_url: str = setting(
         "CHAT_UPSTREAM_BASE_URL",
         "",
         base_url,
-        "The OpenAI-compatible upstream; `/v1` is added where the address has no path.",
+        "The OpenAI-compatible upstream; if the URL has no path, `/v1` is added.",
     )
     upstream_api_key: str = setting(
         "CHAT_UPSTREAM_API_KEY", "", header_key, "The bearer key for CHAT_UPSTREAM_BASE_URL."
@@ -64,127 +64,127 @@ class Settings:
         "SIMPLISMART_API_KEY",
         "",
         header_key,
-        "The key for Simplismart, which is the upstream where this alone is set.",
+        "The key for Simplismart, which is the upstream if CHAT_UPSTREAM_BASE_URL is absent.",
     )
     models_file: str = setting(
         "CHAT_MODELS_FILE",
         "",
         readable_file,
-        "The TOML file of upstreams and models; without it the model `default` is served.",
+        "The TOML file of upstreams and models; without it, the only model is `default`.",
     )
     bootstrap_api_key: str = setting(
         "CHAT_BOOTSTRAP_API_KEY",
         "",
         api_key,
-        "An API key that is created at start, with an account of its own; none where it is absent.",
+        "An API key that the service creates at start, with an account of its own.",
     )
     bootstrap_credit: Decimal = setting(
         "CHAT_BOOTSTRAP_CREDIT",
         "10",
         credits_amount,
-        "The credit that the account of the bootstrap key begins with, once.",
+        "The initial credit of the bootstrap key's account, granted once.",
     )
     database_url: str = setting(
         "CHAT_DATABASE_URL",
         "sqlite:///chatcompletion.sqlite3",
         database_url,
-        "The store of accounts: a file for one machine, PostgreSQL for many replicas.",
+        "The store: a SQLite file for one machine, PostgreSQL for many replicas.",
     )
     admin_token: str = setting(
         "CHAT_ADMIN_TOKEN",
         "",
         api_key,
-        "What operators show to AccountService, which is off without it.",
+        "The bearer token of AccountService; without it, AccountService is off.",
     )
     admin_listen: Address = setting(
         "CHAT_ADMIN_LISTEN",
         "127.0.0.1:50052",
         address,
-        "Where AccountService listens, without TLS.",
+        "The address of the AccountService listener, without TLS.",
     )
     journal_directory: str = setting(
         "CHAT_JOURNAL_DIRECTORY",
         "chatcompletion.journal",
         path,
-        "Where settlements wait while the store is away; on a disk that outlives the process.",
+        "The directory in which charges wait while the store is away; use a persistent disk.",
     )
     max_request_bytes: int = setting(
         "CHAT_MAX_REQUEST_BYTES",
         "8388608",
         integer(1024, 256 * 1024 * 1024),
-        "The largest request, in bytes; a larger one is 413.",
+        "Maximum size of a request message, in bytes; a larger one gets 413.",
     )
     max_response_bytes: int = setting(
         "CHAT_MAX_RESPONSE_BYTES",
         "33554432",
         integer(1024, 256 * 1024 * 1024),
-        "The largest unary answer that is taken from the upstream, in bytes.",
+        "Maximum size of a unary response of the upstream, in bytes.",
     )
     max_concurrent_calls: int = setting(
         "CHAT_MAX_CONCURRENT_CALLS",
         "1000",
         integer(1, 100_000),
-        "Calls in flight; one more is answered 503.",
+        "Maximum concurrent calls; further calls get 503.",
     )
     request_timeout: float = setting(
         "CHAT_REQUEST_TIMEOUT",
         "600",
         seconds(0.1, 3600),
-        "The longest a call takes, in seconds, where its deadline is not sooner.",
+        "Maximum duration of a call without an earlier deadline, in seconds.",
     )
     upstream_ca_file: str = setting(
         "CHAT_UPSTREAM_CA_FILE",
         "",
         readable_file,
-        "A PEM file of the certificate authorities of the upstreams, in place of the usual ones.",
+        "A PEM file of certificate authorities for the upstreams, instead of the default ones.",
     )
     upstream_max_connections: int = setting(
         "CHAT_UPSTREAM_MAX_CONNECTIONS",
         "1000",
         integer(1, 100_000),
-        "Connections to the upstreams; a further request waits as long as for connecting.",
+        "Maximum connections to the upstreams; a further request waits for the connect timeout.",
     )
     connect_timeout: float = setting(
         "CHAT_UPSTREAM_CONNECT_TIMEOUT",
         "5",
         seconds(0.05, 60),
-        "The longest wait for a connection to the upstream, in seconds.",
+        "Maximum wait for a connection to the upstream, in seconds.",
     )
     first_byte_timeout: float = setting(
         "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT",
         "120",
         seconds(0.05, 3600),
-        "The longest wait for the upstream's response headers, in seconds.",
+        "Maximum wait for the upstream's response headers, in seconds.",
     )
     idle_timeout: float = setting(
         "CHAT_UPSTREAM_IDLE_TIMEOUT",
         "60",
         seconds(0.05, 3600),
-        "The longest silence of the upstream within an answer, in seconds.",
+        "Maximum silence of the upstream within a response, in seconds.",
     )
     longest_retry_after: float = setting(
         "CHAT_UPSTREAM_LONGEST_RETRY_AFTER",
         "5",
         seconds(0, 120),
-        "The longest Retry-After of the upstream that is waited out, once, in seconds.",
+        "Maximum Retry-After of the upstream before the one retry, in seconds.",
     )
     drain_delay: float = setting(
         "CHAT_DRAIN_DELAY",
         "5",
         seconds(0, 600),
-        "How long calls are still accepted after SIGTERM, in seconds.",
+        "How long the service accepts calls after SIGTERM, in seconds.",
     )
     drain_grace: float = setting(
         "CHAT_DRAIN_GRACE",
         "30",
         seconds(0, 3600),
-        "How long calls in flight may go on after that, in seconds.",
+        "How long calls in flight can continue after that, in seconds.",
     )
     simulator_time_to_first_token: float = setting(
         "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN",
         "0.2",
         seconds(0, 60),
-        "How long the built-in simulator waits before its first token, in seconds.",
+        "How long the built-in simulator waits before the first token, in seconds.",
     )
     simulator_inter_token_delay: float = setting(
         "CHAT_SIMULATOR_INTER_TOKEN_DELAY",
@@ -192,9 +192,7 @@ class Settings:
         seconds(0, 60),
         "How long the built-in simulator waits between tokens, in seconds.",
     )
-    log_level: str = setting(
-        "CHAT_LOG_LEVEL", "info", one_of(*log.LEVELS), "The least level that is logged."
-    )
+    log_level: str = setting("CHAT_LOG_LEVEL", "info", one_of(*log.LEVELS), "Minimum log level.")
 
 
 def load(environment: Mapping[str, str]) -> tuple[Settings, Catalogue]:

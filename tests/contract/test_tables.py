@@ -1,36 +1,40 @@
-"""The tables of the documents say what the code says.
+"""The tables of the documents match the code.
 
-    docs/configuration.md  <!-- settings -->  one row per environment variable, of both deployables
-    docs/errors.md         <!-- errors -->    one row per reason
-    docs/architecture.md   <!-- map -->       a fenced block: each line begins with a path, or
-                                              several separated by commas, and two spaces; a line
-                                              that is indented lies in the directory above it
+    docs/configuration.md  <!-- settings -->       one row per environment variable
+    docs/errors.md         <!-- errors -->         one row per reason
+                           <!-- bridge errors -->  one row per failure that only the bridge finds
+    docs/operations.md     <!-- metrics -->        one row per metric, in the order of the code
+    docs/architecture.md   <!-- map -->            every file
+    README.md              <!-- map -->            the folders
 
-A failure prints the table as it should be.
+A map is a fenced block. Each line begins with a path, or with several separated by commas, and two
+spaces; an indented line lies in the folder above it.
+
+A failure prints the table as it must be.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 import restbridge.config
+import restbridge.telemetry
 import service.config
+import service.telemetry
 from chatcompletion.process.settings import rows
 from chatcompletion.reasons import RULES
+from restbridge.errors import BRIDGE
 
 ROOT: Final = Path(__file__).parents[2]
+MAPS: Final = ("docs/architecture.md", "README.md")
+"""The documents with a map. The first map names every file."""
 
 
-PLACES: Final = {"settings": "configuration", "errors": "errors", "map": "architecture"}
-"""The document of each table."""
-
-
-def section(name: str) -> str:
-    """Return the text between a pair of marks."""
-    document = ROOT / "docs" / f"{PLACES[name]}.md"
-    text = document.read_text(encoding="utf-8")
+def section(document: str, name: str) -> str:
+    """Return the text between a pair of marks of a document."""
+    text = (ROOT / document).read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     assert text.count(begin) == text.count(end) == 1, f"{document} has no single pair of {begin}"
     return text.partition(begin)[2].partition(end)[0].strip()
@@ -69,10 +73,40 @@ def errors() -> str:
     )
 
 
-@pytest.mark.parametrize(("name", "expected"), [("settings", settings()), ("errors", errors())])
-def test_a_table_is_what_the_code_says(name: str, expected: str) -> None:
-    if section(name) != expected:
+def bridge_errors() -> str:
+    return table(
+        ("Reason", "HTTP", "type / code"),
+        *(
+            (f"`{reason}`", str(rule.status), f"{rule.type} / {rule.code}")
+            for reason, rule in BRIDGE.items()
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "name", "expected"),
+    [
+        ("docs/configuration.md", "settings", settings()),
+        ("docs/errors.md", "errors", errors()),
+        ("docs/errors.md", "bridge errors", bridge_errors()),
+    ],
+)
+def test_a_table_is_what_the_code_says(document: str, name: str, expected: str) -> None:
+    if section(document, name) != expected:
         pytest.fail(f"The table between the marks {name} must be:\n\n{expected}\n", pytrace=False)
+
+
+def test_every_metric_has_its_row() -> None:
+    registries = (service.telemetry.Telemetry().registry, restbridge.telemetry.Telemetry().registry)
+    metrics = [
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for registry in registries
+        for metric in registry.collect()
+    ]
+    head, _, *lines = section("docs/operations.md", "metrics").splitlines()
+
+    assert head == "| Metric | Meaning |"
+    assert [line.split("`")[1] for line in lines] == metrics
 
 
 def test_a_setting_of_both_sides_is_the_same_setting() -> None:
@@ -83,14 +117,14 @@ def test_a_setting_of_both_sides_is_the_same_setting() -> None:
         assert ours[name] == theirs[name]
 
 
-def mapped() -> Iterator[str]:
-    """Yield the paths of the map."""
-    first, *lines, last = section("map").splitlines() or ["", ""]
+def mapped(document: str) -> Iterator[str]:
+    """Yield the paths of the map of a document."""
+    first, *lines, last = section(document, "map").splitlines() or ["", ""]
     assert (first[:3], last) == ("```", "```"), "The map is one fenced block."
     above: list[tuple[int, str]] = []
     for line in filter(str.strip, lines):
         depth = len(line) - len(line.lstrip())
-        above = [(other, directory) for other, directory in above if other < depth]
+        above = [(other, folder) for other, folder in above if other < depth]
         place = above[-1][1] if above else ""
         names = line.strip().partition("  ")[0].split(", ")
         yield from (place + name for name in names)
@@ -98,21 +132,26 @@ def mapped() -> Iterator[str]:
             above.append((depth, place + names[0]))
 
 
-def test_all_that_the_map_names_is_there() -> None:
-    assert [path for path in mapped() if not any(ROOT.glob(path))] == []
+def unmapped(paths: Sequence[str]) -> Iterator[str]:
+    """Yield the modules and packages that lie in a folder whose files a map names."""
+    for folder in {path.rstrip("/").rpartition("/")[0] for path in paths} - {"", "protos"}:
+        for file in (ROOT / folder).glob("*.py"):
+            if file.name != "__init__.py" and not file.stem.endswith(("_pb2", "_pb2_grpc")):
+                yield f"{folder}/{file.name}"
+        for file in (ROOT / folder).glob("*/__init__.py"):
+            yield f"{folder}/{file.parent.name}/"
 
 
-def test_the_map_names_every_module_of_the_deployables() -> None:
-    modules = {
-        f"{package}/{path.name}"
-        for package in ("service", "restbridge")
-        for path in (ROOT / package).glob("*.py")
-        if path.name != "__init__.py"
-    }
-    packages = {
-        f"{path.parent.relative_to(ROOT)}/"
-        for package in ("service", "restbridge")
-        for path in (ROOT / package).glob("*/__init__.py")
-    }
+@pytest.mark.parametrize("document", MAPS)
+def test_all_that_a_map_names_exists(document: str) -> None:
+    paths = list(mapped(document))
 
-    assert sorted((modules | packages) - set(mapped())) == []
+    assert [path for path in paths if not any(ROOT.glob(path))] == []
+    assert len(paths) == len(set(paths))
+
+
+def test_a_map_that_names_a_file_of_a_folder_names_them_all() -> None:
+    paths = list(mapped(MAPS[0]))
+
+    assert {"service/server.py", "restbridge/server.py"} <= set(paths)
+    assert sorted(set(unmapped(paths)) - set(paths)) == []

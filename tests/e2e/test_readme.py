@@ -1,6 +1,8 @@
-"""What the README shows can be run: the gRPC client, the curl line, the SDK's client.
+"""The README's examples run as they stand: the curl command, OpenAI's SDKs, the gRPC client.
 
-the text between the marks ── with the ports that are taken here ──► a fresh process
+    an example of the README -> with the ports of the servers here -> a fresh process
+
+The Node example is skipped without Node and the packages of `make test`, except in CI.
 """
 
 import asyncio
@@ -20,15 +22,10 @@ from tests.e2e.stack import Stack, stack
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 GRPC_CLIENT: Final = re.compile(r"<!-- grpc client -->\n```python\n(.*?)```", re.DOTALL)
-SDK_CLIENT: Final = re.compile(r"```python\n([^`]*from openai import OpenAI\n.*?)```", re.DOTALL)
+PYTHON_SDK: Final = re.compile(r"```python\n([^`]*from openai import OpenAI\n.*?)```", re.DOTALL)
+NODE_SDK: Final = re.compile(r"```js\n(.*?)```", re.DOTALL)
 CURL: Final = re.compile(r"```sh\n(curl .*?)```", re.DOTALL)
-ASK: Final = """
-with client:
-    answer = client.chat.completions.create(
-        model="default", messages=[{"role": "user", "content": "Hello"}]
-    )
-    print(answer.choices[0].message.content)
-"""
+NODE_TESTS: Final = ROOT / "tests" / "e2e" / "node"
 
 
 @pytest.fixture
@@ -74,10 +71,23 @@ async def test_the_grpc_client_prints_the_text(running: Stack, tmp_path: Path) -
     assert len(program.splitlines()) <= 15
 
 
-async def test_the_sdks_client_is_all_it_takes(running: Stack, tmp_path: Path) -> None:
-    program = "import os\n" + shown(SDK_CLIENT, running) + ASK
+async def test_the_python_sdk_prints_the_text(running: Stack, tmp_path: Path) -> None:
+    program = shown(PYTHON_SDK, running)
 
     printed = await output(sys.executable, "-W", "error", "-c", program, cwd=tmp_path)
+
+    assert printed.startswith(INTRODUCTION)
+
+
+async def test_the_node_sdk_prints_the_text(running: Stack) -> None:
+    node = shutil.which("node")
+    if node is None or not (NODE_TESTS / "node_modules" / "openai").exists():
+        assert not os.environ.get("CI"), "Node or its packages are missing: run `make test`"
+        pytest.skip("Node or its packages are missing")
+
+    # Node finds packages from the working directory of a program that it is given as text.
+    program = shown(NODE_SDK, running)
+    printed = await output(node, "--input-type=module", "--eval", program, cwd=NODE_TESTS)
 
     assert printed.startswith(INTRODUCTION)
 
