@@ -14,7 +14,7 @@ LANGCHAIN4J := 1.8.0 1.19.0
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ------------------------------------------------------------------ environment
 
@@ -55,6 +55,16 @@ up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051,
 .PHONY: test
 test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) ## Run every test
 	$(BIN)/python -m pytest -q
+
+.PHONY: test-unit test-contract test-e2e test-faults
+test-unit test-contract: $(STAMP)
+test-e2e test-faults: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP)
+test-unit: ## Run the tests of pure parts, without sockets
+test-contract: ## Run the tests of the contract: golden documents, properties, imports, tables
+test-e2e: ## Run the tests of both deployables with real clients
+test-faults: ## Run the failure catalogue
+test-unit test-contract test-e2e test-faults:
+	$(BIN)/python -m pytest -q tests/$(@:test-%=%)
 
 .PHONY: check
 check: $(STAMP) breaking ## Check style, types, protos and import boundaries
