@@ -233,6 +233,8 @@ class AccountServicer(AccountServiceServicer):
         # A range without a start begins on every page where it began on the first.
         start = start if start is not None else month_back(self._now())
         begin, *after = position or (start,)
+        if position is not None and not field_rules.INSTANT.accepts(begin):
+            raise _not_of_this_list()
         size = page_tokens.size(request.page_size)
         found = await self._access.read(
             self._directory.usage,
@@ -312,7 +314,11 @@ def _position(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...] |
     try:
         return page_tokens.decode(of, token, kinds)
     except page_tokens.TokenError as error:
-        raise _invalid("page_token", "Is not a token of this list.") from error
+        raise _not_of_this_list() from error
+
+
+def _not_of_this_list() -> InvalidRequest:
+    return _invalid("page_token", "Is not a token of this list.")
 
 
 def _more(

@@ -18,6 +18,8 @@ from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
 from service.accounts import field_rules, keys
+from service.accounts import page_tokens as pages_of_lists
+from service.accounts.directory import DAY
 from service.accounts.servicer import FIELDS, AccountServicer
 from service.accounts.store_access import Access
 from service.admin import SERVICE, AdminServer
@@ -538,6 +540,16 @@ async def test_a_page_token_of_usage_is_good_for_its_filters_only(house: House) 
     for members in others:
         request = pb.ListUsageRequest(account="acme", page_token=first.next_page_token, **members)
         assert (await house.refusal("ListUsage", request)).violations == ("page_token",)
+
+
+@pytest.mark.parametrize("begin", [-(2**63), -1, 2**63 - 1])
+async def test_a_page_token_of_usage_from_no_time_is_refused(house: House, begin: int) -> None:
+    await account(house)
+    of = f"usage/acme///{DAY}/None/None"
+    token = pages_of_lists.encode(of, begin, 0, "ci", "m")
+
+    request = pb.ListUsageRequest(account="acme", page_token=token)
+    assert (await house.refusal("ListUsage", request)).violations == ("page_token",)
 
 
 async def test_queries_that_wait_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
