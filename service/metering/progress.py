@@ -34,7 +34,8 @@ The caller gets each report as the upstream sent it.
 
 What is held pays for no more than the limit. A stream is cut if it has twice as many pieces, and
 some more, and more bytes than so many tokens have in any text: an upstream may send a character a
-piece, or few large pieces. Reasoning does not count for this: some upstreams do not limit it.
+piece, or few large pieces. Reasoning does not count for this: some upstreams do not limit it. The
+name of a call counts once: some upstreams (NVIDIA NIM) send it again with each piece of arguments.
 """
 
 import sys
@@ -42,9 +43,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk, Usage
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatMessageDelta,
+    Usage,
+)
 from service.metering import tokens
-from service.metering.said import said
+from service.metering.said import names, said
 
 # Globals of this module are found faster, and this is per chunk.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
@@ -100,6 +106,8 @@ class Progress:
     _begun: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _calling: set[int] = field(default_factory=set)
+    _named: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
+    """Id and name of each call, by the indexes of its choice and of itself."""
     _full: set[int] = field(default_factory=set)
     """The choices that ended by their length."""
 
@@ -113,14 +121,16 @@ class Progress:
                 if choice.finish_reason == "length":
                     self._full.add(choice.index)
             size, bounded, calls = said(choice.delta)
+            if calls:
+                self._calling.add(choice.index)
+                repeated = self._repeated(choice.index, choice.delta)
+                size, bounded = size - repeated, bounded - repeated
             if size:
                 self._written += size
                 self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
                 if bounded:
                     self._pieces += 1
                     self._bytes += bounded
-            if calls:
-                self._calling.add(choice.index)
         if chunk.HasField("usage"):
             # Beside one of several choices it may be the usage of that choice alone.
             whole = not choices or len(self._begun) == 1
@@ -230,6 +240,17 @@ class Progress:
     def complete(self) -> bool:
         """Whether each choice that began has its finish_reason, and there is one."""
         return bool(self._finished) and self._begun == self._finished
+
+    def _repeated(self, choice: int, delta: ChatMessageDelta) -> int:
+        """Return the bytes of names in a piece that earlier pieces of their calls had."""
+        repeated = 0
+        for index, id_, name in names(delta):
+            known_id, known = self._named.get((choice, index), ("", ""))
+            if name == known and id_ in ("", known_id):
+                repeated += len(name.encode())
+            else:
+                self._named[choice, index] = id_, name
+        return repeated
 
     def _report(self, usage: Usage, *, beside: bool, settled: bool) -> None:
         # What is no count, such as a text or a fraction, is not in the fields.

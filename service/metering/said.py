@@ -1,6 +1,6 @@
 """How much the model wrote in a message, or in a piece of one."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from chatcompletion.v1.chat_completion_pb2 import (
@@ -54,6 +54,16 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
         return size + thought, size, calls
     annotated = sum(annotation.ByteSize() for annotation in message.annotations)
     return annotated + _unknown(message.extra_json), 0, calls
+
+
+def names(delta: ChatMessageDelta) -> Iterator[tuple[int, str, str]]:
+    """Yield index, id and name of each call that a piece of an answer names; -1 without tools."""
+    for call in delta.tool_calls:
+        name = call.function.name if call.HasField("function") else call.custom.name
+        if name:
+            yield call.index, call.id, name
+    if delta.function_call.name:
+        yield -1, "", delta.function_call.name
 
 
 def _text(text: str) -> int:

@@ -401,6 +401,27 @@ async def test_a_character_a_piece_is_no_overrun(door: DoorName) -> None:
         stack.books.nothing_is_open()
 
 
+@BOTH_DOORS
+async def test_a_name_that_each_piece_of_a_call_repeats_is_no_overrun(door: DoorName) -> None:
+    """As NVIDIA NIM sends it for MiniMax."""
+    async with accounts_stack({"default": ENTRY}) as stack:
+        arguments = json.dumps({"query": "whale song " * 30})
+        calls: list[dict[str, Any]] = [
+            {"tool_calls": [{"index": 0, "function": {"name": "search_the_web", "arguments": a}}]}
+            for a in arguments
+        ]
+        lay(stack, [*calls, {**STOP, **usage(11, 100)}], done=True)
+        team = stack.books.team()
+        request = document("default", messages=[USER], max_tokens=100)
+        answer = await stack.ask(door, team.key, request, streamed=True)
+        await stack.rests()
+
+        assert answer.code == ""
+        (charge,) = stack.books.charges(team)
+        assert (charge.prompt, charge.completion, charge.estimated) == (11, 100, False)
+        stack.books.nothing_is_open()
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 @BOTH_DOORS
 async def test_two_answers_are_charged_as_two_where_each_is_reported_alone(

@@ -556,6 +556,41 @@ def test_a_call_is_unfinished_until_its_choice_is(
     assert progress.is_calling is calling
 
 
+NAME = "a_function_with_a_name_of_40_characters_"
+
+
+def named(arguments: str, kind: str, **members: Any) -> dict[str, Any]:
+    """Make a piece of a call that has its name, as NVIDIA NIM sends them all."""
+    function = {"name": NAME, "input" if kind == "custom" else "arguments": arguments}
+    delta: dict[str, Any] = {"function_call": function}
+    if kind != "function_call":
+        delta = {"tool_calls": [{"index": 0, "type": kind, kind: function, **members}]}
+    return {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+@pytest.mark.parametrize("kind", ["function", "custom", "function_call"])
+def test_a_name_that_each_piece_repeats_counts_once(kind: str) -> None:
+    pieces = [named(character, kind) for character in "word " * 60]
+
+    progress = watched(*pieces, most=100)
+
+    assert not progress.overruns
+    assert progress.used == (90, 100, True)
+    assert watched(*pieces[:51]).used == (90, 11 + 50, True)
+    assert watched(*[named("", kind)] * 9).used == (90, 10, True)
+
+
+def test_a_name_counts_for_each_call() -> None:
+    # The first piece has the id, and the others need not have it.
+    calls: list[dict[str, Any]] = [{"id": "1"}, {}, {"id": "2"}, {"id": "2"}, {"index": 1}]
+
+    progress = watched(*(named("", "function", **members) for members in calls))
+
+    assert progress.counted == 3 * 10
+    # Calls without end are an overrun.
+    assert watched(*(named("{}", "function", index=k) for k in range(400)), most=100).overruns
+
+
 def test_a_large_piece_is_no_overrun() -> None:
     progress = Progress(wants_usage=True, most=10)
     picture = {"images": [{"image_url": {"url": "data:image/png;base64," + "A" * 100_000}}]}
@@ -682,8 +717,12 @@ SAID: dict[str, tuple[dict[str, Any], int]] = {
 def test_each_piece_counts_by_the_bytes_of_what_the_model_wrote(
     delta: dict[str, Any], size: int
 ) -> None:
-    document = {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    progress = watched(document, document)
+    # In two choices: what is named again in the same one counts once.
+    documents = [
+        {**chunk(), "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+        for index in (0, 1)
+    ]
+    progress = watched(*documents)
 
     assert progress.counted == 2 * (min(size, 1) if size <= 16 else -(-size // 4))
     assert progress.delivered is (size > 0)

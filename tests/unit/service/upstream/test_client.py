@@ -510,11 +510,25 @@ ARGUMENTS = json.dumps({"query": "whale song " * 30})
             [{"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in ARGUMENTS],
             "tool_calls",
         ),
+        (
+            [
+                {
+                    "tool_calls": [
+                        {"index": 0, "function": {"name": "search_the_web", "arguments": a}}
+                    ]
+                }
+                for a in ARGUMENTS
+            ],
+            "tool_calls",
+        ),
         ([{"function_call": {"arguments": letter}} for letter in ARGUMENTS], "function_call"),
         ([{"reasoning": " so"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
         ([{"reasoning_content": "thought"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
     ],
-    ids=["content", "a tool call", "a function call", "reasoning", "reasoning_content"],
+    ids=[
+        *("content", "a tool call", "a call that each piece names", "a function call"),
+        *("reasoning", "reasoning_content"),
+    ],
 )
 async def test_a_sound_answer_in_many_pieces_is_whole(
     pieces: list[dict[str, Any]], finish: str
