@@ -1,15 +1,16 @@
 """Whether an upstream refused this service's own account: its key, its credit or its permission.
 
-    NAMES      codes, types and reasons that mean it, by vendor
-    NUMBERS    numeric codes that mean it, unless the status blames the caller
-    TEXTS      how the sentences begin of vendors that have no name for it
+    NAMES          codes, types and reasons that mean it, by vendor
+    NUMBERS        numeric codes that mean it, unless the status blames the caller
+    TEXTS          how the sentences begin of vendors that have no name for it
+    MEMBER_TEXTS   the same, although the error names a member of the request
 
 The status alone does not tell. OpenAI answers 429 both for a rate limit and for an account without
 credit, Gemini answers 400 for a wrong key, and Anthropic 400 for an empty account.
 
-Nothing decides if the status blames the caller and the error names a member of the request, and a
-text decides only by its beginning, where vendors do not quote the caller. Gemini's 429 with the
-status RESOURCE_EXHAUSTED stays a rate limit, though its text is that of OpenAI's
+If the status blames the caller and the error names a member of the request, only MEMBER_TEXTS
+decide. A text decides only by its beginning, where vendors do not quote the caller. Gemini's 429
+with the status RESOURCE_EXHAUSTED stays a rate limit, though its text is that of OpenAI's
 `insufficient_quota`: it is a limit by the minute or by the day that ends without an operator. Two
 of its texts name spent money; these are in the table.
 """
@@ -117,6 +118,12 @@ TEXTS: Final[tuple[tuple[str, str], ...]] = (
 )
 """Matched at the beginning of a text, without regard to case."""
 
+MEMBER_TEXTS: Final[tuple[tuple[str, str], ...]] = (
+    # For some models OpenAI streams to verified organizations only, and names `stream`.
+    ("OpenAI", r"Your organization must be verified to\b"),
+)
+"""Matched like TEXTS, also if the error names a member of the request."""
+
 RATES: Final = (
     r"Rate limit reached\b",
     r"You have been rate limited\b",
@@ -147,6 +154,9 @@ _DIGITS: Final = frozenset(str(number) for numbers in NUMBERS.values() for numbe
 _TEXT: Final = re.compile(
     f"{_BEFORE}(?:{'|'.join(pattern for _, pattern in TEXTS)})", re.IGNORECASE
 )
+_MEMBER_TEXT: Final = re.compile(
+    f"{_BEFORE}(?:{'|'.join(pattern for _, pattern in MEMBER_TEXTS)})", re.IGNORECASE
+)
 _RATE: Final = re.compile(f"{_BEFORE}(?:{'|'.join(RATES)})", re.IGNORECASE)
 
 
@@ -157,6 +167,8 @@ def is_account_fault(status: int, body: ErrorBody) -> bool:
         status: The HTTP status, or the one that an error event tells; 500 if it tells none.
         body: What the error says.
     """
+    if any(map(_MEMBER_TEXT.match, body.texts)):
+        return True
     callers = status in _BLAMES_THE_CALLER
     if callers and body.blames_member:
         return False

@@ -179,6 +179,8 @@ class UpstreamClient:
             ) from error
         if not completion.choices:
             raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
+        if _has_error(completion):
+            raise _reported(data, model) or errors.UpstreamError(dispatched=True)
         rename(completion, model)
         return completion
 
@@ -399,14 +401,18 @@ def _chunk(name: bytes, data: bytes, model: Model) -> ChatCompletionChunk:
         chunk = openai_json.decode_chunk(data)
     except openai_json.DecodeError as error:
         raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True) from error
-    told_by_member = chunk.extra_json.get("error", "null") != "null"
-    if told_by_member or name == b"error" or chunk.object == "error":
+    if _has_error(chunk) or name == b"error" or chunk.object == "error":
         raise _reported(data, model) or errors.UpstreamError(dispatched=True)
     if not chunk.choices and not chunk.HasField("usage"):
         fault = refusals.bare_account_fault(error_bodies.read(data), model)
         if fault is not None:
             raise fault
     return chunk
+
+
+def _has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
+    """Return whether an answer has an error beside its choices, as OpenRouter sends it."""
+    return answer.extra_json.get("error", "null") != "null"
 
 
 def _reported(data: bytes, model: Model) -> errors.Failure | None:

@@ -42,6 +42,20 @@ EMPTY: Final = {
         "message": f"Your credit balance is too low, {SECRET}; your key is {UPSTREAM_KEY}.",
     },
 }
+UNVERIFIED: Final = {
+    "message": f"Your organization must be verified to stream this model. Please go to: {SECRET}.",
+    "type": "invalid_request_error",
+    "param": "stream",
+    "code": "unsupported_value",
+}
+ANSWERED: Final = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "their-m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}],
+    "error": {"message": f"Insufficient credits, {SECRET}.", "code": 402},
+}
 ECHO: Final = {"error": {"message": SECRET, "type": "billing_error", "code": UPSTREAM_KEY}}
 EVENTS: Final = "text/event-stream"
 
@@ -57,7 +71,12 @@ REFUSALS: Final[dict[str, tuple[bytes, int, list[str]]]] = {
     ),
     "no credit": (answer("400 Bad Request", EMPTY), 400, ["error", "invalid_request_error"]),
     "echo of our key": (answer("422 Unprocessable", ECHO), 422, ["billing_error"]),
+    "not verified": (
+        answer("400 Bad Request", {"error": UNVERIFIED}),
+        *(400, ["unsupported_value", "invalid_request_error"]),
+    ),
     "success": (answer("200 OK", {"error": QUOTA}), 200, ["insufficient_quota"]),
+    "beside choices": (answer("200 OK", ANSWERED), 200, ["402"]),
     "list in a success": (
         answer("200 OK", [{"error": WRONG_KEY}]),
         *(200, ["400", "INVALID_ARGUMENT", "API_KEY_INVALID"]),

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from service.upstream.account_faults import NAMES, NUMBERS, RATES, TEXTS, is_account_fault
+from service.upstream.account_faults import (
+    MEMBER_TEXTS,
+    NAMES,
+    NUMBERS,
+    RATES,
+    TEXTS,
+    is_account_fault,
+)
 from service.upstream.error_bodies import read
 
 ALL_NAMES = sorted({name for names in NAMES.values() for name in names})
@@ -121,6 +128,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "Incorrect API key provided: sk-ab***yz. You can find your API key at https://a.example.",
         "Your account is not active, please check your billing details on our website.",
         "Billing hard limit has been reached",
+        "Your organization must be verified to generate reasoning summaries. Please go to: "
+        "https://a.example and click on Verify Organization.",
     ),
     "Groq": ("Organization has been restricted. Please reach out to support.",),
     "xAI": (
@@ -165,7 +174,7 @@ def test_every_sentence_decides_where_there_is_no_name(text: str) -> None:
 
 
 def test_every_row_has_a_sentence() -> None:
-    for vendor, pattern in TEXTS:
+    for vendor, pattern in (*TEXTS, *MEMBER_TEXTS):
         assert any(re.match(pattern, text, re.IGNORECASE) for text in SENTENCES[vendor]), pattern
 
 
@@ -202,6 +211,17 @@ def test_an_error_that_names_a_member_of_the_request_is_the_callers(status: int)
 
     assert not found(status, {"error": error})
     assert found(500, {"error": error})
+
+
+@pytest.mark.parametrize("before", ["", "litellm.BadRequestError: OpenAIException - "])
+def test_openai_names_the_member_that_our_organization_may_not_use(before: str) -> None:
+    text = f"{before}Your organization must be verified to stream this model. Please go to: …"
+    error = {"message": text, "type": "invalid_request_error", "code": "unsupported_value"}
+
+    for status in STATUSES:
+        assert found(status, {"error": {**error, "param": "stream"}})
+    quoted = {**error, "message": f"Invalid value: '{text}'.", "param": "messages[0].role"}
+    assert not found(400, {"error": quoted})
 
 
 RATE_LIMITS: tuple[Any, ...] = (

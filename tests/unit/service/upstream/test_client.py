@@ -387,6 +387,10 @@ async def test_what_is_no_completion_is_refused(body: bytes) -> None:
         (told(code=401), errors.UpstreamAccount),
         (b'{"object":"error","message":"Broke.","code":400}', errors.InvalidRequest),
         (b'{"object":"error","message":"Broke.","code":429}', errors.UpstreamRateLimited),
+        # OpenRouter sends it beside choices that are empty.
+        (whole(error={"message": "Broke.", "code": 429}), errors.UpstreamRateLimited),
+        (whole(error={"message": "Broke.", "code": 402}), errors.UpstreamAccount),
+        (whole(error={"message": "Broke."}), errors.UpstreamError),
     ],
 )
 async def test_an_error_with_the_status_of_a_success_is_an_error(
@@ -402,6 +406,12 @@ async def test_an_error_with_the_status_of_a_success_is_an_error(
     ):
         chunks, failure = await bench.break_off()
         assert (chunks, type(failure)) == ([], kind)
+
+
+async def test_an_error_that_says_nothing_beside_choices_is_an_error() -> None:
+    for error in ({}, "", "Broke."):
+        failure = await Bench(says(200, whole(error=error))).fail()
+        assert type(failure) is errors.UpstreamError
 
 
 async def test_json_in_place_of_a_stream_is_read_a_little_way_only() -> None:
@@ -654,6 +664,7 @@ async def test_a_stream_that_is_not_complete_fails(name: str) -> None:
 
 
 async def test_a_null_error_is_none() -> None:
+    assert (await Bench(says(200, whole(error=None))).complete())["choices"][0]["finish_reason"]
     pieces = (event(chunk("a", error=None)), FINISHED, DONE)
 
     assert contents(await Bench(says(200, *pieces, headers=EVENTS)).stream()) == "a"
