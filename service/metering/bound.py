@@ -37,7 +37,8 @@ _SPOKEN: Final = frozenset({"system", "developer", "user", "assistant"})
 """The roles whose contents go into the prompt as they are. What a tool answered may be written as
 JSON, as Llama's templates do."""
 
-_TEXTS: Final = frozenset({"text", "refusal"})
+_TEXTS: Final = frozenset({"text", "refusal", "thinking", "reasoning"})
+"""Types of parts that hold a text, those of reasoning that is sent back among them."""
 _FILMS: Final = frozenset({"video_url", "video", "input_video", "audio_url"})
 """Types of parts that vendors add, each with a member of the same name: bytes of sound or film."""
 

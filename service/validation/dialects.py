@@ -20,7 +20,7 @@ OpenRouter, Together, Fireworks, Groq, Mistral, xAI, Qwen, Perplexity, Azure, He
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 _PROMPT: Final = "It can lengthen the prompt."
 _OUTPUT: Final = "Use 'max_tokens' to limit the output and 'n' to request several choices."
@@ -253,6 +253,11 @@ member may change how many tokens it is: frames per second, most pixels, tiles."
 ATTACHMENT_OBJECTS: Final = frozenset({"ImageUrl", "InputAudio", "InputFile"})
 """The same as messages of the contract."""
 
+ATTACHMENT_TYPES: Final[tuple[Literal["image_url", "input_audio", "file"], ...]] = (
+    *("image_url", "input_audio", "file"),
+)
+"""The types of parts that hold them, and their members."""
+
 ATTACHMENT_REASON: Final = "It can change how many tokens an attachment is."
 
 REFUSED_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -291,4 +296,5 @@ ECHOED: Final = frozenset(
     }
 )
 """Objects whose members pass: an answer has to be sent back as it came, and what describes tools
-and formats is text, which is held by its bytes. Messages of the assistant are like them."""
+and formats is text, which is held by its bytes. Messages of the assistant are like them, and so are
+their parts, except pictures, sounds and films."""

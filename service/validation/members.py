@@ -26,7 +26,7 @@ from itertools import chain
 from typing import Any, Final
 
 from chatcompletion import openai_json
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ContentPart
 from service.errors import MOST_VIOLATIONS, Violation
 from service.models import Model
 from service.validation import dialects
@@ -200,7 +200,7 @@ def _unknown(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
     inner: list[Iterator[Violation]] = []
     for found in openai_json.unknown_members(params):
         if found.path:
-            inner.append(_inside(found, model))
+            inner.append(_inside(found, model, echoed=_is_echoed(found, params)))
         else:
             top = found
     if top is not None:
@@ -302,7 +302,7 @@ def _is_short(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_VALUE
 
 
-def _inside(found: openai_json.Unknown, model: Model) -> Iterator[Violation]:
+def _inside(found: openai_json.Unknown, model: Model, *, echoed: bool) -> Iterator[Violation]:
     """Find unknown members of an object that is not the document."""
     kind = found.owner.DESCRIPTOR.name
     place = _without_indexes(found.path)
@@ -313,29 +313,34 @@ def _inside(found: openai_json.Unknown, model: Model) -> Iterator[Violation]:
         if attached and (allowed or model.unknown != "refuse"):
             yield from _attachment(found, name, model, allowed=allowed)
             continue
-        reason = "" if allowed else _reason_inside(kind, name, found, model)
+        reason = "" if allowed else _reason_inside(kind, name, found, model, echoed=echoed)
         if reason:
             yield _unsupported(path, reason, _setting(model, "allowed"))
 
 
-def _reason_inside(kind: str, name: str, found: openai_json.Unknown, model: Model) -> str:
+def _reason_inside(
+    kind: str, name: str, found: openai_json.Unknown, model: Model, *, echoed: bool
+) -> str:
     """Return why a member of an object does not pass; "" if it does."""
     plain = folded(name)
     if plain == _CACHE_CONTROL and not model.is_free:
         return dialects.CHARGED_REASON
     if plain in _REFUSED_INSIDE.get(kind, _NOTHING):
         return dialects.ATTACHMENT_REASON
-    if _passes_inside(kind, name, found, model):
+    if _passes_inside(kind, name, found, model, echoed=echoed):
         return ""
     return dialects.ATTACHMENT_REASON if kind in dialects.ATTACHMENT_OBJECTS else _UNKNOWN
 
 
-def _passes_inside(kind: str, name: str, found: openai_json.Unknown, model: Model) -> bool:
+def _passes_inside(
+    kind: str, name: str, found: openai_json.Unknown, model: Model, *, echoed: bool
+) -> bool:
     if kind == "Tool" and found.owner.type not in OWN_TOOLS:
         return True  # a type that passes brings its members
     if model.unknown == "refuse":
         return False
-    if name in dialects.HARMLESS_INSIDE.get(kind, _NOTHING) or _is_echoed(kind, found):
+    is_echoed = echoed and not (kind == "ContentPart" and _by_prefix(name))
+    if name in dialects.HARMLESS_INSIDE.get(kind, _NOTHING) or is_echoed:
         return True
     if model.unknown == "harmless" or kind in dialects.ATTACHMENT_OBJECTS:
         return False
@@ -345,12 +350,27 @@ def _passes_inside(kind: str, name: str, found: openai_json.Unknown, model: Mode
     return kind != "ContentPart" or not _by_prefix(name)
 
 
-def _is_echoed(kind: str, found: openai_json.Unknown) -> bool:
+def _is_echoed(found: openai_json.Unknown, params: ChatCompletionParams) -> bool:
+    """Whether members of an object pass because an answer has to be sent back as it came."""
+    kind = found.owner.DESCRIPTOR.name
+    if kind == "ContentPart":
+        message = _MESSAGE.match(found.path)
+        is_answer = message is not None and params.messages[int(message[1])].role == "assistant"
+        return is_answer and not _is_attachment(found.owner)
     if kind == "ChatMessage":
         return bool(found.owner.role == "assistant")
     if kind == "Tool":
         return found.path.startswith("tool_choice")  # it names a tool, and adds none
     return kind in dialects.ECHOED
+
+
+def _is_attachment(part: ContentPart) -> bool:
+    """Return whether a part is a picture, sound or film, by its type or by what it holds."""
+    return (
+        part.type in dialects.ATTACHMENT
+        or part.type in dialects.ATTACHMENT_TYPES
+        or any(map(part.HasField, dialects.ATTACHMENT_TYPES))
+    )
 
 
 def _attachment(
@@ -399,6 +419,7 @@ def _setting(model: Model, kind: str) -> str:
 
 
 _INDEX: Final = re.compile(r"\[\d+\]")
+_MESSAGE: Final = re.compile(r"messages\[(\d+)\]")
 
 
 def _without_indexes(path: str) -> str:

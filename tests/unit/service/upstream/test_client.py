@@ -408,10 +408,11 @@ async def test_an_error_with_the_status_of_a_success_is_an_error(
         assert (chunks, type(failure)) == ([], kind)
 
 
-async def test_an_error_that_says_nothing_beside_choices_is_an_error() -> None:
-    for error in ({}, "", "Broke."):
-        failure = await Bench(says(200, whole(error=error))).fail()
-        assert type(failure) is errors.UpstreamError
+@pytest.mark.parametrize("error", [{}, "", "Broke."])
+async def test_an_error_without_members_beside_choices_is_an_error(error: Any) -> None:
+    failure = await Bench(says(200, whole(error=error))).fail()
+
+    assert type(failure) is errors.UpstreamError
 
 
 async def test_json_in_place_of_a_stream_is_read_a_little_way_only() -> None:

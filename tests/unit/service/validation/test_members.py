@@ -47,6 +47,10 @@ def part(kind: str, **members: Any) -> dict[str, Any]:
     return said(user([{"type": kind, **members}]))
 
 
+def answered(kind: str, **members: Any) -> dict[str, Any]:
+    return said(user(), {"role": "assistant", "content": [{"type": kind, **members}]})
+
+
 def kwargs(**variables: Any) -> dict[str, Any]:
     return {"chat_template_kwargs": variables}
 
@@ -156,6 +160,17 @@ def test_the_price_of_a_model_decides_where_its_entry_does_not() -> None:
             ),
             "r",
         ),
+        # Parts of an answer that is sent back, as of Mistral and Databricks.
+        (answered("text", text="x", annotations=[]), "r"),
+        (answered("reference", reference_ids=[1]), "r"),
+        (answered("reasoning", summary=[{"type": "summary_text", "text": "t"}]), "r"),
+        (answered("text", text="x", max_anything=1), "hfr"),
+        (answered("image_url", image_url={"url": URL}, x=1), "hr"),
+        (answered("text", text="x", image_url={"url": URL}, x=1), "hr"),
+        (answered("file", x=1), "hr"),
+        (answered("text", text="x", fps=1), "hfr"),
+        (answered("video", x=1), "hr"),
+        (answered("image_url", image_url={"url": URL, "x": 1}), "hfr"),
         # Parts.
         (part("text", text="x"), ""),
         (part("text", text="x", y=1), "hr"),
