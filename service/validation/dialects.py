@@ -150,7 +150,8 @@ _BILLED: Final = "It is billed separately, and this model has no price for it."
 
 CHARGED: Final = frozenset(
     {
-        *("cache_control", "image_config", "connectors", "safety_model", "policies"),
+        *("cache_control", "cache_control_injection_points", "image_config"),
+        *("connectors", "safety_model", "policies"),
         *("guardrails", "guardrail_config", "search_parameters", "search_settings"),
         *("search_options", "enable_search", "include_domains", "exclude_domains"),
         *("search_mode", "search_domain_filter", "return_images"),

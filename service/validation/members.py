@@ -388,8 +388,11 @@ def _attachment(
         if not passes:
             yield _unsupported(f"{path}.{_shown(inner)}", dialects.ATTACHMENT_REASON, setting)
     if model.unknown == "harmless" and not allowed:
-        # An array is several, of which one is held; in a part of another type none is.
-        several = isinstance(value, list) or any(isinstance(v, list) for v in inside.values())
+        # An array is several, of which one is held; in a part of another type none is. An object
+        # in the place of an address has members that nobody has looked at.
+        several = isinstance(value, list) or any(
+            isinstance(said, list | dict) for said in inside.values()
+        )
         if several or found.owner.type not in {name, ""}:
             yield _unsupported(path, dialects.ATTACHMENT_REASON, setting)
 

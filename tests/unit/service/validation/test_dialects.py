@@ -87,6 +87,7 @@ BILLED = named(
     """
 image_config cache_control search_parameters search_settings search_options enable_search
 include_domains exclude_domains search_mode search_domain_filter connectors safety_model guardrails
+cache_control_injection_points
 guardrail_config policies
 """
 )

@@ -190,6 +190,7 @@ def test_the_price_of_a_model_decides_where_its_entry_does_not() -> None:
         (part("text", text="x", video_url={"url": URL}), "hr"),
         (part("video", video=[URL, URL]), "hr"),
         (part("video", video={"url": [URL, URL]}), "hr"),
+        (part("video", video={"url": {"url": URL, "fps": 9}}), "hr"),
         (said(user([{"video_url": {"url": URL}}])), "r"),
         (part("video_url", video_url={"url": URL}, uuid="1"), "hr"),
         (part("document", document={"url": URL}), "hr"),
