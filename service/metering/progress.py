@@ -6,7 +6,8 @@
     nothing, or no sense            what was counted: a token for each piece of a token's size, and
                                     for a larger one about a token for four bytes
 
-No sense: a count that is missing or negative, or no completion tokens after some text.
+No sense: a count that is missing or negative, or no completion tokens after some text. A report of
+no prompt tokens is believed, except that the prompt is estimated.
 
 Several choices: llama.cpp reports the tokens of one choice, and in a stream those of each choice in
 a usage chunk of its own, right after its finish_reason. The reports of a stream come to
@@ -213,7 +214,7 @@ class Progress:
         least = self._least(reported)
         if self._sum < least:
             return Used(self.prompt_estimate, max(self.counted, least), estimated=True)
-        return Used(reported.prompt_tokens, self._sum, estimated=False)
+        return Used(self.prompt_estimate, self._sum, estimated=not reported.prompt_tokens)
 
     def _least(self, reported: Usage) -> int:
         """Return how many tokens the reports, of which this is the last, come to if they cover all.

@@ -122,6 +122,11 @@ CHARGED: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
         [*[piece("four", prompt=0, completed=0)] * 50, STOP],
         (90, 50, True),
     ),
+    "no prompt after all was said": ([*WORDS, STOP, usage_chunk(0, 40)], (90, 40, True)),
+    "a prompt, then none": (
+        [*WORDS, STOP, usage_chunk(10, 40), usage_chunk(0, 41)],
+        (10, 41, True),
+    ),
     "zeros after all was said": ([*WORDS, STOP, usage_chunk(0, 0)], (90, 50, True)),
     "no completion after some text": ([*WORDS, STOP, usage_chunk(10, 0)], (90, 50, True)),
     "no completion, and no text": ([STOP, usage_chunk(10, 0)], (10, 0, False)),
