@@ -35,8 +35,9 @@ The caller gets each report as the upstream sent it.
 
 What is held pays for no more than the limit. A stream is cut if it has twice as many pieces, and
 some more, and more bytes than so many tokens have in any text: an upstream may send a character a
-piece, or few large pieces. Reasoning does not count for this: some upstreams do not limit it. The
-name of a call counts once: some upstreams (NVIDIA NIM) send it again with each piece of arguments.
+piece, or few large pieces. Reasoning and sound do not count for this: some upstreams do not limit
+them. The name of a call counts once: some upstreams (NVIDIA NIM) send it again with each piece of
+arguments.
 """
 
 import sys

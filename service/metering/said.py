@@ -25,8 +25,8 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
     0 is nothing at all: what says something without a text of its own counts as a byte. Sound
     counts as text of as many tokens. The role is not the model's.
 
-    Some upstreams do not count reasoning against the limit, and what the contract does not know may
-    be reasoning or a picture.
+    Some upstreams do not count reasoning against the limit, nor sound, of which they may send
+    several pieces a token; and what the contract does not know may be reasoning or a picture.
     """
     text = message.content_text
     size = len(text) if text.isascii() else len(text.encode())
@@ -46,6 +46,10 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
             if value != reasoning:
                 thought += _text(value)
             reasoning = value
+        elif name == "audio":
+            spoken = _text(value.transcript)
+            size += spoken
+            thought += _heard(value) or (0 if spoken else 1)
         elif name == "content_parts":
             size += _parts(value)
             thought += _beside(value)
@@ -98,19 +102,17 @@ def _calls(calls: Iterable[ToolCall]) -> int:
     return size
 
 
-def _sound(audio: MessageAudio) -> int:
-    heard = tokens.BYTES_PER_TOKEN * tokens.of_sound(len(audio.data))
-    return heard + _text(audio.transcript) or 1
+def _heard(audio: MessageAudio) -> int:
+    return tokens.BYTES_PER_TOKEN * tokens.of_sound(len(audio.data))
 
 
 _ANSWER: Final[Mapping[str, Callable[[Any], int]]] = {
     "content_text": _text,
     "tool_calls": _calls,
     "refusal": _text,
-    "audio": _sound,
     "function_call": _function,
 }
-"""What in a message is the model's answer, and its bytes."""
+"""What in a message is the model's answer, as text, and its bytes."""
 
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
 _REASONING: Final = frozenset({"reasoning", "reasoning_content"})

@@ -503,6 +503,7 @@ def test_nothing_is_no_piece() -> None:
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "word"}]}]},
         {"content": [{"type": "reasoning", "text": "word"}]},
         {"images": [{"image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"audio": {"data": "A" * 160}},
     ],
 )
 def test_reasoning_is_not_limited_everywhere_and_so_no_overrun(delta: dict[str, Any]) -> None:
@@ -519,6 +520,7 @@ def test_reasoning_is_not_limited_everywhere_and_so_no_overrun(delta: dict[str, 
     [
         {"content": [{"type": "text", "text": "word"}]},
         {"refusal": "word"},
+        {"audio": {"transcript": "word", "data": "A" * 160}},
         {"content": "word", "reasoning": "word"},
         {"tool_calls": [{"index": 0, "function": {"arguments": "word"}}]},
         {"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "word"}}]},

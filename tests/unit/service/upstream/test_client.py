@@ -533,12 +533,14 @@ ARGUMENTS = json.dumps({"query": "whale song " * 30})
             "tool_calls",
         ),
         ([{"function_call": {"arguments": letter}} for letter in ARGUMENTS], "function_call"),
+        # Packets of 20 ms, of which a token is several.
+        ([{"audio": {"data": "A" * 160}}] * 1000 + [{"audio": {"transcript": "four"}}], "stop"),
         ([{"reasoning": " so"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
         ([{"reasoning_content": "thought"}] * 1000 + [{"content": " 46"}] * 50, "stop"),
     ],
     ids=[
         *("content", "a tool call", "a call that each piece names", "a function call"),
-        *("reasoning", "reasoning_content"),
+        *("sound", "reasoning", "reasoning_content"),
     ],
 )
 async def test_a_sound_answer_in_many_pieces_is_whole(
