@@ -4,6 +4,7 @@
     NUMBERS        numeric codes that mean it, unless the status blames the caller
     TEXTS          how the sentences begin of vendors that have no name for it
     MEMBER_TEXTS   the same, although the error names a member of the request
+    FLAGGED        how the sentences begin of a 403 that is about the caller's input
 
 The status alone does not tell. OpenAI answers 429 both for a rate limit and for an account without
 credit, Gemini answers 400 for a wrong key, and Anthropic 400 for an empty account.
@@ -133,6 +134,12 @@ RATES: Final = (
 """Texts of rate limits, whatever their names: DashScope sends `insufficient_quota` for its limit of
 tokens per minute, and Together `credit_limit` for one of requests per minute."""
 
+FLAGGED: Final[tuple[tuple[str, str], ...]] = (
+    ("xAI", r"Content violates usage guidelines\b"),
+    ("OpenRouter", r"(?:.{1,120} requires moderation on .{1,60}\. )?Your input was flagged\b"),
+)
+"""Texts of a 403 about what the caller sent, matched like TEXTS. xAI's names our team and key."""
+
 _AMBIGUOUS: Final = ("insufficient_quota", "credit_limit")
 _BLAMES_THE_CALLER: Final = frozenset({400, 404, 409, 413, 422})
 
@@ -140,6 +147,11 @@ _BLAMES_THE_CALLER: Final = frozenset({400, 404, 409, 413, 422})
 _BEFORE: Final = (
     r"(?:Authentication Error, )?"
     r"(?:[\w.]{1,48}(?:Error|Exception)(?: [A-Za-z]{1,32})?(?::| -) ){0,3}"
+)
+
+
+_FLAGGED: Final = re.compile(
+    f"{_BEFORE}(?:{'|'.join(pattern for _, pattern in FLAGGED)})", re.IGNORECASE
 )
 
 
@@ -178,3 +190,8 @@ def is_account_fault(status: int, body: ErrorBody) -> bool:
     if keys & _KEYS or (keys & _DIGITS and not callers):
         return True
     return any(map(_TEXT.match, body.texts))
+
+
+def is_flagged(body: ErrorBody) -> bool:
+    """Return whether the error body of a 403 says that the caller's input was flagged."""
+    return any(map(_FLAGGED.match, body.texts))

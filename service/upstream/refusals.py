@@ -4,6 +4,7 @@
     400, 409, 422    the caller's mistake: passed on with its message, type, param and code
     404              likewise, and stays 404
     413              REQUEST_TOO_LARGE
+    403              about flagged input: the caller's mistake, without the text
     401, 402, 403    our own key or account: UPSTREAM_ACCOUNT, without the text; 412 likewise, which
                      Fireworks and Portkey send for a spent budget: we send no preconditions
     429              UPSTREAM_RATE_LIMITED with the wait, without the text
@@ -77,6 +78,8 @@ def failure(
         model: The model that was asked for.
     """
     body = body or _SAYS_NOTHING
+    if status == 403 and account_faults.is_flagged(body):
+        return errors.InvalidRequest(_FLAGGED, code="content_filter", dispatched=True)
     if status in _ACCOUNT or account_faults.is_account_fault(status, body):
         return errors.UpstreamAccount.of(
             upstream=model.upstream.name, status=status, names=_loggable(body.names, model)
@@ -153,6 +156,7 @@ def _unavailable(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors
     return errors.UpstreamError(retry_after=wait, dispatched=True)
 
 
+_FLAGGED: Final = "The model provider flagged the input."
 _SAYS_NOTHING: Final = ErrorBody()
 _upstream_error: Final = _plain(errors.UpstreamError)
 _invalid_response: Final = _plain(errors.UpstreamInvalidResponse)

@@ -185,6 +185,27 @@ def assert_one_error(caplog: pytest.LogCaptureFixture, status: int, names: list[
         assert UPSTREAM_KEY not in text
 
 
+async def test_flagged_input_is_the_callers_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="service")
+    error = f"Content violates usage guidelines. Team: {SECRET}, API key ID: {SECRET}"
+    async with (
+        vendor(answer("403 Forbidden", {"code": "No permission", "error": error})) as upstream,
+        accounts_stack(
+            {"m": priced(upstream="vendor")}, base_urls={"vendor": upstream.address}
+        ) as stack,
+    ):
+        for door in DOORS:
+            for streamed in (False, True):
+                team = stack.books.team()
+                told = await stack.ask(door, team.key, "m", streamed=streamed)
+                await stack.rests()
+
+                assert (told.status, told.code, told.retryable) == (422, "content_filter", False)
+                assert SECRET not in str(told)
+                assert stack.books.charges(team) == []
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

@@ -15,6 +15,7 @@ from service.upstream.account_faults import (
     RATES,
     TEXTS,
     is_account_fault,
+    is_flagged,
 )
 from service.upstream.error_bodies import read
 
@@ -292,10 +293,44 @@ def test_every_text_of_a_rate_limit_is_met() -> None:
 
 
 @pytest.mark.parametrize(
+    ("document", "flagged"),
+    [
+        (
+            {
+                "code": "The caller does not have permission to execute the specified operation",
+                "error": "Content violates usage guidelines. Team: t, API key ID: k, Model: grok-4",
+            },
+            True,
+        ),
+        (
+            {
+                "error": {
+                    "code": 403,
+                    "message": "anthropic/claude-3 requires moderation on Anthropic. Your input "
+                    'was flagged for "violence". No credits were charged.',
+                    "metadata": {"reasons": ["violence"]},
+                }
+            },
+            True,
+        ),
+        ({"error": {"code": 403, "message": "Your input was flagged"}}, True),
+        ({"error": {"code": 403, "message": "Key limit exceeded (total limit)."}}, False),
+        ({"error": {"message": "Your key says: Your input was flagged"}}, False),
+        ({"detail": "Forbidden"}, False),
+    ],
+)
+def test_flagged_input_is_the_callers(document: Any, *, flagged: bool) -> None:
+    body = read(json.dumps(document).encode())
+
+    assert body is not None
+    assert is_flagged(body) is flagged
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         *("aError: ", "aError a", "a.", "Error", "Your account ", "<", "x", " "),
-        *("Account a", "a" * 48 + "Error: ", "Your team a-"),
+        *("Account a", "a" * 48 + "Error: ", "Your team a-", " requires moderation on "),
     ],
 )
 def test_the_cost_of_a_text_is_bounded(unit: str) -> None:
@@ -304,5 +339,6 @@ def test_the_cost_of_a_text_is_bounded(unit: str) -> None:
     started = time.process_time()
     for _ in range(100):
         is_account_fault(400, body)
+        is_flagged(body)
 
     assert time.process_time() - started < 0.5
