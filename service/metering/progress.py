@@ -26,7 +26,7 @@ a usage chunk of its own, right after its finish_reason. The reports of a stream
 If several choices came, the larger of this and of what was counted is charged if
 
     - the last report stood beside one of the choices, or something was said after it; or
-    - it is less than a token for five bytes, and than a token a piece: about the share of one
+    - it is less than a token for six letters, and than a token a piece: about the share of one
       choice. More tokens than one choice may have are never the report of one; or
     - the last report is of as many tokens as one choice may have, and several choices ended by
       their length. Each of them counts as that many tokens.
@@ -52,7 +52,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Usage,
 )
 from service.metering import tokens
-from service.metering.said import names, said
+from service.metering.said import names, said, texts
 
 # Globals of this module are found faster, and this is per chunk.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
@@ -85,8 +85,8 @@ class Progress:
     """How many choices the caller asked for."""
     _counted: int = 0
     """About how many tokens went by."""
-    _written: int = 0
-    """The bytes that the model wrote."""
+    _letters: float = 0
+    """How long the text is that the model wrote, if several choices were asked for."""
     _pieces: int = 0
     """The pieces that went by of what the limit bounds."""
     _bytes: int = 0
@@ -128,7 +128,8 @@ class Progress:
                 repeated = self._repeated(choice.index, choice.delta)
                 size, bounded = size - repeated, bounded - repeated
             if size:
-                self._written += size
+                if self.choices > 1:
+                    self._letters += sum(map(tokens.letters, texts(choice.delta)))
                 self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
                 if bounded:
                     self._pieces += 1
@@ -143,8 +144,10 @@ class Progress:
     def take(self, completion: ChatCompletion) -> None:
         """Take note of a whole completion."""
         self._whole = True
-        self._written = sum(said(choice.message)[0] for choice in completion.choices)
-        self._counted = tokens.about(self._written)
+        messages = [choice.message for choice in completion.choices]
+        self._counted = tokens.about(sum(said(message)[0] for message in messages))
+        if self.choices > 1:
+            self._letters = sum(tokens.letters(text) for each in messages for text in texts(each))
         for position, choice in enumerate(completion.choices):
             self._begun.add(position)
             if choice.finish_reason == "length":
@@ -227,7 +230,7 @@ class Progress:
         of_one, limit = reported.completion_tokens, self._most_of_one
         if min(self.choices, len(self._begun)) == 1 or of_one > limit:
             return 0
-        least = min(self.counted, self._written // tokens.LONG_PROSE)
+        least = min(self.counted, int(self._letters / tokens.LONG_PROSE))
         if of_one == limit:
             # A choice that ended by its length has used up its limit.
             least = max(least, min(len(self._full) * limit, self.most))

@@ -70,6 +70,27 @@ def names(delta: ChatMessageDelta) -> Iterator[tuple[int, str, str]]:
         yield -1, "", delta.function_call.name
 
 
+def texts(message: ChatMessageDelta | ChatMessage) -> Iterator[str]:
+    """Yield what the model wrote as text, without the names of calls."""
+    reasoning = ""
+    for member, value in message.ListFields():
+        name = member.name
+        if name in _PLAIN:
+            yield value
+        elif name in _REASONING:
+            if value != reasoning:
+                yield value
+            reasoning = value
+        elif name == "content_parts":
+            yield from (part.text for part in value.items)
+        elif name == "tool_calls":
+            yield from (call.function.arguments or call.custom.input for call in value)
+        elif name == "function_call":
+            yield value.arguments
+        elif name == "audio":
+            yield value.transcript
+
+
 def _text(text: str) -> int:
     return len(text.encode())
 
@@ -114,6 +135,7 @@ _ANSWER: Final[Mapping[str, Callable[[Any], int]]] = {
 }
 """What in a message is the model's answer, as text, and its bytes."""
 
+_PLAIN: Final = frozenset({"content_text", "refusal"})
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
 _REASONING: Final = frozenset({"reasoning", "reasoning_content"})
 _THOUGHTS: Final = frozenset({"thinking", "reasoning"})

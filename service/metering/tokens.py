@@ -28,8 +28,9 @@ o200k_base and Mistral's tekken: numbers and base64 1.0 to 1.7, JSON 2.3 to 2.8,
 a vocabulary have 6.4 to 7.0 on average, and one in a hundred more than 16 to 19. Only runs of one
 separator have more: dashes 27 to 40, spaces 64 to 127; the longest token has 128."""
 
-LONG_PROSE: Final = 5
-"""More bytes than English and code have per token on average."""
+LONG_PROSE: Final = 6
+"""Letters, see `letters`: about as many as German has per token on average, and more than English,
+code, Arabic, Hindi, Georgian, Chinese, and JSON and tables with any indentation."""
 
 BYTES_PER_TOKEN_OF_SOUND: Final = 64
 """Of base64. The densest speech, at 6 kbit/s, is 1,000 of them a second, of which common models
@@ -43,6 +44,28 @@ not normalized fits into no model: what follows is counted as the character that
 def about(size: int) -> int:
     """Return about how many tokens so many bytes of text are."""
     return -(-size // BYTES_PER_TOKEN)
+
+
+def letters(text: str) -> float:
+    """Return about how many letters of English have as many tokens as a text.
+
+    A run of one separator counts as a letter, a letter of another script as one and a half, and a
+    character of Chinese, Japanese or Korean as two and a half. A long text is measured by its
+    beginning.
+    """
+    part = text[:_MOST_LETTERS]
+    size: float = len(part) - sum(run.end() - run.start() - 1 for run in _RUNS.finditer(part))
+    if not part.isascii():
+        others = len(part) - len(part.encode("ascii", "ignore"))
+        size += others / 2 + len(_IDEOGRAPHS.findall(part))
+    return size if len(part) == len(text) else size * len(text) / len(part)
+
+
+_MOST_LETTERS: Final = 16_384
+"""Characters, at up to 0.1 µs each."""
+
+_RUNS: Final = re.compile(r"(\W)\1+")
+_IDEOGRAPHS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
 def of_sound(size: int) -> int:

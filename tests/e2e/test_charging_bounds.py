@@ -471,6 +471,32 @@ async def test_two_answers_are_charged_as_two_where_each_is_reported_alone(
 
 
 @BOTH_DOORS
+async def test_a_total_of_two_answers_in_hindi_is_charged(door: DoorName) -> None:
+    """Nine bytes are a token, not four."""
+    async with accounts_stack({"default": ENTRY}) as stack:
+        text = "नीली व्हेल पृथ्वी पर अब तक का सबसे बड़ा जानवर है। " * 8
+        total = 2 * len(text.encode()) // 9
+        choices = [
+            {
+                "index": i,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+            }
+            for i in (0, 1)
+        ]
+        body = {"id": "c", "object": "chat.completion", "choices": choices, **usage(10, total)}
+        stack.upstream.reply_with("laid", body=json.dumps(body).encode())
+        team = stack.books.team()
+        answer = await stack.ask(door, team.key, document("default", messages=[USER], n=2))
+        await stack.rests()
+
+        assert answer.code == ""
+        (charge,) = stack.books.charges(team)
+        assert (charge.prompt, charge.completion, charge.estimated) == (10, total, False)
+        stack.books.nothing_is_open()
+
+
+@BOTH_DOORS
 async def test_pictures_are_not_free_where_nothing_is_reported(door: DoorName) -> None:
     async with accounts_stack({"default": ENTRY}) as stack:
         lay(stack, [{"content": "yes"}], done=False)

@@ -462,6 +462,54 @@ def test_a_whole_answer_is_charged_for_each_choice_for_all_of_them(
     assert progress.used == charge
 
 
+DENSE: dict[str, tuple[str, float]] = {
+    # A text, and as many bytes per token as such texts have on average: see tokens.LONG_TOKEN.
+    "English": ("The blue whale is the largest animal that has ever lived on our planet. ", 4.7),
+    "code": ("for (let i = 0; i < items.length; i++) { total += items[i].price; }\n", 3.5),
+    "German": ("Der Blauwal ist das größte Tier, das jemals auf der Erde gelebt hat. ", 6),
+    "Russian": ("Синий кит является самым крупным животным на нашей планете. ", 6),
+    "Arabic": ("الحوت الأزرق هو أكبر حيوان عاش على كوكب الأرض على الإطلاق. ", 7),
+    "Hindi": ("नीली व्हेल पृथ्वी पर अब तक का सबसे बड़ा जानवर है। ", 9),
+    "Georgian": ("ლურჯი ვეშაპი არის ყველაზე დიდი ცხოველი დედამიწაზე. ", 10),
+    "Chinese": ("蓝鲸是地球上有史以来最大的动物。", 4.5),
+    "dense Chinese": ("蓝鲸是地球上有史以来最大的动物。", 6),
+    "indented JSON": ('{\n                "name": 1,\n                "size": 2\n}\n', 10),
+    "a table": ("| Blue whale                  | 30 m              |\n", 12),
+}
+
+
+@pytest.mark.parametrize(("text", "density"), DENSE.values(), ids=DENSE)
+@pytest.mark.parametrize("tokens", [0, 1, 10])
+def test_a_total_is_believed_in_any_language_and_that_of_one_choice_is_not(
+    text: str, density: float, tokens: int
+) -> None:
+    """In pieces of so many tokens, or whole."""
+    texts = [text * 10] * 2
+    of_one = -int(-len(texts[0].encode()) // density)
+    size = tokens * len(texts[0]) // of_one
+    for reported, believed in ((2 * of_one, True), (of_one, False)):
+        progress = Progress(wants_usage=True, choices=2, most=20_000)
+        if size:
+            for at in range(0, len(texts[0]), size):
+                for index in (0, 1):
+                    progress.observe(chunk_message(piece(texts[0][at : at + size], index=index)))
+            for each in (stop(), stop(1), usage_chunk(10, reported)):
+                progress.observe(chunk_message(each))
+        else:
+            choices = [
+                {"index": i, "message": {"role": "assistant", "content": each}}
+                for i, each in enumerate(texts)
+            ]
+            usage = counts(10, reported)
+            progress.take(completion_message(completion(choices=choices, usage=usage)))
+
+        assert progress.used.estimated is not believed
+        if believed:
+            assert progress.used.completion == reported
+        else:
+            assert progress.used.completion > reported
+
+
 # ------------------------------------------------------------------------------------ overruns
 
 

@@ -112,3 +112,23 @@ def test_composition_makes_nothing_longer() -> None:
         for text in (first, first + second):
             assert len(normalize("NFC", text).encode()) <= len(normalize("NFD", text).encode())
             assert len(normalize("NFKC", text).encode()) <= len(normalize("NFKD", text).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("", 0),
+        ("漢", 2.5),
+        ("Two words.", 10),
+        ("aabb", 4),
+        ("a" + " " * 60 + "|" + "-" * 20 + "\n\n", 5),
+        ("мир ", 4 + 1.5),
+        ("हिन्दी", 6 + 3),
+        ("漢字かな한글", 6 + 3 + 6),
+        # The beginning tells for the rest.
+        ("ab" * 50_000, 100_000),
+        (" " * 50_000, 50_000 / 16_384),
+    ],
+)
+def test_letters_are_about_as_long_as_in_english(text: str, letters: float) -> None:
+    assert tokens.letters(text) == letters
