@@ -215,7 +215,7 @@ class UpstreamClient:
                                     raise errors.UpstreamTruncated(dispatched=True)
                                 await _finish(pieces)
                                 return
-                            chunk = _chunk(name, data, model)
+                            chunk = _chunk(name, data, model, progress)
                             if progress.observe(chunk):
                                 rename(chunk, model)
                                 yield chunk
@@ -396,18 +396,27 @@ def _events(events: EventStream, piece: bytes) -> list[tuple[bytes, bytes]]:
         raise errors.UpstreamInvalidResponse(dispatched=True) from error
 
 
-def _chunk(name: bytes, data: bytes, model: Model) -> ChatCompletionChunk:
+def _chunk(name: bytes, data: bytes, model: Model, progress: Progress) -> ChatCompletionChunk:
     try:
         chunk = openai_json.decode_chunk(data)
     except openai_json.DecodeError as error:
-        raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True) from error
+        failure = _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
+        raise _within(progress, failure) from error
     if _has_error(chunk) or name == b"error" or chunk.object == "error":
-        raise _reported(data, model) or errors.UpstreamError(dispatched=True)
+        failure = _reported(data, model) or errors.UpstreamError(dispatched=True)
+        raise _within(progress, failure)
     if not chunk.choices and not chunk.HasField("usage"):
         fault = refusals.bare_account_fault(error_bodies.read(data), model)
         if fault is not None:
             raise fault
     return chunk
+
+
+def _within(progress: Progress, failure: errors.Failure) -> errors.Failure:
+    """Return the failure of a stream: if a part of it was delivered, a retry pays for it again."""
+    if progress.delivered:
+        failure.dispatched = True
+    return failure
 
 
 def _has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:

@@ -163,6 +163,8 @@ CHARGED_REASON: Final = _BILLED
 
 HARMLESS: Final = frozenset(
     {
+        # What is reported, as OpenRouter's SDK asks for it: {"include": true}.
+        "usage",
         # Which tokens may follow, and how likely.
         *("top_k", "min_p", "top_a", "tfs", "typical_p", "typical", "top_n_sigma", "nsigma"),
         *("top_p_min", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "repeat_penalty"),

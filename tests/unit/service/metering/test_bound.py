@@ -420,7 +420,7 @@ def test_each_attachment_is_bounded_by_the_model(part: dict[str, object]) -> Non
 )
 def test_texts_are_no_attachments(part: dict[str, object]) -> None:
     assert prompt_bound(parts(part)) < MODEL.attachment_tokens
-    assert money.estimate(parts(part), MODEL) < MODEL.attachment_estimate
+    assert bounds.estimate(parts(part), MODEL) < MODEL.attachment_estimate
 
 
 def test_what_the_upstream_says_and_fetches_by_itself_is_an_attachment() -> None:

@@ -651,6 +651,17 @@ BROKEN: dict[str, tuple[tuple[bytes, ...], type[errors.Failure]]] = {
 }
 
 
+@pytest.mark.parametrize(("before", "retryable"), [((), True), ((STREAM[0],), False)])
+async def test_a_rate_limit_within_a_stream_is_retryable_only_before_its_first_text(
+    before: tuple[bytes, ...], retryable: bool
+) -> None:
+    limit = b"data: " + told(message="x", code=429) + b"\n\n"
+    _, failure = await Bench(says(200, *before, limit, headers=EVENTS)).break_off()
+
+    assert isinstance(failure, errors.UpstreamRateLimited)
+    assert (failure.retryable, failure.dispatched) == (retryable, not retryable)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_stream_that_is_not_complete_fails(name: str) -> None:
     pieces, kind = BROKEN[name]

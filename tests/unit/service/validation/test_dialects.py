@@ -118,6 +118,7 @@ input_ids prompt_token_ids prompt_token_ids_b64
 
 HARMLESS = named(
     """
+usage
 top_k min_p top_a tfs typical_p typical top_n_sigma nsigma top_p_min epsilon_cutoff eta_cutoff
 repetition_penalty repeat_penalty rep_pen repetition_penalty_range repeat_last_n
 repetition_context_size presence_context_size frequency_context_size no_repeat_ngram_size
