@@ -3,6 +3,7 @@
 async with dial(address) as raw:
     stream = raw.begin("/package.Service/Method", end=True)     HEADERS with END_STREAM, no message
     ended = await raw.ended(stream)                             how it ended: Ended(code, ...)
+    await raw.call(CHECK, b"", headers={"te": "garbage"})       both, with a header of its own
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 import h2.config
@@ -22,9 +24,13 @@ from google.rpc import status_pb2
 from chatcompletion.v1 import error_pb2
 from tests.e2e.running import PATIENCE
 
+CHECK: Final = "/grpc.health.v1.Health/Check"
+"""A method that needs no key, and takes an empty message."""
+
 _FRAME_HEAD: Final = 9
 _GOAWAY: Final = 7
 _TRAILERS: Final = "grpc-status"
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +38,7 @@ class Ended:
     """How a stream ended."""
 
     code: int | None
-    """The gRPC status; None where the stream was reset without one."""
+    """The gRPC status; None where there was none, as where the stream was reset."""
     message: str = ""
     trailers: Mapping[str, bytes] = field(default_factory=dict)
     after_goaway: bool = False
@@ -49,25 +55,43 @@ class Ended:
 
 
 class Raw:
-    """One connection."""
+    """One connection; its encoder indexes every header that the peer lets it index."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        config = h2.config.H2Configuration(client_side=True, header_encoding=None)
+        config = h2.config.H2Configuration(
+            client_side=True,
+            header_encoding=None,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
         self._h2 = h2.connection.H2Connection(config)
+        self._settled = asyncio.Event()
         self._ended: dict[int, asyncio.Future[Ended]] = {}
         self._data: dict[int, bytearray] = {}
         self.goaway = asyncio.Event()
         """The service asked the caller to go elsewhere."""
 
+    async def settled(self) -> None:
+        """Wait for the peer's settings; without that, the first call goes out before them."""
+        async with asyncio.timeout(PATIENCE):
+            await self._settled.wait()
+
+    async def call(
+        self, method: str | bytes, *messages: bytes, headers: Mapping[str, str] = NONE
+    ) -> Ended:
+        """Make a call and wait for its end; see `begin`."""
+        return await self.ended(self.begin(method, *messages, headers=headers))
+
     def begin(
         self,
-        method: str,
+        method: str | bytes,
         *messages: bytes,
         end: bool = True,
         key: str | None = None,
         timeout: str | None = None,
+        headers: Mapping[str, str] = NONE,
     ) -> int:
         """Begin a call and return its stream.
 
@@ -77,23 +101,25 @@ class Raw:
             end: Whether the last frame has END_STREAM.
             key: The API key; None shows none.
             timeout: The metadata `grpc-timeout`, where there is one.
+            headers: Further headers; each takes the place of its namesake.
         """
         stream = self._h2.get_next_available_stream_id()
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", method),
-            (":authority", "localhost"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-        ]
+        sent: dict[str, str | bytes] = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": method,
+            ":authority": "localhost",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
         if key is not None:
-            headers.append(("authorization", f"Bearer {key}"))
+            sent["authorization"] = f"Bearer {key}"
         if timeout is not None:
-            headers.append(("grpc-timeout", timeout))
+            sent["grpc-timeout"] = timeout
+        sent.update(headers)
         self._ended[stream] = asyncio.get_running_loop().create_future()
         self._data[stream] = bytearray()
-        self._h2.send_headers(stream, headers, end_stream=end and not messages)
+        self._h2.send_headers(stream, list(sent.items()), end_stream=end and not messages)
         for number, message in enumerate(messages, 1):
             last = end and number == len(messages)
             self._h2.send_data(stream, framed(message), end_stream=last)
@@ -158,6 +184,12 @@ class Raw:
             ended = self._ended[event.stream_id]
             if not ended.done():
                 ended.set_result(Ended(code=None, message=f"reset: {event.error_code}"))
+        elif isinstance(event, h2.events.StreamEnded):
+            ended = self._ended[event.stream_id]
+            if not ended.done():
+                ended.set_result(Ended(code=None, message="no status"))
+        elif isinstance(event, h2.events.RemoteSettingsChanged):
+            self._settled.set()
         elif isinstance(event, h2.events.DataReceived):
             self._data[event.stream_id] += event.data or b""
             self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)

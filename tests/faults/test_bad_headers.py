@@ -10,15 +10,16 @@ the same name meets it again.
 
 from typing import Final
 
+import grpc
 import pytest
 
 from tests.e2e.accounts_admin import TOKEN
 from tests.e2e.envoy import envoy
-from tests.e2e.http2 import CHECK, Connection, connect
+from tests.e2e.raw_http2 import CHECK, Raw, dial
 from tests.e2e.running import client, service, simulator
 
-OK: Final = "0"
-INTERNAL: Final = "13"
+OK: Final = grpc.StatusCode.OK.value[0]
+INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]
 
 BAD: Final = {
     "grpc-timeout": ("garbage", "10S"),
@@ -29,16 +30,16 @@ BAD: Final = {
 }
 """A bad and a good value of each kind of header that grpc core parses, of those in requests."""
 
-JUNK: Final = [(f"x-junk-{number}", "j" * 32) for number in range(60)]
+JUNK: Final = {f"x-junk-{number}": "j" * 32 for number in range(60)}
 """More than the 4,096 bytes of an HPACK table: whatever is in there is evicted."""
 
 NO_UPSTREAM: Final = "http://127.0.0.1:9"
 
 
-async def _check(connection: Connection, name: str, value: str) -> tuple[str, str]:
+async def _check(connection: Raw, name: str, value: str) -> tuple[int | None, str]:
     """Ask for the health with a header; return the status and its text."""
-    answer = await connection.call(CHECK, (name, value))
-    return answer.status, answer.text
+    ended = await connection.call(CHECK, b"", headers={name: value})
+    return ended.code, ended.message
 
 
 @pytest.mark.parametrize("before", ["the settings", "nothing", "good values and junk"])
@@ -50,12 +51,12 @@ async def test_a_bad_value_is_forgotten_by_its_connection(door: str, before: str
         assert admin is not None
         address = running.address if door == "callers" else admin.address
         for name, (bad, good) in BAD.items():
-            async with connect(address) as connection:
+            async with dial(address) as connection:
                 if before != "nothing":
                     await connection.settled()
                 if before == "good values and junk":
                     assert await _check(connection, name, good) == (OK, "")
-                    assert (await connection.call(CHECK, *JUNK)).status == OK
+                    assert (await connection.call(CHECK, b"", headers=JUNK)).code == OK
                 status, text = await _check(connection, name, bad)
                 assert (status, name in text) == (INTERNAL, True)
                 victims[name] = await _check(connection, name, good)
@@ -70,15 +71,15 @@ async def test_behind_a_proxy_a_bad_value_fails_no_other_callers_call(evicting: 
         simulator() as upstream,
         service(["any"], upstream) as running,
         envoy(running.address) as proxy,
-        connect(proxy.address) as attacker,
-        connect(proxy.address) as victim,
+        dial(proxy.address) as attacker,
+        dial(proxy.address) as victim,
         client(proxy.address) as caller,
     ):
         if evicting:
             for name in names:
                 assert await _check(victim, name, BAD[name][1]) == (OK, "")
             await caller.create("any")
-            assert (await attacker.call(CHECK, *JUNK)).status == OK
+            assert (await attacker.call(CHECK, b"", headers=JUNK)).code == OK
         for name in names:
             status, _ = await _check(attacker, name, BAD[name][0])
             assert status == INTERNAL

@@ -24,7 +24,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRe
 from service import probes, receiving
 from service.simulator import SimulatorServer
 from tests.e2e.accounts_admin import TOKEN, admin
-from tests.e2e.raw_http2 import dial, framed
+from tests.e2e.raw_http2 import CHECK, dial, framed
 from tests.e2e.running import (
     KEY,
     Footprint,
@@ -40,7 +40,6 @@ from tests.e2e.running import (
 
 CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 STREAM: Final = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
-CHECK: Final = "/grpc.health.v1.Health/Check"
 WATCH: Final = "/grpc.health.v1.Health/Watch"
 REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 CALLERS: Final = (
