@@ -25,7 +25,7 @@ from service.accounts.store_access import Access
 from service.call import Calls
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
-from service.listeners import options
+from service.listeners import listener, options
 from service.probes import ProbeInterceptor
 from service.telemetry import Telemetry
 
@@ -90,7 +90,7 @@ class AdminServer:
             longest=LONGEST_CALL,
             clock=time.monotonic,
         )
-        server = grpc.aio.server(interceptors=[self._probes, interceptor], options=_OPTIONS)
+        server = listener([self._probes, interceptor], _OPTIONS)
         add_AccountServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(

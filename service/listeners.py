@@ -1,14 +1,22 @@
-"""The options that every gRPC listener of the service has: what one stranger can do to the others.
+"""What every gRPC listener of the service shares, so that no stranger harms the others.
 
     server.py (callers)    ─┐
-                            ├─► options(...) ─► grpc.aio.server
+                            ├─► listener(interceptors, options(...)) ─► grpc.aio.Server
     admin.py  (operators)  ─┘
 
 A listener adds the options that only it needs.
 """
 
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import asyncio
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from contextlib import suppress
+from typing import Any, Final, NoReturn, TypeAlias
+
+import grpc
+from grpc._cython import cygrpc
+from grpc.aio import _server as aio
 
 Options: TypeAlias = Sequence[tuple[str, int]]
 """Names and values of channel arguments of grpc core."""
@@ -44,3 +52,53 @@ def options(*, max_request_bytes: int, max_response_bytes: int, max_streams: int
         ("grpc.max_send_message_length", max_response_bytes),
         ("grpc.max_concurrent_streams", max_streams),
     )
+
+
+def listener(interceptors: Sequence[grpc.aio.ServerInterceptor], options: Options) -> Any:
+    """Return a server like `grpc.aio.server`, for methods that are registered only.
+
+    Args:
+        interceptors: Around each call of a method that is registered.
+        options: The channel arguments.
+    """
+    return _Server(interceptors, options)
+
+
+class _Server(aio.Server):
+    def __init__(
+        self, interceptors: Sequence[grpc.aio.ServerInterceptor], options: Options
+    ) -> None:
+        self._loop = cygrpc.get_working_loop()
+        self._server = _Core(self._loop, None, (), interceptors, tuple(options), None)
+
+
+class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
+    """Answers the calls of unknown methods apart from grpcio's own loop.
+
+    That loop decodes the path of each such call, and a path that is not UTF-8 ends it: one call
+    without a key would close the listener for good. Generated code registers its methods, so that
+    no other call comes this way.
+    """
+
+    _answers: set[asyncio.Task[None]]
+
+    def _make_request_call_future(self, method: bytes | None) -> Any:
+        """Return a future of the next call of a method; None is any that is not registered."""
+        if method is not None:
+            return super()._make_request_call_future(method)
+        self._answers = set()
+        return asyncio.get_running_loop().create_task(self._answer_unknown())
+
+    async def _answer_unknown(self) -> NoReturn:
+        """Answer calls of unknown methods until the listener closes, which raises."""
+        while True:
+            call = await self._request_call()
+            answer = asyncio.create_task(_unimplemented(call))
+            self._answers.add(answer)
+            answer.add_done_callback(self._answers.discard)
+
+
+async def _unimplemented(call: Any) -> None:
+    context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
+    with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # the connection may be lost
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())

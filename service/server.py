@@ -50,7 +50,7 @@ from service.ledger.housekeeping import Housekeeping
 from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
 from service.ledger.store import Store, StoreError
-from service.listeners import Options, options
+from service.listeners import Options, listener, options
 from service.models import Catalogue
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
@@ -179,9 +179,7 @@ class Server:
             longest=settings.request_timeout,
             clock=time.monotonic,
         )
-        server = grpc.aio.server(
-            interceptors=[self._probes, interceptor], options=_options(settings)
-        )
+        server = listener([self._probes, interceptor], _options(settings))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
                 authentication,

@@ -171,7 +171,10 @@ class Raw:
             found = {bytes(k).decode(): bytes(v) for k, v in event.headers or ()}
             stream = event.stream_id
             if stream is not None and _TRAILERS in found and not self._ended[stream].done():
-                code, message = int(found[_TRAILERS]), found.get("grpc-message", b"").decode()
+                code, message = (
+                    int(found[_TRAILERS]),
+                    found.get("grpc-message", b"").decode(errors="replace"),
+                )
                 self._ended[stream].set_result(
                     Ended(
                         code=code,
