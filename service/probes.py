@@ -20,7 +20,7 @@ from grpc.aio import ServicerContext
 
 from chatcompletion.process import request_id as request_ids
 from service import errors
-from service.receiving import LONGEST, forgiving, receive
+from service.receiving import LONGEST, forgiving, receive, to_its_end
 
 MOST_CHECKS: Final = 200
 MOST_WATCHES: Final = 1000
@@ -109,9 +109,9 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     def _conversation(self, handler: Callable[[Any, _Context], AsyncIterator[Any]]) -> _Serve:
-        async def serve(requests: AsyncIterator[Any], context: _Context) -> None:
+        async def serve(_: object, context: _Context) -> None:
             async with self._bounded(self._reflections, context, LONGEST):
-                async for response in handler(_messages(requests), context):
+                async for response in handler(_messages(context), context):
                     await context.write(response)
 
         return serve
@@ -195,8 +195,8 @@ async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
+async def _messages(context: _Context) -> AsyncIterator[Any]:
+    while (request := await to_its_end(context.read())) is not grpc.aio.EOF:
         if request is None:
             raise errors.InvalidRequest("The request is not a message of this method.")
         yield request

@@ -8,8 +8,8 @@ of a stream of requests runs as soon as the headers are there; on the wire, noth
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,6 +20,7 @@ from service import errors
 LONGEST: Final = 30.0
 """Seconds within which a message must arrive, as at the REST door."""
 
+_T = TypeVar("_T")
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
@@ -36,18 +37,39 @@ async def receive(context: _Context) -> Any:
     """
     try:
         async with asyncio.timeout(LONGEST):
-            request = await context.read()
-            if request is grpc.aio.EOF:
-                # A call that its caller cancelled looks the same, until we are cancelled, too.
-                await asyncio.sleep(0)
-                raise errors.InvalidRequest("The call has no request message.")
-            if request is None:
-                raise errors.InvalidRequest("The request is not a message of this method.")
-            if await context.read() is not grpc.aio.EOF:
-                raise errors.InvalidRequest("The call has more than one request message.")
-            return request
+            return await to_its_end(_receive(context))
     except TimeoutError as error:
         raise too_late() from error
+
+
+async def _receive(context: _Context) -> Any:
+    request = await context.read()
+    if request is grpc.aio.EOF:
+        # A call that its caller cancelled looks the same, until we are cancelled, too.
+        await asyncio.sleep(0)
+        raise errors.InvalidRequest("The call has no request message.")
+    if request is None:
+        raise errors.InvalidRequest("The request is not a message of this method.")
+    if await context.read() is not grpc.aio.EOF:
+        raise errors.InvalidRequest("The call has more than one request message.")
+    return request
+
+
+async def to_its_end(reading: Coroutine[Any, Any, _T]) -> _T:
+    """Await what reads a message; if the call ends meanwhile, it goes on without us.
+
+    grpc.aio never frees a message that arrives for a read that was cancelled. A read ends at the
+    latest with the call.
+    """
+    task = asyncio.create_task(reading)
+    task.add_done_callback(_forget)
+    return await asyncio.shield(task)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Have nobody complain that an exception was not looked at."""
+    if not task.cancelled():
+        task.exception()
 
 
 def too_late() -> errors.InvalidRequest:

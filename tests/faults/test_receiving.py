@@ -186,6 +186,25 @@ async def test_a_call_that_is_cancelled_before_its_message_is_the_callers_affair
         await before.returns()
 
 
+async def test_messages_of_calls_that_end_meanwhile_are_freed() -> None:
+    message = framed(bytes(60_000))  # fits the window of a stream
+    async with service_process() as (running, _), dial(await running.address()) as raw:
+        await raw.settled()
+        memory = 0
+        for round_ in range(8):
+            for number in range(200):
+                # Its deadline comes before, while or after the message does.
+                stream = raw.begin(CREATE, end=False, key=KEY, timeout=f"{1 + number % 3}m")
+                await asyncio.sleep(number % 10 / 5000)
+                for start in range(0, len(message), 16_000):
+                    if not raw.is_over(stream):
+                        raw.send(stream, message[start : start + 16_000])
+                await raw.ended(stream)
+            if round_ == 1:
+                memory = _resident(running.process.pid)
+        assert _resident(running.process.pid) - memory < 4 * 1024 * 1024
+
+
 # ---------------------------------------------------------------------------- several, strangers
 
 
