@@ -120,7 +120,7 @@ class AdminServer:
         self._calls.refuse()
         await _within(_GRACE, self._calls.idle())
         self._calls.cut()
-        await _within(_LONGEST_ENDING, self._calls.idle())
+        await _within(_LONGEST_ENDING, self._calls.settled())
         self._probes.end()
         # Callers who do not read are all that may be left.
         await self._server.stop(_LONGEST_ENDING)

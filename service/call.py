@@ -62,6 +62,8 @@ class Calls:
 
         open ──► close(): new calls wait ──► refuse(): they end, and all later ones, with DRAINING
 
+    A call that ended counts until its caller has read the end, but not beyond its deadline.
+
     Args:
         most: How many there may be.
     """
@@ -72,11 +74,14 @@ class Calls:
         self._closing = False
         self._refused = asyncio.Event()
         self._running: set[Call] = set()
+        self._unread: set[Call] = set()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._unread)
 
     async def enter(self) -> None:
         """See that a call that was added may run.
@@ -85,8 +90,10 @@ class Calls:
             Overloaded: There are too many.
             Draining: No new call is accepted; raised when `refuse` is called.
         """
-        if len(self._running) > self._most:
-            raise Overloaded
+        if len(self) > self._most:
+            self._let_go()
+            if len(self) > self._most:
+                raise Overloaded
         if self._closing:
             await self._refused.wait()
             raise Draining
@@ -111,20 +118,44 @@ class Calls:
         """Take note of a call that begins."""
         self._arrived += 1
         self._running.add(call)
+        self._settled.clear()
         self._idle.clear()
 
+    def end(self, call: Call) -> None:
+        """Take note of a call that did its work: all that is left is that its caller reads."""
+        if call in self._running:
+            self._running.discard(call)
+            self._unread.add(call)
+            self._look()
+
     def discard(self, call: Call) -> None:
-        """Take note of a call that ended."""
+        """Take note of a call whose end was sent."""
         self._running.discard(call)
+        self._unread.discard(call)
+        self._look()
+
+    def _let_go(self) -> None:
+        """Count no longer what should have been read by now."""
+        now = asyncio.get_running_loop().time()
+        self._unread = {call for call in self._unread if call.deadline > now}
+        self._look()
+
+    def _look(self) -> None:
         if not self._running:
-            self._idle.set()
+            self._settled.set()
+            if not self._unread:
+                self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until every call did its work."""
+        await self._settled.wait()
 
     async def idle(self) -> None:
-        """Wait until no call is in flight."""
+        """Wait until the end of every call was sent."""
         await self._idle.wait()
 
     def cut(self) -> None:
-        """End every call in flight with the reason DRAINING, except calls that have failed."""
+        """End every call that runs with the reason DRAINING, except calls that have failed."""
         for call in self._running:
             if not call.failing:
                 call.draining = True

@@ -166,7 +166,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method, context)
         CURRENT.set(call)
         self._calls.add(call)
-        # It counts until grpc has sent its end, which takes a caller who reads.
+        # grpc has sent its end then, which takes a caller who reads.
         context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
         self._telemetry.begin(call.record)
         try:
@@ -177,6 +177,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
         finally:
+            self._calls.end(call)
             self._telemetry.end(call.record, self._clock())
 
     def _begin(self, method: str, context: _Context) -> Call:
@@ -227,6 +228,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # A proxy sends a call again if it was UNAVAILABLE and the status came alone
                 # (Trailers-Only); the upstream would work twice.
                 await self._begin_response(call, context)
+            self._calls.end(call)  # a caller who does not read holds this up
             await context.abort(status.code, status.details, trailers)
         except grpc.aio.InternalError:
             # The connection was lost: nobody is left to be told, as above.

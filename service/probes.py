@@ -5,7 +5,9 @@
     reflection                        at most MOST_REFLECTIONS at a time, LONGEST seconds
 
 They have bounds of their own, so that the health can be asked when the service has all the calls
-that it takes, and no stranger takes the place of a caller. One too many is OVERLOADED.
+that it takes, and no stranger takes the place of a caller. One too many is OVERLOADED. Of Checks it
+is the oldest: one that is sent and read as it should be is over within a moment, so that strangers
+who let theirs hang keep nobody from asking.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -47,7 +49,7 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, contract: str) -> None:
         self._contract = contract
-        self._checks = _Bound(MOST_CHECKS)
+        self._checks = _Bound(MOST_CHECKS, oldest_goes=True)
         self._watches = _Bound(MOST_WATCHES)
         self._reflections = _Bound(MOST_REFLECTIONS)
         self._handlers: dict[str, _Handler] = {}
@@ -134,11 +136,18 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Bound:
-    """A bounded set of calls."""
+    """A bounded set of calls.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        most: How many there may be.
+        oldest_goes: Whether one too many ends the oldest, rather than itself.
+    """
+
+    def __init__(self, most: int, *, oldest_goes: bool = False) -> None:
         self._most = most
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._oldest_goes = oldest_goes
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their arrival
+        self._displaced: set[asyncio.Task[Any]] = set()
         self._over = False
 
     def __len__(self) -> int:
@@ -146,11 +155,12 @@ class _Bound:
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """Count a call."""
-        self._tasks.add(task)
+        self._tasks[task] = None
 
     def discard(self, task: asyncio.Task[Any]) -> None:
         """Count a call no more."""
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
+        self._displaced.discard(task)
 
     def check(self) -> None:
         """See that a call may run.
@@ -162,7 +172,12 @@ class _Bound:
         if self._over:
             raise errors.Draining
         if len(self._tasks) > self._most:
-            raise errors.Overloaded
+            if not self._oldest_goes:
+                raise errors.Overloaded
+            oldest = next(iter(self._tasks))
+            del self._tasks[oldest]
+            self._displaced.add(oldest)
+            oldest.cancel()
 
     def end(self) -> None:
         """Cancel every call."""
@@ -170,9 +185,11 @@ class _Bound:
         for task in self._tasks:
             task.cancel()
 
-    def was_ended(self, error: BaseException) -> bool:
-        """Whether it is `end` that cancelled a call."""
-        return self._over and isinstance(error, asyncio.CancelledError)
+    def why(self, task: asyncio.Task[Any]) -> errors.Failure | None:
+        """Return the failure of a call that was cancelled, if it was cancelled here."""
+        if task in self._displaced:
+            return errors.Overloaded()
+        return errors.Draining() if self._over else None
 
 
 async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
@@ -181,13 +198,15 @@ async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
     failure: errors.Failure
     if isinstance(error, errors.Failure):
         failure = error
-    elif bound.was_ended(error):
-        cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
-        failure = errors.Draining()
     elif isinstance(error, TimeoutError):
         failure = errors.DeadlineExceeded()
     else:
-        raise error
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        why = bound.why(task)
+        if why is None:
+            raise error
+        task.uncancel()
+        failure = why
     status = errors.status(failure, request_ids.accept(None))
     try:
         await context.abort(status.code, status.details, status.trailing_metadata)

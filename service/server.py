@@ -236,7 +236,7 @@ class Server:
         self._calls.cut()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_ENDING):
-                await self._calls.idle()
+                await self._calls.settled()
         self._health.set(NOT_SERVING, LIVENESS)
         self._probes.end()
         # Callers who do not read are all that may be left.

@@ -27,9 +27,12 @@ from tests.e2e.accounts_admin import TOKEN, admin
 from tests.e2e.raw_http2 import CHECK, dial, framed
 from tests.e2e.running import (
     KEY,
+    PATIENCE,
+    Client,
     Footprint,
     Running,
     client,
+    failed,
     params,
     service,
     service_process,
@@ -267,41 +270,70 @@ async def test_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [(CHECK, "MOST_CHECKS"), (REFLECTION, "MOST_REFLECTIONS")]
+    ("method", "most", "refused"),
+    # Of Checks the oldest goes.
+    [(CHECK, "MOST_CHECKS", 0), (REFLECTION, "MOST_REFLECTIONS", -1)],
 )
 async def test_questions_that_do_not_end_are_bounded(
-    method: str, most: str, monkeypatch: pytest.MonkeyPatch
+    method: str, most: str, refused: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, most, 3)
     monkeypatch.setattr(probes, "LONGEST", 0.3)
     async with _service() as (running, _, before):
         async with dial(running.address) as raw:
             waiting = [raw.begin(method, end=False) for _ in range(4)]
-            endings = [await raw.ended(stream) for stream in waiting]
-            assert [ended.reason for ended in endings] == [
-                *["deadline_exceeded"] * 3,
-                "overloaded",
-            ]
+            endings = [(await raw.ended(stream)).reason for stream in waiting]
+            assert endings.pop(refused) == "overloaded"
+            assert endings == ["deadline_exceeded"] * 3
         await before.returns()
 
 
-async def test_answers_that_nobody_reads_count_against_their_bound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(probes, "MOST_CHECKS", 3)
-    async with _service(max_concurrent_calls=3) as (running, upstream, before):
+@pytest.mark.parametrize("message", [None, b""])
+async def test_strangers_keep_nobody_from_asking_for_the_health(message: bytes | None) -> None:
+    async with _service() as (running, _, before):
         async with dial(running.address, window=0) as raw:
-            for method, message in ((CHECK, b""), (CREATE, MESSAGE)):
-                for _ in range(3):
-                    raw.begin(method, message, key=KEY)
-            await until(lambda: running.server.probes_in_flight == 3)
-            await until(lambda: len(upstream.records) == 4)
-            for method, message in ((CHECK, b""), (CREATE, MESSAGE)):
-                ended = await raw.ended(raw.begin(method, message, key=KEY))
-                assert ended.reason == "overloaded"
+            await raw.settled()
+            for _ in range(2 * probes.MOST_CHECKS):
+                raw.begin(CHECK, *(() if message is None else (message,)), end=message is not None)
+            await until(lambda: running.server.probes_in_flight == probes.MOST_CHECKS)
+            async with dial(running.address) as kubelet:
+                assert (await kubelet.call(CHECK, b"")).code == OK
+            await running.client.create("any")
         await until(lambda: running.server.probes_in_flight == 0)
+        await before.returns()
+
+
+async def _is_overloaded(caller: Client) -> bool:
+    try:
+        await caller.create("any")
+    except grpc.aio.AioRpcError as error:
+        return failed(error).reason == "OVERLOADED"
+    return False
+
+
+async def test_answers_that_nobody_reads_count_until_their_deadline() -> None:
+    async with _service(max_concurrent_calls=3, request_timeout=1) as (running, upstream, before):
+        async with dial(running.address, window=0) as raw:
+            for method in (CREATE, STREAM, CREATE):
+                raw.begin(method, MESSAGE, key=KEY)
+            await until(lambda: len(upstream.records) == 4)
+            assert (await running.client.refusal("any")).reason == "OVERLOADED"
+            async with asyncio.timeout(PATIENCE):
+                while await _is_overloaded(running.client):
+                    pass
         await running.rests()
         await before.returns()
+
+
+async def test_callers_who_do_not_read_hold_up_a_drain_no_longer_than_its_grace() -> None:
+    async with (
+        _service(drain_grace=0.5) as (running, upstream, _),
+        dial(running.address, window=0) as raw,
+    ):
+        for method in (CREATE, STREAM, CHECK, WATCH):
+            raw.begin(method, MESSAGE if method in CALLERS else b"", key=KEY)
+        await until(lambda: len(upstream.records) == 3)
+        await asyncio.wait_for(running.server.stop(), 5)
 
 
 async def test_a_watcher_who_does_not_read_holds_up_nobody() -> None:
