@@ -98,8 +98,16 @@ class Calls:
             await self._refused.wait()
             raise Draining
 
+    async def leave(self) -> None:
+        """Hold a call that is complete back while new ones wait for `refuse`.
+
+        A caller who reads an end may call again at once, and that call would cross GOAWAY.
+        """
+        if self._closing:
+            await self._refused.wait()
+
     def close(self) -> None:
-        """Have every new call wait for `refuse`."""
+        """Have every new call, and the end of every other, wait for `refuse`."""
         self._closing = True
 
     async def quiet(self) -> None:

@@ -174,6 +174,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await self._calls.enter()
                 await self._authenticate(call)
                 yield call
+                await self._calls.leave()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
         finally:

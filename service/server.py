@@ -5,9 +5,10 @@ stop   health NOT_SERVING, for good · keep serving for the drain delay · stop 
        · grace for what runs · end the rest with DRAINING · close the upstream · flush
 
 grpc sends GOAWAY, which moves callers to other replicas, only when the server stops, and from then
-on cancels each call that arrives on an open connection. So new calls wait until no more arrive,
-then the server stops, and after GOAWAY the calls that wait end with DRAINING: a caller that retries
-does so on another connection. grpc still cancels a call that crosses GOAWAY on the wire.
+on cancels each call that arrives on an open connection. So new calls wait until no more arrive, and
+so do calls that are complete, since their callers may call again. Then the server stops, and after
+GOAWAY the calls that wait end, the new ones with DRAINING: a caller that retries does so on another
+connection. grpc still cancels a call that crosses GOAWAY on the wire.
 """
 
 import asyncio

@@ -15,11 +15,14 @@ from typing import Final
 import grpc
 import pytest
 
+from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
 from tests.e2e.raw_http2 import dial
 from tests.e2e.running import (
     KEY,
+    PATIENCE,
     Client,
     failed,
+    params,
     service,
     service_process,
     simulator,
@@ -34,6 +37,7 @@ ROUND_ROBIN: Final = (
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 )
 FOREVER: Final = "600"
+CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 LIST: Final = "/chatcompletion.v1.ModelService/ListModels"
 UNAVAILABLE: Final = grpc.StatusCode.UNAVAILABLE.value[0]
 OK: Final = grpc.StatusCode.OK.value[0]
@@ -113,3 +117,19 @@ async def test_a_call_that_comes_while_the_listener_closes_is_answered_after_goa
     assert {(one.code, one.reason, one.after_goaway) for one in endings} == {
         (UNAVAILABLE, "draining", True)
     }
+
+
+async def test_a_call_that_is_complete_while_the_listener_closes_ends_after_goaway() -> None:
+    name = "sim:ttft=0.04,tokens=1"
+    message = CreateChatCompletionRequest(params=params(name)).SerializeToString()
+    async with (
+        simulator() as upstream,
+        service([name], upstream, drain_grace=PATIENCE) as running,
+        dial(running.address) as raw,
+    ):
+        stream = raw.begin(CREATE, message, key=KEY)
+        await upstream.next_record()
+        stopping = asyncio.create_task(running.server.stop())
+        ended = await raw.ended(stream)
+        await stopping
+    assert (ended.code, ended.after_goaway) == (OK, True)
