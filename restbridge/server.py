@@ -1,7 +1,8 @@
 """One bridge, from start to drain.
 
 start   listen ► metrics ► channels ► uvicorn
-stop    1 /readyz says 503; requests are still accepted      drain_delay
+stop    1 /readyz says 503; requests are still accepted,     drain_delay
+          and each answer closes its connection
         2 stop accepting; what runs may finish               drain_grace
         3 end what is left: an error, never a silent end
         4 close the channels and the metrics
@@ -154,6 +155,7 @@ class Bridge:
             limits=self._limits,
             telemetry=self.telemetry,
             closing=lambda: self._server.should_exit,
+            draining=lambda: self._draining,
         )
         return uvicorn.Config(
             self._edge,

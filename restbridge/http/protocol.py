@@ -51,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         limits: The limits.
         telemetry: Told of connections.
         closing: Whether connections are no longer accepted.
+        draining: Whether a connection ends with the next answer.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class BoundedProtocol(HttpToolsProtocol):
         limits: Limits,
         telemetry: Telemetry,
         closing: Callable[[], bool],
+        draining: Callable[[], bool],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._closing = closing
+        self._draining = draining
         self._limits = limits
         self._telemetry = telemetry
         self._head = Head(limits)
@@ -154,6 +157,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer.stop()
         self._head = Head(self._limits)
         super().on_headers_complete()
+        if self._draining():
+            # A client that sends on a connection that is about to close sees a reset.
+            self.cycle.keep_alive = False
         self._end_timer.start(self._limits.exchange_seconds, self.transport.abort)
 
     def on_message_complete(self) -> None:

@@ -438,6 +438,18 @@ async def test_during_the_delay_the_bridge_serves_but_is_not_ready(pair: Pair) -
     await stopping
 
 
+async def test_during_the_delay_each_answer_closes_its_connection(pair: Pair) -> None:
+    # On a connection that is open when the delay ends, the next request would meet a reset.
+    before = await pair.http.get("/healthz")
+    stopping = asyncio.create_task(pair.bridge.stop(delay=PATIENCE))
+    await asyncio.sleep(0)
+    during = [await pair.http.get("/healthz"), await pair.http.post(PATH, json=STREAMED)]
+    pair.bridge.hurry()
+    await stopping
+    assert before.headers.get("connection") is None
+    assert [answer.headers.get("connection") for answer in during] == ["close", "close"]
+
+
 async def closed_to_new(pair: Pair) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
