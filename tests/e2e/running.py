@@ -307,6 +307,7 @@ def settings(**changes: Any) -> Settings:
         Settings,
         {
             "CHAT_LISTEN": "127.0.0.1:0",
+            "CHAT_ADMIN_LISTEN": "127.0.0.1:0",
             "CHAT_METRICS_LISTEN": "none",
             "CHAT_BOOTSTRAP_API_KEY": KEY,
             "CHAT_DRAIN_DELAY": "0",

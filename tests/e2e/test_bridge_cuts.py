@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import shutil
+import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
+from restbridge.server import Bridge
 from tests.e2e.fake_service import (
     PATH,
     PATIENCE,
@@ -28,8 +31,9 @@ from tests.e2e.fake_service import (
     contents,
     events,
     fail,
+    settings,
 )
-from tests.e2e.running import until
+from tests.e2e.running import PATIENCE, until
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LABELS: Final = {
@@ -212,3 +216,21 @@ async def test_curl_says_that_the_body_is_not_whole(pair: Pair) -> None:
 
     assert code_of(events(printed)[-1]) == "upstream_error"
     assert process.returncode == 18  # CURLE_PARTIAL_FILE
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_what_connects_while_it_stops_is_closed(turns: int) -> None:
+    door = Bridge(settings("127.0.0.1:1"))
+    await door.start()
+    stopping = asyncio.create_task(door.stop(delay=0, grace=0))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    callers = [socket.socket() for _ in range(3)]
+    for caller in callers:
+        caller.setblocking(False)
+        caller.connect_ex(("127.0.0.1", door.port))
+    await stopping
+    for caller in callers:
+        with caller, suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE):
+                assert await asyncio.get_running_loop().sock_recv(caller, 1) == b""

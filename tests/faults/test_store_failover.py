@@ -52,7 +52,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     use any more, which would then not be missed.
     """
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
-    monkeypatch.setattr("service.accounts.keys.REMEMBERED", 1000.0)
+    monkeypatch.setattr("service.authentication.REMEMBERED", 1000.0)
 
 
 @pytest.fixture
