@@ -33,7 +33,7 @@ from tests.e2e.fake_service import (
     fail,
     settings,
 )
-from tests.e2e.running import PATIENCE, until
+from tests.e2e.running import until
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LABELS: Final = {
