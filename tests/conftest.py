@@ -1,4 +1,4 @@
-"""The engines of the store, for the tests of every directory.
+"""What the tests of every directory use: time limits, a clean tree, and the engines of the store.
 
 database    an address, once for each engine
 postgres    a server for all tests; each makes a database of its own in it
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.postgres import Server, binaries, running
+
+pytest_plugins = ("tests.support.time_limit", "tests.support.tree")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -715,6 +716,7 @@ def _money(database: Database) -> Any:
     return deepcopy((database.accounts, database.keys, database.holds, database.ledger))
 
 
+@pytest.mark.time_limit(300)
 def test_no_sequence_of_operations_breaks_an_account() -> None:
     AccountsMachine.seen.clear()
     run_state_machine_as_test(

@@ -22,6 +22,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from tests.contract.generated import documents, messages, tampered_messages
 from tests.contract.json_equality import parse
 
+pytestmark = pytest.mark.time_limit(300)
+
 REQUEST = SHAPES[ChatCompletionParams.DESCRIPTOR.full_name]
 COMPLETION = SHAPES[ChatCompletion.DESCRIPTOR.full_name]
 CHUNK = SHAPES[ChatCompletionChunk.DESCRIPTOR.full_name]

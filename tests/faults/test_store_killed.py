@@ -29,6 +29,7 @@ def _kill(process: ForkServerProcess) -> None:
     process.close()
 
 
+@pytest.mark.time_limit(300)
 def test_sigkill_at_random_points_loses_and_doubles_nothing(
     database: str, migrated: Store, tmp_path: Path
 ) -> None:
