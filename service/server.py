@@ -50,7 +50,7 @@ from service.ledger.batches import PATIENCE, Batches
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
-from service.ledger.store import Store, StoreError
+from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.listeners import Options, listener, options
 from service.models import Catalogue
 from service.probes import ProbeInterceptor
@@ -97,10 +97,14 @@ class Server:
     Args:
         settings: The settings.
         catalogue: The models.
+        timeouts: How long the store waits.
     """
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, *, timeouts: Timeouts = TIMEOUTS
+    ) -> None:
         self._settings = settings
+        self._timeouts = timeouts
         self._catalogue = catalogue
         self._telemetry = Telemetry()
         self._calls = Calls(settings.max_concurrent_calls)
@@ -287,7 +291,7 @@ class Server:
         """Open the store, bring its schema up to date, and make the bootstrap account."""
         settings = self._settings
         try:
-            store = Store(settings.database_url)
+            store = Store(settings.database_url, timeouts=self._timeouts)
         except ValueError as error:
             raise StartError(f"CHAT_DATABASE_URL: {error}") from error
         try:

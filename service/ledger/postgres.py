@@ -58,13 +58,14 @@ class PostgreSQL:
             cannot write.
         busy_timeout: Seconds that a transaction waits for a lock, and a new connection for its
             server; a statement has twice as long.
+        idle_timeout: Seconds that a transaction waits for this process.
     """
 
     errors: Final = psycopg.Error
     faults: Final = (psycopg.IntegrityError, psycopg.DataError)
     """The errors that an operation causes, and not the state of the database."""
 
-    def __init__(self, url: sa.URL, *, busy_timeout: float) -> None:
+    def __init__(self, url: sa.URL, *, busy_timeout: float, idle_timeout: float) -> None:
         # What follows the question mark may hold a password, too.
         self.name = url.set(query={}).render_as_string(hide_password=True)
         url = url.set(drivername="postgresql+psycopg")
@@ -76,7 +77,7 @@ class PostgreSQL:
             "default_transaction_isolation": r"read\ committed",
             "lock_timeout": int(busy_timeout * 1000),
             "statement_timeout": int(2 * busy_timeout * 1000),
-            "idle_in_transaction_session_timeout": int(4 * busy_timeout * 1000),
+            "idle_in_transaction_session_timeout": int(idle_timeout * 1000),
         }
         self.engine = sa.create_engine(
             url,

@@ -23,6 +23,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -39,8 +40,19 @@ from service.ledger.steps import Work, blocking, run
 
 _T = TypeVar("_T")
 
-BUSY_TIMEOUT: Final = 4.0
-"""Seconds that a transaction waits for others before the store counts as away."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """How long a store waits, in seconds."""
+
+    busy: float = 4.0
+    """For the locks of other transactions, before the store counts as away."""
+    idle: float = 16.0
+    """For this process within a transaction, before PostgreSQL ends its session."""
+
+
+TIMEOUTS: Final = Timeouts()
+"""The timeouts of a store whose owner names no others."""
 
 KEPT: Final = 30 * 24 * 3600 * 10**9
 """Nanoseconds that a hold is kept after its end: so long may its settlement wait in a journal."""
@@ -109,13 +121,20 @@ class Store:
     Args:
         url: The database, as SQLAlchemy names it: `sqlite:///file` or `postgresql://…`.
         clock: Nanoseconds since the Unix epoch, where the database has no clock of its own.
+        timeouts: How long it waits.
 
     Raises:
         ValueError: the address is not of one of the two kinds.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self._database = _database(url, clock)
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
+        self._database = _database(url, clock, timeouts)
         self.name = self._database.name
         """The file or the address, for operators."""
         self.engine = self._database.engine
@@ -380,7 +399,7 @@ def _text(name: str, error: BaseException | None) -> str:
     return f"{name}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _database(url: str, clock: Callable[[], int]) -> Database:
+def _database(url: str, clock: Callable[[], int], timeouts: Timeouts) -> Database:
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError) as error:
@@ -388,7 +407,7 @@ def _database(url: str, clock: Callable[[], int]) -> Database:
     if parsed.drivername == "sqlite" and parsed.database not in {None, "", ":memory:"}:
         if parsed.query:
             raise ValueError("a SQLite file takes no options")
-        return SQLite(parsed, clock=clock, busy_timeout=BUSY_TIMEOUT)
+        return SQLite(parsed, clock=clock, busy_timeout=timeouts.busy)
     if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
         # What stands behind an @ of a password would be taken for the host's, and be told.
         if "@" in (parsed.host or ""):
@@ -399,7 +418,7 @@ def _database(url: str, clock: Callable[[], int]) -> Database:
         except ImportError as error:
             raise ValueError("PostgreSQL needs the extra `postgres`") from error
         try:
-            return PostgreSQL(parsed, busy_timeout=BUSY_TIMEOUT)
+            return PostgreSQL(parsed, busy_timeout=timeouts.busy, idle_timeout=timeouts.idle)
         except exc.ArgumentError as error:  # of its query
             raise ValueError("not a database address") from error
     raise ValueError("neither sqlite:///file nor postgresql://…")

@@ -39,7 +39,7 @@ from restbridge.server import Bridge
 from service.accounts.directory import Difference, Directory, KeyLimits
 from service.ledger.rows import EntryKind, Grant, HoldState
 from service.ledger.schema import accounts, api_keys, holds
-from service.ledger.store import Store
+from service.ledger.store import TIMEOUTS, Store, Timeouts
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
 from tests.e2e import running
@@ -467,6 +467,7 @@ async def accounts_stack(
     base_urls: Mapping[str, str] | None = None,
     upstream: Mapping[str, Any] | None = None,
     bridge_timeout: float = PATIENCE,
+    timeouts: Timeouts = TIMEOUTS,
     **changes: Any,
 ) -> AsyncIterator[AccountsStack]:
     """Run everything, in a directory of its own.
@@ -477,6 +478,7 @@ async def accounts_stack(
         base_urls: Of upstreams beside the simulator, by name.
         upstream: Of `SimulatorConfig`.
         bridge_timeout: The deadline of the bridge's calls, in seconds.
+        timeouts: Of the service's store.
         changes: Fields of the service's `Settings`.
     """
     with TemporaryDirectory() as name:
@@ -491,7 +493,9 @@ async def accounts_stack(
             }
             async with (
                 running.service(
-                    models(entries or {"default": priced()}, base, "simulator"), **(own | changes)
+                    models(entries or {"default": priced()}, base, "simulator"),
+                    timeouts=timeouts,
+                    **(own | changes),
                 ) as service,
                 _bridge(service.address, timeout=bridge_timeout) as door,
                 httpx.AsyncClient(

@@ -42,7 +42,7 @@ from psycopg import sql
 from service.ledger.rows import Operation, Outcome
 from service.ledger.schema import metadata
 from service.ledger.steps import Work, blocking
-from service.ledger.store import Store, StoreError
+from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.server import LIVENESS, READINESS
 from tests.e2e.accounts_stack import Answer, Team, ask_grpc, document, priced
 from tests.e2e.postgres import Server
@@ -225,8 +225,8 @@ class Fault:
 class FaultyStore(Store):
     """A store with a fault: a file does not fall silent, nor fail at once, by itself."""
 
-    def __init__(self, url: str, *, fault: Fault) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, *, fault: Fault, timeouts: Timeouts = TIMEOUTS) -> None:
+        super().__init__(url, timeouts=timeouts)
         self._fault = fault
 
     def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:

@@ -47,6 +47,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
 from service.config import Settings
+from service.ledger.store import TIMEOUTS, Timeouts
 from service.models import Catalogue, catalogue
 from service.server import Server
 from service.simulator import SimulatorConfig, SimulatorServer
@@ -354,6 +355,7 @@ async def service(
     upstream: SimulatorServer | str = "",
     *,
     options: Sequence[tuple[str, Any]] = (),
+    timeouts: Timeouts = TIMEOUTS,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """Run a service in this process.
@@ -362,6 +364,7 @@ async def service(
         names: The models, see `models`; or a catalogue, which needs no upstream.
         upstream: See `models`.
         options: Of the client's channel.
+        timeouts: Of the store.
         changes: Fields of `Settings`, see `settings`.
     """
     known = names if isinstance(names, Catalogue) else models(names, upstream)
@@ -370,7 +373,7 @@ async def service(
             "database_url": f"sqlite:///{directory}/accounts.sqlite3",
             "journal_directory": f"{directory}/journal",
         }
-        server = Server(settings(**{**places, **changes}), known)
+        server = Server(settings(**{**places, **changes}), known, timeouts=timeouts)
         await server.start()
         try:
             async with client(server.address, options=options) as caller:

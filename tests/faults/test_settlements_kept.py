@@ -17,7 +17,7 @@ import pytest
 
 from service.ledger import journal as journal_module
 from service.ledger.migrations import migrate
-from service.ledger.store import Store
+from service.ledger.store import Store, Timeouts
 from tests.e2e.accounts_stack import (
     DOORS,
     AccountsStack,
@@ -41,13 +41,13 @@ __all__ = ["outage"]
 
 
 @pytest.fixture
-def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> Timeouts:
     """Services in this process are less patient, and look after the store more often."""
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
-    # Long enough that, where the machine is busy, a store that is there does not count as away.
-    monkeypatch.setattr("service.ledger.store.BUSY_TIMEOUT", 0.25)
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
     monkeypatch.setattr("service.server.PATIENCE", 1.0)
+    # Long enough that, where the machine is busy, a store that is there does not count as away.
+    return Timeouts(busy=0.25)
 
 
 @contextmanager
@@ -93,13 +93,13 @@ def rejected(directory: Path) -> bytes:
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_call_that_is_kept_nowhere_is_no_success_and_is_charged_for_what_was_delivered(
-    quick_clocks: None,
+    quick_clocks: Timeouts,
     outage: Outage,
     door: DoorName,
     streamed: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         with full_disk(monkeypatch):
             async with (
@@ -126,9 +126,9 @@ async def test_a_call_that_is_kept_nowhere_is_no_success_and_is_charged_for_what
 
 @outages("sqlite-failing")
 async def test_the_disk_may_be_back_before_the_store(
-    quick_clocks: None, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    quick_clocks: Timeouts, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         async with running_call(stack, "grpc", team, streamed=True) as call, outage.away():
             with full_disk(monkeypatch):
@@ -143,9 +143,9 @@ async def test_the_disk_may_be_back_before_the_store(
 
 @outages("sqlite-failing")
 async def test_what_a_process_ends_with_in_memory_is_written_at_its_end(
-    quick_clocks: None, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    quick_clocks: Timeouts, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         # No round of housekeeping but that of the end.
         monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", PATIENCE)
@@ -211,9 +211,9 @@ async def test_a_journal_of_another_store_is_set_aside_and_can_be_applied_later(
 
 @outages("sqlite-silent", "postgres-frozen")
 async def test_lookups_of_a_store_that_freezes_end_in_time_and_come_back_with_it(
-    quick_clocks: None, outage: Outage
+    quick_clocks: Timeouts, outage: Outage
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         async with outage.away(stack.books.store):
             async with asyncio.timeout(PATIENCE):

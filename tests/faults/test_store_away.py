@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.ledger.store import Timeouts
 from service.simulator import SimulatorServer
 from tests.e2e.accounts_stack import (
     DOORS,
@@ -48,16 +49,16 @@ __all__ = ["outage"]
 
 
 @pytest.fixture
-def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Timeouts:
     """Services in this process look after the store more often, and wait less long for it."""
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     # Long enough that, where the machine is busy, a store that is there does not count as away.
     if outage.answers:
-        monkeypatch.setattr("service.ledger.store.BUSY_TIMEOUT", 0.25)
-    else:
-        # The store itself is to give up later than these, as in production.
-        monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
-        monkeypatch.setattr("service.server.PATIENCE", 1.0)
+        return Timeouts(busy=0.25)
+    # The store itself is to give up later than these, as in production.
+    monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
+    monkeypatch.setattr("service.server.PATIENCE", 1.0)
+    return Timeouts()
 
 
 def journal(directory: Path) -> bytes:
@@ -72,9 +73,9 @@ def journal(directory: Path) -> bytes:
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_new_calls_are_told_so_and_never_that_their_key_is_wrong(
-    quick_clocks: None, outage: Outage, door: DoorName, streamed: bool
+    quick_clocks: Timeouts, outage: Outage, door: DoorName, streamed: bool
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask(door, known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
@@ -100,9 +101,9 @@ async def test_new_calls_are_told_so_and_never_that_their_key_is_wrong(
 @FORMS
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_lock_of_another_process_is_an_absence(
-    quick_clocks: None, outage: Outage, door: DoorName, streamed: bool
+    quick_clocks: Timeouts, outage: Outage, door: DoorName, streamed: bool
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask(door, known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
@@ -119,9 +120,9 @@ async def test_a_lock_of_another_process_is_an_absence(
 
 @outages("sqlite-full")
 async def test_a_full_disk_is_an_absence_once_a_call_has_met_it(
-    quick_clocks: None, outage: Outage
+    quick_clocks: Timeouts, outage: Outage
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         async with outage.away(stack.books.store):
             # Locks are still to be had: it is a write that fails.
@@ -137,9 +138,9 @@ async def test_a_full_disk_is_an_absence_once_a_call_has_met_it(
 @outages("sqlite-silent", "postgres-frozen")
 @FORMS
 async def test_a_store_that_does_not_answer_is_not_waited_for(
-    quick_clocks: None, outage: Outage, streamed: bool
+    quick_clocks: Timeouts, outage: Outage, streamed: bool
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         known, unseen = stack.books.team(), stack.books.team()
         assert (await stack.ask("grpc", known.key, "default", streamed=streamed)).code == ""
         await stack.service.rests()
@@ -165,9 +166,9 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
 
 @outages("sqlite-silent", "postgres-frozen")
 async def test_who_leaves_while_the_store_does_not_answer_holds_nothing(
-    quick_clocks: None, outage: Outage
+    quick_clocks: Timeouts, outage: Outage
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         assert (await stack.ask("grpc", team.key, "default")).code == ""
         async with outage.away(stack.books.store):
@@ -190,9 +191,9 @@ async def test_who_leaves_while_the_store_does_not_answer_holds_nothing(
 
 @outages("sqlite-locked", "sqlite-full", "postgres-locked", "postgres-stopped", "postgres-frozen")
 async def test_running_streams_end_as_usual_and_are_charged_once(
-    quick_clocks: None, outage: Outage
+    quick_clocks: Timeouts, outage: Outage
 ) -> None:
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         finishing, leaving = stack.books.team(), stack.books.team()
         async with (
             streaming(stack.channel, finishing, "slow", 1) as finishes,
@@ -220,10 +221,10 @@ async def test_running_streams_end_as_usual_and_are_charged_once(
 
 @outages("sqlite-locked", "postgres-locked", "postgres-stopped", "postgres-frozen")
 async def test_what_a_replay_cannot_take_is_counted(
-    quick_clocks: None, outage: Outage, monkeypatch: pytest.MonkeyPatch
+    quick_clocks: Timeouts, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.admission.LEASE_BEYOND_DEADLINE", -PATIENCE)
-    async with accounts_stack(MODELS, database=outage.database) as stack:
+    async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         # Its lease ends at once, so that its settlement finds it expired and the credit spent.
         async with streaming(stack.channel, team, "slow", 1) as finishes:

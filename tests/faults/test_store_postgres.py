@@ -7,15 +7,16 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.rows import Operation, Placed
-from service.ledger.store import BUSY_TIMEOUT, Store, StoreError
+from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from tests.e2e.postgres import Server
 from tests.faults.stores import Team, assert_sound, entries
 
@@ -124,6 +125,30 @@ async def test_backends_that_are_terminated_under_load_are_not_noticed(postgres:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("timeouts", "expected"),
+    [
+        (TIMEOUTS, ("4s", "8s", "16s")),
+        # A process on a busy machine may rest between two statements for longer than it waits.
+        (Timeouts(busy=0.25), ("250ms", "500ms", "16s")),
+    ],
+    ids=["usual", "impatient"],
+)
+@pytest.mark.parametrize("way", ["operators", "batches"])
+def test_a_session_has_its_limits(
+    postgres: Server, timeouts: Timeouts, expected: tuple[str, ...], way: str
+) -> None:
+    store = Store(postgres.url(postgres.database()), timeouts=timeouts)
+    migrate(store)
+    connection = store._database.engines[way == "batches"].raw_connection()
+    driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+    names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    found = tuple(row[0] for name in names for row in driver.execute(f"SHOW {name}"))
+    connection.close()
+    store.close()
+    assert found == expected
+
+
 async def test_a_server_that_freezes_is_given_up_and_taken_back(postgres: Server) -> None:
     store = Store(postgres.url(postgres.database()))
     migrate(store)
@@ -131,7 +156,7 @@ async def test_a_server_that_freezes_is_given_up_and_taken_back(postgres: Server
     batches = Batches(store, answer_within=1.0)
     assert isinstance(await batches.submit(team.place("a")), Placed)
     with postgres.frozen():
-        async with asyncio.timeout(BUSY_TIMEOUT):
+        async with asyncio.timeout(TIMEOUTS.busy):
             waiters = [batches.submit(team.settle("a", 7)) for _ in range(3)]
             for waiter in waiters:
                 with pytest.raises(StoreError):
@@ -278,7 +303,7 @@ def test_a_server_that_is_gone_is_found_out_while_it_owes_an_answer(postgres: Se
         driver: Any = session.driver_connection
         with socket.socket(fileno=os.dup(driver.fileno())) as end:
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
-                assert end.getsockopt(socket.IPPROTO_TCP, option) <= BUSY_TIMEOUT
+                assert end.getsockopt(socket.IPPROTO_TCP, option) <= TIMEOUTS.busy
     store.close()
 
 

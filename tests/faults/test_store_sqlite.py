@@ -6,18 +6,19 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 import sqlalchemy as sa
 
 from service.accounts.directory import KeyLimits
-from service.ledger import store as store_module
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.rates import MINUTE
 from service.ledger.rows import Ended, HoldState, Placed, Refused
+from service.ledger.sqlite import SQLite
 from service.ledger.statements import Spare
-from service.ledger.store import Store, StoreError
+from service.ledger.store import Store, StoreError, Timeouts
 from service.server import Server, StartError
 from tests.e2e import running
 from tests.faults import store_workers
@@ -125,11 +126,8 @@ def test_a_disk_that_takes_no_more_fails_whole_batches_and_recovers(store: Store
     assert_sound(store)
 
 
-def test_a_file_locked_by_another_process_is_given_up_in_bounded_time(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "BUSY_TIMEOUT", 0.2)
-    store = Store(f"sqlite:///{file}")
+def test_a_file_locked_by_another_process_is_given_up_in_bounded_time(file: Path) -> None:
+    store = Store(f"sqlite:///{file}", timeouts=Timeouts(busy=0.2))
     migrate(store)
     team = Team.create(store, credit=100)
     is_locked, locked = store_workers.CONTEXT.Pipe(duplex=False)
@@ -145,11 +143,8 @@ def test_a_file_locked_by_another_process_is_given_up_in_bounded_time(
     store.close()
 
 
-async def test_what_waits_behind_a_locked_file_is_told_with_it(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "BUSY_TIMEOUT", 0.2)
-    store = Store(f"sqlite:///{file}")
+async def test_what_waits_behind_a_locked_file_is_told_with_it(file: Path) -> None:
+    store = Store(f"sqlite:///{file}", timeouts=Timeouts(busy=0.2))
     migrate(store)
     team = Team.create(store, credit=10**6)
     batches = Batches(store)
@@ -164,6 +159,20 @@ async def test_what_waits_behind_a_locked_file_is_told_with_it(
     await batches.close()
     other.close()
     store.close()
+
+
+@pytest.mark.parametrize("way", ["operators", "batches"])
+def test_a_commit_is_on_the_disk_and_rows_belong_together(store: Store, way: str) -> None:
+    """No test can cut the power: this is what SQLite promises to outlive that, by its own word."""
+    database = cast("SQLite", store._database)
+    connection = database._spare.connect() if way == "batches" else store.engine.raw_connection()
+    driver = cast("sqlite3.Connection", connection.driver_connection)
+    found = {
+        name: driver.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("synchronous", "foreign_keys", "journal_mode")
+    }
+    connection.close()
+    assert found == {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "zeroes"])
