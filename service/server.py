@@ -242,7 +242,7 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_ENDING):
                 await self._calls.settled()
-        self._health.set(NOT_SERVING, LIVENESS)
+        # Watchers of the liveness, too: the process ends.
         self._probes.end()
         # Callers who do not read are all that may be left.
         await self._grpc.stop(_LONGEST_UNREAD)

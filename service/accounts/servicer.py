@@ -28,6 +28,9 @@ from service.errors import InvalidRequest, Violation
 from service.ledger.rows import Grant, Granted
 from service.ledger.usage import HOUR
 
+SHORTEST_TOKEN: Final = 16
+"""Characters."""
+
 # Quoted, since it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
@@ -99,6 +102,9 @@ class AccountServicer(AccountServiceServicer):
         directory: What can be asked there.
         token: What operators show; at least 16 characters.
         now: Nanoseconds since the Unix epoch.
+
+    Raises:
+        ValueError: the token is shorter. An empty one would let in everybody.
     """
 
     def __init__(
@@ -111,6 +117,8 @@ class AccountServicer(AccountServiceServicer):
     ) -> None:
         self._access = access
         self._directory = directory
+        if len(token) < SHORTEST_TOKEN:
+            raise ValueError(f"the admin token has fewer than {SHORTEST_TOKEN} characters")
         self._token = keys.digest(token)
         self._now = now
 

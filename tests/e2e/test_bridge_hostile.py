@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -171,6 +172,19 @@ async def test_a_second_head_is_timed_too() -> None:
 async def test_a_connection_without_a_request_is_closed() -> None:
     async with bridged(change=changed(head_seconds=0.05)) as pair, pair.connect() as raw:
         assert await raw.end() == b""
+
+
+async def test_the_kernel_resets_a_connection_whose_client_takes_nothing(pair: Pair) -> None:
+    """The kernel counts from the first byte that is not acknowledged: nothing else can."""
+    async with pair.connect() as raw:
+        await raw.ask(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        here = raw.writer.get_extra_info("sockname")
+        (accepted,) = [
+            connection.transport.get_extra_info("socket")
+            for connection in pair.bridge._server.server_state.connections
+            if connection.transport.get_extra_info("peername") == here
+        ]
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
 
 
 async def test_an_idle_connection_is_closed() -> None:

@@ -206,6 +206,17 @@ async def test_the_only_replica_is_asked_while_it_drains(form: str) -> None:
     assert ready.status_code == 503
 
 
+async def test_all_replicas_are_asked() -> None:
+    async with replicas(2) as found, bridge(target(found)) as door:
+        async with asyncio.timeout(PATIENCE):  # a replica is asked once it is known to be SERVING
+            while not all(each.asked for each in found):
+                assert await ask(door, 1) == {200: 1}
+        before = [each.asked for each in found]
+        assert await ask(door, 40) == {200: 40}
+
+    assert [each.asked - asked for each, asked in zip(found, before, strict=True)] == [20, 20]
+
+
 async def test_replicas_that_all_drain_are_asked() -> None:
     async with replicas(2) as found, bridge(target(found)) as door:
         assert await ask(door, 1) == {200: 1}

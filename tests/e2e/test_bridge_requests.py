@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +308,8 @@ async def test_a_service_is_found_by_a_socket_or_a_name(target: str, tmp_path: P
             await pair.works()
 
 
-async def test_the_deadline_is_the_settings() -> None:
+@pytest.mark.parametrize("body", [REQUEST, STREAMED], ids=["unary", "streamed"])
+async def test_the_deadline_is_the_settings(body: Mapping[str, Any]) -> None:
     async with bridged(CHAT_BRIDGE_TIMEOUT="0.2") as pair:
 
         async def create(params: ChatCompletionParams, context: Any) -> ChatCompletion:
@@ -316,8 +317,15 @@ async def test_the_deadline_is_the_settings() -> None:
             await pair.service.cancelled.wait()
             raise AssertionError
 
+        async def stream(
+            params: ChatCompletionParams, context: Any
+        ) -> AsyncIterator[ChatCompletionChunk]:
+            await create(params, context)
+            yield ChatCompletionChunk()
+
         pair.service.create = create
-        response = await pair.http.post(PATH, json=REQUEST)
+        pair.service.stream = stream
+        response = await pair.http.post(PATH, json=body)
 
         assert (response.status_code, error_of(response)["code"]) == (504, "deadline_exceeded")
         assert response.headers["x-should-retry"] == "false"
@@ -396,6 +404,12 @@ async def test_ready_is_what_the_service_says(pair: Pair) -> None:
     await pair.service.serving(2)
     assert (await pair.http.get("/readyz")).status_code == 503
     assert (await pair.http.get("/healthz")).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_no_cache_answers_a_probe(pair: Pair, path: str) -> None:
+    response = await pair.http.get(path)
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
 
 
 # ---------------------------------------------------------------------------- what is not there

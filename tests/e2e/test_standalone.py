@@ -14,15 +14,17 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
 
 from service.simulator.text import INTRODUCTION
-from tests.e2e.running import KEY, PATIENCE, ROOT, client
-from tests.e2e.stack import HELLO
+from tests.e2e.running import KEY, PATIENCE, client
+from tests.e2e.stack import HELLO, PATH
 
 FREE: Final = "127.0.0.1:0"
 ENVIRONMENT: Final = {
@@ -79,10 +81,12 @@ def logged(complained: bytes) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the process; what still runs at the end is killed."""
+    """Start the process, in a directory of its own; what still runs at the end is killed."""
+    # Its store is a file where it runs.
+    directory = TemporaryDirectory()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "faulthandler", "-W", "error", "-m", "restbridge", "--standalone"),
-        cwd=ROOT,
+        cwd=directory.name,
         env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT, **changes},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -94,6 +98,7 @@ async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
         with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
+        directory.cleanup()
 
 
 @asynccontextmanager
@@ -202,6 +207,40 @@ async def test_ctrl_c_does_not_wait_for_balancers_but_for_answers() -> None:
             await anext(stream)
             running.interrupt()
             rest = [chunk async for chunk in stream]
+        status, _, _ = await ended(running.process)
+
+    assert rest[-1].choices[0].finish_reason == "length"
+    assert status == 0
+
+
+async def test_a_drain_takes_new_requests_for_its_delay_while_old_ones_go_on() -> None:
+    changes = {"CHAT_BRIDGE_DRAIN_DELAY": "600", "CHAT_SIMULATOR_INTER_TOKEN_DELAY": "0.05"}
+    async with standalone(**changes) as running:
+        headers = {"authorization": f"Bearer {running.told['API key']}"}
+        async with (
+            running.openai() as user,
+            httpx.AsyncClient(
+                base_url=running.told["REST"].removesuffix("/v1"),
+                headers=headers,
+                timeout=PATIENCE,
+                trust_env=False,
+            ) as http,
+        ):
+            stream = await user.chat.completions.create(
+                model="default", messages=HELLO, stream=True, max_tokens=40
+            )
+            await anext(stream)
+            running.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE):
+                while (await http.get("/readyz")).status_code != 503:
+                    pass
+            document = {"model": "default", "messages": HELLO, "max_tokens": 1}
+            for _ in range(3):
+                assert (await http.post(PATH, json=document)).status_code == 200
+            rest = [chunk async for chunk in stream]
+        # The delay has not passed: a second signal ends it.
+        assert running.process.returncode is None
+        running.process.send_signal(signal.SIGTERM)
         status, _, _ = await ended(running.process)
 
     assert rest[-1].choices[0].finish_reason == "length"

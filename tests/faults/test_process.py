@@ -193,8 +193,10 @@ async def test_a_watcher_does_not_keep_the_process() -> None:
         watch = caller.health.Watch(health_pb2.HealthCheckRequest(service="liveness"))
         assert (await watch.read()).status == SERVING
         running.send(signal.SIGTERM)
+        # The last word of a process that lives no more.
+        assert await watch.code() == grpc.StatusCode.UNAVAILABLE
+        assert await watch.details() == "The server is shutting down."
         assert await running.exit_status() == 0
-        watch.cancel()
 
 
 async def test_a_killed_service_leaves_the_upstream(tmp_path: Path) -> None:
@@ -236,6 +238,15 @@ async def test_a_port_in_use_is_named(name: str) -> None:
             assert await running.exit_status() == 1
             assert running.lines[-1] == f"{name}: cannot listen on {address}"
             assert "Traceback" not in "".join(running.lines)
+
+
+async def test_two_services_never_share_a_port() -> None:
+    async with service_process() as (running, caller):
+        address = caller_address(running)
+        async with process("service", environment(CHAT_LISTEN=address)) as second:
+            assert await second.exit_status() == 1
+            assert second.lines[-1] == f"CHAT_LISTEN: cannot listen on {address}"
+        await caller.create("default")
 
 
 async def test_wrong_settings_are_all_named_without_their_values() -> None:

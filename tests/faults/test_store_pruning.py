@@ -14,6 +14,10 @@ __all__ = ["migrated"]
 DAY = 24 * 3600 * 10**9
 
 
+def test_a_hold_is_kept_for_thirty_days() -> None:
+    assert KEPT == 2_592_000_000_000_000
+
+
 def _names(store: Store) -> set[str]:
     with store.engine.connect() as connection:
         return set(connection.execute(sa.select(holds.c.id)).scalars())

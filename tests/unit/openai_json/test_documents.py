@@ -10,6 +10,7 @@ from chatcompletion.openai_json import (
     decode_error,
     decode_model,
     decode_model_list,
+    decode_request,
     encode_completion,
     encode_error,
     encode_model,
@@ -127,3 +128,12 @@ def test_a_smuggled_member_is_named_by_its_path(
         encode_completion(_tampered(path, key, text))
     assert (unwritable.value.code, unwritable.value.param) == (code, param)
     assert "secret" not in str(unwritable.value)
+
+
+@pytest.mark.parametrize("content", ["Hello", r"cut \ud83d"], ids=["whole", "half of a pair"])
+def test_of_duplicates_the_last_counts(content: str) -> None:
+    message = f'{{"role":"system","role":"user","content":"{content}"}}'
+    document = f'{{"model":"first","messages":[{message}],"model":"last","n":1,"n":2}}'
+    params = decode_request(document.encode())
+    assert (params.model, params.n) == ("last", 2)
+    assert params.messages[0].role == "user"

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatcompletion import openai_json
 from chatcompletion.openai_json import (
-    MAX_DEPTH,
-    MAX_UNKNOWN,
-    MAX_VALUES,
     DecodeError,
     check_size,
     count_values,
@@ -31,6 +29,9 @@ from chatcompletion.v1.chat_completion_pb2 import (
     RawJson,
     Tool,
 )
+
+# Not those of the code: documents of these sizes show that they are heeded.
+MAX_DEPTH, MAX_VALUES, MAX_UNKNOWN = 128, 262_144, 16_384
 
 TOO_DEEP = "nested more than"
 TOO_WIDE = "has more than"
@@ -299,3 +300,11 @@ def test_eight_mebibytes_of_anything_are_measured(unit: str) -> None:
     text = unit * ((8 << 20) // len(unit.encode()))
     assert indentation(text, depth=0) >= 0
     assert longest_size(text.encode()) >= len(text.encode())
+
+
+def test_the_limits_are_these() -> None:
+    assert (openai_json.MAX_DEPTH, openai_json.MAX_VALUES, openai_json.MAX_UNKNOWN) == (
+        MAX_DEPTH,
+        MAX_VALUES,
+        MAX_UNKNOWN,
+    )

@@ -263,6 +263,22 @@ def test_the_failures_own_delay_counts_before_metadata() -> None:
     assert b"set-cookie" not in dict(told)
 
 
+@pytest.mark.parametrize(
+    ("reason", "closes"),
+    [
+        ("MALFORMED_HTTP", True),
+        ("REQUEST_TIMEOUT", True),
+        ("HEADERS_TOO_LARGE", True),
+        ("INVALID_JSON", False),
+        ("UNKNOWN_URL", False),
+        ("OVERLOADED", False),
+    ],
+)
+def test_a_failure_after_which_the_connection_closes_says_so(reason: str, *, closes: bool) -> None:
+    told = dict(of_reason(reason).headers())
+    assert told.get(b"connection") == (b"close" if closes else None)
+
+
 def test_401_names_the_scheme_and_405_the_methods() -> None:
     assert (b"www-authenticate", b"Bearer") in of_reason("INVALID_API_KEY").headers()
     assert (b"allow", b"GET") in of_reason("METHOD_NOT_ALLOWED", allow="GET").headers()

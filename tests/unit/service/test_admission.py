@@ -127,6 +127,23 @@ async def test_use_above_the_hold_is_counted_and_not_charged(
     books.assert_at_rest()
 
 
+@pytest.mark.parametrize(("prompt", "output"), [(10**12 + 1, 7), (11, 10**12 + 1)])
+async def test_more_tokens_than_any_call_uses_are_not_recorded(
+    books: Books, prompt: int, output: int
+) -> None:
+    def run(progress: Progress) -> None:
+        for each in (chunk(), chunk(finish="stop"), usage_chunk(prompt, output)):
+            progress.observe(each)
+
+    await use(books, run)
+
+    (entry,) = books.entries
+    assert (entry.prompt_tokens, entry.completion_tokens) == (
+        min(prompt, 1_000_000_000_000),
+        min(output, 1_000_000_000_000),
+    )
+
+
 async def test_the_hold_bounds_every_choice(books: Books) -> None:
     held: list[int] = []
     for n in (1, 3):

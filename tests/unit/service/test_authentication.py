@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 
-from service import errors
+from service import authentication, errors
 from service.accounts.keys import Caller
 from service.authentication import REMEMBERED, Remembered
 from service.ledger.store import StoreError
@@ -93,6 +95,60 @@ async def test_the_state_of_limits_is_told_without_a_hold(books: Books) -> None:
     assert await call.limits() == ()
     books.store.reading_fails = False
     assert len(await call.limits()) == 6
+
+
+@pytest.mark.parametrize("name", ["requests", "tokens"])
+async def test_the_only_limit_of_a_key_is_told_without_a_hold(books: Books, name: str) -> None:
+    key = books.add_key("limited", **{f"{name}_per_minute": 1000})
+    call = a_call(authorization=f"Bearer {key}")
+    await books.authentication.authenticate(call)
+
+    assert call.limits is not None
+    assert dict(await call.limits()) == {
+        f"x-ratelimit-limit-{name}": "1000",
+        f"x-ratelimit-remaining-{name}": "1000",
+        f"x-ratelimit-reset-{name}": "0ms",
+    }
+
+
+async def test_limits_that_are_not_known_within_a_second_are_not_told(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert authentication.LOOK_WITHIN == 1.0
+    monkeypatch.setattr(authentication, "LOOK_WITHIN", 0.05)
+    key = books.add_key("limited", requests_per_minute=60)
+    call = a_call(authorization=f"Bearer {key}")
+    await books.authentication.authenticate(call)
+    gate, reading = threading.Event(), books.store.reading
+
+    def slow() -> AbstractContextManager[sa.Connection]:
+        assert gate.wait(10)
+        return reading()
+
+    monkeypatch.setattr(books.store, "reading", slow)
+    assert call.limits is not None
+    try:
+        async with asyncio.timeout(5):
+            assert await call.limits() == ()
+    finally:
+        gate.set()
+
+
+async def test_an_expired_key_is_nobodys_before_its_first_use_and_after_a_lookup(
+    books: Books,
+) -> None:
+    for first_use in (True, False):
+        key = books.add_key(f"brief-{first_use}", expires_at=books.now + 5)
+        if not first_use:
+            await books.caller(key)
+        books.now += 5
+        books.monotonic += 5.1
+        with pytest.raises(errors.InvalidApiKey):
+            await books.caller(key)
+        books.now -= 1
+        books.monotonic += 5.1
+        assert (await books.caller(key)).key_name == f"brief-{first_use}"
+        books.now -= 4
 
 
 async def test_a_lookup_is_remembered_for_five_seconds(books: Books) -> None:

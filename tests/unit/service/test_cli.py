@@ -514,3 +514,14 @@ def test_columns_stand_below_their_names(rows: list[tuple[str, str, str]]) -> No
         assert line.startswith(first)
         assert line.ljust(end)[:end].endswith(number)
         assert line.ljust(end)[end:].strip() == last
+
+
+def test_an_interrupt_has_an_exit_status_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    run("accounts", "create", "acme")
+    monkeypatch.setattr(Directory, "accounts", interrupted)
+    assert run("accounts", "list") == (130, "", "")

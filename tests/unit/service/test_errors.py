@@ -3,7 +3,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from chatcompletion import openai_json
 from chatcompletion.reasons import DOMAIN, RULES
@@ -199,3 +199,20 @@ def test_a_text_is_cut_between_characters() -> None:
 
 def test_every_answer_to_a_wrong_key_is_the_same() -> None:
     assert errors.status(errors.InvalidApiKey(), "r") == errors.status(errors.InvalidApiKey(), "r")
+
+
+def test_a_limit_is_named_in_the_details() -> None:
+    failure = errors.RateLimited.of("requests per minute", "Rate limit reached: requests.", 2.0)
+    (quota,) = failure.details()
+    assert quota == error_details_pb2.QuotaFailure(
+        violations=[
+            error_details_pb2.QuotaFailure.Violation(
+                subject="requests per minute", description="Rate limit reached: requests."
+            )
+        ]
+    )
+    packed = dict(errors.status(failure, "r").trailing_metadata)[errors.STATUS_DETAILS]
+    assert isinstance(packed, bytes)
+    kinds = [detail.TypeName() for detail in status_pb2.Status.FromString(packed).details]
+    assert "google.rpc.QuotaFailure" in kinds
+    assert errors.RateLimited().details() == ()

@@ -262,6 +262,24 @@ async def test_a_method_is_wrapped_once_and_keeps_its_codecs() -> None:
 # ------------------------------------------------------------------------------------- failures
 
 
+@pytest.mark.parametrize("dispatched", [True, False])
+async def test_after_the_callers_deadline_no_proxy_sends_a_call_again_that_cost_something(
+    dispatched: bool,
+) -> None:
+    async def behavior(request: Any, context: Any) -> Any:
+        CURRENT.get().dispatched = dispatched
+        await asyncio.Event().wait()
+
+    context = FakeContext(remaining=0.01)
+    with pytest.raises(Abort):
+        await (await House().unary(behavior))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert context.aborted.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    pushback = dict(context.aborted.trailing_metadata).get("grpc-retry-pushback-ms")
+    assert pushback == ("-1" if dispatched else None)
+
+
 async def test_a_failure_becomes_its_status() -> None:
     house = House()
     context = FakeContext(metadata=(("x-request-id", "mine-1"),))
@@ -299,6 +317,27 @@ async def test_the_metadata_before_the_status_tell_the_limits_too() -> None:
     assert context.initial["x-ratelimit-limit-requests"] == "60"
     assert context.aborted is not None
     assert dict(context.aborted.trailing_metadata)["x-ratelimit-limit-requests"] == "60"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(errors.InvalidApiKey, False), (errors.ModelNotFound, True)]
+)
+async def test_a_key_that_is_valid_no_more_is_told_no_limits(
+    kind: type[errors.Failure], told: bool
+) -> None:
+    async def limits() -> tuple[tuple[str, str], ...]:
+        return (("x-ratelimit-limit-requests", "60"),)
+
+    async def behavior(request: Any, context: Any) -> Any:
+        CURRENT.get().limits = limits
+        raise kind
+
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await House().unary(behavior))(REQUEST, context)
+
+    assert context.aborted is not None
+    assert ("x-ratelimit-limit-requests" in dict(context.aborted.trailing_metadata)) is told
 
 
 async def test_a_failure_in_a_stream_comes_after_what_was_written() -> None:

@@ -1,40 +1,61 @@
-"""The inside of grpcio that the listeners extend: a new version may change it."""
+"""The options of the listeners, as literals: most show only after minutes, or by their absence."""
 
-from importlib.metadata import version
-from inspect import signature
-
-import grpc
-from grpc._cython import cygrpc
-from grpc.aio import _server
-
+from chatcompletion.process import settings as process_settings
+from service import admin, server
+from service.config import Settings
 from service.listeners import options
 
-
-def test_the_version_is_one_that_was_looked_into() -> None:
-    assert version("grpcio").startswith("1.85.")
-
-
-def test_what_is_extended_is_there() -> None:
-    assert callable(cygrpc.AioServer._make_request_call_future)
-    assert callable(cygrpc.AioServer._request_call)
-    assert callable(cygrpc._ServicerContext)
-    assert callable(cygrpc.get_working_loop)
-    assert "interceptors" in signature(_server.Server.__init__).parameters
-    assert issubclass(_server.Server, grpc.aio.Server)
+SHARED = {
+    "grpc.so_reuseport": 0,
+    "grpc.http2.hpack_table_size.decoder": 0,
+    "grpc.max_metadata_size": 16_384,
+    "grpc.absolute_max_metadata_size": 65_536,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.max_connection_idle_ms": 900_000,
+}
 
 
-def test_every_listener_has_the_options_against_strangers() -> None:
-    found = dict(options(max_request_bytes=1, max_response_bytes=2, max_streams=3))
+def test_every_listener_has_these_options() -> None:
+    made = options(max_request_bytes=1, max_response_bytes=2, max_streams=3)
 
-    assert found == {
-        "grpc.so_reuseport": 0,
-        "grpc.http2.hpack_table_size.decoder": 0,
-        "grpc.max_metadata_size": 16_384,
-        "grpc.absolute_max_metadata_size": 65_536,
-        "grpc.keepalive_time_ms": 30_000,
-        "grpc.keepalive_timeout_ms": 10_000,
-        "grpc.max_connection_idle_ms": 900_000,
+    assert dict(made) == {
+        **SHARED,
         "grpc.max_receive_message_length": 1,
         "grpc.max_send_message_length": 2,
         "grpc.max_concurrent_streams": 3,
+    }
+    assert len(made) == len(dict(made))
+
+
+def test_the_listener_of_callers_has_these_by_the_settings() -> None:
+    settings = process_settings.read(
+        Settings,
+        {
+            "CHAT_MAX_REQUEST_BYTES": "2000",
+            "CHAT_MAX_RESPONSE_BYTES": "3000",
+            "CHAT_MAX_CONCURRENT_CALLS": "50",
+            "CHAT_REQUEST_TIMEOUT": "70",
+        },
+    )
+
+    assert dict(server._options(settings)) == {
+        **SHARED,
+        "grpc.max_receive_message_length": 4000,
+        "grpc.max_send_message_length": 6000,
+        "grpc.max_concurrent_streams": 200,
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.http2.max_ping_strikes": 3,
+        "grpc.max_connection_age_ms": 1_800_000,
+        "grpc.max_connection_age_grace_ms": 70_000,
+    }
+
+
+def test_the_listener_of_operators_has_these() -> None:
+    assert dict(admin._OPTIONS) == {
+        **SHARED,
+        "grpc.max_receive_message_length": 262_144,
+        "grpc.max_send_message_length": 8_388_608,
+        "grpc.max_concurrent_streams": 100,
     }

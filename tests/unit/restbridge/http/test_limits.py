@@ -1,9 +1,14 @@
+from dataclasses import asdict, replace
+
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from chatcompletion.process import settings as process_settings
+from restbridge.config import Settings
 from restbridge.errors import LEFT, RefusedError
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits, check_json
+from restbridge.server import limits_of
 from tests.unit.restbridge.exchanges import Wire, scope
 
 LIMITS = Limits(body_bytes=10, bodies_bytes=15, body_seconds=5)
@@ -135,3 +140,40 @@ async def test_anything_else_is_415(headers: tuple[tuple[bytes, bytes], ...]) ->
     with pytest.raises(RefusedError) as caught:
         check_json(scope(*headers))
     assert caught.value.failure.status == 415
+
+
+def test_the_limits_are_these() -> None:
+    assert asdict(Limits()) == {
+        "connections": 10_000,
+        "head_bytes": 65_536,
+        "headers": 100,
+        "head_seconds": 10.0,
+        "body_bytes": 8_388_608,
+        "body_seconds": 30.0,
+        "bodies_bytes": 268_435_456,
+        "idle_seconds": 75.0,
+        "exchange_seconds": 660.0,
+        "stall_seconds": 120.0,
+        "in_flight": 1000,
+    }
+
+
+def test_some_limits_follow_from_the_settings() -> None:
+    settings = process_settings.read(
+        Settings,
+        {
+            "CHAT_BRIDGE_MAX_CONNECTIONS": "7",
+            "CHAT_BRIDGE_MAX_BODY_BYTES": "268435456",
+            "CHAT_BRIDGE_MAX_CONCURRENCY": "5",
+            "CHAT_BRIDGE_TIMEOUT": "100",
+        },
+    )
+    assert limits_of(process_settings.read(Settings, {})) == Limits()
+    assert limits_of(settings) == replace(
+        Limits(),
+        connections=7,
+        body_bytes=268_435_456,
+        bodies_bytes=268_435_456,
+        in_flight=5,
+        exchange_seconds=160.0,
+    )

@@ -17,9 +17,11 @@ from service.accounts.directory import Directory, KeyLimits
 from service.ledger import housekeeping
 from service.ledger.batches import Batches
 from service.ledger.housekeeping import Housekeeping
+from service.ledger.ids import hold_id
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Operation, Outcome, Place, Release, Settle
+from service.ledger.schema import holds
 from service.ledger.steps import Work
 from service.ledger.store import Store, StoreError
 
@@ -450,6 +452,23 @@ async def test_holds_end_with_their_lease(kept: Kept) -> None:
     kept.now += 10
     assert await kept.housekeeping.round()
     assert (kept.balance, kept.held) == (CREDIT, 0)
+
+
+async def test_a_round_deletes_the_holds_that_ended_thirty_days_ago(kept: Kept) -> None:
+    def left() -> int:
+        with kept.store.reading() as connection:
+            return len(connection.execute(sa.select(holds.c.id)).all())
+
+    hold = {"hold_id": hold_id(kept.now), "account_id": kept.account, "key_id": kept.key}
+    place: dict[str, Any] = {"amount": 100, "tokens": 1, "model": "default", "owner": "test"}
+    kept.store.apply([Place(**hold, **place, lease=10**9)])  # type: ignore[arg-type]  # ids of both kinds
+    kept.store.apply([Release(**hold)])  # type: ignore[arg-type]  # as above
+    kept.now += 30 * 24 * 3600 * 10**9
+    assert await kept.housekeeping.round()
+    assert left() == 1
+    kept.now += 10**9
+    assert await kept.housekeeping.round()
+    assert left() == 0
 
 
 async def test_a_lease_that_ran_out_during_an_outage_is_settled_all_the_same(kept: Kept) -> None:

@@ -482,6 +482,39 @@ def test_it_is_on_the_disk_when_append_returns(
     journal.close()
 
 
+def test_the_name_of_the_file_is_on_the_disk_before_anything_is_kept(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+
+    def watch(file: int) -> None:
+        synced.append((os.fstat(file).st_ino, len(files(directory))))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    journal = Journal(str(directory))
+
+    assert synced == [(directory.stat().st_ino, 1)]
+    journal.close()
+
+
+def test_what_is_forgotten_is_forgotten_on_the_disk(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(directory))
+    journal.append(settle())
+    synced: list[tuple[int, int]] = []
+
+    def watch(file: int) -> None:
+        synced.append((os.fstat(file).st_ino, os.fstat(file).st_size))
+
+    with monkeypatch.context() as watched:
+        watched.setattr(os, "fsync", watch)
+        assert journal.forget(journal.kept())
+
+    assert synced == [(files(directory)[0].stat().st_ino, 0)]
+    journal.close()
+
+
 def test_only_its_owner_reads_it(directory: Path) -> None:
     journal = Journal(str(directory))
 

@@ -188,6 +188,16 @@ def test_giving_back_never_makes_more_than_a_full_bucket(limit: int, data: st.Da
     assert rates.level(limit, tat, NOW).remaining == 0
 
 
+def test_what_was_refilled_since_it_was_taken_is_not_given_back_twice() -> None:
+    second = 10**9
+    tat, _ = rates.take(60, 0, NOW, 60)
+    later = NOW + 40 * second
+    tat, wait = rates.take(60, tat, later, 40)  # all that was refilled
+    assert wait == 0
+    tat = rates.give_back(60, tat, later, 60, NOW)
+    assert rates.level(60, tat, later) == rates.Level(60, 20, 40 * second)
+
+
 @pytest.mark.parametrize("limit", [1, 7, 60, 997, 7_000_000])
 def test_taking_nothing_is_always_possible(limit: int) -> None:
     tat, _ = rates.take(limit, 0, NOW, limit)

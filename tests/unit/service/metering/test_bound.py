@@ -71,6 +71,11 @@ def text_bound(asked: ChatCompletionParams) -> int:
     return prompt_bound(asked) - around
 
 
+def test_the_margins_are_these() -> None:
+    assert (bounds.TOKENS_PER_PROMPT, bounds.MOST_PROMPT_TOKENS) == (512, 10**9)
+    assert (bounds.TOKENS_PER_MESSAGE, bounds.TOKENS_PER_TOOL) == (16, 64)
+
+
 # --------------------------------------------------------------------------------------- price
 
 

@@ -132,3 +132,9 @@ def test_composition_makes_nothing_longer() -> None:
 )
 def test_letters_are_about_as_long_as_in_english(text: str, letters: float) -> None:
     assert tokens.letters(text) == letters
+
+
+def test_after_many_characters_each_counts_as_the_one_that_gains_most() -> None:
+    text = "\ufb01" + "\u00e9" * 200_000  # the first one alone is not normalized
+    gained = tokens.gain([text])
+    assert (200_000 - 131_072) * 30 < gained < 200_000 * 33

@@ -294,6 +294,15 @@ async def test_what_exceeds_the_models_maximum_is_not_sent() -> None:
     assert bench.wire.requests == []
 
 
+async def test_an_idle_connection_is_given_up_before_a_server_closes_it() -> None:
+    made: Any = transport(max_connections=7)
+    connector = made.client.connector
+    # Servers on uvicorn close theirs after 5 s. aiohttp tells this nowhere else.
+    assert 0 < connector._keepalive_timeout < 5
+    assert connector.limit == 7
+    await made.aclose()
+
+
 async def test_closing_closes_the_transport() -> None:
     bench = Bench()
     await bench.client.aclose()

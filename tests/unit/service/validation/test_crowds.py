@@ -139,3 +139,8 @@ def test_entries_and_text_have_limits_of_their_own(
 def test_a_request_is_no_crowd() -> None:
     for members in ACCEPTED:
         assert crowds.crowd(params(**members)) is None
+
+
+def test_the_limits_are_these() -> None:
+    assert (crowds.MOST, crowds.MOST_BIASES) == (4096, 32_768)
+    assert crowds.crowd(ChatCompletionParams(messages=[HELLO] * 4097)) is not None

@@ -1,0 +1,54 @@
+"""The listener of operators is there only if an operator set a token.
+
+CHAT_ADMIN_TOKEN   CHAT_ADMIN_LISTEN
+none               refuses connections
+a token            serves whoever shows it
+"""
+
+import socket
+from typing import Final
+
+import grpc
+import pytest
+
+from chatcompletion.process.settings import Address
+from chatcompletion.v1 import account_service_pb2 as pb
+from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
+from tests.e2e.accounts_admin import ADMIN, TOKEN, bearer
+from tests.e2e.running import PATIENCE, Metadata, failed, service
+
+# Tokens that are empty, in one way or another, and the token under another scheme.
+WRONG: Final = (
+    *((), bearer(""), bearer(" "), (("authorization", "Bearer"),)),
+    *((("authorization", f"Tokens {TOKEN}"),), (("authorization", TOKEN),)),
+)
+
+
+@pytest.fixture
+def listen() -> Address:
+    """An address on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return Address("127.0.0.1", found.getsockname()[1])
+
+
+async def _list_accounts(listen: Address, metadata: Metadata) -> None:
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.insecure_channel(str(listen), options=options) as channel:
+        stub = AccountServiceStub(channel)
+        call = stub.ListAccounts(pb.ListAccountsRequest(), metadata=metadata, timeout=PATIENCE)
+        await call
+
+
+async def test_without_a_token_nothing_listens(listen: Address) -> None:
+    async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=""):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((listen.host, listen.port), timeout=PATIENCE)
+
+
+async def test_with_a_token_only_that_is_served(listen: Address) -> None:
+    async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=TOKEN):
+        await _list_accounts(listen, ADMIN)
+        for metadata in WRONG:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _list_accounts(listen, metadata)
+            assert failed(caught.value).reason == "INVALID_API_KEY"

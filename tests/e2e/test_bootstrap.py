@@ -1,0 +1,56 @@
+"""The account that the settings make: its credit is what the setting says, and is given once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from service.accounts.directory import Directory
+from service.ledger.store import Store
+from tests.e2e.running import KEY, client, models, service, simulator
+
+OTHER_KEY: Final = "sk-test-another-0123456789"
+
+
+@contextmanager
+def _directory(url: str) -> Iterator[Directory]:
+    store = Store(url)
+    try:
+        yield Directory(store)
+    finally:
+        store.close()
+
+
+async def test_the_bootstrap_account_begins_with_its_credit_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/accounts.db"
+    settings: dict[str, Any] = {"database_url": url, "bootstrap_credit": Decimal("7.25")}
+    async with simulator() as upstream:
+        catalogue = models(["default"], upstream)
+        for key in (KEY, KEY, OTHER_KEY):
+            async with (
+                service(catalogue, **settings, bootstrap_api_key=key) as running,
+                client(running.address, key=key) as caller,
+            ):
+                await caller.create("default")
+            with _directory(url) as directory:
+                assert directory.account("bootstrap").balance == 7_250_000_000
+                assert [*directory.differences()] == []
+    with _directory(url) as directory:
+        assert len(directory.keys("bootstrap")) == 2
+        assert [view.name for view in directory.accounts()] == ["bootstrap"]
+        grants = [entry.amount for entry in directory.ledger("bootstrap") if entry.amount > 0]
+    assert grants == [7_250_000_000]
+
+
+async def test_a_credit_of_nothing_is_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/accounts.db"
+    async with (
+        simulator() as upstream,
+        service(
+            models(["default"], upstream), database_url=url, bootstrap_credit=Decimal(0)
+        ) as running,
+    ):
+        await running.client.create("default")  # the model is free
+    with _directory(url) as directory:
+        assert directory.account("bootstrap").balance == 0
