@@ -66,6 +66,11 @@ test-faults: ## Run the failure catalogue
 test-unit test-contract test-e2e test-faults:
 	$(BIN)/python -m pytest -q tests/$(@:test-%=%)
 
+# Each in a copy of the tree. SAMPLE=12 makes only so many, chosen by the commit.
+.PHONY: mutants
+mutants: $(STAMP) ## Make mutations of the product, and see that the tests fail
+	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE))
+
 .PHONY: check
 check: $(STAMP) breaking ## Check style, types, protos and import boundaries
 	$(BIN)/ruff check
