@@ -36,8 +36,9 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from service.accounts.bootstrap import bootstrap
 from service.accounts.credits import CreditServicer
-from service.accounts.directory import Directory, bootstrap
+from service.accounts.directory import Directory
 from service.accounts.store_access import Access
 from service.admin import AdminServer
 from service.admission import Admission

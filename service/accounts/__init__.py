@@ -4,5 +4,8 @@ servicer ─┐                        ┌─ field_rules    values that operato
 credits ──┼─► store_access ─► directory ─► ledger   accounts, keys, ledger entries, usage
 commands ─┘                        └─ messages, page_tokens, text_tables   how they are shown
 
-keys      API keys: made, digested, remembered for a moment
+views         what the directory returns
+verification  whether what is stored agrees with the ledger
+bootstrap     the account that the settings create
+keys          API keys: made, digested
 """

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from chatcompletion.credits import members, to_text
-from service.accounts.directory import (
-    DAY,
+from service.accounts.directory import DAY, Directory
+from service.accounts.text_tables import table
+from service.accounts.verification import differences
+from service.accounts.views import (
     AccountNotFoundError,
     AccountView,
-    Directory,
     EntryView,
     ExistsError,
     KeyLimits,
@@ -27,7 +28,6 @@ from service.accounts.directory import (
     KeyView,
     Usage,
 )
-from service.accounts.text_tables import table
 from service.ledger.migrations import HEAD, migrate
 from service.ledger.rows import Grant, Granted
 from service.ledger.store import Store, StoreError
@@ -206,7 +206,7 @@ def _show_ledger(store: Store, arguments: argparse.Namespace) -> Answer:
 
 
 def _verify_ledger(store: Store, _: argparse.Namespace) -> Answer:
-    found = [*Directory(store).differences()]
+    found = [*differences(store)]
     if not found:
         return Answer(document={"differences": []}, text="All is as ledger and holds say.")
     head = ("account", "of", "stored", "recomputed")

@@ -4,16 +4,13 @@
     statement ─► account, key and usage, of one moment
     create_account  account  accounts                    operators
     create_key  keys  revoke_key
-    ledger  grant  usage  differences
+    ledger  grant  usage
 
 Credit is added by the operation `Grant`, through the store. Names and ids are values of statements,
 never their text.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,131 +18,31 @@ from sqlalchemy import exc
 
 from service.accounts import keys
 from service.accounts.keys import Caller
+from service.accounts.views import (
+    AccountNotFoundError,
+    AccountView,
+    EntryView,
+    ExistsError,
+    KeyLimits,
+    KeyNotFoundError,
+    KeyView,
+    Levels,
+    NotFoundError,
+    Statement,
+    Usage,
+)
 from service.ledger import rates
-from service.ledger.rates import Level
-from service.ledger.rows import EntryKind, Grant, HoldState
-from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+from service.ledger.rows import EntryKind
+from service.ledger.schema import accounts, api_keys, ledger, usage_totals
 from service.ledger.store import Store
 from service.ledger.usage import HOUR, SUMS
-from service.models import NANO
 
 DAY: Final = 24 * HOUR
-
-Levels = tuple[Level | None, Level | None]
-"""How much is left of a key's requests and of its tokens; None is no limit."""
 
 
 def month_back(now: int) -> int:
     """Return the beginning, in UTC, of the 30th day back, today included."""
     return now - now % DAY - 29 * DAY
-
-
-class NotFoundError(LookupError):
-    """There is no such account, key or grant."""
-
-
-class AccountNotFoundError(NotFoundError):
-    """There is no account of this name."""
-
-
-class KeyNotFoundError(NotFoundError):
-    """The account has no key of this name."""
-
-
-class ExistsError(ValueError):
-    """The name is taken."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AccountView:
-    """An account, as operators see it. Amounts in nano-credits, times in nanoseconds."""
-
-    id: int
-    name: str
-    balance: int
-    held: int
-    created_at: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyView:
-    """A key, as operators see it: without the key."""
-
-    id: int
-    account: str
-    """The name of its account."""
-    name: str
-    models: tuple[str, ...] | None
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    concurrency: int | None
-    expires_at: int | None
-    revoked_at: int | None
-    created_at: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EntryView:
-    """A row of the ledger."""
-
-    id: int
-    kind: EntryKind
-    amount: int
-    created_at: int
-    hold_id: str | None
-    key_name: str | None
-    model: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    partial: bool
-    estimated: bool
-    idempotency_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
-    """What was used of a model with a key in one interval."""
-
-    start: int
-    """When the interval begins."""
-    key_name: str
-    model: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    charged: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Statement:
-    """What a caller sees of its account, all of one moment."""
-
-    account: AccountView
-    key: KeyView
-    usage: list[Usage]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """Something stored that is not what its ledger or holds say."""
-
-    account: str
-    of: str
-    """`balance`, `held`, `charged` (the sums of usage), or `running KEY`."""
-    stored: int
-    """Nano-credits; of `running`, calls."""
-    recomputed: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyLimits:
-    """What a new key may do; None is no limit."""
-
-    models: tuple[str, ...] | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrency: int | None = None
-    expires_at: int | None = None
 
 
 class Directory:
@@ -217,7 +114,7 @@ class Directory:
             since: From which hour the usage of the key is told, by days, the newest first.
             most: How many sums of usage are told at the most.
         """
-        with self._reading_at_once() as connection:
+        with self._store.reading_at_once() as connection:
             key = connection.execute(
                 _KEYS.where(api_keys.c.id == caller.key_id, api_keys.c.revoked_at.is_(None))
             ).one_or_none()
@@ -438,83 +335,6 @@ class Directory:
             used = connection.execute(wanted.order_by("start", *_KEY_AND_MODEL).limit(limit))
             return [_usage_view(row) for row in used]
 
-    def differences(self) -> Iterator[Difference]:
-        """Recompute from the ledger and the holds what is stored beside them, all of one moment.
-
-        Yields:
-            What is stored and should be something else.
-        """
-        charges = ledger.c.key_id.is_not(None)
-        is_open = holds.c.state == HoldState.OPEN
-        with self._reading_at_once() as connection:
-            self._store.take_time(connection)
-            balances = _sums(connection, ledger.c.account_id, sa.func.sum(ledger.c.amount))
-            charged = _sums(connection, ledger.c.account_id, sa.func.sum(-ledger.c.amount), charges)
-            told = _sums(connection, usage_totals.c.account_id, sa.func.sum(usage_totals.c.charged))
-            held = _sums(connection, holds.c.account_id, sa.func.sum(holds.c.amount), is_open)
-            running = _sums(connection, holds.c.key_id, sa.func.count(), is_open)
-            rows = connection.execute(
-                sa.select(accounts.c.id, accounts.c.name, accounts.c.balance, accounts.c.held)
-            ).all()
-            keys_found = connection.execute(
-                sa.select(
-                    accounts.c.name.label("account"),
-                    *(api_keys.c.id, api_keys.c.name, api_keys.c.running),
-                ).join(accounts, accounts.c.id == api_keys.c.account_id)
-            ).all()
-        seen = [
-            (row.name, of, stored, recomputed.get(row.id, 0))
-            for row in rows
-            for of, stored, recomputed in (
-                ("balance", row.balance, balances),
-                ("held", row.held, held),
-                ("charged", told.get(row.id, 0), charged),
-            )
-        ] + [
-            (row.account, f"running {row.name}", row.running, running.get(row.id, 0))
-            for row in keys_found
-        ]
-        for account, of, stored, recomputed in sorted(seen):
-            if stored != recomputed:
-                yield Difference(account=account, of=of, stored=stored, recomputed=recomputed)
-
-    @contextmanager
-    def _reading_at_once(self) -> Iterator[sa.Connection]:
-        """Connect for several queries that see one moment."""
-        with self._store.reading() as connection:
-            if connection.dialect.name == "postgresql":
-                # On SQLite every transaction sees one moment.
-                connection.execution_options(isolation_level="REPEATABLE READ")
-            yield connection
-
-
-BOOTSTRAP: Final = "bootstrap"
-"""The name of the account that the settings make, and of the grant it begins with."""
-
-
-def bootstrap(store: Store, key: str, credit: Decimal) -> None:
-    """Create the bootstrap account with its key and credit, each once.
-
-    Args:
-        store: The store.
-        key: The API key; "" creates nothing.
-        credit: What the account begins with, in credits.
-    """
-    directory = Directory(store)
-    if not key or directory.find(keys.digest(key)) is not None:
-        return
-    with suppress(ExistsError):
-        directory.create_account(BOOTSTRAP)
-    account = directory.account(BOOTSTRAP)
-    if credit:
-        # Before the key, whose being there says that all of this was done.
-        grant = Grant(account_id=account.id, amount=int(credit * NANO), idempotency_id=BOOTSTRAP)
-        store.apply([grant])
-    with suppress(ExistsError):
-        # The name is of the key's digest: another bootstrap key is another key.
-        name = f"{BOOTSTRAP}-{keys.digest(key).hex()[:8]}"
-        directory.create_key(BOOTSTRAP, name, KeyLimits(), key=key)
-
 
 # ------------------------------------------------------------------------- statements and views
 
@@ -553,14 +373,6 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
         .where(usage_totals.c.account_id == account_id)
         .group_by(start, *_KEY_AND_MODEL)
     )
-
-
-def _sums(
-    connection: sa.Connection, by: sa.Column[Any], total: Any, *conditions: Any
-) -> dict[int, int]:
-    # PostgreSQL sums 64-bit integers as decimals.
-    found = connection.execute(sa.select(by, total).where(*conditions).group_by(by))
-    return {id_: int(number) for id_, number in found}
 
 
 def _account(connection: sa.Connection, name: str) -> AccountView:

@@ -13,8 +13,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
-from service.accounts import directory
-from service.accounts.directory import AccountView, EntryView, KeyView, Usage
+from service.accounts.views import AccountView, EntryView, KeyLimits, KeyView, Usage
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -87,13 +86,13 @@ def usage(view: Usage) -> account_pb2.UsageTotal:
     )
 
 
-def key_limits(message: account_pb2.KeyLimits) -> directory.KeyLimits:
+def key_limits(message: account_pb2.KeyLimits) -> KeyLimits:
     """Return what a new key may do. The message is valid."""
 
     def limit(name: str) -> int | None:
         return int(getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]  # typed as literals
 
-    return directory.KeyLimits(
+    return KeyLimits(
         models=tuple(message.models.names) if message.HasField("models") else None,
         requests_per_minute=limit("requests_per_minute"),
         tokens_per_minute=limit("tokens_per_minute"),

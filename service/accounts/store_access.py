@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from service import errors
-from service.accounts.directory import AccountNotFoundError, ExistsError, KeyNotFoundError
+from service.accounts.views import AccountNotFoundError, ExistsError, KeyNotFoundError
 from service.ledger.batches import Batches
 from service.ledger.rows import Operation, Outcome
 from service.ledger.store import StoreError

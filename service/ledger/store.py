@@ -209,6 +209,19 @@ class Store:
             yield connection
 
     @contextmanager
+    def reading_at_once(self) -> Iterator[sa.Connection]:
+        """Connect, for several queries that see one moment.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        with self.reading() as connection:
+            if connection.dialect.name == "postgresql":
+                # On SQLite every transaction sees one moment.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """Begin a transaction that writes; the end of the block commits it.
 

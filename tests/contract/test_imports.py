@@ -53,9 +53,10 @@ LAYERS = {
         {"rates", "ids", "schema", "steps", "coalescing"},
     ),
     "service.accounts": (
-        {"servicer", "credits", "commands"},
+        {"servicer", "credits", "commands", "bootstrap"},
         {"messages", "store_access"},
-        {"directory"},
+        {"directory", "verification"},
+        {"views"},
         {"keys", "field_rules", "page_tokens", "text_tables"},
     ),
     "service.upstream": (

@@ -36,7 +36,9 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 from restbridge.config import Settings as BridgeSettings
 from restbridge.server import Bridge
-from service.accounts.directory import Difference, Directory, KeyLimits
+from service.accounts.directory import Directory
+from service.accounts.verification import differences
+from service.accounts.views import Difference, KeyLimits
 from service.ledger.rows import EntryKind, Grant, HoldState
 from service.ledger.schema import accounts, api_keys, holds
 from service.ledger.store import TIMEOUTS, Store, Timeouts
@@ -229,7 +231,7 @@ class Books:
 
     def differences(self) -> list[Difference]:
         """Return the accounts whose row does not say what ledger and holds say."""
-        return list(self.directory.differences())
+        return list(differences(self.store))
 
     def nothing_is_open(self) -> None:
         """Check that nothing is held and nothing runs, of anybody, and that all balances are right.

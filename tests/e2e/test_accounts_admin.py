@@ -22,6 +22,7 @@ from service.accounts import page_tokens as pages_of_lists
 from service.accounts.directory import DAY
 from service.accounts.servicer import FIELDS, AccountServicer
 from service.accounts.store_access import Access
+from service.accounts.verification import differences
 from service.admin import SERVICE, AdminServer
 from service.ledger.rows import Grant, Place, Placed, Refusal, Refused, Settle
 from service.telemetry import Telemetry
@@ -280,7 +281,7 @@ async def test_credit_is_added_once_for_each_id_however_many_ask(house: House) -
     assert {answer.entry.kind for answer in answers} == {account_pb2.LEDGER_ENTRY_KIND_GRANT}
     found = await house.ask("GetAccount", pb.GetAccountRequest(account="acme"))
     assert found.account.balance_nano_credits == 5 * CREDIT
-    assert [*house.directory.differences()] == []
+    assert [*differences(house.store)] == []
 
 
 async def test_an_id_is_for_one_amount(house: House) -> None:

@@ -13,7 +13,8 @@ from chatcompletion.v1 import credit_service_pb2 as pb
 from restbridge.config import Settings
 from restbridge.server import Bridge
 from service.accounts import keys
-from service.accounts.directory import DAY, KeyLimits, month_back
+from service.accounts.directory import DAY, month_back
+from service.accounts.views import KeyLimits
 from service.ledger.rows import Grant, Place, Settle
 from tests.e2e.accounts_admin import House, admin, bearer
 from tests.e2e.running import PATIENCE, failed

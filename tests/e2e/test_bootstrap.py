@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.accounts.directory import Directory
+from service.accounts.verification import differences
 from service.ledger.store import Store
 from tests.e2e.running import KEY, client, models, service, simulator
 
@@ -35,7 +36,7 @@ async def test_the_bootstrap_account_begins_with_its_credit_once(tmp_path: Path)
                 await caller.create("default")
             with _directory(url) as directory:
                 assert directory.account("bootstrap").balance == 7_250_000_000
-                assert [*directory.differences()] == []
+                assert [*differences(directory._store)] == []
     with _directory(url) as directory:
         assert len(directory.keys("bootstrap")) == 2
         assert [view.name for view in directory.accounts()] == ["bootstrap"]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.directory import Directory, KeyLimits
+from service.accounts.directory import Directory
+from service.accounts.verification import differences
+from service.accounts.views import KeyLimits
 from service.ledger.migrations import migrate
 from service.ledger.rows import Expire, Grant, HoldState, Place, Release, Settle
 from service.ledger.schema import accounts, api_keys, holds, ledger
@@ -102,7 +104,7 @@ def entries(store: Store) -> list[tuple[str, int]]:
 
 def assert_sound(store: Store) -> None:
     """Assert what holds after every transaction, of every account and key."""
-    assert list(Directory(store).differences()) == []
+    assert list(differences(store)) == []
     with store.engine.connect() as connection:
         running = {
             row.key_id: row.number

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.accounts.directory import KeyLimits
+from service.accounts.views import KeyLimits
 from service.ledger.rows import Place, Placed, Refusal, Refused
 from service.ledger.store import Store
 from tests.faults.store_workers import Crew, cross, place_many

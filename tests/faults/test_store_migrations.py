@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service.accounts.directory import Directory
+from service.accounts.verification import differences
 from service.ledger import migrations
 from service.ledger.migrations import HEAD, migrate
 from service.ledger.schema import accounts, api_keys, ledger, metadata
@@ -101,7 +102,7 @@ def test_usage_is_summed_up_of_a_ledger_that_was_there_before(database: str) -> 
         )
     migrate(store)
     directory = Directory(store)
-    assert list(directory.differences()) == []
+    assert list(differences(store)) == []
     used = directory.usage("acme", since=0, interval=HOUR)
     assert [(one.start, one.requests, one.prompt_tokens, one.charged) for one in used] == [
         (HOUR, 2, 4, 25),

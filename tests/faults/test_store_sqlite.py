@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.directory import KeyLimits
+from service.accounts.views import KeyLimits
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.rates import MINUTE

@@ -32,7 +32,8 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from service.accounts.directory import Directory, KeyLimits
+from service.accounts.directory import Directory
+from service.accounts.views import KeyLimits
 from service.ledger.batches import Batches
 from service.ledger.ids import hold_id
 from service.ledger.migrations import migrate

@@ -15,8 +15,10 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service.accounts.directory import Directory, EntryView, KeyLimits
+from service.accounts.directory import Directory
 from service.accounts.keys import Caller
+from service.accounts.verification import differences
+from service.accounts.views import EntryView, KeyLimits
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Call
@@ -187,7 +189,7 @@ class Books:
         with self.store.reading() as connection:
             running = connection.execute(sa.select(sa.func.sum(api_keys.c.running))).scalar_one()
         assert (self.held, running) == (0, 0)
-        assert list(self.directory.differences()) == []
+        assert list(differences(self.store)) == []
 
     async def close(self) -> None:
         await self.settlement.settled()

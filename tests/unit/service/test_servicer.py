@@ -20,7 +20,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Tool,
 )
 from service import errors
-from service.accounts.directory import Directory, bootstrap
+from service.accounts.bootstrap import bootstrap
+from service.accounts.directory import Directory
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Call

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.accounts.directory import Directory, KeyLimits
+from service.accounts.directory import Directory
+from service.accounts.views import KeyLimits
 from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Place, Settle
 from service.ledger.store import Store

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chatcompletion.v1.account_service_pb2 import ListApiKeysResponse
 from service.accounts import field_rules, messages, page_tokens
-from service.accounts.directory import KeyView
+from service.accounts.views import KeyView
 
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=256)
 POSITIONS = st.lists(st.integers(-(2**63), 2**63 - 1) | TEXTS, max_size=4)

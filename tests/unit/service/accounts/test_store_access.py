@@ -8,8 +8,8 @@ import pytest
 
 from service import errors
 from service.accounts import store_access as access_module
-from service.accounts.directory import AccountNotFoundError, ExistsError, KeyNotFoundError
 from service.accounts.store_access import Access
+from service.accounts.views import AccountNotFoundError, ExistsError, KeyNotFoundError
 from service.ledger.batches import Batches
 from service.ledger.store import StoreError
 

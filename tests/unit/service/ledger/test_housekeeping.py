@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from chatcompletion.process.log import JsonFormatter
-from service.accounts.directory import Directory, KeyLimits
+from service.accounts.directory import Directory
+from service.accounts.verification import differences
+from service.accounts.views import KeyLimits
 from service.ledger import housekeeping
 from service.ledger.batches import Batches
 from service.ledger.housekeeping import Housekeeping
@@ -193,7 +195,7 @@ async def test_replaying_again_what_was_not_forgotten_changes_nothing(
     assert await kept.housekeeping.round()
     assert kept.journal.is_empty()
     assert kept.balance == CREDIT - 30
-    assert list(kept.directory.differences()) == []
+    assert list(differences(kept.store)) == []
 
 
 async def test_nothing_is_forgotten_while_the_store_is_away(kept: Kept) -> None:
