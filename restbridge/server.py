@@ -127,6 +127,8 @@ class Bridge:
             grace: How long what runs may go on, in seconds; the setting where it is None.
         """
         self._draining = True
+        for connection in self._server.server_state.connections:
+            cast("BoundedProtocol", connection).announce_end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_delay if delay is None else delay):
                 await self._hurry.wait()

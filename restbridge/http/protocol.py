@@ -119,6 +119,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deaf = True
             self.cycle.keep_alive = False
 
+    def announce_end(self) -> None:
+        """Tell the client, with an answer that has not begun, that the connection ends after it."""
+        if self._is_busy() and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
         super().timeout_keep_alive_handler()

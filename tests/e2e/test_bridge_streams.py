@@ -450,6 +450,26 @@ async def test_during_the_delay_each_answer_closes_its_connection(pair: Pair) ->
     assert [answer.headers.get("connection") for answer in during] == ["close", "close"]
 
 
+async def test_what_began_before_the_delay_closes_its_connection_too(pair: Pair) -> None:
+    may_answer = asyncio.Event()
+    at_once = pair.service.create
+
+    async def create(params: ChatCompletionParams, context: Any) -> ChatCompletion:
+        await may_answer.wait()
+        return await at_once(params, context)
+
+    pair.service.create = create
+    asking = asyncio.create_task(pair.http.post(PATH, json=REQUEST))
+    await wait(pair.service.begun)
+    stopping = asyncio.create_task(pair.bridge.stop(delay=PATIENCE))
+    await asyncio.sleep(0)
+    may_answer.set()
+    answer = await asking
+    pair.bridge.hurry()
+    await stopping
+    assert (answer.status_code, answer.headers.get("connection")) == (200, "close")
+
+
 async def closed_to_new(pair: Pair) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
