@@ -16,7 +16,7 @@ from service.simulator.server import COMPLETIONS, SimulatorServer
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line; what is wrong ends the program with 2 and a message."""
+    """Read the command line; what is wrong ends the program with 2 and a message."""
     parser = argparse.ArgumentParser(
         prog="python -m service.simulator",
         description="An OpenAI-compatible upstream that calls no model.",
@@ -56,7 +56,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 async def serve(host: str, port: int, config: SimulatorConfig) -> None:
-    """Serves until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -72,7 +72,7 @@ async def serve(host: str, port: int, config: SimulatorConfig) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the simulator; gives the exit status."""
+    """Run the simulator; return the exit status."""
     read = arguments(argv)
     host, port = read.listen
     try:

@@ -125,7 +125,7 @@ def _choice(
 
 
 def _fixed_tokens(request: CompletionRequest) -> list[str] | None:
-    """The tokens that a format or a call prescribes; None where the text is free."""
+    """Return the tokens that a format or a call prescribes; None where the text is free."""
     if request.call is not None:
         if request.call.kind == "custom":
             return text.split(_CUSTOM_INPUT)
@@ -160,7 +160,7 @@ def _has_surrogates(whole: str) -> bool:
 
 
 def _cut_before_stop(tokens: list[str], stop: tuple[str, ...]) -> list[str] | None:
-    """The tokens before the first stop sequence, the last one cut; None if there is none."""
+    """Return the tokens before the first stop sequence, the last one cut; None if there is none."""
     if not stop:
         return None
     whole = "".join(tokens)

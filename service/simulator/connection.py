@@ -36,19 +36,19 @@ class Owner(Protocol):
     max_body_bytes: int
 
     async def respond(self, exchange: Exchange) -> None:
-        """Writes the answer to one request."""
+        """Write the answer to one request."""
 
     def connection_made(self, connection: "Connection") -> None:
-        """A caller has connected."""
+        """Note a caller who has connected."""
 
     def connection_lost(self, connection: "Connection") -> None:
-        """The connection is gone."""
+        """Forget a connection that is gone."""
 
     def request_arrived(self, record: RequestRecord) -> None:
-        """A request is complete and about to be answered."""
+        """Note a request that is complete and about to be answered."""
 
     def request_ended(self, record: RequestRecord) -> None:
-        """The outcome of a request is known."""
+        """Note that the outcome of a request is known."""
 
 
 class _Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -80,13 +80,13 @@ class Connection(asyncio.Protocol):
     # ---- the transport calls ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The caller has connected."""
+        """Begin with a caller who has connected."""
         # uvloop's transports are no subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         self._owner.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser, which calls the `on_...` methods below."""
+        """Feed the parser, which calls the `on_...` methods below."""
         if self._deaf:
             return
         try:
@@ -101,23 +101,23 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, "The request's headers are too large.")
 
     def pause_writing(self) -> None:
-        """The caller reads slower than the simulator writes."""
+        """Hold back: the caller reads slower than the simulator writes."""
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """The caller has caught up."""
+        """Go on: the caller has caught up."""
         if self._writable is not None:
             if not self._writable.done():
                 self._writable.set_result(None)
             self._writable = None
 
     def eof_received(self) -> None:
-        """A caller that closes its side has left: HTTP has no half-closed requests."""
+        """Leave: a caller that closes its side has left, as HTTP has no half-closed requests."""
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The caller left, or the simulator hung up."""
+        """End: the caller left, or the simulator hung up."""
         if self._linger is not None:
             self._linger.cancel()
         self._waiting.clear()
@@ -134,14 +134,14 @@ class Connection(asyncio.Protocol):
         return self._writable is not None
 
     async def drained(self) -> None:
-        """Waits until the transport takes more."""
+        """Wait until the transport takes more."""
         if self._writable is not None:
             await asyncio.shield(self._writable)
 
     # ---- the parser calls ----
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
         self._in_body = False
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request target."""
+        """Take a piece of the request target."""
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
-        """The head is complete; the body follows."""
+        """Take the complete head; the body follows."""
         self._head_bytes = 0
         self._in_body = True
         if int(self._headers.get("content-length", 0)) > self._owner.max_body_bytes:
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Take a piece of the body."""
         if self._deaf:
             return
         self._body_bytes += len(body)
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """Answer the complete request."""
         self._in_body = False
         if self._deaf:
             return
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
     # ---- the life of an answer ----
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Breaks off; gives the task that is still ending."""
+        """Break off; return the task that is still ending."""
         self._finish("aborted")
         if self._task is not None:
             self._task.cancel()

@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(document: Document) -> bytes:
-    """The document as compact JSON, on one line."""
+    """Write the document as compact JSON, on one line."""
     try:
         return _encode(document)
     except UnicodeEncodeError:
@@ -29,7 +29,7 @@ def encode(document: Document) -> bytes:
 
 
 def completion_document(completion: Completion) -> Document:
-    """The body of the unary answer."""
+    """Return the body of the unary answer."""
     return {
         "id": completion.id,
         "object": "chat.completion",
@@ -50,7 +50,7 @@ def completion_document(completion: Completion) -> Document:
 
 
 def chunk_documents(completion: Completion, *, include_usage: bool) -> Iterator[Document]:
-    """The events of the streamed answer, `[DONE]` not among them."""
+    """Yield the events of the streamed answer, `[DONE]` not among them."""
     head: Document = {
         "id": completion.id,
         "object": "chat.completion.chunk",
@@ -75,7 +75,7 @@ def chunk_documents(completion: Completion, *, include_usage: bool) -> Iterator[
 
 
 def usage(completion: Completion) -> Document:
-    """The token counts."""
+    """Count the tokens."""
     return {
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
@@ -91,12 +91,12 @@ def usage(completion: Completion) -> Document:
 
 
 def models_document(models: tuple[str, ...]) -> Document:
-    """The body of `GET /v1/models`."""
+    """Return the body of `GET /v1/models`."""
     return {"object": "list", "data": [model_document(model) for model in models]}
 
 
 def model_document(model: str) -> Document:
-    """The body of `GET /v1/models/{model}`."""
+    """Return the body of `GET /v1/models/{model}`."""
     return {"id": model, "object": "model", "created": 1_700_000_000, "owned_by": FINGERPRINT}
 
 

@@ -20,7 +20,7 @@ class RefusedError(Exception):
     code: str | None = None
 
     def body(self) -> bytes:
-        """The answer's body."""
+        """Return the answer's body."""
         return error_body(self.message, param=self.param, code=self.code)
 
 

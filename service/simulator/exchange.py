@@ -36,7 +36,7 @@ class Line(Protocol):
         """The caller does not read what was written: write no more for now."""
 
     async def drained(self) -> None:
-        """Waits until the connection takes more."""
+        """Wait until the connection takes more."""
 
 
 class Exchange:
@@ -64,14 +64,14 @@ class Exchange:
         return self._line.congested
 
     async def drained(self) -> None:
-        """Waits while the caller reads slower than the simulator writes."""
+        """Wait while the caller reads slower than the simulator writes."""
         if self._line.congested:
             await self._line.drained()
 
     def reply(
         self, status: int, body: bytes, *, content_type: str = JSON, headers: Headers = ()
     ) -> None:
-        """The whole answer, in one write."""
+        """Write the whole answer at once."""
         head = self._head(status, content_type, headers, f"content-length: {len(body)}\r\n")
         self.raw(head if self.record.method == "HEAD" else head + body)
         self.complete = True
@@ -84,7 +84,7 @@ class Exchange:
         headers: Headers = (),
         length: int | None = None,
     ) -> None:
-        """The head of a streamed answer: chunked, or of the length that is given (or claimed)."""
+        """Write the head of a streamed answer: chunked, or of the given (or claimed) length."""
         if length is not None:
             framing = f"content-length: {length}\r\n"
         elif self._http_1_0:
@@ -101,26 +101,26 @@ class Exchange:
         self.body(b"data: %b\n\n" % payload)
 
     def body(self, data: bytes) -> None:
-        """A piece of the body; as an HTTP chunk of its own where the body is chunked."""
+        """Write a piece of the body; as an HTTP chunk of its own where the body is chunked."""
         if self._chunked:
             self.raw(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self.raw(data)
 
     def end(self) -> None:
-        """The end of a streamed answer."""
+        """Write the end of a streamed answer."""
         if self._chunked:
             self.raw(b"0\r\n\r\n")
         self.complete = True
 
     def hold_event(self, payload: bytes) -> None:
-        """The same as `event`, to be written together with what is written next."""
+        """Keep an event, to be written together with what is written next."""
         self.record.chunks_sent += 1
         event = b"data: %b\n\n" % payload
         self._held.append(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)
 
     def raw(self, data: bytes) -> None:
-        """These bytes, with no framing at all."""
+        """Write these bytes, with no framing at all."""
         if self._held:
             data = b"".join((*self._held, data))
             self._held.clear()
@@ -128,7 +128,7 @@ class Exchange:
         self._transport.write(data)
 
     async def flush(self) -> None:
-        """Waits until the operating system has taken every byte written so far."""
+        """Wait until the operating system has taken every byte written so far."""
         low, high = self._transport.get_write_buffer_limits()
         self._transport.set_write_buffer_limits(high=0)
         try:
@@ -137,14 +137,14 @@ class Exchange:
             self._transport.set_write_buffer_limits(high=high, low=low)
 
     def reset(self) -> None:
-        """Breaks the connection with a TCP reset; what is not flushed is lost."""
+        """Break the connection with a TCP reset; what is not flushed is lost."""
         self._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER
         )
         self._transport.abort()
 
     def hang_up(self) -> None:
-        """Ends the connection (FIN) after what was written, whatever the framing promised."""
+        """End the connection (FIN) after what was written, whatever the framing promised."""
         self._transport.close()
 
     def _head(self, status: int, content_type: str, headers: Headers, framing: str) -> bytes:

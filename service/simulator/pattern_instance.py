@@ -56,7 +56,7 @@ class _Group:
 def matching(
     pattern: str, *, shortest: int = 0, longest: int | None = None, variant: int = 0
 ) -> str:
-    """A string of `shortest` to `longest` characters in which the pattern is found.
+    """Return a string of `shortest` to `longest` characters in which the pattern is found.
 
     `variant` chooses among several: different numbers mostly give different strings.
 

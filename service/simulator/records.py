@@ -86,7 +86,7 @@ class RecordLog:
         self._arrived.set()
 
     async def next(self) -> RequestRecord:
-        """The oldest request that no call of `next` has returned, waiting for one to arrive."""
+        """Return the oldest request not yet returned here, waiting for one to arrive."""
         while not self._unread:
             self._arrived.clear()
             await self._arrived.wait()

@@ -52,7 +52,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def decode(body: bytes) -> Document:
-    """The body's JSON object.
+    """Decode the body's JSON object.
 
     Raises:
         RefusedError: it is not one (400).
@@ -73,7 +73,7 @@ def decode(body: bytes) -> Document:
 
 
 def model_of(document: Document) -> str:
-    """The model's name.
+    """Return the model's name.
 
     Raises:
         RefusedError: there is none (400).
@@ -89,7 +89,7 @@ def model_of(document: Document) -> str:
 
 
 def parse(document: Document, *, tokens: int) -> CompletionRequest:
-    """Reads the members, for texts of `tokens` tokens.
+    """Read the members, for texts of `tokens` tokens.
 
     Raises:
         RefusedError: a member that the answer depends on is missing or senseless (400).
@@ -138,7 +138,7 @@ def texts(messages: list[Document]) -> Iterator[str]:
 
 
 def forced_call(document: Document, messages: list[Document]) -> ForcedCall | None:
-    """The call that `tool_choice` (or the older `function_call`) forces.
+    """Return the call that `tool_choice` (or the older `function_call`) forces.
 
     With "auto" a tool is called when the last message is the user's and holds the tool's name: so
     a test decides by its prompt, and the answer to a tool's result is a text.
@@ -200,7 +200,7 @@ def _tools(document: Document) -> list[ForcedCall]:
 
 
 def _named(tool: Document) -> tuple[str, str]:
-    """The type and the name of a tool, empty where it has none."""
+    """Return the type and the name of a tool, empty where it has none."""
     kind = tool.get("type")
     described = tool.get(kind) if isinstance(kind, str) else None
     name = described.get("name") if isinstance(described, dict) else None

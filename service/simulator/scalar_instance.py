@@ -56,7 +56,7 @@ def listed(keywords: Mapping[str, Any], values: Any, variant: int) -> Any:
 
 
 def scalar(kind: Any, keywords: Mapping[str, Any], variant: int) -> Any:
-    """A value of the type `kind`.
+    """Return a value of the type `kind`.
 
     Raises:
         UnsatisfiableError: there is none, or `kind` is no type of JSON.
@@ -122,7 +122,7 @@ def _number(whole: bool, keywords: Mapping[str, Any], variant: int) -> int | flo
 
 
 def _counted(first: int | None, last: int | None, variant: int) -> int:
-    """The variant-th whole number of first..last, beginning as near to 0 as possible."""
+    """Return the variant-th whole number of first..last, beginning as near to 0 as possible."""
     if first is not None and last is not None and first > last:
         raise UnsatisfiableError("no number lies within the bounds")
     start = 0
@@ -158,7 +158,7 @@ def _bound(
     excluding: str,
     stricter: Callable[[Fraction, Fraction], Fraction],
 ) -> tuple[Fraction | None, bool]:
-    """The stricter of two bounds and whether it is excluded itself."""
+    """Return the stricter of two bounds and whether it is excluded itself."""
     closed = _fraction(keywords[including]) if including in keywords else None
     exclusive = keywords.get(excluding)
     if exclusive is True:  # Draft 4: a flag beside the bound.
@@ -172,7 +172,7 @@ def _bound(
 
 
 def _fraction(value: Any) -> Fraction:
-    """The number as it is written in decimal, so that 0.1 is a tenth."""
+    """Return the number as it is written in decimal, so that 0.1 is a tenth."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UnsatisfiableError("a bound is not a number")
     if isinstance(value, float) and not math.isfinite(value):
@@ -187,7 +187,7 @@ def _least_common_multiple(one: Fraction, other: Fraction) -> Fraction:
 
 
 def _fits(value: Any, keywords: Mapping[str, Any]) -> bool:
-    """The value satisfies the keywords for its type that a listed value may fail."""
+    """Tell whether the value satisfies the keywords for its type that a listed value may fail."""
     kinds = keywords.get("type")
     if kinds is not None and not any(
         _is(value, kind) for kind in (kinds if isinstance(kinds, list) else [kinds])

@@ -50,7 +50,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], float | int], float, float]] = {
 
 
 def plain(config: SimulatorConfig) -> Scenario:
-    """What a model's name asks for that asks for nothing."""
+    """Return what a model's name asks for that asks for nothing."""
     return Scenario(
         time_to_first_token=config.time_to_first_token,
         inter_token_delay=config.inter_token_delay,
@@ -59,7 +59,7 @@ def plain(config: SimulatorConfig) -> Scenario:
 
 
 def parse(model: str, default: Scenario) -> Scenario:
-    """Reads a model's name; what it leaves open is as in `default`.
+    """Read a model's name; what it leaves open is as in `default`.
 
     Raises:
         RefusedError: the name begins like a scenario's and does not go on like one (400).

@@ -54,7 +54,7 @@ Schema = Any
 
 
 def instance(schema: Schema) -> Any:
-    """A value that satisfies the schema, always the same for the same schema.
+    """Return a value that satisfies the schema, always the same for the same schema.
 
     Raises:
         UnsatisfiableError: none does, or the schema goes beyond what is honoured.
@@ -263,7 +263,7 @@ _STRUCTURE = frozenset({"$ref", "allOf", "anyOf", "oneOf", "$defs", "definitions
 
 
 def _complexity(schema: Schema) -> int:
-    """What to try first where a value should soon come to an end."""
+    """Tell what to try first where a value should soon come to an end."""
     if not isinstance(schema, dict):
         return 0
     if "const" in schema or "enum" in schema:
@@ -276,7 +276,7 @@ def _complexity(schema: Schema) -> int:
 
 
 def _both(one: _Level, other: _Level) -> _Level:
-    """The level that satisfies both."""
+    """Return the level that satisfies both."""
     keywords = dict(one.keywords)
     for keyword, value in other.keywords.items():
         if keyword in keywords:

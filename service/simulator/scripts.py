@@ -22,7 +22,7 @@ class Script:
     """Send `[DONE]` after the events."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Writes the answer."""
+        """Write the answer."""
         if self.body is not None:
             exchange.reply(
                 self.status, self.body, content_type=self.content_type, headers=self.headers
@@ -62,7 +62,7 @@ class Scripts:
         )
 
     def find(self, model: str, *, stream: bool) -> Script | None:
-        """The answer for a request; one laid down for the other form serves both."""
+        """Find the answer for a request; one laid down for the other form serves both."""
         if not self._scripts:
             return None
         return self._scripts.get((model, stream)) or self._scripts.get((model, not stream))

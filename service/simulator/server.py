@@ -48,7 +48,7 @@ class SimulatorServer:
     async def start(
         cls, config: SimulatorConfig | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> Self:
-        """Listens on host and port; port 0 takes a free one.
+        """Listen on host and port; port 0 takes a free one.
 
         Raises:
             OSError: the address cannot be listened on.
@@ -96,7 +96,7 @@ class SimulatorServer:
         return len(self._connections)
 
     async def stop(self) -> None:
-        """Closes the listener and breaks off whatever is open; a second call does nothing."""
+        """Close the listener and break off whatever is open; a second call does nothing."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -115,7 +115,7 @@ class SimulatorServer:
     # ---- what a test says and asks ----
 
     async def next_record(self) -> RequestRecord:
-        """The oldest request that was not yet returned here; waits for one to arrive."""
+        """Return the oldest request that was not yet returned here; wait for one to arrive."""
         return await self.records.next()
 
     def reply_with(
@@ -159,24 +159,24 @@ class SimulatorServer:
     # ---- what a connection calls ----
 
     def connection_made(self, connection: Connection) -> None:
-        """A caller has connected."""
+        """Note a caller who has connected."""
         self._connections.add(connection)
 
     def connection_lost(self, connection: Connection) -> None:
-        """The connection is gone."""
+        """Forget a connection that is gone."""
         self._connections.discard(connection)
 
     def request_arrived(self, record: RequestRecord) -> None:
-        """A request is complete and about to be answered."""
+        """Note a request that is complete and about to be answered."""
         self.open_requests += 1
         self.records.add(record)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """The outcome of a request is known."""
+        """Note that the outcome of a request is known."""
         self.open_requests -= 1
 
     async def respond(self, exchange: Exchange) -> None:
-        """Writes the answer to one request."""
+        """Write the answer to one request."""
         try:
             self._authenticate(exchange.record)
             await self._route(exchange)
@@ -237,7 +237,7 @@ class SimulatorServer:
             await _fail(exchange, fault, request, completion, scenario)
 
     def _has_struck_enough(self, model: str, scenario: Scenario) -> bool:
-        """Counts a request for a fault that is to strike only so many times."""
+        """Count a request for a fault that is to strike only so many times; tell whether it has."""
         if scenario.times is None:
             return False
         struck = self._failures.pop(model, 0)

@@ -42,7 +42,7 @@ async def send_packed_events(exchange: Exchange, payloads: Iterable[bytes], pack
 
 
 async def send_bytes(exchange: Exchange, piece: bytes, times: int) -> None:
-    """The same piece of a body again and again, at the pace of the caller."""
+    """Write the same piece of a body again and again, at the pace of the caller."""
     for number in range(times):
         exchange.body(piece)
         if exchange.congested:
@@ -52,11 +52,11 @@ async def send_bytes(exchange: Exchange, piece: bytes, times: int) -> None:
 
 
 def finish(exchange: Exchange) -> None:
-    """The regular end of a stream."""
+    """Write the regular end of a stream."""
     exchange.body(DONE)
     exchange.end()
 
 
 async def forever() -> None:
-    """Waits until the caller leaves or the simulator stops."""
+    """Wait until the caller leaves or the simulator stops."""
     await asyncio.get_running_loop().create_future()

@@ -34,7 +34,7 @@ _BYTES_OF_A_BLOCK = 7 * _WORDS_OF_A_SENTENCE
 
 
 def split(text: str) -> list[str]:
-    """The tokens of a text, whose concatenation is the text."""
+    """Split a text into tokens, whose concatenation is the text."""
     return _TOKEN.findall(text)
 
 
@@ -56,7 +56,7 @@ def digest(*parts: bytes) -> bytes:
 
 
 def prose(key: bytes, length: int) -> list[str]:
-    """The introduction and then sentences chosen by `key`, cut at `length` tokens."""
+    """Return the introduction and then sentences chosen by `key`, cut at `length` tokens."""
     tokens = list(_introduction())
     block = 0
     while len(tokens) < length:

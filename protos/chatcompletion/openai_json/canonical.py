@@ -46,7 +46,7 @@ ExtraCheck = Callable[[Mapping[str, str], Mapping[str, Member]], bool]
 
 
 def checks(shapes: dict[str, Shape], *, extra: ExtraCheck | None = None) -> dict[str, Check]:
-    """A check per shape, by full name.
+    """Make a check per shape, by full name.
 
     Args:
         shapes: The shapes, complete.

@@ -97,25 +97,25 @@ class _Codec(Generic[AnyMessage]):
         )
 
     def decode(self, data: bytes) -> AnyMessage:
-        """The message of a document whose shape is checked."""
+        """Decode a document whose shape is checked."""
         message = self.message()
         members, strict = _members(data)
         (self.read if strict else self.read_lenient)(message, members)
         return message
 
     def members(self, message: AnyMessage) -> dict[str, Any] | msgspec.Raw:
-        """The members of a message's document, or its text: see `Writer`."""
+        """Return the members of a message's document, or its text: see `Writer`."""
         try:
             return self.write(message)
         except EncodeError as error:
             raise self._located(error, message) from None
 
     def encode(self, message: AnyMessage) -> bytes:
-        """The document of a message."""
+        """Encode a message as its document."""
         return encode_value(self.members(message))
 
     def _located(self, error: EncodeError, message: AnyMessage) -> EncodeError:
-        """The same error with its whole path: the first object that cannot be written has it."""
+        """Give an error its whole path: the first object that cannot be written has it."""
         for path, shape, inner in places.objects(SHAPES, self.shape, message):
             try:
                 _WRITERS[shape.name](inner)
@@ -137,7 +137,7 @@ _MODEL_LIST = _Codec.of(ListModelsResponse)
 
 
 def _members(data: bytes) -> tuple[dict[str, Any], bool]:
-    """The slices of a document that is an object by name, and whether they are strict values.
+    """Slice a document that is an object by name, and tell whether the slices are strict values.
 
     Raises:
         DecodeError: It is not JSON (`invalid_json`), or not an object (`invalid_type`).
@@ -306,7 +306,7 @@ def encode_model_list(models: ListModelsResponse) -> bytes:
 
 
 def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
-    """The message that reading the JSON of `params` gives; `params` itself where it is that.
+    """Return the message that reading the JSON of `params` gives; `params` itself where it is that.
 
     For messages that do not come from `decode_request`. After it, what a field can say is in the
     field, so that a policy that looks at fields sees all that the upstream will see.
@@ -370,7 +370,7 @@ def is_typed(params: ChatCompletionParams) -> bool:
 
 
 def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
-    """The members of a canonical request whose values are not what their fields carry.
+    """Yield the members of a canonical request whose values are not what their fields carry.
 
     They stand in extra_json under the name of a field. An empty array or object whose field is
     repeated or a map does not count, nor does a string with half of a surrogate pair.
@@ -380,7 +380,7 @@ def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
 
 
 def unknown_members(params: ChatCompletionParams) -> Iterator[Unknown]:
-    """The objects of a canonical request that have members which the contract does not know.
+    """Yield the objects of a canonical request that have members which the contract does not know.
 
     Null does not count. The document itself comes last, inner objects before those around them.
     """
@@ -389,7 +389,7 @@ def unknown_members(params: ChatCompletionParams) -> Iterator[Unknown]:
 
 
 def member_names(message: type[Message]) -> frozenset[str]:
-    """The names of the members that the fields of a message say, as they are in JSON."""
+    """Return the names of the members that the fields of a message say, as they are in JSON."""
     return frozenset(SHAPES[message.DESCRIPTOR.full_name].members)
 
 

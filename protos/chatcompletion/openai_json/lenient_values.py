@@ -35,7 +35,7 @@ _space = re.compile(r"[ \t\n\r]*").match
 
 
 def document(data: bytes) -> dict[str, str]:
-    """The members of a document that is an object.
+    """Slice a document that is an object by name.
 
     Raises:
         DecodeError: It is not JSON (`invalid_json`), or not an object (`invalid_type`).
@@ -60,7 +60,7 @@ def document(data: bytes) -> dict[str, str]:
 
 
 def members(text: str) -> dict[str, str]:
-    """The slices of a valid JSON object by name; of duplicates the last."""
+    """Slice a valid JSON object by name; of duplicates the last counts."""
     found = {}
     at = _skip_space(text, 1)
     while text[at] != "}":
@@ -73,7 +73,7 @@ def members(text: str) -> dict[str, str]:
 
 
 def elements(text: str) -> list[str]:
-    """The slices of a valid JSON array."""
+    """Slice a valid JSON array."""
     found = []
     at = _skip_space(text, 1)
     while text[at] != "]":
@@ -84,7 +84,7 @@ def elements(text: str) -> list[str]:
 
 
 def reader(forms: tuple[Form, ...]) -> Callable[[str], Any]:
-    """What reads a slice of any of these forms, or null."""
+    """Make what reads a slice of any of these forms, or null."""
     if forms == (Form.ANY,):
         return lambda value: None if value == "null" else text(value)
     readers = [READERS[form] for form in forms]
@@ -103,7 +103,7 @@ def reader(forms: tuple[Form, ...]) -> Callable[[str], Any]:
 
 
 def text(value: str) -> str:
-    """The JSON text of a slice, as extra_json keeps it."""
+    """Return the JSON text of a slice, as extra_json keeps it."""
     return verbatim.kept(value.encode())
 
 

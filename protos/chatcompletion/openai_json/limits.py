@@ -68,7 +68,7 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
 
 
 def longest_size(data: bytes) -> int:
-    r"""The most bytes of a document that is parsed and written again, by whatever writes JSON.
+    r"""Return the most bytes of a document that is parsed and written again, by whatever writes it.
 
     With each value on a line of its own, as `json.dumps(…, indent=4)` does; with \uXXXX for each
     character of a string that is not printable ASCII, or that HTML knows.
@@ -90,7 +90,7 @@ def longest_size(data: bytes) -> int:
 
 
 def indentation(text: str, *, depth: int) -> int:
-    """The most bytes that are added to a text where it is JSON, parsed and written on many lines.
+    """Return the most bytes that a text gains where it is JSON, parsed and written on many lines.
 
     See `longest_size`. Of what is not JSON, the brackets and commas are counted all the same.
 
@@ -117,14 +117,14 @@ def _indentation(bare: bytes, depth: int) -> int:
 
 
 def _without_escapes(data: bytes) -> bytes:
-    """A document without its escaped quotation marks."""
+    """Remove the escaped quotation marks of a document."""
     if b"\\" in data:
         return data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return data
 
 
 def _outside_strings(data: bytes) -> bytes:
-    """What of a document without escaped quotation marks stands outside of strings."""
+    """Return what stands outside of strings in a document without escaped quotation marks."""
     return b"".join(data.split(b'"')[::2])
 
 
@@ -145,5 +145,5 @@ def _values(structure: bytes) -> int:
 
 
 def too_wide(max_values: int) -> DecodeError:
-    """What is raised where there are more values than are allowed."""
+    """Make the error for more values than are allowed."""
     return DecodeError(f"The JSON has more than {max_values} values.", code="invalid_json")

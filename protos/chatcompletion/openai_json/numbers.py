@@ -25,7 +25,7 @@ CONSECUTIVE = 2.0**53
 
 
 def integral(literal: str) -> int | None:
-    """The int64 that a JSON number is, however it is spelt; None where it is none."""
+    """Return the int64 that a JSON number is, however it is spelt; None where it is none."""
     try:
         number = Decimal(literal)
         # The magnitude first: the integer of 1e999999999 has as many digits.
@@ -65,7 +65,7 @@ def exceeds_int64(literal: str) -> bool:
 
 
 def written(value: float, name: str) -> int | float:
-    """What stands in JSON for a double: an integer without a fraction where it is one.
+    """Return what stands in JSON for a double: an integer without a fraction where it is one.
 
     A consumer that wants an integer may refuse `-100.0`; none refuses `-100`.
 

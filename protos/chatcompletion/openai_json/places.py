@@ -54,7 +54,7 @@ class Unknown:
 
 
 def join(path: str, name: str) -> str:
-    """The path of a member of the object at `path`, which is empty for the document."""
+    """Join the path of an object, which is empty for the document, and the name of its member."""
     return f"{path}.{name}" if path else name
 
 
@@ -79,7 +79,7 @@ def objects(
 def mistyped_members(
     shapes: dict[str, Shape], shape: Shape, message: Message
 ) -> Iterator[Mistyped]:
-    """What in the canonical `message` stands in extra_json for being of another type.
+    """Yield what in the canonical `message` stands in extra_json for being of another type.
 
     Not null, which a field cannot say but an optional member may be; nor an empty array or object
     where it could have items; nor strings with half of a surrogate pair.
@@ -95,7 +95,7 @@ def mistyped_members(
 
 
 def unknown_members(shapes: dict[str, Shape], shape: Shape, message: Message) -> Iterator[Unknown]:
-    """The objects in the canonical `message` that have unknown members other than null."""
+    """Yield the objects in the canonical `message` that have unknown members other than null."""
     for path, inner, owner in objects(shapes, shape, message):
         extra = getattr(owner, EXTRA)
         names = tuple(n for n in sorted(extra) if n not in inner.members and extra[n] != "null")

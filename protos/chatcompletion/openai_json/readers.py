@@ -46,10 +46,10 @@ class Values(Protocol):
     MISFITS: tuple[type[Exception], ...]
 
     def reader(self, forms: tuple[Form, ...]) -> Callable[[Any], Any]:
-        """What reads a slice of any of these forms, or null."""
+        """Make what reads a slice of any of these forms, or null."""
 
     def text(self, value: Any) -> str:
-        """The JSON text of a slice."""
+        """Return the JSON text of a slice."""
 
     def keep(self, extra: Any, members: dict[str, Any]) -> None:
         """Put members into extra_json."""
@@ -66,7 +66,7 @@ PYTHON_TYPES = {
 
 
 def readers(shapes: dict[str, Shape], values: Any) -> dict[str, Reader]:
-    """A reader per shape, by full name.
+    """Make a reader per shape, by full name.
 
     Args:
         shapes: The shapes, complete: each that an arm names is there.

@@ -127,7 +127,7 @@ class Shape:
 
 
 def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
-    """The shapes of these messages and of all that stand in them, by full name.
+    """Return the shapes of these messages and of all that stand in them, by full name.
 
     Raises:
         TypeError: A field that no rule of this module covers.

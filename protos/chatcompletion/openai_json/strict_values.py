@@ -68,7 +68,7 @@ Raises:
 
 
 def reader(forms: tuple[Form, ...]) -> Callable[[Raw], Any]:
-    """What reads a slice of any of these forms, or null."""
+    """Make what reads a slice of any of these forms, or null."""
     if forms == (Form.NUMBER,):
         return _number
     if forms == (Form.ANY,):
@@ -85,7 +85,7 @@ def reader(forms: tuple[Form, ...]) -> Callable[[Raw], Any]:
 
 
 def text(value: Raw) -> str:
-    """The JSON text of a slice, as extra_json keeps it."""
+    """Return the JSON text of a slice, as extra_json keeps it."""
     return verbatim.kept(bytes(value))
 
 

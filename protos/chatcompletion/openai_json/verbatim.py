@@ -43,7 +43,7 @@ _read_literally = json.JSONDecoder(
 
 
 def kept(value: bytes) -> str:
-    """The text to keep of one valid JSON value: on one line, without duplicate members."""
+    """Return the text to keep of one valid JSON value: on one line, without duplicate members."""
     if value[:1] in (b"{", b"["):
         if b"\n" in value or b"\r" in value:
             value = value.translate(_NO_LINE_BREAKS)
@@ -88,12 +88,12 @@ def is_unicode(text: str) -> bool:
 
 
 def key(name: str) -> str:
-    """The key in extra_json of the member `name`."""
+    """Return the key in extra_json of the member `name`."""
     return name if not name.startswith('"') and is_unicode(name) else _write_name(name)
 
 
 def name_of(key: str) -> str:
-    """The name of the member that has this key in extra_json.
+    """Return the name of the member that has this key in extra_json.
 
     Raises:
         ValueError: The key begins with a quotation mark and is not a JSON string.
@@ -107,14 +107,14 @@ def name_of(key: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A valid JSON value without the line breaks between its tokens."""
+    """Remove the line breaks between the tokens of a valid JSON value."""
     if "\n" in text or "\r" in text:
         return text.replace("\n", " ").replace("\r", " ")
     return text
 
 
 def object_text(members: dict[str, str]) -> str:
-    """The JSON object of these names, of any characters, and these values, which are JSON text."""
+    """Return the JSON object of these names, of any characters, and values in JSON text."""
     return "{" + ",".join(f"{_write_name(n)}:{value}" for n, value in members.items()) + "}"
 
 

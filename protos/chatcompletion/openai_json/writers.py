@@ -46,7 +46,7 @@ encode_value = msgspec.json.Encoder().encode
 
 
 def writers(shapes: dict[str, Shape]) -> dict[str, Callable[[Message], Any]]:
-    """A writer per shape, by full name."""
+    """Make a writer per shape, by full name."""
     namespace: dict[str, Any] = {
         "any_value": _any_value,
         "number": written,
@@ -165,7 +165,7 @@ def _arm(member: Member, arm: Arm, otherwise: str) -> Iterator[str]:
 
 
 def _value(member: Member, arm: Arm) -> str:
-    """An expression for the JSON value of an arm whose value is `value`, or whose items `items`."""
+    """Return an expression for the JSON value of an arm: of `value`, or of its `items`."""
     write = _function_name(arm.shape) if arm.shape else ""
     return {
         Form.STRING: "value",

@@ -12,7 +12,7 @@ _DRIP_SECONDS = 0.05
 
 
 async def begin(play: Play) -> None:
-    """The first half of a sound answer, flushed: `value` events, or half of all or of the body."""
+    """Write and flush half of a sound answer: `value` events, or half of all or of the body."""
     exchange = play.exchange
     if play.request.stream:
         payloads = play.payloads()

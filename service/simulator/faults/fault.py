@@ -30,19 +30,19 @@ class Play:
     """The inter-token delay, in seconds."""
 
     def chunks(self) -> list[Document]:
-        """The chunks of the sound answer."""
+        """Return the chunks of the sound answer."""
         return list(chunk_documents(self.completion, include_usage=self.request.include_usage))
 
     def payloads(self) -> list[bytes]:
-        """The data of the events of the sound answer, `[DONE]` not among them."""
+        """Return the data of the events of the sound answer, `[DONE]` not among them."""
         return [encode(chunk) for chunk in self.chunks()]
 
     def document(self) -> Document:
-        """The sound unary answer."""
+        """Return the sound unary answer."""
         return completion_document(self.completion)
 
     def number(self, default: float, *, lowest: float = 0, highest: float = 1e9) -> float:
-        """The value as a number.
+        """Return the value as a number.
 
         Raises:
             RefusedError: it is none or out of its range (400).
@@ -58,7 +58,7 @@ class Play:
         return number
 
     def refuse(self, message: str, param: str = "model") -> NoReturn:
-        """Ends the play before it began: the request does not suit the fault.
+        """End the play before it began: the request does not suit the fault.
 
         Raises:
             RefusedError: always (400).

@@ -22,7 +22,7 @@ _Frame = Callable[[bytes], bytes]
 
 
 def _framed(name: str, covers: str, sentence: str, frame: _Frame, opening: bytes = b"") -> Fault:
-    """A fault that writes each event, `[DONE]` too, in its own way."""
+    """Make a fault that writes each event, `[DONE]` too, in its own way."""
 
     async def play(play: Play) -> None:
         exchange = play.exchange
@@ -52,7 +52,7 @@ def _on_two_lines(payload: bytes) -> bytes:
 
 
 def _reworded(name: str, covers: str, sentence: str, texts: tuple[str, ...]) -> Fault:
-    """A fault whose first texts are these, as plain UTF-8 where they can be."""
+    """Make a fault whose first texts are these, as plain UTF-8 where they can be."""
 
     async def play(play: Play) -> None:
         exchange = play.exchange
@@ -69,7 +69,7 @@ def _reworded(name: str, covers: str, sentence: str, texts: tuple[str, ...]) -> 
 
 
 def _with_texts(chunks: list[Document], texts: tuple[str, ...]) -> Iterator[Document]:
-    """The chunks, with the first contents of choice 0 replaced."""
+    """Replace the first contents of choice 0 in the chunks."""
     waiting = list(texts)
     for chunk in chunks:
         for choice in chunk["choices"]:
@@ -98,7 +98,7 @@ async def _write_alone(exchange: Exchange, piece: bytes) -> None:
 
 
 def _split(name: str, covers: str, sentence: str, cuts: Callable[[bytes], Iterator[int]]) -> Fault:
-    """A fault that divides each event at the offsets that `cuts` finds in it."""
+    """Make a fault that divides each event at the offsets that `cuts` finds in it."""
 
     async def play(play: Play) -> None:
         exchange = play.exchange
@@ -137,7 +137,7 @@ async def _vendor_members(play: Play) -> None:
 
 
 def _extended(value: Any) -> Any:
-    """The document with a vendor's member in every object."""
+    """Put a vendor's member into every object of a document."""
     if isinstance(value, dict):
         return {**{name: _extended(member) for name, member in value.items()}, "x_vendor": VENDOR}
     return [_extended(item) for item in value] if isinstance(value, list) else value

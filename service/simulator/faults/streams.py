@@ -22,7 +22,7 @@ def _edited(
     edit: Callable[[list[bytes]], list[bytes]],
     ending: _Ending = finish,
 ) -> Fault:
-    """A fault that sends other payloads than the sound ones, or another end."""
+    """Make a fault that sends other payloads than the sound ones, or another end."""
 
     async def play(play: Play) -> None:
         payloads = edit(play.payloads())

@@ -21,7 +21,7 @@ def _counts(count: object) -> _Spoil:
 
 
 def _fault(name: str, sentence: str, spoil: _Spoil) -> Fault:
-    """A fault that sends, instead of the sound usage, each of those that `spoil` makes of it."""
+    """Make a fault that sends, instead of the sound usage, each that `spoil` makes of it."""
 
     async def play(play: Play) -> None:
         usages = spoil(usage(play.completion))
