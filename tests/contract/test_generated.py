@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
@@ -21,6 +21,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from tests.contract.generated import documents, messages, tampered_messages
 from tests.contract.json_equality import parse
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.time_limit(300)
 
@@ -33,17 +34,6 @@ CODECS: dict[str, tuple[Shape, Callable[[bytes], Any], Callable[[Any], bytes]]] 
     "completion": (COMPLETION, openai_json.decode_completion, openai_json.encode_completion),
     "chunk": (CHUNK, openai_json.decode_chunk, openai_json.encode_chunk),
 }
-
-
-def examples(count: int) -> settings:
-    """The same examples in each run, from which no time of a machine takes any away."""
-    return settings(
-        max_examples=count,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.mark.parametrize("noun", CODECS)

@@ -133,7 +133,13 @@ class Tree:
         process = subprocess.Popen(  # noqa: S603  (the interpreter of the copy)
             [python, "-m", "pytest", *usual, *arguments],
             cwd=self.path,
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTEST_ADDOPTS": "", **variables},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": "0",
+                "PYTEST_ADDOPTS": "",
+                "EXAMPLES": "all",
+                **variables,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

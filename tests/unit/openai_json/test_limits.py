@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
@@ -29,6 +29,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     RawJson,
     Tool,
 )
+from tests.support.examples import examples
 
 # Not those of the code: documents of these sizes show that they are heeded.
 MAX_DEPTH, MAX_VALUES, MAX_UNKNOWN = 128, 262_144, 16_384
@@ -219,7 +220,7 @@ VALUES = st.recursive(
     ),
     max_leaves=25,
 )
-REPEATABLE = settings(max_examples=500, derandomize=True, deadline=None)
+REPEATABLE = examples(500)
 
 
 def _escaped_for_html(text: str) -> str:

@@ -8,7 +8,6 @@ from typing import Final
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import settings
 
 from service import authentication, errors
 from service.accounts.keys import Caller
@@ -21,7 +20,6 @@ from tests.unit.service.books import (
     completion,
 )
 
-REPEATABLE = settings(max_examples=200, derandomize=True, deadline=None)
 CALLER = Caller(account_id=1, account_name="acme", key_id=2, key_name="ci")
 
 

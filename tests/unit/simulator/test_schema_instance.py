@@ -2,11 +2,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from service.simulator.schema_instance import REFUSED, UnsatisfiableError, instance
+from tests.support.examples import examples
 from tests.unit.simulator.schema_checker import violations
 
 TREE = {
@@ -351,7 +352,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@examples(400)
 @given(st.recursive(leaves, containers, max_leaves=12))
 def test_generated_schemas_are_satisfied(schema: Any) -> None:
     assert violations(schema, instance(schema)) == []

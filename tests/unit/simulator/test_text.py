@@ -1,10 +1,11 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.simulator import text
+from tests.support.examples import examples
 
 
-@settings(max_examples=200, derandomize=True)
+@examples(200)
 @given(st.text())
 def test_the_tokens_of_a_text_make_up_the_text(whole: str) -> None:
     tokens = text.split(whole)

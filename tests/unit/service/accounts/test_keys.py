@@ -1,12 +1,13 @@
 import hashlib
 import re
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.accounts import keys
+from tests.support.examples import examples
 
-REPEATABLE = settings(max_examples=200, derandomize=True, deadline=None)
+REPEATABLE = examples(200)
 
 
 def test_a_key_has_256_random_bits_behind_its_prefix() -> None:

@@ -1,13 +1,14 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.ledger import rates
 from service.ledger.rates import MINUTE
+from tests.support.examples import examples
 
-REPEATABLE = settings(max_examples=200, derandomize=True, deadline=None)
+REPEATABLE = examples(200)
 NOW = 1_800_000_000 * 10**9
 
 LIMITS = st.one_of(

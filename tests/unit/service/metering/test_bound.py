@@ -7,7 +7,7 @@ from typing import Final
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
@@ -17,8 +17,9 @@ from service.metering import bound as bounds
 from service.metering import price
 from service.models import NANO, Model, Upstream
 from service.simulator import completion, request
+from tests.support.examples import examples
 
-REPEATABLE = settings(max_examples=200, derandomize=True, deadline=None)
+REPEATABLE = examples(200)
 
 MODEL = Model(
     name="m",

@@ -4,13 +4,14 @@ from itertools import product
 from unicodedata import decomposition, normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
 from service.metering import tokens
+from tests.support.examples import examples
 
-REPEATABLE = settings(max_examples=500, derandomize=True, deadline=None)
+REPEATABLE = examples(500)
 
 
 def longest(text: str) -> int:

@@ -2,13 +2,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service.models import OUTPUT_LIMITS, OutputLimit
 from service.upstream.rewriting import outgoing, rename
+from tests.support.examples import examples
 from tests.unit.service.samples import (
     MODEL,
     accepted,
@@ -118,7 +119,7 @@ MEMBERS = st.dictionaries(
 )
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(members=MEMBERS, streamed=st.booleans(), stream=st.none() | st.booleans())
 def test_nothing_else_changes(members: dict[str, Any], streamed: bool, stream: bool | None) -> None:
     asked = {"messages": [{"role": "user", "content": "Hi", "x": None}], **members}

@@ -4,10 +4,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.upstream.sse import EventStream, EventTooLargeError
+from tests.support.examples import examples
 
 Event = tuple[bytes, bytes]
 
@@ -132,7 +133,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@examples(300)
 @given(st.lists(FRAGMENTS, max_size=24).map(b"".join), st.lists(st.integers(0, 60), max_size=6))
 @example(b"data: a\r", [7, 8])
 def test_any_stream_however_cut_gives_what_the_standard_says(data: bytes, cuts: list[int]) -> None:
