@@ -1,0 +1,123 @@
+"""Every source file has a test file in `tests/unit`, or a line here that says where it is tested.
+
+protos/chatcompletion/a/b.py    tests/unit/a/test_b.py
+service/a/b.py                  tests/unit/service/a/test_b.py
+service/simulator/b.py          tests/unit/simulator/test_b.py
+restbridge/a/b.py               tests/unit/restbridge/a/test_b.py
+"""
+
+from pathlib import Path
+from typing import Final
+
+from tests.e2e.running import ROOT
+
+THROUGH_ITS_USER: Final = {
+    "protos/chatcompletion/openai_json/errors.py": "tests/unit/openai_json/test_documents.py",
+    "protos/chatcompletion/openai_json/lenient_values.py": "tests/unit/openai_json/test_syntax.py",
+    "protos/chatcompletion/openai_json/readers.py": "tests/contract/test_golden.py",
+    "protos/chatcompletion/openai_json/strict_values.py": "tests/unit/openai_json/test_syntax.py",
+    "protos/chatcompletion/openai_json/writers.py": "tests/contract/test_golden.py",
+    "restbridge/answers.py": "tests/unit/restbridge/test_failures.py",
+    "restbridge/forward.py": "tests/unit/restbridge/test_chat_completions.py",
+    "service/accounts/text_tables.py": "tests/unit/service/test_cli.py",
+    "service/accounts/views.py": "tests/unit/service/accounts/test_directory.py",
+    "service/metering/price.py": "tests/unit/service/metering/test_bound.py",
+    "service/metering/said.py": "tests/unit/service/metering/test_progress.py",
+    "service/request.py": "tests/unit/service/test_servicer.py",
+    "service/simulator/config.py": "tests/unit/simulator/test_command_line.py",
+    "service/simulator/scalar_instance.py": "tests/unit/simulator/test_schema_instance.py",
+    "service/validation/aliases.py": "tests/unit/service/validation/test_dialects.py",
+}
+"""A part of one other file, which is tested through it."""
+
+WITH_SOCKETS: Final = {
+    "protos/chatcompletion/process/lifetime.py": "tests/faults/test_process.py",
+    "protos/chatcompletion/process/metrics.py": "tests/faults/test_process.py",
+    "restbridge/app.py": "tests/e2e/test_bridge_requests.py",
+    "restbridge/clock.py": "tests/e2e/test_bridge_streams.py",
+    "restbridge/credits.py": "tests/e2e/test_accounts_credits.py",
+    "restbridge/http/edge.py": "tests/e2e/test_bridge_requests.py",
+    "restbridge/http/protocol.py": "tests/e2e/test_bridge_hostile.py",
+    "restbridge/probes.py": "tests/e2e/test_bridge_replicas.py",
+    "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
+    "service/accounts/credits.py": "tests/e2e/test_accounts_credits.py",
+    "service/accounts/messages.py": "tests/e2e/test_accounts_admin.py",
+    "service/admin.py": "tests/e2e/test_admin_listener.py",
+    "service/health.py": "tests/faults/test_receiving.py",
+    "service/probes.py": "tests/faults/test_receiving.py",
+    "service/receiving.py": "tests/faults/test_receiving.py",
+    "service/server.py": "tests/faults/test_draining.py",
+    "service/simulator/connection.py": "tests/faults/test_simulator.py",
+    "service/simulator/errors.py": "tests/faults/test_simulator.py",
+    "service/simulator/exchange.py": "tests/faults/test_simulator.py",
+    "service/simulator/faults/answers.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/connections.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/fault.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/framing.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/streams.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/usages.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/scripts.py": "tests/faults/test_simulator.py",
+    "service/simulator/server.py": "tests/faults/test_simulator.py",
+    "service/simulator/streaming.py": "tests/faults/test_simulator.py",
+}
+"""The edge of a process."""
+
+WITH_DATABASES: Final = {
+    "service/accounts/bootstrap.py": "tests/e2e/test_bootstrap.py",
+    "service/accounts/commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/verification.py": "tests/e2e/test_accounts_cli.py",
+    "service/ledger/postgres.py": "tests/faults/test_store_postgres.py",
+    "service/ledger/postgres_statements.py": "tests/faults/test_store_postgres.py",
+    "service/ledger/schema.py": "tests/faults/test_store_migrations.py",
+    "service/ledger/sqlite.py": "tests/faults/test_store_sqlite.py",
+    "service/ledger/statements.py": "tests/faults/test_store_sqlite.py",
+    "service/ledger/store.py": "tests/contract/test_accounts_machine.py",
+}
+"""SQL, which only the databases can judge."""
+
+OF_NO_FILE: Final = {
+    "tests/unit/openai_json/test_syntax.py": "what is JSON: lenient_values.py, strict_values.py",
+    "tests/unit/restbridge/http/test_uvicorn.py": "the private names of uvicorn",
+    "tests/unit/service/test_grpcio.py": "the private names of grpcio",
+    "tests/unit/simulator/test_command_line.py": "__main__.py and config.py",
+    "tests/unit/simulator/test_faults_table.py": "every fault, as a table",
+}
+"""What a test file without a source file tests."""
+
+
+def mirror(source: Path) -> Path:
+    """Return where the unit tests of a source file are."""
+    parts = source.parts
+    if parts[0] == "protos":
+        parts = parts[2:]
+    elif parts[:2] == ("service", "simulator"):
+        parts = parts[1:]
+    return Path("tests/unit", *parts[:-1], f"test_{parts[-1].lstrip('_').replace('__', '')}")
+
+
+def sources() -> set[Path]:
+    """Return the source files that are written by hand and say something."""
+    return {
+        path.relative_to(ROOT)
+        for top in ("protos/chatcompletion", "service", "restbridge")
+        for path in (ROOT / top).rglob("*.py")
+        if path.name != "__init__.py" and "_pb2" not in path.name and "migrations" not in path.parts
+    }
+
+
+def test_every_source_file_has_a_mirror_or_a_line_that_says_where_it_is_tested() -> None:
+    without = {source for source in sources() if not (ROOT / mirror(source)).exists()}
+    tables = (THROUGH_ITS_USER, WITH_SOCKETS, WITH_DATABASES)
+    said = {Path(source) for table in tables for source in table}
+    main = Path("service/simulator/__main__.py")
+    assert without - {main} == said
+    assert len(said) == sum(map(len, tables))
+    for table in tables:
+        assert [name for name in table.values() if not (ROOT / name).exists()] == []
+
+
+def test_every_unit_test_file_is_a_mirror_or_says_what_it_tests() -> None:
+    mirrors = {mirror(source) for source in sources()}
+    files = {path.relative_to(ROOT) for path in (ROOT / "tests/unit").rglob("test_*.py")}
+    of_no_file = {path for path in files - mirrors if path.parent.name != "support"}
+    assert of_no_file == set(map(Path, OF_NO_FILE))
