@@ -17,6 +17,8 @@ LAYERS also draws the inside of the larger packages.
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +191,11 @@ def test_the_simulator_imports_none_of_ours() -> None:
         and any(found.reaches(package) for package in PLACES)
         and not found.reaches("service.simulator")
     ] == []
+
+
+def test_the_simulator_is_imported_only_where_it_runs() -> None:
+    program = "import sys, service.server; sys.exit('service.simulator' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
 
 
 def test_one_file_knows_the_http_client() -> None:
