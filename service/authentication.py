@@ -121,7 +121,7 @@ class Authentication:
             raise errors.StoreUnavailable from error
 
     async def _find(self, digest: bytes) -> Caller | None:
-        # What takes too long leaves the queue: a store that is away does not fill it.
+        # A lookup that takes too long leaves the queue: an unavailable store does not fill it.
         async with asyncio.timeout(self._patience):
             caller = await self._batches.read(self._directory.find, digest)
         (self._strangers if caller is None else self._callers).put(digest, caller)

@@ -1,6 +1,6 @@
 """What operators may give: names, amounts, limits, times. One rule per kind, for RPCs and commands.
 
-NAME.accepts("acme") ─► True       "Must be " + NAME.allowed ─► what is told otherwise
+NAME.accepts("acme") ─► True       "Must be " + NAME.allowed ─► the error text
 """
 
 from collections.abc import Callable, Sequence

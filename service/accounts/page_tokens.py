@@ -14,8 +14,8 @@ from typing import Any, Final
 DEFAULT_SIZE: Final = 100
 LARGEST_SIZE: Final = 1000
 LARGEST_OF_KEYS: Final = 38
-"""Keys on a page. A client of gRPC takes 4 MB unless it is told otherwise, and a key may name 100
-models of 256 characters, each of 4 bytes: with its names and limits less than 104,000 bytes."""
+"""Maximum number of keys on a page. By default a gRPC client accepts messages of up to 4 MiB. A key
+can name 100 models of 256 characters of 4 bytes: with its names and limits, under 104,000 bytes."""
 
 _DIGEST: Final = 8
 _LONGEST: Final = 4096

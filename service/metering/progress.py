@@ -78,9 +78,9 @@ class Progress:
     wants_usage: bool
     """The caller asked for the usage chunk."""
     prompt_estimate: int = 0
-    """About how many tokens the prompt has; as many as the upstream says, once it does."""
+    """Tokens of the prompt: an estimate, until the upstream reports them."""
     most: int = sys.maxsize
-    """How many tokens the answer may have, by the limit that the upstream is told."""
+    """Maximum tokens of all choices together, by the limit that the upstream was sent for each."""
     choices: int = 1
     """How many choices the caller asked for."""
     _counted: int = 0
@@ -157,7 +157,7 @@ class Progress:
 
     @property
     def overruns(self) -> bool:
-        """Whether the upstream disregards the limit that it was told: pieces and bytes prove it."""
+        """Whether pieces and bytes both prove that the upstream ignores its limit."""
         return self._pieces > 2 * self.most + _SPARE and self._bytes > _LONG_TOKEN * (
             self.most + _SPARE
         )

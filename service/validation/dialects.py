@@ -130,7 +130,7 @@ REFUSED: Final = _reasons(
         ),
     }
 )
-"""Members at the top level, and what callers are told of each."""
+"""Names at the top level, and the text of the error for each."""
 
 REFUSED_PREFIXES: Final = _reasons(
     {
@@ -144,7 +144,7 @@ REFUSED_PREFIXES: Final = _reasons(
         _SIZE: ("return_",),
     }
 )
-"""Beginnings of names, in lower case and with underscores, and what callers are told."""
+"""Prefixes of names, in snake case, and the text of the error for each."""
 
 _BILLED: Final = "It is billed separately, and this model has no price for it."
 

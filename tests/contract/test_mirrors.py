@@ -24,7 +24,7 @@ THROUGH_ITS_USER: Final = {
     "service/metering/price.py": "tests/unit/service/metering/test_bound.py",
     "service/metering/said.py": "tests/unit/service/metering/test_progress.py",
     "service/request.py": "tests/unit/service/test_servicer.py",
-    "service/simulator/config.py": "tests/unit/simulator/test_command_line.py",
+    "service/simulator/config.py": "tests/unit/simulator/test_main.py",
     "service/simulator/scalar_instance.py": "tests/unit/simulator/test_schema_instance.py",
     "service/validation/aliases.py": "tests/unit/service/validation/test_dialects.py",
 }
@@ -79,7 +79,6 @@ OF_NO_FILE: Final = {
     "tests/unit/openai_json/test_syntax.py": "what is JSON: lenient_values.py, strict_values.py",
     "tests/unit/restbridge/http/test_uvicorn.py": "the private names of uvicorn",
     "tests/unit/service/test_grpcio.py": "the private names of grpcio",
-    "tests/unit/simulator/test_command_line.py": "__main__.py and config.py",
     "tests/unit/simulator/test_faults_table.py": "every fault, as a table",
 }
 """What a test file without a source file tests."""
@@ -109,8 +108,7 @@ def test_every_source_file_has_a_mirror_or_a_line_that_says_where_it_is_tested()
     without = {source for source in sources() if not (ROOT / mirror(source)).exists()}
     tables = (THROUGH_ITS_USER, WITH_SOCKETS, WITH_DATABASES)
     said = {Path(source) for table in tables for source in table}
-    main = Path("service/simulator/__main__.py")
-    assert without - {main} == said
+    assert without == said
     assert len(said) == sum(map(len, tables))
     for table in tables:
         assert [name for name in table.values() if not (ROOT / name).exists()] == []

@@ -9,7 +9,7 @@ from tests.e2e.running import params
 from tests.e2e.stack import PATH, PUBLIC, UPSTREAM_NAME, Stack, stack
 
 MEBIBYTE: Final = 1024 * 1024
-# gRPC itself takes 4 MiB unless it is told otherwise.
+# By default gRPC accepts messages of up to 4 MiB.
 TEXT: Final = "0123456789abcdef" * (5 * MEBIBYTE // 16)
 HELLO: Final = {"model": PUBLIC, "messages": [{"role": "user", "content": "Hello"}]}
 

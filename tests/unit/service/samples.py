@@ -150,7 +150,7 @@ def event(document: dict[str, Any]) -> bytes:
 DONE: Final = b"data: [DONE]\n\n"
 
 
-# -------------------------------------------------------------------------------- what is told
+# ---------------------------------------------------------------------------- errors in the answer
 
 
 def details(told: errors.Status) -> dict[type[Message], Any]:

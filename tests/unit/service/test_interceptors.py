@@ -74,7 +74,7 @@ class House:
     async def fail(
         self, error: BaseException, context: FakeContext | None = None
     ) -> tuple[errors.Status, dict[Any, Any]]:
-        """Run a call that raises and return what is told of it."""
+        """Run a call that raises and return its status and the details in it."""
 
         async def behavior(request: Any, context: Any) -> Any:
             raise error

@@ -814,7 +814,7 @@ ACCOUNT_FAULTS: dict[str, tuple[int, Any, tuple[str, ...]]] = {
     ),
 }
 IN_SUCCESS = tuple(name for name in ACCOUNT_FAULTS if name != "Fireworks")
-"""What Fireworks sends is told by its status alone."""
+"""Fireworks reports an account fault by status alone."""
 
 
 def assert_account_fault(failure: errors.Failure, status: int, names: tuple[str, ...]) -> None:

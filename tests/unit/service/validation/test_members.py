@@ -501,7 +501,7 @@ def test_what_an_operator_refuses_is_refused_with_any_value() -> None:
     assert named({"fallbacks": []}, of) == ["fallbacks"]
 
 
-# ---------------------------------------------------------------------------------- what is told
+# ---------------------------------------------------------------------------- errors in the answer
 
 
 @pytest.mark.parametrize(
