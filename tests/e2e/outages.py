@@ -164,12 +164,19 @@ def _locked(file: Path) -> Iterator[None]:
 def _full(file: Path) -> Iterator[None]:
     log = file.with_name(file.name + "-wal")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with closing(
+        sqlite3.connect(file, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
+    ) as reader:
+        # While a transaction reads, the log is neither begun anew nor removed, not even when the
+        # service closes its last connection: what is written needs room behind the log's end.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_schema")
+        # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextmanager

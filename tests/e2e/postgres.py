@@ -8,6 +8,7 @@ The server refuses to run as root: there, it runs as the account `postgres`.
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ from psycopg import sql
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
 _MEMORY = "/dev/shm"  # noqa: S108  (a directory of its own is made there)
 _WITHIN = 30.0
+_PORTS = range(20_000, 32_000)
+"""Below what Linux and macOS give to connections, from 32768 and 49152 on."""
 
 
 class Server:
@@ -78,10 +81,28 @@ class Server:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it answers; one that gives up is started again.
+
+        Raises:
+            RuntimeError: it did not answer in time; the message ends with its log.
+        """
+        deadline = time.monotonic() + _WITHIN
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                # The first time, or a predecessor that crashed held what it needs.
+                self._process = self._launch()
+            try:
+                self.connect("postgres").close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)  # the server tells nobody when it is ready
+        log = (self.directory / "log").read_text(errors="replace")
+        raise RuntimeError(f"no answer within {_WITHIN:g} s: {log[-2000:]}")
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         options = [f"-c{option}" for option in self._options]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  (the server's own programs)
+            return subprocess.Popen(  # noqa: S603  (the server's own programs)
                 self._command(
                     "postgres",
                     *("-D", self._data, "-k", self.directory, "-p", str(self.port)),
@@ -92,15 +113,6 @@ class Server:
                 user=self._user,
                 cwd=self.directory,
             )
-        deadline = time.monotonic() + _WITHIN
-        while True:
-            try:
-                self.connect("postgres").close()
-                return
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise
-                time.sleep(0.05)  # the server tells nobody when it is ready
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it: SIGINT is `fast`, SIGQUIT is `immediate`, which is a crash."""
@@ -249,6 +261,13 @@ def running(
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that is free, and that the system gives to no connection of its own accord.
+
+    While a server is stopped, a client that tries again and again to connect would sooner or later
+    be given the server's own port, connect to itself, and keep the server from starting again.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
