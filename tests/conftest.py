@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.postgres import Server, binaries, running
+from tests.support.postgres import Server, binaries, running
 
 pytest_plugins = ("tests.support.time_limit", "tests.support.tree")
 

@@ -20,8 +20,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from tests.contract.generated import documents, messages, tampered_messages
-from tests.contract.json_equality import parse
 from tests.support.examples import examples
+from tests.support.json_equality import parse
 
 pytestmark = pytest.mark.time_limit(300)
 

@@ -14,7 +14,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from chatcompletion.v1.error_pb2 import ApiError
-from tests.contract.golden import (
+from tests.support.golden import (
     CHUNKS,
     COMPLETIONS,
     ERRORS,
@@ -23,7 +23,7 @@ from tests.contract.golden import (
     Golden,
     MistypedGolden,
 )
-from tests.contract.json_equality import parse
+from tests.support.json_equality import parse
 
 Kind = tuple[tuple[Golden, ...], type[Message], Callable[[bytes], Message], Callable[[Any], bytes]]
 

@@ -20,9 +20,9 @@ import httpx
 from restbridge.server import Bridge
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
-from tests.e2e import running
-from tests.e2e.running import KEY, PATIENCE, UPSTREAM_KEY
-from tests.e2e.stack import HELLO, PATH, arrived, bridge
+from tests.support import running
+from tests.support.running import KEY, PATIENCE, UPSTREAM_KEY
+from tests.support.stack import HELLO, PATH, arrived, bridge
 
 Door = Literal["usual", "hasty", "impatient", "full", "busy", "alone"]
 """A bridge: to a service with small limits; to one that waits only shortly for the upstream; with a

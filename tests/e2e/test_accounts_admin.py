@@ -26,9 +26,9 @@ from service.accounts.verification import differences
 from service.admin import SERVICE, AdminServer
 from service.ledger.rows import Grant, Place, Placed, Refusal, Refused, Settle
 from service.telemetry import Telemetry
-from tests.e2e.accounts_admin import TOKEN, House, admin, bearer
-from tests.e2e.outages import Outage, outage, outages
-from tests.unit.service.samples import call, serving
+from tests.support.accounts_admin import TOKEN, House, admin, bearer
+from tests.support.outages import Outage, outage, outages
+from tests.support.samples import call, serving
 
 __all__ = ["outage"]
 

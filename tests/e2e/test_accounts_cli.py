@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.ledger.store import Store
-from tests.e2e.running import PATIENCE, ROOT
+from tests.support.running import PATIENCE, ROOT
 
 
 async def command(

@@ -16,8 +16,8 @@ from service.accounts import keys
 from service.accounts.directory import DAY, month_back
 from service.accounts.views import KeyLimits
 from service.ledger.rows import Grant, Place, Settle
-from tests.e2e.accounts_admin import House, admin, bearer
-from tests.e2e.running import PATIENCE, failed
+from tests.support.accounts_admin import House, admin, bearer
+from tests.support.running import PATIENCE, failed
 
 CREDIT = 10**9
 

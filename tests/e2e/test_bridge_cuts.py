@@ -18,7 +18,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from restbridge.server import Bridge
-from tests.e2e.fake_service import (
+from tests.support.fake_service import (
     PATH,
     PATIENCE,
     REQUEST,
@@ -33,7 +33,7 @@ from tests.e2e.fake_service import (
     fail,
     settings,
 )
-from tests.e2e.running import until
+from tests.support.running import until
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LABELS: Final = {

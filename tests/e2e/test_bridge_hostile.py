@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from restbridge.http.limits import Limits
-from tests.e2e.fake_service import PATH, REQUEST, STREAMED, Pair, bridged, wait
+from tests.support.fake_service import PATH, REQUEST, STREAMED, Pair, bridged, wait
 
 HOST = b"Host: a\r\n"
 GET = b"GET /v1/models HTTP/1.1\r\n" + HOST

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.fake_service import (
+from tests.support.fake_service import (
     PATH,
     REQUEST,
     STREAMED,
@@ -23,7 +23,7 @@ from tests.e2e.fake_service import (
     serve,
     wait,
 )
-from tests.e2e.running import PATIENCE, Process, process
+from tests.support.running import PATIENCE, Process, process
 
 MODULE = "restbridge"
 KEY = "sk-test-0123456789abcdef"

@@ -23,8 +23,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from restbridge.server import Bridge
 from service.simulator import SimulatorServer
-from tests.e2e import running
-from tests.e2e.fake_service import (
+from tests.support import running
+from tests.support.fake_service import (
     PATH,
     PATIENCE,
     REQUEST,
@@ -37,7 +37,7 @@ from tests.e2e.fake_service import (
     serve,
     wait,
 )
-from tests.e2e.stack import HELLO, bridge
+from tests.support.stack import HELLO, bridge
 
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 

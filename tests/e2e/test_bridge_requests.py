@@ -16,7 +16,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from restbridge.headers import RATE_LIMIT
-from tests.e2e.fake_service import (
+from tests.support.fake_service import (
     PATH,
     PATIENCE,
     REQUEST,

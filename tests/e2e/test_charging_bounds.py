@@ -13,8 +13,7 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion.process.log import JsonFormatter
-from tests.contract.json_equality import parse
-from tests.e2e.accounts_stack import (
+from tests.support.accounts_stack import (
     CREDIT,
     DOORS,
     AccountsStack,
@@ -24,6 +23,7 @@ from tests.e2e.accounts_stack import (
     document,
     priced,
 )
+from tests.support.json_equality import parse
 
 BOTH_DOORS: Final = pytest.mark.parametrize("door", DOORS)
 USER: Final = {"role": "user", "content": "Hello"}

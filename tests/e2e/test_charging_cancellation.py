@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from tests.e2e.accounts_stack import CREDIT, DOORS, DoorName, accounts_stack, cost, priced
+from tests.support.accounts_stack import CREDIT, DOORS, DoorName, accounts_stack, cost, priced
 
 LONGEST = 3000
 """Steps of the event loop, by when nearly every call has ended."""

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.ledger.schema import api_keys
-from tests.e2e.accounts_stack import (
+from tests.support.accounts_stack import (
     DOORS,
     HELLO,
     AccountsStack,
@@ -24,7 +24,7 @@ from tests.e2e.accounts_stack import (
     document,
     priced,
 )
-from tests.e2e.running import PATIENCE
+from tests.support.running import PATIENCE
 
 LIMIT_HEADERS = tuple(
     f"x-ratelimit-{what}-{unit}"

@@ -24,7 +24,7 @@ import pytest
 
 from chatcompletion import openai_json
 from service.simulator import text
-from tests.e2e.accounts_stack import (
+from tests.support.accounts_stack import (
     CREDIT,
     DOORS,
     AccountsStack,

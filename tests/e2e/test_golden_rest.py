@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.contract.golden import CHUNKS, COMPLETIONS, ERRORS, MISTYPED, REQUESTS, Golden
-from tests.contract.json_equality import Number, parse
-from tests.e2e.stack import PATH, Stack, stack
+from tests.support.golden import CHUNKS, COMPLETIONS, ERRORS, MISTYPED, REQUESTS, Golden
+from tests.support.json_equality import Number, parse
+from tests.support.stack import PATH, Stack, stack
 
 UPSTREAM: Final = "vendor/model"
 DEFAULT_LIMIT: Final = Number("1024")

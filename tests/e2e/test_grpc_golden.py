@@ -14,9 +14,9 @@ import pytest
 
 from chatcompletion import openai_json
 from service.simulator import RequestRecord
-from tests.contract.golden import CHUNKS, COMPLETIONS, REQUESTS, Golden
-from tests.contract.json_equality import parse
-from tests.e2e.running import params, service, simulator
+from tests.support.golden import CHUNKS, COMPLETIONS, REQUESTS, Golden
+from tests.support.json_equality import parse
+from tests.support.running import params, service, simulator
 
 UPSTREAM_NAME: Final = "vendor/model:tag"
 LIMITS: Final = ("max_tokens", "max_completion_tokens")

@@ -18,9 +18,9 @@ import pytest
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import validation
-from tests.contract.golden import COMPLETIONS, REQUESTS
-from tests.e2e.running import Footprint
-from tests.e2e.stack import HELLO, PATH, Stack, stack
+from tests.support.golden import COMPLETIONS, REQUESTS
+from tests.support.running import Footprint
+from tests.support.stack import HELLO, PATH, Stack, stack
 
 UPSTREAM: Final = "vendor/model"
 PLAIN: Final = {"model": "default", "messages": HELLO}

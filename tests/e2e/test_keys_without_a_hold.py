@@ -18,9 +18,9 @@ from chatcompletion.v1 import credit_service_pb2, model_service_pb2
 from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceStub
 from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
 from service.ledger.schema import api_keys
-from tests.e2e.accounts_admin import bearer
-from tests.e2e.accounts_stack import DOORS, AccountsStack, DoorName, Team, accounts_stack
-from tests.e2e.running import PATIENCE, failed
+from tests.support.accounts_admin import bearer
+from tests.support.accounts_stack import DOORS, AccountsStack, DoorName, Team, accounts_stack
+from tests.support.running import PATIENCE, failed
 
 Told = tuple[int, dict[str, str]]
 """The HTTP status, also over gRPC, and headers or metadata."""

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.running import KEY, PATIENCE
-from tests.e2e.stack import PUBLIC, stack
+from tests.support.running import KEY, PATIENCE
+from tests.support.stack import PUBLIC, stack
 
 JAVA_TESTS: Final = Path(__file__).parent / "java"
 VERSIONS: Final = ("1.8.0", "1.19.0")

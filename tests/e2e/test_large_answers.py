@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.e2e.running import params
-from tests.e2e.stack import PATH, PUBLIC, UPSTREAM_NAME, Stack, stack
+from tests.support.running import params
+from tests.support.stack import PATH, PUBLIC, UPSTREAM_NAME, Stack, stack
 
 MEBIBYTE: Final = 1024 * 1024
 # By default gRPC accepts messages of up to 4 MiB.

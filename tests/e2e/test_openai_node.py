@@ -21,8 +21,8 @@ import pytest
 
 from restbridge.server import Bridge
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
-from tests.e2e.running import KEY, PATIENCE
-from tests.e2e.stack import (
+from tests.support.running import KEY, PATIENCE
+from tests.support.stack import (
     HELLO,
     PUBLIC,
     UPSTREAM_NAME,

@@ -24,9 +24,9 @@ from pydantic import BaseModel
 
 from chatcompletion.reasons import RULES
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
-from tests.e2e.fake_service import bridged, refusing
-from tests.e2e.running import KEY, PATIENCE, ROOT, UPSTREAM_KEY
-from tests.e2e.stack import (
+from tests.support.fake_service import bridged, refusing
+from tests.support.running import KEY, PATIENCE, ROOT, UPSTREAM_KEY
+from tests.support.stack import (
     HELLO,
     PUBLIC,
     UPSTREAM_NAME,

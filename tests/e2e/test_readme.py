@@ -17,8 +17,8 @@ from typing import Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
-from tests.e2e.running import KEY, PATIENCE, ROOT
-from tests.e2e.stack import Stack, stack
+from tests.support.running import KEY, PATIENCE, ROOT
+from tests.support.stack import Stack, stack
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 GRPC_CLIENT: Final = re.compile(r"<!-- grpc client -->\n```python\n(.*?)```", re.DOTALL)

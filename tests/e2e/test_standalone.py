@@ -23,8 +23,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from service.simulator.text import INTRODUCTION
-from tests.e2e.running import KEY, PATIENCE, client
-from tests.e2e.stack import HELLO, PATH
+from tests.support.running import KEY, PATIENCE, client
+from tests.support.stack import HELLO, PATH
 
 FREE: Final = "127.0.0.1:0"
 ENVIRONMENT: Final = {

@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion.process.log import JsonFormatter
-from tests.e2e.accounts_stack import DOORS, accounts_stack, priced
-from tests.e2e.running import UPSTREAM_KEY, models, service, simulator
+from tests.support.accounts_stack import DOORS, accounts_stack, priced
+from tests.support.running import UPSTREAM_KEY, models, service, simulator
 
 SECRET: Final = "text-canary"
 

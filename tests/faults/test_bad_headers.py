@@ -13,10 +13,10 @@ from typing import Final
 import grpc
 import pytest
 
-from tests.e2e.accounts_admin import TOKEN
-from tests.e2e.envoy import envoy
-from tests.e2e.raw_http2 import CHECK, Raw, dial
-from tests.e2e.running import client, service, simulator
+from tests.support.accounts_admin import TOKEN
+from tests.support.envoy import envoy
+from tests.support.raw_http2 import CHECK, Raw, dial
+from tests.support.running import client, service, simulator
 
 OK: Final = grpc.StatusCode.OK.value[0]
 INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]

@@ -15,9 +15,9 @@ from typing import Any, Final
 import pytest
 
 from service.simulator import SimulatorServer
-from tests.e2e.accounts_stack import accounts_stack, document, priced
-from tests.e2e.envoy import ISTIO, Envoy, envoy
-from tests.e2e.running import PATIENCE, Client, Running, client, service, simulator
+from tests.support.accounts_stack import accounts_stack, document, priced
+from tests.support.envoy import ISTIO, Envoy, envoy
+from tests.support.running import PATIENCE, Client, Running, client, service, simulator
 
 SILENT: Final = "sim-fault:hang-before-headers"
 STUCK: Final = "sim-fault:hang-mid-stream"

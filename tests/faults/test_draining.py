@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
-from tests.e2e.raw_http2 import dial
-from tests.e2e.running import (
+from tests.support.raw_http2 import dial
+from tests.support.running import (
     KEY,
     PATIENCE,
     Client,

@@ -14,7 +14,7 @@ from psycopg.pq.abc import PGresult
 
 from service.ledger.pipeline import Pipeline, Statement, prepare
 from service.ledger.steps import Step, Work, run, run_async
-from tests.e2e.postgres import Server
+from tests.support.postgres import Server
 
 _LENGTH: Final = Statement(name=b"length", text=b"SELECT length($1::text)")
 _DIVIDE: Final = Statement(name=b"divide", text=b"SELECT 1 / $1::int")

@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chatcompletion.process.settings import rows
 from service.config import Settings
-from tests.e2e.running import (
+from tests.support.running import (
     KEY,
     Client,
     Process,

@@ -23,9 +23,9 @@ from grpc_health.v1 import health_pb2
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
 from service import probes, receiving
 from service.simulator import SimulatorServer
-from tests.e2e.accounts_admin import TOKEN, admin
-from tests.e2e.raw_http2 import CHECK, dial, framed
-from tests.e2e.running import (
+from tests.support.accounts_admin import TOKEN, admin
+from tests.support.raw_http2 import CHECK, dial, framed
+from tests.support.running import (
     KEY,
     PATIENCE,
     Client,

@@ -18,7 +18,7 @@ import pytest
 from service.ledger import journal as journal_module
 from service.ledger.migrations import migrate
 from service.ledger.store import Store, Timeouts
-from tests.e2e.accounts_stack import (
+from tests.support.accounts_stack import (
     DOORS,
     AccountsStack,
     Answer,
@@ -34,8 +34,8 @@ from tests.e2e.accounts_stack import (
     journal_directory,
     service_process,
 )
-from tests.e2e.outages import FORMS, MODELS, Outage, outage, outages
-from tests.e2e.running import PATIENCE, Client, simulator, until
+from tests.support.outages import FORMS, MODELS, Outage, outage, outages
+from tests.support.running import PATIENCE, Client, simulator, until
 
 __all__ = ["outage"]
 

@@ -1,4 +1,4 @@
-"""The store is away, and comes back, on both engines: see `tests.e2e.outages` for the ways.
+"""The store is away, and comes back, on both engines: see `tests.support.outages` for the ways.
 
 new calls        503 STORE_UNAVAILABLE, soon, and never 401
 running calls    end as usual; what they cost waits in the journal, and is applied once
@@ -15,7 +15,7 @@ import pytest
 
 from service.ledger.store import Timeouts
 from service.simulator import SimulatorServer
-from tests.e2e.accounts_stack import (
+from tests.support.accounts_stack import (
     DOORS,
     AccountsStack,
     Books,
@@ -31,7 +31,7 @@ from tests.e2e.accounts_stack import (
     journal_directory,
     service_process,
 )
-from tests.e2e.outages import (
+from tests.support.outages import (
     FORMS,
     MODELS,
     NOT_SERVING,
@@ -43,7 +43,7 @@ from tests.e2e.outages import (
     outages,
     streaming,
 )
-from tests.e2e.running import PATIENCE, Process, simulator, until
+from tests.support.running import PATIENCE, Process, simulator, until
 
 __all__ = ["outage"]
 

@@ -21,9 +21,11 @@ import pytest
 from service.ledger.migrations import migrate
 from service.ledger.rows import Place, Placed
 from service.ledger.store import Store, StoreError
-from tests.e2e.accounts_stack import AccountsStack, accounts_stack, journal_content
-from tests.e2e.accounts_stack import Team as Customer
-from tests.e2e.outages import (
+from tests.faults.address import address
+from tests.faults.stores import Team
+from tests.support.accounts_stack import AccountsStack, accounts_stack, journal_content
+from tests.support.accounts_stack import Team as Customer
+from tests.support.outages import (
     MODELS,
     NOT_SERVING,
     SERVING,
@@ -31,10 +33,8 @@ from tests.e2e.outages import (
     is_ready,
     streaming,
 )
-from tests.e2e.postgres import Server, running
-from tests.e2e.running import ROOT, environment, until
-from tests.faults.address import address
-from tests.faults.stores import Team
+from tests.support.postgres import Server, running
+from tests.support.running import ROOT, environment, until
 
 CALLERS = 6
 

@@ -17,8 +17,8 @@ from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.rows import Operation, Placed
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
-from tests.e2e.postgres import Server
 from tests.faults.stores import Team, assert_sound, entries
+from tests.support.postgres import Server
 
 CREDIT = 10**12
 CALLERS = 16

@@ -20,9 +20,9 @@ from service.ledger.sqlite import SQLite
 from service.ledger.statements import Spare
 from service.ledger.store import Store, StoreError, Timeouts
 from service.server import Server, StartError
-from tests.e2e import running
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
+from tests.support import running
 
 HOUR = 3600 * 10**9
 

@@ -10,10 +10,10 @@ from typing import Final
 import grpc
 import pytest
 
-from tests.e2e.accounts_admin import TOKEN
-from tests.e2e.envoy import envoy
-from tests.e2e.raw_http2 import CHECK, dial
-from tests.e2e.running import Footprint, client, service, simulator, until
+from tests.support.accounts_admin import TOKEN
+from tests.support.envoy import envoy
+from tests.support.raw_http2 import CHECK, dial
+from tests.support.running import Footprint, client, service, simulator, until
 
 OK: Final = grpc.StatusCode.OK.value[0]
 UNIMPLEMENTED: Final = grpc.StatusCode.UNIMPLEMENTED.value[0]

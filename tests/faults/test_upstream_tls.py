@@ -20,9 +20,9 @@ import httpx
 import pytest
 import trustme
 
-from tests.e2e.accounts_stack import HELLO
-from tests.e2e.running import KEY, PATIENCE, models, service, simulator
-from tests.e2e.stack import PATH, bridge
+from tests.support.accounts_stack import HELLO
+from tests.support.running import KEY, PATIENCE, models, service, simulator
+from tests.support.stack import PATH, bridge
 
 HERE: Final = "localhost"
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)

@@ -42,7 +42,7 @@ from service.ledger.postgres_statements import BEGIN, COMMIT
 from service.ledger.rows import Grant, Operation, Outcome, Place, Placed, Settle
 from service.ledger.steps import Work
 from service.ledger.store import Store
-from tests.e2e.postgres import binaries, running
+from tests.support.postgres import binaries, running
 
 CALLERS = 32
 LOADS = (("saturated", 0.0, 6000), ("paced", 0.02, 6000), ("usual", 0.25, 1000))

@@ -24,7 +24,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     StreamChatCompletionRequest,
     StreamChatCompletionResponse,
 )
-from tests.e2e.fake_service import PATH, REQUEST, STREAMED, FakeService, saying, serve
+from tests.support.fake_service import PATH, REQUEST, STREAMED, FakeService, saying, serve
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chatcompletion.openai_json import DecodeError, decode_request, encode_request
-from tests.contract.json_equality import parse
+from tests.support.json_equality import parse
 
 VALID = (
     b"{}",

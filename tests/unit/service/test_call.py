@@ -4,7 +4,7 @@ import pytest
 
 from service.call import Calls
 from service.errors import Draining, Overloaded
-from tests.unit.service.samples import call
+from tests.support.samples import call
 
 
 async def test_there_may_be_so_many_calls_and_no_more() -> None:

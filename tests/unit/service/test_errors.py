@@ -10,7 +10,7 @@ from chatcompletion.reasons import DOMAIN, RULES
 from chatcompletion.v1 import error_pb2
 from service import errors
 from service.errors import Failure, InvalidRequest, Violation
-from tests.unit.service.samples import details
+from tests.support.samples import details
 
 CLASSES: dict[str, type[Failure]] = {
     kind.reason: kind

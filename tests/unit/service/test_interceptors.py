@@ -14,7 +14,7 @@ from service import errors
 from service.call import CURRENT, Call, Calls
 from service.interceptors import CallInterceptor
 from service.telemetry import Telemetry
-from tests.unit.service.samples import CALLER_KEY, Abort, FakeContext, details
+from tests.support.samples import CALLER_KEY, Abort, FakeContext, details
 
 FAILURES = [kind for kind in errors.Failure.__subclasses__() if kind is not errors.Cancelled]
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from service.models import Catalogue, CatalogueError, Model, catalogue
-from tests.unit.service.samples import MODEL, UPSTREAM, UPSTREAM_KEY
+from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
 
 ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "PADDED_KEY": " ab"}
 

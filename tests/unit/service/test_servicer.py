@@ -34,7 +34,7 @@ from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
 from service.upstream.client import Limits, UpstreamClient
-from tests.unit.service.samples import (
+from tests.support.samples import (
     CALLER_KEY,
     DONE,
     MODEL,

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.telemetry import UNKNOWN_MODEL, CallRecord, Telemetry
-from tests.unit.service.samples import record
+from tests.support.samples import record
 
 DURATION = "gen_ai_server_request_duration_seconds"
 FIRST = "gen_ai_server_time_to_first_token_seconds"

@@ -6,7 +6,7 @@ import pytest
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service.metering.progress import Progress
-from tests.unit.service.samples import (
+from tests.support.samples import (
     CONTENT,
     chunk,
     chunk_message,

@@ -22,7 +22,7 @@ from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 from service.upstream.client import FAILURES, Limits, UpstreamClient, transport
-from tests.unit.service.samples import (
+from tests.support.samples import (
     CALLER_KEY,
     CONTENT,
     DONE,

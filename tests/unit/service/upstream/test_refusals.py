@@ -16,7 +16,7 @@ from service.upstream.refusals import (
     scrub,
     status_of,
 )
-from tests.unit.service.samples import MODEL, UPSTREAM_KEY, model
+from tests.support.samples import MODEL, UPSTREAM_KEY, model
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 SAID = ApiError(message="The prompt is bad.", type="their_type", param="messages", code_text="bad")

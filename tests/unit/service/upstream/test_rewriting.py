@@ -10,7 +10,7 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service.models import OUTPUT_LIMITS, OutputLimit
 from service.upstream.rewriting import outgoing, rename
 from tests.support.examples import examples
-from tests.unit.service.samples import (
+from tests.support.samples import (
     MODEL,
     accepted,
     chunk,

@@ -7,7 +7,7 @@ import pytest
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation import contract
-from tests.unit.service.samples import params
+from tests.support.samples import params
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
 WEATHER = {"type": "function", "function": {"name": "get_weather"}}

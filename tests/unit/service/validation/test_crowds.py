@@ -19,7 +19,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ToolChoice,
 )
 from service.validation import crowds
-from tests.unit.service.samples import params
+from tests.support.samples import params
 from tests.unit.service.validation.test_contract import ACCEPTED, LONG
 
 HELLO = ChatMessage(role="user", content_text="Hello")

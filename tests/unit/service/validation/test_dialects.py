@@ -16,7 +16,7 @@ from service import validation
 from service.models import Model
 from service.validation import dialects, members
 from service.validation.aliases import folded
-from tests.unit.service.samples import model, params
+from tests.support.samples import model, params
 
 PRICED = model(input_price=10**9, output_price=10**9)
 FORWARDING = model(input_price=10**9, output_price=10**9, unknown_members="forward")

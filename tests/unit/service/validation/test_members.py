@@ -8,7 +8,7 @@ from service import validation
 from service.errors import MOST_VIOLATIONS
 from service.models import Model
 from service.validation import dialects
-from tests.unit.service.samples import model, params
+from tests.support.samples import model, params
 
 WEATHER = {"type": "function", "function": {"name": "get_weather"}}
 ASSISTANT = {"role": "assistant", "content": "x"}

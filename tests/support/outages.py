@@ -44,9 +44,9 @@ from service.ledger.schema import metadata
 from service.ledger.steps import Work, blocking
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.server import LIVENESS, READINESS
-from tests.e2e.accounts_stack import Answer, Team, ask_grpc, document, priced
-from tests.e2e.postgres import Server
-from tests.e2e.running import PATIENCE
+from tests.support.accounts_stack import Answer, Team, ask_grpc, document, priced
+from tests.support.postgres import Server
+from tests.support.running import PATIENCE
 
 MODELS: Final = {
     "default": priced(),
