@@ -20,8 +20,8 @@ import httpx
 from restbridge.server import Bridge
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
-from tests.support import running
-from tests.support.running import KEY, PATIENCE, UPSTREAM_KEY
+from tests.support import grpc_client as running
+from tests.support.grpc_client import KEY, PATIENCE, UPSTREAM_KEY
 from tests.support.stack import HELLO, PATH, arrived, bridge
 
 Door = Literal["usual", "hasty", "impatient", "full", "busy", "alone"]

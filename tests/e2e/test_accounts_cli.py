@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.ledger.store import Store
-from tests.support.running import PATIENCE, ROOT
+from tests.support.grpc_client import PATIENCE, ROOT
 
 
 async def command(

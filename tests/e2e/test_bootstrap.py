@@ -9,7 +9,7 @@ from typing import Any, Final
 from service.accounts.directory import Directory
 from service.accounts.verification import differences
 from service.ledger.store import Store
-from tests.support.running import KEY, client, models, service, simulator
+from tests.support.grpc_client import KEY, client, models, service, simulator
 
 OTHER_KEY: Final = "sk-test-another-0123456789"
 

@@ -33,7 +33,7 @@ from tests.support.fake_service import (
     fail,
     settings,
 )
-from tests.support.running import until
+from tests.support.grpc_client import until
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LABELS: Final = {

@@ -23,7 +23,7 @@ from tests.support.fake_service import (
     serve,
     wait,
 )
-from tests.support.running import PATIENCE, Process, process
+from tests.support.grpc_client import PATIENCE, Process, process
 
 MODULE = "restbridge"
 KEY = "sk-test-0123456789abcdef"

@@ -23,7 +23,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from restbridge.server import Bridge
 from service.simulator import SimulatorServer
-from tests.support import running
+from tests.support import grpc_client as running
 from tests.support.fake_service import (
     PATH,
     PATIENCE,

@@ -24,7 +24,7 @@ from tests.support.accounts_stack import (
     document,
     priced,
 )
-from tests.support.running import PATIENCE
+from tests.support.grpc_client import PATIENCE
 
 LIMIT_HEADERS = tuple(
     f"x-ratelimit-{what}-{unit}"

@@ -20,8 +20,8 @@ from typing import Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
-from tests.support import running
-from tests.support.running import KEY, ROOT
+from tests.support import grpc_client as running
+from tests.support.grpc_client import KEY, ROOT
 
 COMMANDS: Final[dict[str, str]] = dict(
     re.findall(

@@ -15,8 +15,8 @@ import pytest
 from chatcompletion import openai_json
 from service.simulator import RequestRecord
 from tests.support.golden import CHUNKS, COMPLETIONS, REQUESTS, Golden
+from tests.support.grpc_client import params, service, simulator
 from tests.support.json_equality import parse
-from tests.support.running import params, service, simulator
 
 UPSTREAM_NAME: Final = "vendor/model:tag"
 LIMITS: Final = ("max_tokens", "max_completion_tokens")

@@ -19,7 +19,7 @@ import pytest
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import validation
 from tests.support.golden import COMPLETIONS, REQUESTS
-from tests.support.running import Footprint
+from tests.support.grpc_client import Footprint
 from tests.support.stack import HELLO, PATH, Stack, stack
 
 UPSTREAM: Final = "vendor/model"

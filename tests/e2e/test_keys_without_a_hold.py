@@ -20,7 +20,7 @@ from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
 from service.ledger.schema import api_keys
 from tests.support.accounts_admin import bearer
 from tests.support.accounts_stack import DOORS, AccountsStack, DoorName, Team, accounts_stack
-from tests.support.running import PATIENCE, failed
+from tests.support.grpc_client import PATIENCE, failed
 
 Told = tuple[int, dict[str, str]]
 """The HTTP status, also over gRPC, and headers or metadata."""

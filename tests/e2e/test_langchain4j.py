@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.running import KEY, PATIENCE
+from tests.support.grpc_client import KEY, PATIENCE
 from tests.support.stack import PUBLIC, stack
 
 JAVA_TESTS: Final = Path(__file__).parent / "java"

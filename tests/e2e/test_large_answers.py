@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.running import params
+from tests.support.grpc_client import params
 from tests.support.stack import PATH, PUBLIC, UPSTREAM_NAME, Stack, stack
 
 MEBIBYTE: Final = 1024 * 1024

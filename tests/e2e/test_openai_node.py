@@ -21,7 +21,7 @@ import pytest
 
 from restbridge.server import Bridge
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
-from tests.support.running import KEY, PATIENCE
+from tests.support.grpc_client import KEY, PATIENCE
 from tests.support.stack import (
     HELLO,
     PUBLIC,

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from chatcompletion.reasons import RULES
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
 from tests.support.fake_service import bridged, refusing
-from tests.support.running import KEY, PATIENCE, ROOT, UPSTREAM_KEY
+from tests.support.grpc_client import KEY, PATIENCE, ROOT, UPSTREAM_KEY
 from tests.support.stack import (
     HELLO,
     PUBLIC,

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
-from tests.support.running import KEY, PATIENCE, ROOT
+from tests.support.grpc_client import KEY, PATIENCE, ROOT
 from tests.support.stack import Stack, stack
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")

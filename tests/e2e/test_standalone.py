@@ -23,7 +23,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from service.simulator.text import INTRODUCTION
-from tests.support.running import KEY, PATIENCE, client
+from tests.support.grpc_client import KEY, PATIENCE, client
 from tests.support.stack import HELLO, PATH
 
 FREE: Final = "127.0.0.1:0"

@@ -16,7 +16,7 @@ import pytest
 
 from chatcompletion.process.log import JsonFormatter
 from tests.support.accounts_stack import DOORS, accounts_stack, priced
-from tests.support.running import UPSTREAM_KEY, models, service, simulator
+from tests.support.grpc_client import UPSTREAM_KEY, models, service, simulator
 
 SECRET: Final = "text-canary"
 

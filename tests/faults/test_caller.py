@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
 from service.simulator import RequestRecord, SimulatorServer
-from tests.support.running import (
+from tests.support.grpc_client import (
     KEY,
     PATIENCE,
     Client,

@@ -17,7 +17,7 @@ import pytest
 from service.simulator import SimulatorServer
 from tests.support.accounts_stack import accounts_stack, document, priced
 from tests.support.envoy import ISTIO, Envoy, envoy
-from tests.support.running import PATIENCE, Client, Running, client, service, simulator
+from tests.support.grpc_client import PATIENCE, Client, Running, client, service, simulator
 
 SILENT: Final = "sim-fault:hang-before-headers"
 STUCK: Final = "sim-fault:hang-mid-stream"

@@ -16,8 +16,7 @@ import grpc
 import pytest
 
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
-from tests.support.raw_http2 import dial
-from tests.support.running import (
+from tests.support.grpc_client import (
     KEY,
     PATIENCE,
     Client,
@@ -28,6 +27,7 @@ from tests.support.running import (
     simulator,
     until,
 )
+from tests.support.raw_http2 import dial
 
 CHANNELS: Final = 8
 CALLERS: Final = 25

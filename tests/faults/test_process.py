@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chatcompletion.process.settings import rows
 from service.config import Settings
-from tests.support.running import (
+from tests.support.grpc_client import (
     KEY,
     Client,
     Process,

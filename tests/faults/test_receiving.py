@@ -24,8 +24,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRe
 from service import probes, receiving
 from service.simulator import SimulatorServer
 from tests.support.accounts_admin import TOKEN, admin
-from tests.support.raw_http2 import CHECK, dial, framed
-from tests.support.running import (
+from tests.support.grpc_client import (
     KEY,
     PATIENCE,
     Client,
@@ -40,6 +39,7 @@ from tests.support.running import (
     until,
     watched,
 )
+from tests.support.raw_http2 import CHECK, dial, framed
 
 CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 STREAM: Final = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"

@@ -17,7 +17,7 @@ import pytest
 from service.simulator import SimulatorServer
 from service.upstream import client as upstream_module
 from service.upstream.retries import delay
-from tests.support.running import Footprint, params, service, simulator, until
+from tests.support.grpc_client import Footprint, params, service, simulator, until
 
 SOON = 0.001
 """The least Retry-After, in seconds."""

@@ -34,8 +34,8 @@ from tests.support.accounts_stack import (
     journal_directory,
     service_process,
 )
+from tests.support.grpc_client import PATIENCE, Client, simulator, until
 from tests.support.outages import FORMS, MODELS, Outage, outage, outages
-from tests.support.running import PATIENCE, Client, simulator, until
 
 __all__ = ["outage"]
 

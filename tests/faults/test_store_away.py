@@ -31,6 +31,7 @@ from tests.support.accounts_stack import (
     journal_directory,
     service_process,
 )
+from tests.support.grpc_client import PATIENCE, Process, simulator, until
 from tests.support.outages import (
     FORMS,
     MODELS,
@@ -43,7 +44,6 @@ from tests.support.outages import (
     outages,
     streaming,
 )
-from tests.support.running import PATIENCE, Process, simulator, until
 
 __all__ = ["outage"]
 

@@ -25,6 +25,7 @@ from tests.faults.address import address
 from tests.faults.stores import Team
 from tests.support.accounts_stack import AccountsStack, accounts_stack, journal_content
 from tests.support.accounts_stack import Team as Customer
+from tests.support.grpc_client import ROOT, environment, until
 from tests.support.outages import (
     MODELS,
     NOT_SERVING,
@@ -34,7 +35,6 @@ from tests.support.outages import (
     streaming,
 )
 from tests.support.postgres import Server, running
-from tests.support.running import ROOT, environment, until
 
 CALLERS = 6
 

@@ -22,7 +22,7 @@ from service.ledger.store import Store, StoreError, Timeouts
 from service.server import Server, StartError
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
-from tests.support import running
+from tests.support import grpc_client as running
 
 HOUR = 3600 * 10**9
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.accounts_admin import TOKEN
 from tests.support.envoy import envoy
+from tests.support.grpc_client import Footprint, client, service, simulator, until
 from tests.support.raw_http2 import CHECK, dial
-from tests.support.running import Footprint, client, service, simulator, until
 
 OK: Final = grpc.StatusCode.OK.value[0]
 UNIMPLEMENTED: Final = grpc.StatusCode.UNIMPLEMENTED.value[0]

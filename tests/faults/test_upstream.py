@@ -30,7 +30,7 @@ from service.simulator.faults.answers import INTERNAL_DETAILS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
 from service.simulator.faults.usages import HUGE
 from service.simulator.text import INTRODUCTION, split
-from tests.support.running import (
+from tests.support.grpc_client import (
     KEY,
     UPSTREAM_KEY,
     Failed,

@@ -21,7 +21,7 @@ import pytest
 import trustme
 
 from tests.support.accounts_stack import HELLO
-from tests.support.running import KEY, PATIENCE, models, service, simulator
+from tests.support.grpc_client import KEY, PATIENCE, models, service, simulator
 from tests.support.stack import PATH, bridge
 
 HERE: Final = "localhost"

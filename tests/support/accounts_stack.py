@@ -44,8 +44,8 @@ from service.ledger.schema import accounts, api_keys, holds
 from service.ledger.store import TIMEOUTS, Store, Timeouts
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
-from tests.support import running
-from tests.support.running import PATIENCE, UPSTREAM_KEY, Client, Process, Running
+from tests.support import grpc_client as running
+from tests.support.grpc_client import PATIENCE, UPSTREAM_KEY, Client, Process, Running
 
 CREDIT: Final = 10**9
 """Nano-credits in a credit."""

@@ -45,8 +45,8 @@ from service.ledger.steps import Work, blocking
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.server import LIVENESS, READINESS
 from tests.support.accounts_stack import Answer, Team, ask_grpc, document, priced
+from tests.support.grpc_client import PATIENCE
 from tests.support.postgres import Server
-from tests.support.running import PATIENCE
 
 MODELS: Final = {
     "default": priced(),

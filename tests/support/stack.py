@@ -28,8 +28,8 @@ from restbridge.http.limits import Limits
 from restbridge.server import Bridge
 from service.models import Catalogue
 from service.simulator import RequestRecord, SimulatorServer
-from tests.support import running
-from tests.support.running import KEY, PATIENCE
+from tests.support import grpc_client as running
+from tests.support.grpc_client import KEY, PATIENCE
 
 PUBLIC: Final = "org/model:tag"
 """A model's name that has to be encoded in a URL."""
