@@ -14,15 +14,9 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from chatcompletion.v1.error_pb2 import ApiError
-from tests.support.golden import (
-    CHUNKS,
-    COMPLETIONS,
-    ERRORS,
-    MISTYPED,
-    REQUESTS,
-    Golden,
-    MistypedGolden,
-)
+from tests.support.golden import Golden, MistypedGolden
+from tests.support.golden_requests import MISTYPED, REQUESTS
+from tests.support.golden_responses import CHUNKS, COMPLETIONS, ERRORS
 from tests.support.json_equality import parse
 
 Kind = tuple[tuple[Golden, ...], type[Message], Callable[[bytes], Message], Callable[[Any], bytes]]

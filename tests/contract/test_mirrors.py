@@ -9,7 +9,7 @@ restbridge/a/b.py               tests/unit/restbridge/a/test_b.py
 from pathlib import Path
 from typing import Final
 
-from tests.support.grpc_client import ROOT
+from tests.support.tree import ROOT
 
 THROUGH_ITS_USER: Final = {
     "protos/chatcompletion/openai_json/errors.py": "tests/unit/openai_json/test_documents.py",

@@ -20,9 +20,12 @@ import httpx
 from restbridge.server import Bridge
 from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
-from tests.support import grpc_client as running
-from tests.support.grpc_client import KEY, PATIENCE, UPSTREAM_KEY
-from tests.support.stack import HELLO, PATH, arrived, bridge
+from tests.support import running_service
+from tests.support.grpc_client import KEY
+from tests.support.running_bridge import PATH, bridge
+from tests.support.running_service import UPSTREAM_KEY
+from tests.support.stack import HELLO, arrived
+from tests.support.waiting import PATIENCE
 
 Door = Literal["usual", "hasty", "impatient", "full", "busy", "alone"]
 """A bridge: to a service with small limits; to one that waits only shortly for the upstream; with a
@@ -221,7 +224,7 @@ _MODELS: Final = tuple({"default", _HELD, *(case.members["model"] for case in CA
 @asynccontextmanager
 async def door(kind: Door) -> AsyncIterator[Bridge]:
     """Run what stands behind a door, and the door."""
-    async with running.simulator() as upstream:
+    async with running_service.simulator() as upstream:
         if kind == "alone":
             with _closed_port() as address:
                 async with bridge(address) as found:
@@ -265,7 +268,7 @@ async def door(kind: Door) -> AsyncIterator[Bridge]:
 @asynccontextmanager
 async def _service(upstream: SimulatorServer, **changes: Any) -> AsyncIterator[str]:
     with _closed_port() as address:
-        async with running.service(_models(upstream, address), **changes) as serving:
+        async with running_service.service(_models(upstream, address), **changes) as serving:
             yield serving.address
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.ledger.store import Store
-from tests.support.grpc_client import PATIENCE, ROOT
+from tests.support.tree import ROOT
+from tests.support.waiting import PATIENCE
 
 
 async def command(

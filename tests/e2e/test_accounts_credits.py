@@ -17,7 +17,8 @@ from service.accounts.directory import DAY, month_back
 from service.accounts.views import KeyLimits
 from service.ledger.rows import Grant, Place, Settle
 from tests.support.accounts_admin import House, admin, bearer
-from tests.support.grpc_client import PATIENCE, failed
+from tests.support.grpc_client import failed
+from tests.support.waiting import PATIENCE
 
 CREDIT = 10**9
 

@@ -15,7 +15,9 @@ from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_service_pb2 as pb
 from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
 from tests.support.accounts_admin import ADMIN, TOKEN, bearer
-from tests.support.grpc_client import PATIENCE, Metadata, failed, service
+from tests.support.grpc_client import Metadata, failed
+from tests.support.running_service import service
+from tests.support.waiting import PATIENCE
 
 # Tokens that are empty, in one way or another, and the token under another scheme.
 WRONG: Final = (

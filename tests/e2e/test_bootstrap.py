@@ -9,7 +9,8 @@ from typing import Any, Final
 from service.accounts.directory import Directory
 from service.accounts.verification import differences
 from service.ledger.store import Store
-from tests.support.grpc_client import KEY, client, models, service, simulator
+from tests.support.grpc_client import KEY, client
+from tests.support.running_service import models, service, simulator
 
 OTHER_KEY: Final = "sk-test-another-0123456789"
 

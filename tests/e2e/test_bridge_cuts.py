@@ -18,22 +18,10 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from restbridge.server import Bridge
-from tests.support.fake_service import (
-    PATH,
-    PATIENCE,
-    REQUEST,
-    STREAMED,
-    Pair,
-    Stream,
-    bridged,
-    chunk,
-    completion,
-    contents,
-    events,
-    fail,
-    settings,
-)
-from tests.support.grpc_client import until
+from tests.support.bridge_pair import REQUEST, STREAMED, Pair, bridged, contents, events, settings
+from tests.support.fake_service import Stream, chunk, completion, fail
+from tests.support.running_bridge import PATH
+from tests.support.waiting import PATIENCE, until
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 LABELS: Final = {

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from restbridge.http.limits import Limits
-from tests.support.fake_service import PATH, REQUEST, STREAMED, Pair, bridged, wait
+from tests.support.bridge_pair import REQUEST, STREAMED, Pair, bridged
+from tests.support.running_bridge import PATH
+from tests.support.waiting import wait
 
 HOST = b"Host: a\r\n"
 GET = b"GET /v1/models HTTP/1.1\r\n" + HOST

@@ -10,20 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.fake_service import (
-    PATH,
-    REQUEST,
-    STREAMED,
-    Context,
-    FakeService,
-    broken,
-    chunk,
-    contents,
-    events,
-    serve,
-    wait,
-)
-from tests.support.grpc_client import PATIENCE, Process, process
+from tests.support.bridge_pair import REQUEST, STREAMED, broken, contents, events
+from tests.support.fake_service import Context, FakeService, chunk, serve
+from tests.support.processes import Process, process
+from tests.support.running_bridge import PATH
+from tests.support.waiting import PATIENCE, wait
 
 MODULE = "restbridge"
 KEY = "sk-test-0123456789abcdef"

@@ -23,21 +23,13 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from restbridge.server import Bridge
 from service.simulator import SimulatorServer
-from tests.support import grpc_client as running
-from tests.support.fake_service import (
-    PATH,
-    PATIENCE,
-    REQUEST,
-    STREAMED,
-    FakeService,
-    Pair,
-    bridge_to,
-    bridged,
-    chunk,
-    serve,
-    wait,
-)
-from tests.support.stack import HELLO, bridge
+from tests.support import running_service
+from tests.support.bridge_pair import REQUEST, STREAMED, Pair, bridge_to, bridged
+from tests.support.fake_service import FakeService, chunk, serve
+from tests.support.grpc_client import KEY, watched
+from tests.support.running_bridge import PATH, bridge
+from tests.support.stack import HELLO
+from tests.support.waiting import PATIENCE, until, wait
 
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 
@@ -85,7 +77,7 @@ async def test_a_call_that_its_caller_leaves_is_cancelled_as_ever() -> None:
             "error_type": "CANCELLED",
         }
         sample = "http_server_request_duration_seconds_count"
-        await running.until(lambda: pair.metric(sample, **labels) == 1)
+        await until(lambda: pair.metric(sample, **labels) == 1)
 
 
 async def test_calls_that_meet_a_listener_while_it_closes_are_retryable() -> None:
@@ -118,7 +110,7 @@ async def _asked_while_closing(pair: Pair, before: int) -> Counter[tuple[int, st
     open_stream = asyncio.create_task(pair.http.post(PATH, json=STREAMED))
     await wait(pair.service.begun)
     asking = [asyncio.create_task(ask()) for _ in range(20)]
-    await running.until(lambda: seen.total() >= before)
+    await until(lambda: seen.total() >= before)
     closing = asyncio.create_task(pair.service.server.stop(PATIENCE))
     await asyncio.gather(*asking)
     go_on.set()
@@ -134,7 +126,7 @@ class Replica:
     """A service, and the upstream that only it asks."""
 
     upstream: SimulatorServer
-    service: running.Running
+    service: running_service.Running
 
     @property
     def asked(self) -> int:
@@ -148,8 +140,8 @@ async def replicas(count: int) -> AsyncIterator[list[Replica]]:
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            upstream = await stack.enter_async_context(running.simulator())
-            service = await stack.enter_async_context(running.service(upstream=upstream))
+            upstream = await stack.enter_async_context(running_service.simulator())
+            service = await stack.enter_async_context(running_service.service(upstream=upstream))
             made.append(Replica(upstream=upstream, service=service))
         yield made
 
@@ -159,7 +151,7 @@ async def draining(*found: Replica) -> AsyncIterator[None]:
     """Have services drain: NOT_SERVING, and their calls are still served."""
     stopping = [asyncio.create_task(each.service.server.stop(delay=PATIENCE)) for each in found]
     for each in found:
-        await running.watched(each.service.client, NOT_SERVING)
+        await watched(each.service.client, NOT_SERVING)
     try:
         yield
     finally:
@@ -174,7 +166,7 @@ def target(found: Sequence[Replica]) -> str:
 
 async def ask(door: Bridge, times: int) -> Counter[int]:
     """Ask for completions and return the statuses."""
-    headers = {"authorization": f"Bearer {running.KEY}"}
+    headers = {"authorization": f"Bearer {KEY}"}
     base = f"http://{door.address}"
     async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False) as http:
         return Counter(

@@ -16,20 +16,10 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
 )
 from restbridge.headers import RATE_LIMIT
-from tests.support.fake_service import (
-    PATH,
-    PATIENCE,
-    REQUEST,
-    STREAMED,
-    Create,
-    FakeService,
-    Pair,
-    bridge_to,
-    bridged,
-    completion,
-    refusing,
-    serve,
-)
+from tests.support.bridge_pair import REQUEST, STREAMED, Pair, bridge_to, bridged
+from tests.support.fake_service import Create, FakeService, completion, refusing, serve
+from tests.support.running_bridge import PATH
+from tests.support.waiting import PATIENCE
 
 KEY = {"authorization": "Bearer sk-live-1"}
 

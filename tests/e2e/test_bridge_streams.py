@@ -16,23 +16,10 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from restbridge import server
 from restbridge.http.limits import Limits
-from tests.support.fake_service import (
-    PATH,
-    PATIENCE,
-    REQUEST,
-    STREAMED,
-    FakeService,
-    Pair,
-    Stream,
-    bridged,
-    broken,
-    chunk,
-    contents,
-    events,
-    fail,
-    saying,
-    wait,
-)
+from tests.support.bridge_pair import REQUEST, STREAMED, Pair, bridged, broken, contents, events
+from tests.support.fake_service import FakeService, Stream, chunk, fail, saying
+from tests.support.running_bridge import PATH
+from tests.support.waiting import PATIENCE, wait
 
 Chunks = AsyncIterator[ChatCompletionChunk]
 

@@ -13,17 +13,10 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion.process.log import JsonFormatter
-from tests.support.accounts_stack import (
-    CREDIT,
-    DOORS,
-    AccountsStack,
-    DoorName,
-    accounts_stack,
-    cost,
-    document,
-    priced,
-)
+from tests.support.accounts_stack import AccountsStack, accounts_stack
+from tests.support.asking import DOORS, DoorName, document
 from tests.support.json_equality import parse
+from tests.support.priced_models import CREDIT, cost, priced
 
 BOTH_DOORS: Final = pytest.mark.parametrize("door", DOORS)
 USER: Final = {"role": "user", "content": "Hello"}

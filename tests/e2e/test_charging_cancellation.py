@@ -7,7 +7,9 @@ import asyncio
 
 import pytest
 
-from tests.support.accounts_stack import CREDIT, DOORS, DoorName, accounts_stack, cost, priced
+from tests.support.accounts_stack import accounts_stack
+from tests.support.asking import DOORS, DoorName
+from tests.support.priced_models import CREDIT, cost, priced
 
 LONGEST = 3000
 """Steps of the event loop, by when nearly every call has ended."""

@@ -12,19 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from service.ledger.schema import api_keys
-from tests.support.accounts_stack import (
-    DOORS,
-    HELLO,
-    AccountsStack,
-    Answer,
-    DoorName,
-    Team,
-    accounts_stack,
-    cost,
-    document,
-    priced,
-)
-from tests.support.grpc_client import PATIENCE
+from tests.support.accounts_stack import AccountsStack, accounts_stack
+from tests.support.asking import DOORS, HELLO, Answer, DoorName, document
+from tests.support.books import Team
+from tests.support.priced_models import cost, priced
+from tests.support.waiting import PATIENCE
 
 LIMIT_HEADERS = tuple(
     f"x-ratelimit-{what}-{unit}"

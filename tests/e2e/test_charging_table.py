@@ -24,19 +24,10 @@ import pytest
 
 from chatcompletion import openai_json
 from service.simulator import text
-from tests.support.accounts_stack import (
-    CREDIT,
-    DOORS,
-    AccountsStack,
-    Answer,
-    Charge,
-    DoorName,
-    accounts_stack,
-    cost,
-    document,
-    params,
-    priced,
-)
+from tests.support.accounts_stack import AccountsStack, accounts_stack
+from tests.support.asking import DOORS, Answer, DoorName, document, params
+from tests.support.books import Charge
+from tests.support.priced_models import CREDIT, cost, priced
 
 PROMPT: Final = 1
 """Tokens of the prompt, as the simulator counts them."""

@@ -20,8 +20,9 @@ from typing import Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
-from tests.support import grpc_client as running
-from tests.support.grpc_client import KEY, ROOT
+from tests.support.grpc_client import KEY
+from tests.support.processes import service_process
+from tests.support.tree import ROOT
 
 COMMANDS: Final[dict[str, str]] = dict(
     re.findall(
@@ -173,7 +174,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 async def run(directory: Path, command: str, key: str) -> tuple[int, str, str]:
     """Run an example with an API key, against a service of its own. See `execute`."""
-    async with running.service_process() as (service, _):
+    async with service_process() as (service, _):
         address = await service.address()
         return await asyncio.to_thread(
             execute, directory, "sh", "-ec", command, CHAT_TARGET=address, CHAT_KEY=key

@@ -12,9 +12,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.golden import CHUNKS, COMPLETIONS, ERRORS, MISTYPED, REQUESTS, Golden
+from tests.support.golden import Golden
+from tests.support.golden_requests import MISTYPED, REQUESTS
+from tests.support.golden_responses import CHUNKS, COMPLETIONS, ERRORS
 from tests.support.json_equality import Number, parse
-from tests.support.stack import PATH, Stack, stack
+from tests.support.running_bridge import PATH
+from tests.support.stack import Stack, stack
 
 UPSTREAM: Final = "vendor/model"
 DEFAULT_LIMIT: Final = Number("1024")

@@ -14,9 +14,12 @@ import pytest
 
 from chatcompletion import openai_json
 from service.simulator import RequestRecord
-from tests.support.golden import CHUNKS, COMPLETIONS, REQUESTS, Golden
-from tests.support.grpc_client import params, service, simulator
+from tests.support.golden import Golden
+from tests.support.golden_requests import REQUESTS
+from tests.support.golden_responses import CHUNKS, COMPLETIONS
+from tests.support.grpc_client import params
 from tests.support.json_equality import parse
+from tests.support.running_service import service, simulator
 
 UPSTREAM_NAME: Final = "vendor/model:tag"
 LIMITS: Final = ("max_tokens", "max_completion_tokens")

@@ -18,9 +18,11 @@ import pytest
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import validation
-from tests.support.golden import COMPLETIONS, REQUESTS
-from tests.support.grpc_client import Footprint
-from tests.support.stack import HELLO, PATH, Stack, stack
+from tests.support.footprint import Footprint
+from tests.support.golden_requests import REQUESTS
+from tests.support.golden_responses import COMPLETIONS
+from tests.support.running_bridge import PATH
+from tests.support.stack import HELLO, Stack, stack
 
 UPSTREAM: Final = "vendor/model"
 PLAIN: Final = {"model": "default", "messages": HELLO}

@@ -19,8 +19,11 @@ from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceStub
 from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
 from service.ledger.schema import api_keys
 from tests.support.accounts_admin import bearer
-from tests.support.accounts_stack import DOORS, AccountsStack, DoorName, Team, accounts_stack
-from tests.support.grpc_client import PATIENCE, failed
+from tests.support.accounts_stack import AccountsStack, accounts_stack
+from tests.support.asking import DOORS, DoorName
+from tests.support.books import Team
+from tests.support.grpc_client import failed
+from tests.support.waiting import PATIENCE
 
 Told = tuple[int, dict[str, str]]
 """The HTTP status, also over gRPC, and headers or metadata."""

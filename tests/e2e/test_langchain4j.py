@@ -12,8 +12,9 @@ from typing import Final
 
 import pytest
 
-from tests.support.grpc_client import KEY, PATIENCE
+from tests.support.grpc_client import KEY
 from tests.support.stack import PUBLIC, stack
+from tests.support.waiting import PATIENCE
 
 JAVA_TESTS: Final = Path(__file__).parent / "java"
 VERSIONS: Final = ("1.8.0", "1.19.0")

@@ -6,7 +6,8 @@ from typing import Any, Final
 import pytest
 
 from tests.support.grpc_client import params
-from tests.support.stack import PATH, PUBLIC, UPSTREAM_NAME, Stack, stack
+from tests.support.running_bridge import PATH
+from tests.support.stack import PUBLIC, UPSTREAM_NAME, Stack, stack
 
 MEBIBYTE: Final = 1024 * 1024
 # By default gRPC accepts messages of up to 4 MiB.

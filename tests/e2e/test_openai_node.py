@@ -21,7 +21,7 @@ import pytest
 
 from restbridge.server import Bridge
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
-from tests.support.grpc_client import KEY, PATIENCE
+from tests.support.grpc_client import KEY
 from tests.support.stack import (
     HELLO,
     PUBLIC,
@@ -32,6 +32,7 @@ from tests.support.stack import (
     now,
     stack,
 )
+from tests.support.waiting import PATIENCE
 
 NODE_TESTS: Final = Path(__file__).parent / "node"
 SDKS: Final = ("openai", "openai-6")

@@ -24,8 +24,10 @@ from pydantic import BaseModel
 
 from chatcompletion.reasons import RULES
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
-from tests.support.fake_service import bridged, refusing
-from tests.support.grpc_client import KEY, PATIENCE, ROOT, UPSTREAM_KEY
+from tests.support.bridge_pair import bridged
+from tests.support.fake_service import refusing
+from tests.support.grpc_client import KEY
+from tests.support.running_service import UPSTREAM_KEY
 from tests.support.stack import (
     HELLO,
     PUBLIC,
@@ -36,6 +38,8 @@ from tests.support.stack import (
     now,
     stack,
 )
+from tests.support.tree import ROOT
+from tests.support.waiting import PATIENCE
 
 INTRODUCTION = "This is the built-in simulator; no model was called."
 FAULTS = (

@@ -17,8 +17,10 @@ from typing import Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
-from tests.support.grpc_client import KEY, PATIENCE, ROOT
+from tests.support.grpc_client import KEY
 from tests.support.stack import Stack, stack
+from tests.support.tree import ROOT
+from tests.support.waiting import PATIENCE
 
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 GRPC_CLIENT: Final = re.compile(r"<!-- grpc client -->\n```python\n(.*?)```", re.DOTALL)

@@ -23,8 +23,10 @@ import pytest
 from openai import AsyncOpenAI
 
 from service.simulator.text import INTRODUCTION
-from tests.support.grpc_client import KEY, PATIENCE, client
-from tests.support.stack import HELLO, PATH
+from tests.support.grpc_client import KEY, client
+from tests.support.running_bridge import PATH
+from tests.support.stack import HELLO
+from tests.support.waiting import PATIENCE
 
 FREE: Final = "127.0.0.1:0"
 ENVIRONMENT: Final = {

@@ -15,8 +15,10 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion.process.log import JsonFormatter
-from tests.support.accounts_stack import DOORS, accounts_stack, priced
-from tests.support.grpc_client import UPSTREAM_KEY, models, service, simulator
+from tests.support.accounts_stack import accounts_stack
+from tests.support.asking import DOORS
+from tests.support.priced_models import priced
+from tests.support.running_service import UPSTREAM_KEY, models, service, simulator
 
 SECRET: Final = "text-canary"
 

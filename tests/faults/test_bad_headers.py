@@ -15,8 +15,9 @@ import pytest
 
 from tests.support.accounts_admin import TOKEN
 from tests.support.envoy import envoy
-from tests.support.grpc_client import client, service, simulator
+from tests.support.grpc_client import client
 from tests.support.raw_http2 import CHECK, Raw, dial
+from tests.support.running_service import service, simulator
 
 OK: Final = grpc.StatusCode.OK.value[0]
 INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]

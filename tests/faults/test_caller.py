@@ -24,21 +24,10 @@ from grpc_health.v1 import health_pb2
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
 from service.simulator import RequestRecord, SimulatorServer
-from tests.support.grpc_client import (
-    KEY,
-    PATIENCE,
-    Client,
-    Footprint,
-    Running,
-    client,
-    failed,
-    params,
-    service,
-    serving,
-    simulator,
-    until,
-    watched,
-)
+from tests.support.footprint import Footprint
+from tests.support.grpc_client import KEY, Client, client, failed, params, serving, watched
+from tests.support.running_service import Running, service, simulator
+from tests.support.waiting import PATIENCE, until
 
 LONGEST_CLOSING: Final = 0.25
 """Seconds; a promise."""

@@ -15,9 +15,13 @@ from typing import Any, Final
 import pytest
 
 from service.simulator import SimulatorServer
-from tests.support.accounts_stack import accounts_stack, document, priced
+from tests.support.accounts_stack import accounts_stack
+from tests.support.asking import document
 from tests.support.envoy import ISTIO, Envoy, envoy
-from tests.support.grpc_client import PATIENCE, Client, Running, client, service, simulator
+from tests.support.grpc_client import Client, client
+from tests.support.priced_models import priced
+from tests.support.running_service import Running, service, simulator
+from tests.support.waiting import PATIENCE
 
 SILENT: Final = "sim-fault:hang-before-headers"
 STUCK: Final = "sim-fault:hang-mid-stream"

@@ -16,18 +16,11 @@ import grpc
 import pytest
 
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
-from tests.support.grpc_client import (
-    KEY,
-    PATIENCE,
-    Client,
-    failed,
-    params,
-    service,
-    service_process,
-    simulator,
-    until,
-)
+from tests.support.grpc_client import KEY, Client, failed, params
+from tests.support.processes import service_process
 from tests.support.raw_http2 import dial
+from tests.support.running_service import service, simulator
+from tests.support.waiting import PATIENCE, until
 
 CHANNELS: Final = 8
 CALLERS: Final = 25

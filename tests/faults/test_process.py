@@ -26,20 +26,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from chatcompletion.process.settings import rows
 from service.config import Settings
-from tests.support.grpc_client import (
-    KEY,
-    Client,
-    Process,
-    client,
-    environment,
-    failed,
-    params,
-    process,
-    service_process,
-    serving,
-    simulator,
-    watched,
-)
+from tests.support.grpc_client import KEY, Client, client, failed, params, serving, watched
+from tests.support.processes import Process, environment, process, service_process
+from tests.support.running_service import simulator
 
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING

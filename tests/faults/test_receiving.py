@@ -24,22 +24,12 @@ from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRe
 from service import probes, receiving
 from service.simulator import SimulatorServer
 from tests.support.accounts_admin import TOKEN, admin
-from tests.support.grpc_client import (
-    KEY,
-    PATIENCE,
-    Client,
-    Footprint,
-    Running,
-    client,
-    failed,
-    params,
-    service,
-    service_process,
-    simulator,
-    until,
-    watched,
-)
+from tests.support.footprint import Footprint
+from tests.support.grpc_client import KEY, Client, client, failed, params, watched
+from tests.support.processes import service_process
 from tests.support.raw_http2 import CHECK, dial, framed
+from tests.support.running_service import Running, service, simulator
+from tests.support.waiting import PATIENCE, until
 
 CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 STREAM: Final = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"

@@ -17,7 +17,10 @@ import pytest
 from service.simulator import SimulatorServer
 from service.upstream import client as upstream_module
 from service.upstream.retries import delay
-from tests.support.grpc_client import Footprint, params, service, simulator, until
+from tests.support.footprint import Footprint
+from tests.support.grpc_client import params
+from tests.support.running_service import service, simulator
+from tests.support.waiting import until
 
 SOON = 0.001
 """The least Retry-After, in seconds."""

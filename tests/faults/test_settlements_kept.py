@@ -19,23 +19,19 @@ from service.ledger import journal as journal_module
 from service.ledger.migrations import migrate
 from service.ledger.store import Store, Timeouts
 from tests.support.accounts_stack import (
-    DOORS,
     AccountsStack,
-    Answer,
-    Charge,
-    DoorName,
-    Team,
     accounts_stack,
-    ask_grpc,
-    books,
-    cost,
-    document,
     journal_content,
     journal_directory,
     service_process,
 )
-from tests.support.grpc_client import PATIENCE, Client, simulator, until
+from tests.support.asking import DOORS, Answer, DoorName, ask_grpc, document
+from tests.support.books import Charge, Team, books
+from tests.support.grpc_client import Client
 from tests.support.outages import FORMS, MODELS, Outage, outage, outages
+from tests.support.priced_models import cost
+from tests.support.running_service import simulator
+from tests.support.waiting import PATIENCE, until
 
 __all__ = ["outage"]
 

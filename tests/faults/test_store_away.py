@@ -16,22 +16,14 @@ import pytest
 from service.ledger.store import Timeouts
 from service.simulator import SimulatorServer
 from tests.support.accounts_stack import (
-    DOORS,
     AccountsStack,
-    Books,
-    Charge,
-    DoorName,
-    Team,
     accounts_stack,
-    ask_grpc,
-    books,
-    cost,
-    document,
     journal_content,
     journal_directory,
     service_process,
 )
-from tests.support.grpc_client import PATIENCE, Process, simulator, until
+from tests.support.asking import DOORS, DoorName, ask_grpc, document
+from tests.support.books import Books, Charge, Team, books
 from tests.support.outages import (
     FORMS,
     MODELS,
@@ -44,6 +36,10 @@ from tests.support.outages import (
     outages,
     streaming,
 )
+from tests.support.priced_models import cost
+from tests.support.processes import Process
+from tests.support.running_service import simulator
+from tests.support.waiting import PATIENCE, until
 
 __all__ = ["outage"]
 

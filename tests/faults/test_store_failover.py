@@ -24,8 +24,7 @@ from service.ledger.store import Store, StoreError
 from tests.faults.address import address
 from tests.faults.stores import Team
 from tests.support.accounts_stack import AccountsStack, accounts_stack, journal_content
-from tests.support.accounts_stack import Team as Customer
-from tests.support.grpc_client import ROOT, environment, until
+from tests.support.books import Team as Customer
 from tests.support.outages import (
     MODELS,
     NOT_SERVING,
@@ -35,6 +34,9 @@ from tests.support.outages import (
     streaming,
 )
 from tests.support.postgres import Server, running
+from tests.support.processes import environment
+from tests.support.tree import ROOT
+from tests.support.waiting import until
 
 CALLERS = 6
 

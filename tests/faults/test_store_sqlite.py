@@ -22,7 +22,7 @@ from service.ledger.store import Store, StoreError, Timeouts
 from service.server import Server, StartError
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
-from tests.support import grpc_client as running
+from tests.support import running_service
 
 HOUR = 3600 * 10**9
 
@@ -92,12 +92,12 @@ async def test_a_service_does_not_start_on_a_disk_that_takes_no_more(
 ) -> None:
     store.ping()  # its log stays as large as it is for as long as somebody has it open
     server = Server(
-        running.settings(
+        running_service.settings(
             database_url=f"sqlite:///{file}",
             journal_directory=str(tmp_path / "journal"),
             bootstrap_api_key="",  # nothing else is written at a start
         ),
-        running.models(["default"], "http://127.0.0.1:1"),
+        running_service.models(["default"], "http://127.0.0.1:1"),
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

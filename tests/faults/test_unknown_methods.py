@@ -12,8 +12,11 @@ import pytest
 
 from tests.support.accounts_admin import TOKEN
 from tests.support.envoy import envoy
-from tests.support.grpc_client import Footprint, client, service, simulator, until
+from tests.support.footprint import Footprint
+from tests.support.grpc_client import client
 from tests.support.raw_http2 import CHECK, dial
+from tests.support.running_service import service, simulator
+from tests.support.waiting import until
 
 OK: Final = grpc.StatusCode.OK.value[0]
 UNIMPLEMENTED: Final = grpc.StatusCode.UNIMPLEMENTED.value[0]

@@ -30,17 +30,10 @@ from service.simulator.faults.answers import INTERNAL_DETAILS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
 from service.simulator.faults.usages import HUGE
 from service.simulator.text import INTRODUCTION, split
-from tests.support.grpc_client import (
-    KEY,
-    UPSTREAM_KEY,
-    Failed,
-    Footprint,
-    Running,
-    params,
-    service,
-    simulator,
-    until,
-)
+from tests.support.footprint import Footprint
+from tests.support.grpc_client import KEY, Failed, params
+from tests.support.running_service import UPSTREAM_KEY, Running, service, simulator
+from tests.support.waiting import until
 
 MEBIBYTE: Final = 1024 * 1024
 

@@ -20,9 +20,11 @@ import httpx
 import pytest
 import trustme
 
-from tests.support.accounts_stack import HELLO
-from tests.support.grpc_client import KEY, PATIENCE, models, service, simulator
-from tests.support.stack import PATH, bridge
+from tests.support.asking import HELLO
+from tests.support.grpc_client import KEY
+from tests.support.running_bridge import PATH, bridge
+from tests.support.running_service import models, service, simulator
+from tests.support.waiting import PATIENCE
 
 HERE: Final = "localhost"
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)

@@ -24,7 +24,9 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     StreamChatCompletionRequest,
     StreamChatCompletionResponse,
 )
-from tests.support.fake_service import PATH, REQUEST, STREAMED, FakeService, saying, serve
+from tests.support.bridge_pair import REQUEST, STREAMED
+from tests.support.fake_service import FakeService, saying, serve
+from tests.support.running_bridge import PATH
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")

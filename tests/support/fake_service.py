@@ -1,32 +1,26 @@
-"""A gRPC server whose answers are functions that a test gives, and a bridge in front of it.
+"""A gRPC server whose answers are functions that a test gives.
 
-async with bridged() as pair:
-    pair.service.create = refuse("RATE_LIMITED")
-    response = await pair.http.post("/v1/chat/completions", json=…)
-
-async with pair.connect() as raw:                  a socket, for what no client library sends
-    answer = await raw.ask(b"GET /healthz HTTP/1.1\\r\\n…")
+fake = FakeService(create=refusing("RATE_LIMITED")[0])
+async with serve(fake):
+    ...                     fake.address; fake.asked is what it was asked
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import grpc
-import httpx
-import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from chatcompletion import openai_json
-from chatcompletion.process import settings as process_settings
 from chatcompletion.reasons import DOMAIN, RULES
 from chatcompletion.v1 import chat_completion_service_pb2_grpc, model_service_pb2_grpc
 from chatcompletion.v1.chat_completion_pb2 import (
@@ -48,19 +42,6 @@ from chatcompletion.v1.model_service_pb2 import (
     ListModelsResponse,
     Model,
 )
-from restbridge.config import Settings
-from restbridge.http.limits import Limits
-from restbridge.server import Bridge, limits_of
-
-PATIENCE: Final = 20.0
-"""Seconds after which a test has failed rather than waits on."""
-
-PATH: Final = "/v1/chat/completions"
-REQUEST: Final[Mapping[str, Any]] = {
-    "model": "any",
-    "messages": [{"role": "user", "content": "hi"}],
-}
-STREAMED: Final[Mapping[str, Any]] = {**REQUEST, "stream": True}
 
 Context = Any  # grpc.aio.ServicerContext, whose types differ between stubs and server
 Create = Callable[[ChatCompletionParams, Context], Awaitable[ChatCompletion]]
@@ -294,172 +275,3 @@ async def serve(
         yield
     finally:
         await server.stop(0)
-
-
-# --------------------------------------------------------------------------------------- the bridge
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What came back on a raw connection."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The OpenAI error object of the body, which is nothing else."""
-        document = json.loads(self.body)
-        assert list(document) == ["error"]
-        assert set(document["error"]) >= {"message", "type", "param", "code"}
-        error: dict[str, Any] = document["error"]
-        return error
-
-
-class Raw:
-    """A connection, for what no client library sends."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def send(self, data: bytes) -> None:
-        """Send some bytes."""
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def answer(self) -> Answer:
-        """Read one answer with a length."""
-        async with asyncio.timeout(PATIENCE):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            status, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
-            headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        return Answer(status=int(status.split(" ")[1]), headers=headers, body=body)
-
-    async def ask(self, data: bytes) -> Answer:
-        """Send some bytes and read one answer."""
-        await self.send(data)
-        return await self.answer()
-
-    async def end(self) -> bytes:
-        """Read until the other side closes."""
-        async with asyncio.timeout(PATIENCE):
-            return await self.reader.read()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
-    """A bridge, the service behind it, and a client in front."""
-
-    service: FakeService
-    bridge: Bridge
-    http: httpx.AsyncClient
-
-    @asynccontextmanager
-    async def connect(self, limit: int = 2**20) -> AsyncIterator[Raw]:
-        """Open a raw connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.bridge.port, limit=limit)
-        try:
-            yield Raw(reader, writer)
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def works(self) -> None:
-        """Assert that a usual request is answered."""
-        response = await self.http.post(PATH, json=REQUEST)
-        assert response.status_code == 200
-        assert response.json()["object"] == "chat.completion"
-
-    def metric(self, name: str, **labels: str) -> float:
-        """Return a sample of the bridge's metrics, 0 where there is none yet."""
-        return self.bridge.telemetry.registry.get_sample_value(name, labels) or 0.0
-
-
-def settings(target: str, **variables: str) -> Settings:
-    """Make settings for tests: free local ports, and no delay in a drain."""
-    return process_settings.read(
-        Settings,
-        {
-            "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
-            "CHAT_BRIDGE_METRICS_LISTEN": "none",
-            "CHAT_BRIDGE_DRAIN_DELAY": "0",
-            "CHAT_SERVICE_TARGET": target,
-            **variables,
-        },
-    )
-
-
-@asynccontextmanager
-async def bridge_to(
-    fake: FakeService,
-    *,
-    silence: float = 15.0,
-    change: Callable[[Limits], Limits] = lambda limits: limits,
-    **variables: str,
-) -> AsyncIterator[Pair]:
-    """Run a bridge to a service, with a client of it."""
-    chosen = settings(fake.address, **variables)
-    bridge = Bridge(chosen, limits=change(limits_of(chosen)), silence=silence)
-    await bridge.start()
-    try:
-        async with httpx.AsyncClient(
-            base_url=f"http://{bridge.address}",
-            timeout=PATIENCE,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None),
-        ) as http:
-            yield Pair(service=fake, bridge=bridge, http=http)
-    finally:
-        await bridge.stop(delay=0, grace=0)
-
-
-@asynccontextmanager
-async def bridged(
-    *, options: Iterable[tuple[str, Any]] = (), **arguments: Any
-) -> AsyncIterator[Pair]:
-    """Run a fake service and a bridge to it; the arguments are those of `bridge_to`."""
-    fake = FakeService()
-    async with serve(fake, options), bridge_to(fake, **arguments) as pair:
-        yield pair
-
-
-async def wait(event: asyncio.Event) -> None:
-    """Wait for an event, or fail."""
-    async with asyncio.timeout(PATIENCE):
-        await event.wait()
-
-
-async def broken(parts: AsyncIterator[bytes]) -> bytes:
-    """Read the rest of a body, which must end without its last chunk."""
-    body = bytearray()
-
-    async def read() -> None:
-        async for part in parts:
-            body.extend(part)
-
-    with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
-        await read()
-    return bytes(body)
-
-
-def events(body: bytes) -> list[str]:
-    """Split a stream of events into what each says; asserts the framing."""
-    assert body.endswith(b"\n\n")
-    parts = body.decode().split("\n\n")[:-1]
-    assert all(part.startswith("data: ") or part == ": keep-alive" for part in parts)
-    assert all("\n" not in part and "\r" not in part for part in parts)
-    return [part.removeprefix("data: ") for part in parts]
-
-
-def contents(said: Iterable[str]) -> str:
-    """Join the contents of the chunks among these events."""
-    documents = [json.loads(part) for part in said if part.startswith("{")]
-    return "".join(
-        document["choices"][0]["delta"]["content"]
-        for document in documents
-        if "choices" in document
-    )

@@ -44,9 +44,11 @@ from service.ledger.schema import metadata
 from service.ledger.steps import Work, blocking
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.server import LIVENESS, READINESS
-from tests.support.accounts_stack import Answer, Team, ask_grpc, document, priced
-from tests.support.grpc_client import PATIENCE
+from tests.support.asking import Answer, ask_grpc, document
+from tests.support.books import Team
 from tests.support.postgres import Server
+from tests.support.priced_models import priced
+from tests.support.waiting import PATIENCE
 
 MODELS: Final = {
     "default": priced(),

@@ -22,7 +22,7 @@ import h2.settings
 from google.rpc import status_pb2
 
 from chatcompletion.v1 import error_pb2
-from tests.support.grpc_client import PATIENCE
+from tests.support.waiting import PATIENCE
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
 """A method that needs no key, and takes an empty message."""

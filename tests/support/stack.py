@@ -1,41 +1,40 @@
 """All that stands between an SDK and the upstream, on sockets, in this process.
 
-    SDK ──HTTP──► bridge ──gRPC──► service ──HTTP──► simulator
-         base_url                                     records: what arrived, how it ended
+    SDK -HTTP-> bridge -gRPC-> service -HTTP-> simulator
+         base_url                              records: what arrived, how it ended
 
 async with stack(["default", "sim-fault:500"]) as running:
     async with running.openai() as client:
         await client.chat.completions.create(model="default", messages=HELLO)
 
-A further door to the same service, with other settings, is `bridge(running.service.address, …)`.
+A further door to the same service, with other settings, is `bridge(running.service.address, ...)`.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from chatcompletion.process import settings as process_settings
-from restbridge.config import Settings
 from restbridge.event_stream import SILENCE
-from restbridge.http.limits import Limits
 from restbridge.server import Bridge
 from service.models import Catalogue
 from service.simulator import RequestRecord, SimulatorServer
-from tests.support import grpc_client as running
-from tests.support.grpc_client import KEY, PATIENCE
+from tests.support import running_service
+from tests.support.grpc_client import KEY
+from tests.support.running_bridge import bridge
+from tests.support.running_service import Running
+from tests.support.waiting import PATIENCE, until
 
 PUBLIC: Final = "org/model:tag"
 """A model's name that has to be encoded in a URL."""
 UPSTREAM_NAME: Final = "vendor/gemma-3-4b-it"
 """What the upstream calls it."""
-PATH: Final = "/v1/chat/completions"
 HELLO: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "Hello"}]
 LONGEST_LEAVING: Final = 0.25
 """Seconds within which the upstream connection of a caller who left is closed: a promise."""
@@ -46,7 +45,7 @@ class Stack:
     """An upstream, a service and a bridge that run."""
 
     upstream: SimulatorServer
-    service: running.Running
+    service: Running
     bridge: Bridge
 
     @property
@@ -80,38 +79,9 @@ class Stack:
 
     async def idle(self) -> None:
         """Wait until nothing is answered any more, at any of the three."""
-        await running.until(lambda: self.bridge.running == 0, "an exchange runs")
-        await running.until(lambda: self.service.calls_in_flight == 0, "a call runs")
-        await running.until(lambda: self.upstream.open_requests == 0, "a request is open")
-
-
-@asynccontextmanager
-async def bridge(
-    target: str, *, limits: Limits | None = None, silence: float = SILENCE, **changes: Any
-) -> AsyncIterator[Bridge]:
-    """Run a bridge on a free port.
-
-    Args:
-        target: The address of a service.
-        limits: The limits, where they are not what the settings say.
-        silence: Seconds without an event before a comment is sent.
-        changes: Fields of the bridge's `Settings`.
-    """
-    usual = process_settings.read(
-        Settings,
-        {
-            "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
-            "CHAT_BRIDGE_METRICS_LISTEN": "none",
-            "CHAT_SERVICE_TARGET": target,
-        },
-    )
-    door = Bridge(replace(usual, **changes), limits=limits, silence=silence)
-    await door.start()
-    try:
-        yield door
-    finally:
-        door.hurry()
-        await door.stop(delay=0, grace=0)
+        await until(lambda: self.bridge.running == 0, "an exchange runs")
+        await until(lambda: self.service.calls_in_flight == 0, "a call runs")
+        await until(lambda: self.upstream.open_requests == 0, "a request is open")
 
 
 @asynccontextmanager
@@ -140,8 +110,8 @@ async def stack(
         pairs = names if isinstance(names, Mapping) else {name: name for name in names}
         known = {PUBLIC: UPSTREAM_NAME, **pairs}
     async with (
-        running.simulator(**(upstream or {})) as simulator,
-        running.service(known, simulator, **(service or {})) as serving,
+        running_service.simulator(**(upstream or {})) as simulator,
+        running_service.service(known, simulator, **(service or {})) as serving,
         bridge(serving.address, silence=silence, **changes) as door,
     ):
         yield Stack(upstream=simulator, service=serving, bridge=door)
@@ -150,7 +120,7 @@ async def stack(
 async def assert_answered(door: Bridge, requests: int) -> None:
     """Check how many requests to the API a bridge has answered."""
     # An answer is counted just after it is sent.
-    await running.until(lambda: _answered(door) >= requests)
+    await until(lambda: _answered(door) >= requests)
     assert _answered(door) == requests
 
 

@@ -1,0 +1,191 @@
+"""A call through either door, gRPC or REST, and how it went: the same `Answer` from both.
+
+await ask_grpc(channel, key, document("default"), streamed=True)
+await ask_rest(web, key, document("default"), streamed=True)
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import grpc
+import httpx
+
+from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionParams
+from chatcompletion.v1.chat_completion_service_pb2 import (
+    CreateChatCompletionRequest,
+    StreamChatCompletionRequest,
+)
+from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+from tests.support.grpc_client import failed
+from tests.support.running_bridge import PATH
+from tests.support.waiting import PATIENCE
+
+HELLO: Final[list[dict[str, Any]]] = [{"role": "user", "content": "Hello"}]
+
+DoorName = Literal["grpc", "rest"]
+DOORS: Final[tuple[DoorName, ...]] = ("grpc", "rest")
+
+
+def document(model: str, **members: Any) -> dict[str, Any]:
+    """Make a request."""
+    return {"model": model, "messages": HELLO, **members}
+
+
+def params(request: Mapping[str, Any]) -> ChatCompletionParams:
+    """Return a request as the contract has it."""
+    return openai_json.decode_request(json.dumps(request).encode())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """How a call went, alike for both doors."""
+
+    status: int
+    """The HTTP status, also over gRPC; 200 where a stream began and then failed."""
+    code: str = ""
+    """Of the error object; "" is success."""
+    message: str = ""
+    retryable: bool | None = None
+    retry_after_ms: int | None = None
+    pieces: int = 0
+    """Pieces of content that came."""
+    message_bytes: int = 0
+    """Of a whole completion: the size of its messages, as the contract has them."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Response headers, or the metadata of both kinds."""
+    error: Mapping[str, Any] | bytes = b""
+    """All that was told of a failure, without the id of the request."""
+
+
+async def ask_grpc(
+    channel: grpc.aio.Channel,
+    key: str,
+    request: Mapping[str, Any],
+    *,
+    streamed: bool,
+    deadline: float = PATIENCE,
+    leave_after: int | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Answer:
+    """Make a call over gRPC, see `AccountsStack.ask`.
+
+    Args:
+        channel: To the service.
+        key: Of the caller.
+        request: The request.
+        streamed: As a stream.
+        deadline: In seconds.
+        leave_after: After how many pieces of content the caller leaves.
+        watch: Told after each message how many came.
+    """
+    stub = ChatCompletionServiceStub(channel)
+    options: dict[str, Any] = {
+        "metadata": (("authorization", f"Bearer {key}"),),
+        "timeout": deadline,
+    }
+    wanted = params(request)
+    call: Any
+    pieces, size = 0, 0
+    try:
+        if streamed:
+            call = stub.StreamChatCompletion(StreamChatCompletionRequest(params=wanted), **options)
+            async for response in call:
+                pieces += sum(bool(c.delta.content_text) for c in response.chunk.choices)
+                if watch is not None:
+                    watch(pieces)
+                if pieces == leave_after:
+                    break
+            if leave_after is not None:
+                call.cancel()
+        else:
+            call = stub.CreateChatCompletion(CreateChatCompletionRequest(params=wanted), **options)
+            response = await call
+            size = _size(response.completion)
+        metadata = _texts(await call.initial_metadata())
+    except grpc.aio.AioRpcError as error:
+        return replace(_failed(error), pieces=pieces)
+    return Answer(status=200, pieces=pieces, message_bytes=size, headers=metadata)
+
+
+async def ask_rest(
+    web: httpx.AsyncClient,
+    key: str,
+    request: Mapping[str, Any],
+    *,
+    streamed: bool,
+    leave_after: int | None = None,
+) -> Answer:
+    """Make a call over REST, see `AccountsStack.ask`.
+
+    Args:
+        web: A client of the bridge.
+        key: Of the caller.
+        request: The request.
+        streamed: As a stream.
+        leave_after: After how many pieces of content the caller leaves.
+    """
+    body = {**request, "stream": True} if streamed else dict(request)
+    headers = {"authorization": f"Bearer {key}"}
+    async with web.stream("POST", PATH, json=body, headers=headers) as response:
+        if response.status_code != 200:
+            told = json.loads(await response.aread())["error"]
+            return _rest_failure(response, told)
+        if not streamed:
+            completion = openai_json.decode_completion(await response.aread())
+            return Answer(
+                status=200, message_bytes=_size(completion), headers=dict(response.headers)
+            )
+        pieces = 0
+        async for line in response.aiter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                return replace(_rest_failure(response, event["error"]), pieces=pieces)
+            pieces += sum(bool(c["delta"].get("content")) for c in event["choices"])
+            if pieces == leave_after:
+                break
+        return Answer(status=200, pieces=pieces, headers=dict(response.headers))
+
+
+def _size(completion: ChatCompletion) -> int:
+    return sum(choice.message.ByteSize() for choice in completion.choices)
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
+
+
+def _failed(error: grpc.aio.AioRpcError) -> Answer:
+    found = failed(error)
+    packed = found.trailers.get("grpc-status-details-bin", b"")
+    own = str(found.trailers.get("x-request-id", "")).encode()
+    return Answer(
+        status=found.http_status,
+        # Where the service told nothing, the code of gRPC is what there is.
+        code=found.error.code_text or found.code.name.lower(),
+        message=found.message,
+        retryable=found.retryable if found.reason else None,
+        retry_after_ms=None if found.retry_delay is None else round(found.retry_delay * 1000),
+        headers=_texts(error.initial_metadata()) | _texts(error.trailing_metadata()),
+        error=packed.replace(own, b"") if own and isinstance(packed, bytes) else b"",
+    )
+
+
+def _rest_failure(response: httpx.Response, told: Mapping[str, Any]) -> Answer:
+    headers = response.headers
+    after = headers.get("retry-after-ms")
+    return Answer(
+        status=response.status_code,
+        code=told["code"],
+        message=told["message"],
+        retryable={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
+        retry_after_ms=None if after is None else int(after),
+        headers=dict(headers),
+        error=told,
+    )

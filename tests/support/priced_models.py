@@ -1,0 +1,54 @@
+"""Models with prices, and what their tokens cost by arithmetic that is not the service's."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from service.models import Catalogue, catalogue
+from tests.support.running_service import UPSTREAM_KEY
+
+CREDIT: Final = 10**9
+"""Nano-credits in a credit."""
+INPUT_PRICE: Final = Decimal("0.333333333")
+OUTPUT_PRICE: Final = Decimal("1.777777777")
+MARGIN: Final = Decimal("12.7")
+"""Prices at which hardly any number of tokens costs a whole number of nano-credits."""
+
+
+def priced(**members: Any) -> dict[str, Any]:
+    """Make an entry of models.toml, without its upstream."""
+    return {
+        "upstream_model": "sim:tokens=8",
+        "default_output_tokens": 100,
+        "maximum_output_tokens": 100_000,
+        "input_price": INPUT_PRICE,
+        "output_price": OUTPUT_PRICE,
+        "margin": MARGIN,
+        **members,
+    }
+
+
+def cost(prompt: int, completion: int, entry: Mapping[str, Any] | None = None) -> int:
+    """Return what tokens cost, in nano-credits: computed in decimals, by an entry's prices."""
+    prices = priced() if entry is None else entry
+    into, out, margin = (
+        Decimal(prices[name]) for name in ("input_price", "output_price", "margin")
+    )
+    credit = (prompt * into + completion * out) / 10**6 * (1 + margin / 100)
+    return int((credit * CREDIT).to_integral_value(rounding="ROUND_CEILING"))
+
+
+def models(
+    entries: Mapping[str, Mapping[str, Any]], base_urls: Mapping[str, str], upstream: str
+) -> Catalogue:
+    """Make a catalogue; an entry that names no upstream has the given one."""
+    return catalogue(
+        {
+            "upstreams": {
+                name: {"base_url": url, "api_key_variable": "KEY"}
+                for name, url in base_urls.items()
+            },
+            "models": {name: {"upstream": upstream, **entry} for name, entry in entries.items()},
+        },
+        {"KEY": UPSTREAM_KEY},
+    )

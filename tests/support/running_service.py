@@ -1,0 +1,148 @@
+"""A service and its upstream in this process, on sockets; nothing is left behind.
+
+simulator(...)                          the upstream, on a free port
+service({name: upstream model}, ...)    a server, and a client of it
+
+async with simulator() as upstream, service(["any"], upstream) as running:
+    completion = await running.client.create("any")
+    await running.rests()
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from chatcompletion.process import settings as process_settings
+from service.config import Settings
+from service.ledger.store import TIMEOUTS, Timeouts
+from service.models import Catalogue, catalogue
+from service.server import Server
+from service.simulator import SimulatorConfig, SimulatorServer
+from tests.support.grpc_client import KEY, Client, client
+from tests.support.waiting import until
+
+UPSTREAM_KEY: Final = "sk-upstream-fedcba9876543210"
+"""The key that `service` shows to its upstream."""
+
+
+@asynccontextmanager
+async def simulator(**config: Any) -> AsyncIterator[SimulatorServer]:
+    """Run an upstream on a free port; the arguments are those of `SimulatorConfig`."""
+    async with await SimulatorServer.start(SimulatorConfig(**config)) as server:
+        yield server
+
+
+def models(
+    names: Mapping[str, str] | Iterable[str],
+    upstream: SimulatorServer | str,
+    *,
+    key: str = UPSTREAM_KEY,
+    maximum_output_tokens: int = 1_000_000,
+) -> Catalogue:
+    """Make a catalogue.
+
+    Args:
+        names: The upstream's model for each public name, or names that are alike at both.
+        upstream: A simulator, or a base URL up to and without `/v1`.
+        key: What the upstream is shown; "" for none.
+        maximum_output_tokens: Of each model.
+    """
+    pairs = names if isinstance(names, Mapping) else {name: name for name in names}
+    base_url = upstream if isinstance(upstream, str) else upstream.base_url
+    entry = {
+        "upstream": "upstream",
+        "default_output_tokens": 1024,
+        "maximum_output_tokens": maximum_output_tokens,
+    }
+    return catalogue(
+        {
+            "upstreams": {"upstream": {"base_url": base_url, "api_key_variable": "KEY"}},
+            "models": {name: {**entry, "upstream_model": at} for name, at in pairs.items()},
+        },
+        {"KEY": key},
+    )
+
+
+def settings(**changes: Any) -> Settings:
+    """Make settings for tests: a free local port, no metrics port, no delay in a drain."""
+    usual = process_settings.read(
+        Settings,
+        {
+            "CHAT_LISTEN": "127.0.0.1:0",
+            "CHAT_ADMIN_LISTEN": "127.0.0.1:0",
+            "CHAT_METRICS_LISTEN": "none",
+            "CHAT_BOOTSTRAP_API_KEY": KEY,
+            "CHAT_DRAIN_DELAY": "0",
+            "CHAT_DRAIN_GRACE": "0",
+        },
+    )
+    return replace(usual, **changes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A service in this process, and a client of it."""
+
+    server: Server
+    client: Client
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        return self.server.address
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls of the contract that run."""
+        return len(self.server._calls)
+
+    async def rests(self) -> None:
+        """Wait until no call runs; a caller knows the end of his a moment before the server.
+
+        Raises:
+            AssertionError: one does after `PATIENCE`, or a stream is counted as open.
+        """
+        await until(lambda: self.calls_in_flight == 0, "a call still runs")
+        assert self.metric("chat_upstream_streams_open") == 0
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a sample of the metrics, 0 where there is none yet."""
+        return self.server._telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+@asynccontextmanager
+async def service(
+    names: Catalogue | Mapping[str, str] | Iterable[str] = ("default",),
+    upstream: SimulatorServer | str = "",
+    *,
+    options: Sequence[tuple[str, Any]] = (),
+    timeouts: Timeouts = TIMEOUTS,
+    **changes: Any,
+) -> AsyncIterator[Running]:
+    """Run a service in this process.
+
+    Args:
+        names: The models, see `models`; or a catalogue, which needs no upstream.
+        upstream: See `models`.
+        options: Of the client's channel.
+        timeouts: Of the store.
+        changes: Fields of `Settings`, see `settings`.
+    """
+    known = names if isinstance(names, Catalogue) else models(names, upstream)
+    with TemporaryDirectory() as directory:
+        places = {
+            "database_url": f"sqlite:///{directory}/accounts.sqlite3",
+            "journal_directory": f"{directory}/journal",
+        }
+        server = Server(settings(**{**places, **changes}), known, timeouts=timeouts)
+        await server.start()
+        try:
+            async with client(server.address, options=options) as caller:
+                yield Running(server=server, client=caller)
+        finally:
+            server.hurry()
+            await server.stop()
