@@ -23,7 +23,7 @@ $(STAMP): requirements-dev.lock
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q protos service restbridge
+	$(BIN)/python -m compileall -q protos process service restbridge
 	@touch $@
 
 # The tests with OpenAI's Node SDK need Node; without it they are skipped, but not in CI.

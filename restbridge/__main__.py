@@ -23,9 +23,9 @@ from typing import Any, Final
 
 import uvloop
 
-from chatcompletion.process import log
-from chatcompletion.process.lifetime import Signals, settle
-from chatcompletion.process.settings import Address, SettingsError, read, usage
+from process import log
+from process.lifetime import Signals, settle
+from process.settings import Address, SettingsError, read, usage
 from restbridge.config import Settings
 from restbridge.server import Bridge, ListenError
 

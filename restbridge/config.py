@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from chatcompletion.process.log import LEVELS
-from chatcompletion.process.settings import (
+from process.log import LEVELS
+from process.settings import (
     Address,
     address,
     integer,

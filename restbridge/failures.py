@@ -18,7 +18,7 @@ from grpc.aio import AioRpcError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatcompletion.openai_json import EncodeError
-from chatcompletion.process import log
+from process import log
 from restbridge.answers import refuse
 from restbridge.errors import LEFT, Failure, RefusedError, internal, of_call
 from restbridge.event_stream import event

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from chatcompletion.process import request_id
+from process import request_id
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 """Header names in lower case and their values, as ASGI has them."""

@@ -18,8 +18,8 @@ from typing import Final, cast
 
 import uvicorn
 
-from chatcompletion.process import metrics
-from chatcompletion.process.settings import Address
+from process import metrics
+from process.settings import Address
 from restbridge.app import create_app
 from restbridge.channel import Service
 from restbridge.config import Settings

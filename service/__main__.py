@@ -14,9 +14,9 @@ import sys
 
 import uvloop
 
-from chatcompletion.process import log
-from chatcompletion.process.lifetime import Signals, settle
-from chatcompletion.process.settings import SettingsError
+from process import log
+from process.lifetime import Signals, settle
+from process.settings import SettingsError
 from service import cli
 from service.config import Settings, load
 from service.models import Catalogue

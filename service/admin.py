@@ -16,9 +16,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
+from process.settings import Address
 from service.accounts.directory import Directory
 from service.accounts.servicer import AccountServicer
 from service.accounts.store_access import Access

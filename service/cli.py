@@ -25,7 +25,7 @@ from typing import Any, Final, TextIO, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credits import to_nano
-from chatcompletion.process.settings import database_url, rows, usage
+from process.settings import database_url, rows, usage
 from service.accounts import field_rules
 from service.accounts.field_rules import Rule
 from service.config import Settings

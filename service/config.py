@@ -14,8 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from chatcompletion.process import log
-from chatcompletion.process.settings import (
+from process import log
+from process.settings import (
     Address,
     SettingsError,
     address,

@@ -15,9 +15,9 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from chatcompletion.process import request_id as request_ids
 from chatcompletion.reasons import DOMAIN, RULES, Rule
 from chatcompletion.v1 import error_pb2
+from process import request_id as request_ids
 
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 """The trailer that holds the serialized `google.rpc.Status`."""

@@ -26,8 +26,8 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 import grpc
 from grpc.aio import Metadata, ServicerContext
 
-from chatcompletion.process import log
-from chatcompletion.process import request_id as request_ids
+from process import log
+from process import request_id as request_ids
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.receiving import forgiving, receive, too_late

@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
-from chatcompletion.process.settings import Parser, base_url, header_key
 from chatcompletion.v1 import model_service_pb2
+from process.settings import Parser, base_url, header_key
 
 NANO: Final = 10**9
 """Nano-credits in a credit."""

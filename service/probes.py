@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 import grpc
 from grpc.aio import ServicerContext
 
-from chatcompletion.process import request_id as request_ids
+from process import request_id as request_ids
 from service import errors
 from service.receiving import LONGEST, forgiving, receive, to_its_end
 

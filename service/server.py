@@ -27,7 +27,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from chatcompletion.process import metrics
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
     chat_completion_service_pb2_grpc,
@@ -36,6 +35,7 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from process import metrics
 from service.accounts.bootstrap import bootstrap
 from service.accounts.credits import CreditServicer
 from service.accounts.directory import Directory

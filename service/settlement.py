@@ -22,7 +22,7 @@ from typing import Final
 
 from msgspec import structs
 
-from chatcompletion.process import log
+from process import log
 from service.ledger.batches import Batches
 from service.ledger.coalescing import Coalesced
 from service.ledger.journal import Ending, Journal

@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from chatcompletion.process import log
+from process import log
 
 UNKNOWN_MODEL: Final = "unknown"
 """The label of a call whose model was not resolved."""

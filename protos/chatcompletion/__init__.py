@@ -3,5 +3,4 @@
 v1/           the .proto files and their generated stubs
 openai_json/  the OpenAI JSON form of the same messages
 reasons       the error table, read from v1/error.proto
-process/      what the deployables have in common as processes: settings, log lines, request ids
 """

@@ -12,7 +12,7 @@ from typing import Final, cast
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatcompletion.process import request_id
+from process import request_id
 from restbridge.clock import Clock
 from restbridge.errors import Failure
 from restbridge.headers import single

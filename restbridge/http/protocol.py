@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from chatcompletion.process import request_id
+from process import request_id
 from restbridge.errors import Failure, of_reason
 from restbridge.headers import single
 from restbridge.http.exchange import CUT

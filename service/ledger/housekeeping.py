@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from chatcompletion.process import log
+from process import log
 from service.ledger.batches import LARGEST_BATCH, Batches
 from service.ledger.journal import Ending, Journal
 from service.ledger.rows import Ended, Operation, Outcome, Release, Settle

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 import msgspec
 
-from chatcompletion.process import log
+from process import log
 from service.ledger.rows import Release, Settle
 
 Ending = Settle | Release

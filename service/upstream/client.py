@@ -29,11 +29,11 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from chatcompletion import openai_json
-from chatcompletion.process import request_id as request_ids
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
 )
+from process import request_id as request_ids
 from service import errors
 from service.call import Call
 from service.metering.progress import Progress

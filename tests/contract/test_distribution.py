@@ -35,7 +35,8 @@ def _names(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[>=<;]", requirement)[0] for requirement in requirements}
 
 
-PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: Final = PYPROJECT["project"]
 
 
 def test_the_contract_requires_grpcio_and_protobuf_alone() -> None:
@@ -45,7 +46,15 @@ def test_the_contract_requires_grpcio_and_protobuf_alone() -> None:
 def test_the_stubs_import_no_event_loop_and_no_metrics() -> None:
     found = _imported()
     assert {"chatcompletion", "grpc", "google"} <= found
-    needless = {"msgspec", "uvloop", "prometheus_client", "aiohttp", "httpx", "sqlalchemy"}
+    needless = {
+        "process",
+        "msgspec",
+        "uvloop",
+        "prometheus_client",
+        "aiohttp",
+        "httpx",
+        "sqlalchemy",
+    }
     assert found & needless == set()
 
 
@@ -53,6 +62,12 @@ def test_the_json_form_needs_one_library_more() -> None:
     more = _imported("chatcompletion.openai_json") - _imported()
     assert {name for name in more if not name.startswith("_")} == {"msgspec"}
     assert _names(PROJECT["optional-dependencies"]["json"]) == {"msgspec"}
+
+
+def test_the_wheel_has_every_package() -> None:
+    packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    found = {path.parent for top in (".", "protos") for path in (ROOT / top).glob("*/__init__.py")}
+    assert {ROOT / package for package in packages} == found - {ROOT / "tests"}
 
 
 @pytest.mark.parametrize("deployable", ["service", "restbridge"])

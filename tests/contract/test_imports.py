@@ -1,6 +1,7 @@
 """Who may import whom, as told by the source.
 
-restbridge ──► chatcompletion ◄── service        service/simulator ──► none of ours
+restbridge ──► chatcompletion ◄── service        process, service/simulator ──► none of ours
+restbridge ──►    process     ◄── service
 
 service, from above to below:
     __main__
@@ -28,11 +29,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PLACES = {
     "chatcompletion": ROOT / "protos" / "chatcompletion",
+    "process": ROOT / "process",
     "service": ROOT / "service",
     "restbridge": ROOT / "restbridge",
 }
 
 LAYERS = {
+    "process": ({"lifetime", "metrics"}, {"log", "request_id", "settings"}),
     "service": (
         {"__main__"},
         {"server"},
@@ -157,12 +160,13 @@ def test_the_deployables_meet_on_the_wire_only() -> None:
     ] == []
 
 
-def test_the_contract_imports_neither_deployable() -> None:
+@pytest.mark.parametrize("shared", ["chatcompletion", "process"])
+def test_what_both_deployables_import_imports_itself_alone(shared: str) -> None:
     assert [
         found
         for found in IMPORTS
-        if _in(found, "chatcompletion")
-        and (found.reaches("service") or found.reaches("restbridge"))
+        if _in(found, shared)
+        and any(found.reaches(package) for package in PLACES.keys() - {shared})
     ] == []
 
 

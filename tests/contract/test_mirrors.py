@@ -1,6 +1,7 @@
 """Every source file has a test file in `tests/unit`, or a line here that says where it is tested.
 
 protos/chatcompletion/a/b.py    tests/unit/a/test_b.py
+process/b.py                    tests/unit/process/test_b.py
 service/a/b.py                  tests/unit/service/a/test_b.py
 service/simulator/b.py          tests/unit/simulator/test_b.py
 restbridge/a/b.py               tests/unit/restbridge/a/test_b.py
@@ -31,8 +32,8 @@ THROUGH_ITS_USER: Final = {
 """A part of one other file, which is tested through it."""
 
 WITH_SOCKETS: Final = {
-    "protos/chatcompletion/process/lifetime.py": "tests/faults/test_process.py",
-    "protos/chatcompletion/process/metrics.py": "tests/faults/test_process.py",
+    "process/lifetime.py": "tests/faults/test_process.py",
+    "process/metrics.py": "tests/faults/test_process.py",
     "restbridge/app.py": "tests/e2e/test_bridge_requests.py",
     "restbridge/clock.py": "tests/e2e/test_bridge_streams.py",
     "restbridge/credits.py": "tests/e2e/test_accounts_credits.py",
@@ -98,7 +99,7 @@ def sources() -> set[Path]:
     """Return the source files that are written by hand and say something."""
     return {
         path.relative_to(ROOT)
-        for top in ("protos/chatcompletion", "service", "restbridge")
+        for top in ("protos/chatcompletion", "process", "service", "restbridge")
         for path in (ROOT / top).rglob("*.py")
         if path.name != "__init__.py" and "_pb2" not in path.name and "migrations" not in path.parts
     }

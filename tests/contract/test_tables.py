@@ -23,8 +23,8 @@ import restbridge.config
 import restbridge.telemetry
 import service.config
 import service.telemetry
-from chatcompletion.process.settings import rows
 from chatcompletion.reasons import RULES
+from process.settings import rows
 from restbridge.errors import BRIDGE
 
 ROOT: Final = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
+from process.settings import Address
 from service.accounts import field_rules, keys
 from service.accounts import page_tokens as pages_of_lists
 from service.accounts.directory import DAY

@@ -8,8 +8,8 @@ import grpc
 import httpx
 import pytest
 
-from chatcompletion.process import settings as process_settings
 from chatcompletion.v1 import credit_service_pb2 as pb
+from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.server import Bridge
 from service.accounts import keys

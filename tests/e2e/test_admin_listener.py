@@ -11,9 +11,9 @@ from typing import Final
 import grpc
 import pytest
 
-from chatcompletion.process.settings import Address
 from chatcompletion.v1 import account_service_pb2 as pb
 from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
+from process.settings import Address
 from tests.support.accounts_admin import ADMIN, TOKEN, bearer
 from tests.support.grpc_client import Metadata, failed
 from tests.support.running_service import service

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from chatcompletion.process.log import JsonFormatter
+from process.log import JsonFormatter
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, DoorName, document
 from tests.support.json_equality import parse

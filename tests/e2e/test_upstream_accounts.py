@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from chatcompletion.process.log import JsonFormatter
+from process.log import JsonFormatter
 from tests.support.accounts_stack import accounts_stack
 from tests.support.asking import DOORS
 from tests.support.priced_models import priced

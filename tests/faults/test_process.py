@@ -24,7 +24,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from chatcompletion.process.settings import rows
+from process.settings import rows
 from service.config import Settings
 from tests.support.grpc_client import KEY, Client, client, failed, params, serving, watched
 from tests.support.processes import Process, environment, process, service_process

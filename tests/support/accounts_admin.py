@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import grpc
 
-from chatcompletion.process.settings import Address
 from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
 from chatcompletion.v1.credit_service_pb2_grpc import (
     CreditServiceStub,
     add_CreditServiceServicer_to_server,
 )
+from process.settings import Address
 from service import errors
 from service.accounts import keys
 from service.accounts.credits import CreditServicer

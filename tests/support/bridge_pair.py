@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.http.limits import Limits
 from restbridge.server import Bridge, limits_of

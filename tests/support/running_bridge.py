@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.event_stream import SILENCE
 from restbridge.http.limits import Limits

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from service.config import Settings
 from service.ledger.store import TIMEOUTS, Timeouts
 from service.models import Catalogue, catalogue

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chatcompletion.process import log
+from process import log
 
 
 class CanaryError(Exception):
@@ -18,7 +18,7 @@ class CanaryError(Exception):
 def stream() -> Iterator[io.StringIO]:
     """A stream that all logging goes to; afterwards logging is as before."""
     root = logging.getLogger()
-    ours = [logging.getLogger(name) for name in ("service", "restbridge", "chatcompletion")]
+    ours = [logging.getLogger(name) for name in ("service", "restbridge")]
     before = (root.handlers[:], root.level, [logger.level for logger in ours])
     stream = io.StringIO()
     log.configure("info", stream)
@@ -66,7 +66,6 @@ def test_no_value_loses_its_line(value: object, stream: io.StringIO) -> None:
     [
         ("service.upstream.client", logging.INFO, True),
         ("restbridge", logging.INFO, True),
-        ("chatcompletion.process", logging.INFO, True),
         ("service", logging.DEBUG, False),
         ("aiohttp", logging.INFO, False),
         ("aiohttp", logging.WARNING, True),

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from chatcompletion.process import request_id
+from process import request_id
 
 
 def test_new_ids_differ_and_are_sane() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chatcompletion.process.settings import (
+from process.settings import (
     Address,
     Row,
     SettingsError,

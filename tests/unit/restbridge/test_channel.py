@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from restbridge import channel
 from restbridge.config import Settings
 

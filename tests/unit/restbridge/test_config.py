@@ -1,6 +1,6 @@
 import pytest
 
-from chatcompletion.process.settings import Address, SettingsError, read, rows
+from process.settings import Address, SettingsError, read, rows
 from restbridge.config import Settings
 
 DEFAULTS = read(Settings, {})

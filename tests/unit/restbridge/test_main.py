@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from chatcompletion.process.settings import read
+from process.settings import read
 from restbridge import __main__ as command
 from restbridge.config import Settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chatcompletion.process.log import JsonFormatter
+from process.log import JsonFormatter
 from tests.unit.service.books import Books
 
 

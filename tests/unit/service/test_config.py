@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from chatcompletion.process.settings import Address, SettingsError, rows
+from process.settings import Address, SettingsError, rows
 from service.config import SIMPLISMART_BASE_URL, Settings, load
 from service.models import Model
 

@@ -1,6 +1,6 @@
 """The options of the listeners, as literals: most show only after minutes, or by their absence."""
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from service import admin, server
 from service.config import Settings
 from service.listeners import options

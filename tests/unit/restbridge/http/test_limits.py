@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from chatcompletion.process import settings as process_settings
+from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.errors import LEFT, RefusedError
 from restbridge.http.exchange import exchange_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from chatcompletion.process.log import JsonFormatter
+from process.log import JsonFormatter
 from service.accounts.directory import Directory
 from service.accounts.verification import differences
 from service.accounts.views import KeyLimits

@@ -23,7 +23,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
-_OURS: Final = ("service", "restbridge", "chatcompletion")
+_OURS: Final = ("service", "restbridge")
 
 
 def _name_of_type(value: object) -> str:

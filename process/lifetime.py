@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from typing import Protocol
 
-from chatcompletion.process import log
+from process import log
 
 
 class Stop(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from chatcompletion.process.settings import Address
+from process.settings import Address
 
 
 def serve(listen: Address, registry: CollectorRegistry) -> tuple[int, Callable[[], None]]:
