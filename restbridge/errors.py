@@ -18,6 +18,7 @@ import grpc
 from google.protobuf.message import DecodeError as ProtoDecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from chatcompletion.default_messages import BRIDGE_MESSAGES, DEFAULT_MESSAGES
 from chatcompletion.openai_json import DecodeError, encode_error
 from chatcompletion.reasons import DOMAIN, RULES
 from chatcompletion.v1.error_pb2 import ApiError, ErrorDetail
@@ -152,35 +153,7 @@ BRIDGE: Final[Mapping[str, BridgeRule]] = MappingProxyType(
 REASONS: Final = frozenset({*RULES, *BRIDGE})
 """Every reason that a failure can have."""
 
-_OF_RULE: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "INVALID_API_KEY": "The API key is missing or not valid.",
-        "INSUFFICIENT_CREDITS": "The credit does not cover this request.",
-        "CREDITS_HELD": "The credit is held for requests in flight.",
-        "MODEL_NOT_ALLOWED": "This API key may not use this model.",
-        "MODEL_NOT_FOUND": "There is no model of this name.",
-        "REQUEST_TOO_LARGE": "The request is larger than this server accepts.",
-        "INVALID_REQUEST": "The request is not valid.",
-        "RATE_LIMITED": "The limit of this API key is reached.",
-        "UPSTREAM_RATE_LIMITED": "The upstream limits requests at the moment.",
-        "INTERNAL": "The server had an internal error.",
-        "UPSTREAM_UNAVAILABLE": "The upstream cannot be reached.",
-        "UPSTREAM_ERROR": "The upstream failed.",
-        "UPSTREAM_TIMEOUT": "The upstream did not answer in time.",
-        "UPSTREAM_INVALID_RESPONSE": "The upstream's answer is not valid.",
-        "UPSTREAM_TRUNCATED": "The upstream's answer ended before it was complete.",
-        "UPSTREAM_ACCOUNT": "The upstream refused this service.",
-        "OVERLOADED": "The server has as many requests as it accepts. Try again later.",
-        "DRAINING": "The server is shutting down.",
-        "STORE_UNAVAILABLE": "The store of accounts cannot be reached.",
-        "DEADLINE_EXCEEDED": "The deadline of the request passed.",
-        "CANCELLED": "The request was cancelled.",
-        "ACCOUNT_NOT_FOUND": "There is no account of this name.",
-        "API_KEY_NOT_FOUND": "There is no key of this name.",
-        "ALREADY_EXISTS": "The name is taken.",
-    }
-)
-"""What is said where a reason comes without a text of its own."""
+_MESSAGES: Final = MappingProxyType({**DEFAULT_MESSAGES, **BRIDGE_MESSAGES})
 
 _PAUSE_MS: Final = 1000
 """Retry-After of a server that is busy, not there, or gone."""
@@ -224,7 +197,7 @@ def of_reason(
         )
     else:
         rule = RULES[reason]
-        error.message, error.type = message or _OF_RULE[reason], rule.type
+        error.message, error.type = message or _MESSAGES[reason], rule.type
         error.code_text = code or rule.code
         failure = Failure(
             reason=reason,
@@ -244,7 +217,7 @@ LEFT: Final = of_reason("CANCELLED")
 
 def internal(exchange_id: str) -> Failure:
     """Return the failure for whatever nobody foresaw."""
-    text = f"{_OF_RULE['INTERNAL']} Please give the request id {exchange_id} when you report it."
+    text = f"{_MESSAGES['INTERNAL']} Please give the request id {exchange_id} when you report it."
     return of_reason("INTERNAL", message=text)
 
 

@@ -2,8 +2,8 @@
 
     raise UpstreamTimeout()  ─► interceptors ─► status(failure, request_id) ─► code, text, trailers
 
-The gRPC code, the HTTP status, `type` and `code` of a reason stand in `v1/error.proto`; what is
-said to people stands here. A test walks the reasons and finds one class for each.
+The gRPC code, the HTTP status, `type` and `code` of a reason stand in `v1/error.proto`, its default
+text in `chatcompletion.default_messages`. A test walks the reasons and finds one class for each.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from chatcompletion.default_messages import DEFAULT_MESSAGES
 from chatcompletion.reasons import DOMAIN, RULES, Rule
 from chatcompletion.v1 import error_pb2
 from process import request_id as request_ids
@@ -50,8 +51,13 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
 
     reason: ClassVar[str]
     default_message: ClassVar[str]
+    """From `DEFAULT_MESSAGES`."""
     default_retry_after: ClassVar[float | None] = None
     """Seconds a retryable failure tells where nothing better is known; None tells none."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.default_message = DEFAULT_MESSAGES[cls.reason]
 
     def __init__(
         self,
@@ -100,21 +106,18 @@ class InvalidApiKey(Failure):
     """See the reason in error.proto; one text for every cause."""
 
     reason = "INVALID_API_KEY"
-    default_message = "Incorrect API key provided."
 
 
 class InsufficientCredits(Failure):
     """See the reason in error.proto."""
 
     reason = "INSUFFICIENT_CREDITS"
-    default_message = "The account's credit does not cover this request."
 
 
 class CreditsHeld(Failure):
     """See the reason in error.proto."""
 
     reason = "CREDITS_HELD"
-    default_message = "The account's credit is held for requests in flight; try again shortly."
     default_retry_after = 1.0
 
 
@@ -122,28 +125,24 @@ class ModelNotAllowed(Failure):
     """See the reason in error.proto."""
 
     reason = "MODEL_NOT_ALLOWED"
-    default_message = "The API key may not use this model."
 
 
 class ModelNotFound(Failure):
     """See the reason in error.proto."""
 
     reason = "MODEL_NOT_FOUND"
-    default_message = "The model does not exist."
 
 
 class RequestTooLarge(Failure):
     """See the reason in error.proto."""
 
     reason = "REQUEST_TOO_LARGE"
-    default_message = "The request is too large."
 
 
 class InvalidRequest(Failure):
     """See the reason in error.proto."""
 
     reason = "INVALID_REQUEST"
-    default_message = "The request is not valid."
 
     violations: tuple[Violation, ...] = ()
 
@@ -171,7 +170,6 @@ class RateLimited(Failure):
     """See the reason in error.proto."""
 
     reason = "RATE_LIMITED"
-    default_message = "Rate limit reached."
     default_retry_after = 1.0
 
     subject = ""
@@ -212,7 +210,6 @@ class UpstreamRateLimited(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_RATE_LIMITED"
-    default_message = "The upstream limits the rate of requests; try again later."
     default_retry_after = 1.0
 
 
@@ -220,49 +217,42 @@ class Internal(Failure):
     """See the reason in error.proto. The text of the cause is never part of it."""
 
     reason = "INTERNAL"
-    default_message = "The server had an error while processing the request."
 
 
 class UpstreamUnavailable(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_UNAVAILABLE"
-    default_message = "The upstream could not be reached."
 
 
 class UpstreamError(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_ERROR"
-    default_message = "The upstream failed."
 
 
 class UpstreamTimeout(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_TIMEOUT"
-    default_message = "The upstream did not answer in time."
 
 
 class UpstreamInvalidResponse(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_INVALID_RESPONSE"
-    default_message = "The upstream's answer is not a chat completion."
 
 
 class UpstreamTruncated(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_TRUNCATED"
-    default_message = "The upstream's answer ended before it was complete."
 
 
 class UpstreamAccount(Failure):
     """See the reason in error.proto."""
 
     reason = "UPSTREAM_ACCOUNT"
-    default_message = "The upstream refused this service."
 
     upstream = ""
     """The upstream's name in the configuration; this and what follows is for the log only."""
@@ -285,7 +275,6 @@ class Overloaded(Failure):
     """See the reason in error.proto."""
 
     reason = "OVERLOADED"
-    default_message = "The server is overloaded; try again shortly."
     default_retry_after = 1.0
 
 
@@ -293,7 +282,6 @@ class Draining(Failure):
     """See the reason in error.proto."""
 
     reason = "DRAINING"
-    default_message = "The server is shutting down."
     default_retry_after = 1.0
 
 
@@ -301,7 +289,6 @@ class StoreUnavailable(Failure):
     """See the reason in error.proto."""
 
     reason = "STORE_UNAVAILABLE"
-    default_message = "The accounts cannot be reached; try again shortly."
     default_retry_after = 1.0
 
 
@@ -309,35 +296,30 @@ class DeadlineExceeded(Failure):
     """See the reason in error.proto."""
 
     reason = "DEADLINE_EXCEEDED"
-    default_message = "The deadline of the request passed."
 
 
 class Cancelled(Failure):
     """See the reason in error.proto. Written to logs and metrics; nobody is left to be told."""
 
     reason = "CANCELLED"
-    default_message = "The caller left."
 
 
 class AccountNotFound(Failure):
     """See the reason in error.proto."""
 
     reason = "ACCOUNT_NOT_FOUND"
-    default_message = "There is no account of this name."
 
 
 class ApiKeyNotFound(Failure):
     """See the reason in error.proto."""
 
     reason = "API_KEY_NOT_FOUND"
-    default_message = "The account has no key of this name."
 
 
 class AlreadyExists(Failure):
     """See the reason in error.proto."""
 
     reason = "ALREADY_EXISTS"
-    default_message = "The name is taken."
 
 
 # ------------------------------------------------------------------------------ on the wire

@@ -1,0 +1,48 @@
+"""The text of each reason for people, for failures that have no text of their own.
+
+service      raises a failure              DEFAULT_MESSAGES
+restbridge   finds the failure itself      BRIDGE_MESSAGES, otherwise DEFAULT_MESSAGES
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+DEFAULT_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "INVALID_API_KEY": "Incorrect API key provided.",
+        "INSUFFICIENT_CREDITS": "The account's credit does not cover this request.",
+        "CREDITS_HELD": "The account's credit is held for requests in flight; try again shortly.",
+        "MODEL_NOT_ALLOWED": "The API key may not use this model.",
+        "MODEL_NOT_FOUND": "The model does not exist.",
+        "REQUEST_TOO_LARGE": "The request is too large.",
+        "INVALID_REQUEST": "The request is not valid.",
+        "RATE_LIMITED": "Rate limit reached.",
+        "UPSTREAM_RATE_LIMITED": "The upstream limits the rate of requests; try again later.",
+        "INTERNAL": "The server had an error while processing the request.",
+        "UPSTREAM_UNAVAILABLE": "The upstream could not be reached.",
+        "UPSTREAM_ERROR": "The upstream failed.",
+        "UPSTREAM_TIMEOUT": "The upstream did not answer in time.",
+        "UPSTREAM_INVALID_RESPONSE": "The upstream's answer is not a chat completion.",
+        "UPSTREAM_TRUNCATED": "The upstream's answer ended before it was complete.",
+        "UPSTREAM_ACCOUNT": "The upstream refused this service.",
+        "OVERLOADED": "The server is overloaded; try again shortly.",
+        "DRAINING": "The server is shutting down.",
+        "STORE_UNAVAILABLE": "The accounts cannot be reached; try again shortly.",
+        "DEADLINE_EXCEEDED": "The deadline of the request passed.",
+        "CANCELLED": "The caller left.",
+        "ACCOUNT_NOT_FOUND": "There is no account of this name.",
+        "API_KEY_NOT_FOUND": "The account has no key of this name.",
+        "ALREADY_EXISTS": "The name is taken.",
+    }
+)
+"""One sentence or two for each reason of `chatcompletion.reasons.RULES`."""
+
+BRIDGE_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "REQUEST_TOO_LARGE": "The request is larger than this server accepts.",
+        "INTERNAL": "The server had an internal error.",
+        "OVERLOADED": "The server has as many requests as it accepts. Try again later.",
+    }
+)
+"""The texts that differ when the bridge finds the failure itself."""
