@@ -11,7 +11,7 @@ import asyncio
 
 from starlette.types import Receive, Scope, Send
 
-from restbridge.errors import Failure
+from restbridge.error_responses import ErrorResponse
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import LINGER
 
@@ -39,7 +39,9 @@ async def answer(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, failure: Failure, body: bytes) -> None:
+async def refuse(
+    scope: Scope, receive: Receive, send: Send, failure: ErrorResponse, body: bytes
+) -> None:
     """Send a failure with its status, and end the exchange."""
     await answer(scope, receive, send, status=failure.status, body=body, headers=failure.headers())
 

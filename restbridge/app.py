@@ -28,13 +28,13 @@ from restbridge.chat_completions import ChatCompletions
 from restbridge.clock import Clock, LoopClock
 from restbridge.config import Settings
 from restbridge.credits import Credits
-from restbridge.errors import RefusedError, of_reason
+from restbridge.error_responses import RefusedError, of_reason
 from restbridge.event_stream import SILENCE
 from restbridge.failures import Failures
 from restbridge.headers import EXPOSED
 from restbridge.http.edge import Edge
 from restbridge.http.limits import Bodies, InFlight, Limits
-from restbridge.models import Model, Models
+from restbridge.model_routes import ModelListRoute, ModelRoute
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry
 
@@ -112,8 +112,8 @@ def create_app(
 
     routes = [
         route("/v1/chat/completions", api.wrap(completions), POST),
-        route("/v1/models", api.wrap(Models(service)), GET),
-        route("/v1/models/{model:path}", api.wrap(Model(service)), GET),
+        route("/v1/models", api.wrap(ModelListRoute(service)), GET),
+        route("/v1/models/{model:path}", api.wrap(ModelRoute(service)), GET),
         route("/v1/credits", api.wrap(Credits(service)), GET),
         route("/healthz", healthz, GET),
         route("/readyz", Readyz(service, draining), GET),

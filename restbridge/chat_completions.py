@@ -25,7 +25,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 from restbridge import headers
 from restbridge.channel import Service
 from restbridge.clock import Clock
-from restbridge.errors import RefusedError, of_document
+from restbridge.error_responses import RefusedError, of_document
 from restbridge.event_stream import SILENCE, EventStream
 from restbridge.forward import forward
 from restbridge.http.exchange import Departure, Exchange, exchange_of

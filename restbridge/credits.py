@@ -16,7 +16,7 @@ import msgspec
 from google.protobuf.message import Message
 from starlette.types import Receive, Scope, Send
 
-from chatcompletion.credits import members
+from chatcompletion.credit_amounts import members
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1.credit_service_pb2 import GetCreditsRequest, GetCreditsResponse
 from restbridge.channel import Service

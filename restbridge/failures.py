@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chatcompletion.openai_json import EncodeError
 from process import log
 from restbridge.answers import refuse
-from restbridge.errors import LEFT, Failure, RefusedError, internal, of_call
+from restbridge.error_responses import LEFT, ErrorResponse, RefusedError, internal, of_call
 from restbridge.event_stream import event
 from restbridge.http.exchange import Exchange, exchange_of
 
@@ -70,7 +70,7 @@ class Failures:
         exchange.cut()
 
 
-def _failure_of(exception: Exception, exchange: Exchange) -> Failure:
+def _failure_of(exception: Exception, exchange: Exchange) -> ErrorResponse:
     if isinstance(exception, RefusedError):
         return exception.failure
     if isinstance(exception, AioRpcError):
@@ -95,7 +95,7 @@ def _failure_of(exception: Exception, exchange: Exchange) -> Failure:
     return failure
 
 
-def _document(failure: Failure, exchange: Exchange) -> bytes:
+def _document(failure: ErrorResponse, exchange: Exchange) -> bytes:
     try:
         return failure.body()
     except EncodeError:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from restbridge.answers import answer
 from restbridge.channel import Service
-from restbridge.errors import RefusedError, of_reason
+from restbridge.error_responses import RefusedError, of_reason
 from restbridge.http.exchange import Departure, exchange_of
 
 SERVICE: Final = "chatcompletion.v1.ChatCompletionService"

@@ -23,14 +23,14 @@ from process.settings import Address
 from restbridge.app import create_app
 from restbridge.channel import Service
 from restbridge.config import Settings
-from restbridge.errors import Failure, of_reason
+from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.event_stream import SILENCE
 from restbridge.http.edge import Edge
 from restbridge.http.limits import Limits
 from restbridge.http.protocol import BoundedProtocol
 from restbridge.telemetry import Telemetry
 
-CUT_OFF: Final[Failure] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)
+CUT_OFF: Final[ErrorResponse] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)
 """The failure of an exchange that a shutdown ends: it had begun, and is not to be retried."""
 
 _AFTER_GRACE: Final = 5.0

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from process import log
-from restbridge.errors import LEFT, Failure
+from restbridge.error_responses import LEFT, ErrorResponse
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD: Final = "_OTHER"
@@ -30,13 +30,13 @@ _MILLISECONDS: Final = 1000
 _log = logging.getLogger(__name__)
 
 
-class Exchange(Protocol):
+class RecordedExchange(Protocol):
     """A request and its answer, as far as they are recorded."""
 
     request_id: str
     began: float
     status: int
-    failure: Failure | None
+    failure: ErrorResponse | None
     first_event: float | None
     events: int
 
@@ -86,7 +86,7 @@ class Telemetry:
         """Count an exchange as running."""
         self._active.inc()
 
-    def end(self, exchange: Exchange, *, method: str, route: str, now: float) -> None:
+    def end(self, exchange: RecordedExchange, *, method: str, route: str, now: float) -> None:
         """Record an exchange that ended, in the metrics and as a log line."""
         duration = now - exchange.began
         method = method if method in METHODS else OTHER_METHOD
@@ -113,7 +113,7 @@ class Telemetry:
             members["events"] = exchange.events
         _log.info("request", extra=log.fields(**members))
 
-    def refused(self, failure: Failure, request_id: str) -> None:
+    def refused(self, failure: ErrorResponse, request_id: str) -> None:
         """Record a connection that was refused before a request was understood."""
         self._refused.labels(failure.reason).inc()
         _log.info(

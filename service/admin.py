@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from process.settings import Address
+from service.accounts.account_servicer import AccountServicer
 from service.accounts.directory import Directory
-from service.accounts.servicer import AccountServicer
 from service.accounts.store_access import Access
 from service.call import Calls
 from service.health import NOT_SERVING, SERVING, HealthServicer

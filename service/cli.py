@@ -24,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TextIO, TypeVar
 from uuid import uuid4
 
-from chatcompletion.credits import to_nano
+from chatcompletion.credit_amounts import to_nano
 from process.settings import database_url, rows, usage
 from service.accounts import field_rules
-from service.accounts.field_rules import Rule
+from service.accounts.field_rules import FieldRule
 from service.config import Settings
 
 PROGRAM: Final = "python -m service"
@@ -232,13 +232,13 @@ def _account(command: argparse.ArgumentParser) -> None:
     command.add_argument("account", type=_text(field_rules.NAME), help="the name of the account")
 
 
-def _checked(value: _T, rule: Rule) -> _T:
+def _checked(value: _T, rule: FieldRule) -> _T:
     if not rule.accepts(value):
         raise argparse.ArgumentTypeError(f"must be {rule.allowed}")
     return value
 
 
-def _text(rule: Rule) -> Callable[[str], str]:
+def _text(rule: FieldRule) -> Callable[[str], str]:
     return lambda text: _checked(text, rule)
 
 

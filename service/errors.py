@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from chatcompletion.default_messages import DEFAULT_MESSAGES
-from chatcompletion.reasons import DOMAIN, RULES, Rule
+from chatcompletion.reasons import DOMAIN, RULES, ReasonRule
 from chatcompletion.v1 import error_pb2
 from process import request_id as request_ids
 
@@ -88,7 +88,7 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
         self.dispatched = dispatched
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> ReasonRule:
         """How the reason is told."""
         return RULES[self.reason]
 

@@ -37,7 +37,7 @@ from chatcompletion.v1 import (
 )
 from process import metrics
 from service.accounts.bootstrap import bootstrap
-from service.accounts.credits import CreditServicer
+from service.accounts.credit_servicer import CreditServicer
 from service.accounts.directory import Directory
 from service.accounts.store_access import Access
 from service.admin import AdminServer
@@ -58,7 +58,7 @@ from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
-from service.upstream.client import Limits, UpstreamClient, transport
+from service.upstream.client import UpstreamClient, UpstreamLimits, transport
 
 SERVICES: Final = tuple(
     file.services_by_name[name].full_name
@@ -164,7 +164,7 @@ class Server:
             raise StartError("CHAT_UPSTREAM_CA_FILE: holds no certificates in PEM") from error
         upstream = UpstreamClient(
             connections,
-            Limits(
+            UpstreamLimits(
                 connect=settings.connect_timeout,
                 first_byte=settings.first_byte_timeout,
                 idle=settings.idle_timeout,

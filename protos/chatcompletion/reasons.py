@@ -22,7 +22,7 @@ _STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
+class ReasonRule:
     """How one reason is told."""
 
     reason: str
@@ -38,10 +38,10 @@ class Rule:
     """Whether the same request may succeed later, unless the failure says otherwise."""
 
 
-def _read(name: str) -> Rule:
+def _read(name: str) -> ReasonRule:
     value = error_pb2.ErrorReason.DESCRIPTOR.values_by_name[name]
     rule = value.GetOptions().Extensions[error_pb2.error_rule]
-    return Rule(
+    return ReasonRule(
         reason=name.removeprefix(_PREFIX),
         grpc_code=_STATUSES[rule.grpc_code],
         http_status=rule.http_status,
@@ -51,7 +51,7 @@ def _read(name: str) -> Rule:
     )
 
 
-RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+RULES: Final[Mapping[str, ReasonRule]] = MappingProxyType(
     {
         name.removeprefix(_PREFIX): _read(name)
         for name, number in error_pb2.ErrorReason.items()

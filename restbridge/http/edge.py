@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from process import request_id
 from restbridge.clock import Clock
-from restbridge.errors import Failure
+from restbridge.error_responses import ErrorResponse
 from restbridge.headers import single
 from restbridge.http.exchange import CUT, Exchange, attach
 from restbridge.telemetry import Telemetry
@@ -73,7 +73,7 @@ class Edge:
         """How many exchanges run."""
         return len(self._running)
 
-    def end_all(self, failure: Failure) -> None:
+    def end_all(self, failure: ErrorResponse) -> None:
         """End every exchange that runs, with this failure."""
         for exchange in tuple(self._running):
             exchange.end(failure)

@@ -16,7 +16,7 @@ from typing import Final, Self, cast
 
 from starlette.types import Receive, Scope
 
-from restbridge.errors import LEFT, Failure, RefusedError
+from restbridge.error_responses import LEFT, ErrorResponse, RefusedError
 
 _KEY: Final = "restbridge.http.exchange"
 
@@ -44,10 +44,10 @@ class Exchange:
     """When the first event of a stream was there, by the same clock."""
     events: int = 0
     """How many events were sent."""
-    failure: Failure | None = None
+    failure: ErrorResponse | None = None
     _running: bool = True
 
-    def end(self, failure: Failure) -> None:
+    def end(self, failure: ErrorResponse) -> None:
         """End the exchange early with this failure. The first one counts."""
         if self._running and self.failure is None:
             self.failure = failure

@@ -11,7 +11,7 @@ Two servers that read one of these differently can be made to see different requ
 import re
 from typing import Final
 
-from restbridge.errors import Failure, of_reason
+from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.http.limits import Limits
 
 _OVERHEAD: Final = 4  # a colon, a space, CR and LF
@@ -22,7 +22,7 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 class BadHeadError(Exception):
     """The head breaks a rule; `failure` says which."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: ErrorResponse) -> None:
         super().__init__(failure.reason)
         self.failure = failure
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from restbridge.errors import RefusedError, of_reason
+from restbridge.error_responses import RefusedError, of_reason
 from restbridge.headers import single
 from restbridge.http.exchange import exchange_of, left
 

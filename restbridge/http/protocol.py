@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from process import request_id
-from restbridge.errors import Failure, of_reason
+from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.headers import single
 from restbridge.http.exchange import CUT
 from restbridge.http.head import BadHeadError, Head
@@ -231,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
         self.on_response_complete()
 
-    def _refuse(self, failure: Failure) -> None:
+    def _refuse(self, failure: ErrorResponse) -> None:
         """Answer what is not a request, and close."""
         self._deaf = True
         self._head_timer.stop()

@@ -1,8 +1,8 @@
 """Accounts and API keys, as operators and callers see them; the money is in the ledger.
 
-servicer ─┐                        ┌─ field_rules    values that operators give
-credits ──┼─► store_access ─► directory ─► ledger   accounts, keys, ledger entries, usage
-commands ─┘                        └─ messages, page_tokens, text_tables   how they are shown
+account_servicer ─┐                        ┌─ field_rules    values that operators give
+credit_servicer ──┼─► store_access ─► directory ─► ledger  accounts, keys, ledger entries, usage
+commands ─────────┘                        └─ messages, page_tokens, text_tables  as text
 
 views         what the directory returns
 verification  whether what is stored agrees with the ledger

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from chatcompletion.credits import members, to_text
+from chatcompletion.credit_amounts import members, to_text
 from service.accounts.directory import DAY, Directory
 from service.accounts.text_tables import table
 from service.accounts.verification import differences

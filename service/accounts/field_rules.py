@@ -16,7 +16,7 @@ LARGEST_AMOUNT: Final = 10**18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
+class FieldRule:
     """One kind of value."""
 
     allowed: str
@@ -36,28 +36,28 @@ def _is_models(value: Sequence[str]) -> bool:
     )
 
 
-NAME: Final = Rule(
+NAME: Final = FieldRule(
     allowed="1 to 128 printable characters, without a space at either end",
     accepts=lambda value: _is_text(value, LONGEST_NAME),
 )
 IDEMPOTENCY_ID: Final = NAME
-MODEL: Final = Rule(
+MODEL: Final = FieldRule(
     allowed="1 to 256 printable characters, without a space at either end",
     accepts=lambda value: _is_text(value, LONGEST_MODEL),
 )
-MODELS: Final = Rule(
+MODELS: Final = FieldRule(
     allowed="1 to 100 different names of models, each of 1 to 256 printable characters",
     accepts=_is_models,
 )
-LIMIT: Final = Rule(
+LIMIT: Final = FieldRule(
     allowed="an integer from 1 to 1000000000", accepts=lambda value: 1 <= value <= LARGEST_LIMIT
 )
-AMOUNT: Final = Rule(
+AMOUNT: Final = FieldRule(
     allowed="an integer of nano-credits from 1 to 10^18",
     accepts=lambda value: 1 <= value <= LARGEST_AMOUNT,
 )
-INSTANT: Final = Rule(
+INSTANT: Final = FieldRule(
     allowed="a time from 1970 to 2261", accepts=lambda value: 0 <= value < 291 * 31_556_952 * 10**9
 )
 """In nanoseconds since the Unix epoch, within 64 bits."""
-PAGE_SIZE: Final = Rule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)
+PAGE_SIZE: Final = FieldRule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)

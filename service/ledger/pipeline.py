@@ -38,7 +38,7 @@ _OF_THE_SESSION: Final = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Statement:
+class PreparedStatement:
     """A statement that each connection prepares once."""
 
     name: bytes
@@ -46,7 +46,7 @@ class Statement:
     """With `$1` and so on in the place of parameters."""
 
 
-def prepare(connection: PGconn, statements: Sequence[Statement]) -> None:
+def prepare(connection: PGconn, statements: Sequence[PreparedStatement]) -> None:
     """Prepare statements on a new connection.
 
     Raises:
@@ -82,7 +82,7 @@ class Pipeline:
         self._sent = 0
         connection.enter_pipeline_mode()
 
-    def send(self, statement: Statement, *values: bytes) -> None:
+    def send(self, statement: PreparedStatement, *values: bytes) -> None:
         """Have a statement run; it is on its way with `receive` or `finish`."""
         self._connection.send_query_prepared(statement.name, values)
         self._sent += 1

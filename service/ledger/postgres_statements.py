@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.ledger import statements, usage
-from service.ledger.pipeline import Statement
+from service.ledger.pipeline import PreparedStatement
 from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
 
 _DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
@@ -29,7 +29,7 @@ _DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: 
 class Query:
     """A statement about several kinds of rows."""
 
-    statement: Statement
+    statement: PreparedStatement
     kinds: tuple[str, ...]
     """In the order of its columns, where it has any."""
     parameters: tuple[str, ...]
@@ -47,12 +47,12 @@ NOW: Final = sa.literal_column(
 """The server's clock, in nanoseconds since the Unix epoch."""
 
 
-def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Statement:
+def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> PreparedStatement:
     """Compile a statement, whose parameters come in this order."""
     compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
     if tuple(compiled.positiontup or ()) != parameters:
         raise ValueError(f"{name} has the parameters {compiled.positiontup}")
-    return Statement(name=name.encode(), text=str(compiled).encode())
+    return PreparedStatement(name=name.encode(), text=str(compiled).encode())
 
 
 def _listed(parameter: str, type_: type[sa.types.TypeEngine[Any]]) -> Any:
@@ -101,8 +101,8 @@ def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str
     )
 
 
-BEGIN: Final = Statement(name=b"BEGIN", text=b"BEGIN")
-COMMIT: Final = Statement(name=b"COMMIT", text=b"COMMIT")
+BEGIN: Final = PreparedStatement(name=b"BEGIN", text=b"BEGIN")
+COMMIT: Final = PreparedStatement(name=b"COMMIT", text=b"COMMIT")
 LOCK: Final = _statement(
     "lock",
     sa.select(

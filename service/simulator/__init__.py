@@ -11,7 +11,7 @@ answer that it is a simulator. It depends on nothing else of this project.
 """
 
 from service.simulator.config import SimulatorConfig
-from service.simulator.records import Outcome, RequestRecord
+from service.simulator.records import RequestOutcome, RequestRecord
 from service.simulator.server import SimulatorServer
 
-__all__ = ["Outcome", "RequestRecord", "SimulatorConfig", "SimulatorServer"]
+__all__ = ["RequestOutcome", "RequestRecord", "SimulatorConfig", "SimulatorServer"]

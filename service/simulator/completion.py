@@ -13,8 +13,8 @@ from collections.abc import Callable
 import msgspec
 
 from service.simulator import text
-from service.simulator.errors import RefusedError
-from service.simulator.request import CompletionRequest, ForcedCall, texts
+from service.simulator.completion_request import CompletionRequest, ForcedCall, texts
+from service.simulator.error_objects import HttpError
 from service.simulator.schema_instance import UnsatisfiableError, instance
 
 FINGERPRINT = "simulator"
@@ -75,7 +75,7 @@ def complete(
     """Answers a request with texts of `length` tokens.
 
     Raises:
-        RefusedError: no JSON satisfies the schema that the request demands (400).
+        HttpError: no JSON satisfies the schema that the request demands (400).
     """
     key = text.digest(
         b"%d" % seed,
@@ -144,7 +144,7 @@ def _json_for(call: ForcedCall | None, schema: object) -> str:
         found = instance(schema)
     except UnsatisfiableError as exc:
         place = "response_format" if call is None else f"function '{call.name}'"
-        raise RefusedError(
+        raise HttpError(
             status=400,
             message=f"Invalid schema for {place}: {exc}",
             param="response_format" if call is None else "tools",

@@ -18,9 +18,9 @@ from typing import Protocol, cast
 import httptools
 import msgspec
 
-from service.simulator.errors import error_body
+from service.simulator.error_objects import error_body
 from service.simulator.exchange import SERVER, Exchange
-from service.simulator.records import Outcome, RequestRecord
+from service.simulator.records import RequestOutcome, RequestRecord
 
 logger = logging.getLogger("service.simulator")
 
@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
                 self.transport.resume_reading()
             self._answer(request)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: RequestOutcome) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["completed", "caller_left", "aborted"]
+RequestOutcome = Literal["completed", "caller_left", "aborted"]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class RequestRecord:
     """Bytes handed to the transport, head and framing included."""
     finished: float | None = None
     """`time.monotonic()` when the outcome was known."""
-    outcome: Outcome | None = None
+    outcome: RequestOutcome | None = None
     """None while the request is open."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the outcome is known."""

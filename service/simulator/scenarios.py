@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from service.simulator.config import SimulatorConfig
-from service.simulator.errors import RefusedError
+from service.simulator.error_objects import HttpError
 
 TIMED = "sim:"
 FAULTY = "sim-fault:"
@@ -62,7 +62,7 @@ def parse(model: str, default: Scenario) -> Scenario:
     """Read a model's name; what it leaves open is as in `default`.
 
     Raises:
-        RefusedError: the name begins like a scenario's and does not go on like one (400).
+        HttpError: the name begins like a scenario's and does not go on like one (400).
     """
     if not model.startswith((TIMED, FAULTY)):
         return default
@@ -93,8 +93,8 @@ def parse(model: str, default: Scenario) -> Scenario:
     return msgspec.structs.replace(default, **fields)
 
 
-def _unreadable(why: str) -> RefusedError:
-    return RefusedError(
+def _unreadable(why: str) -> HttpError:
+    return HttpError(
         status=400,
         message=f"The simulator cannot read this model name: {why}.",
         param="model",

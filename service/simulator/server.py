@@ -15,20 +15,20 @@ from urllib.parse import unquote
 
 from service.simulator import scenarios
 from service.simulator.completion import Completion, complete
+from service.simulator.completion_request import CompletionRequest, decode, model_of, parse
 from service.simulator.config import SimulatorConfig
 from service.simulator.connection import Connection
-from service.simulator.documents import (
+from service.simulator.error_objects import HttpError
+from service.simulator.exchange import JSON, Exchange, Headers
+from service.simulator.faults import FAULTS, Fault, Play
+from service.simulator.records import RecordLog, RequestRecord
+from service.simulator.response_documents import (
     chunk_documents,
     completion_document,
     encode,
     model_document,
     models_document,
 )
-from service.simulator.errors import RefusedError
-from service.simulator.exchange import JSON, Exchange, Headers
-from service.simulator.faults import FAULTS, Fault, Play
-from service.simulator.records import RecordLog, RequestRecord
-from service.simulator.request import CompletionRequest, decode, model_of, parse
 from service.simulator.scenarios import Scenario
 from service.simulator.scripts import Scripts
 from service.simulator.streaming import finish, send_events, send_packed_events
@@ -180,7 +180,7 @@ class SimulatorServer:
         try:
             self._authenticate(exchange.record)
             await self._route(exchange)
-        except RefusedError as refusal:
+        except HttpError as refusal:
             exchange.record.scenario = exchange.record.scenario or "refusal"
             exchange.reply(refusal.status, refusal.body())
 
@@ -189,7 +189,7 @@ class SimulatorServer:
             return
         shown = record.headers.get("authorization", "").encode("latin-1", "replace")
         if not hmac.compare_digest(shown, self._authorization):
-            raise RefusedError(
+            raise HttpError(
                 status=401, message="Incorrect API key provided.", code="invalid_api_key"
             )
 
@@ -207,7 +207,7 @@ class SimulatorServer:
             _fault(scenarios.parse(model, self._plain))
             exchange.reply(200, encode(model_document(model)))
         else:
-            raise RefusedError(status=404, message=f"Invalid URL ({record.method} {path})")
+            raise HttpError(status=404, message=f"Invalid URL ({record.method} {path})")
 
     async def _chat(self, exchange: Exchange) -> None:
         record = exchange.record
@@ -275,7 +275,7 @@ async def _fail(
     scenario: Scenario,
 ) -> None:
     if fault.form != "any" and (fault.form == "stream") is not request.stream:
-        raise RefusedError(
+        raise HttpError(
             status=400,
             message=f"The fault {fault.name!r} only answers {fault.form} requests.",
             param="stream",
@@ -299,7 +299,7 @@ def _fault(scenario: Scenario) -> Fault | None:
         return None
     fault = FAULTS.get(scenario.fault)
     if fault is None:
-        raise RefusedError(
+        raise HttpError(
             status=404,
             message=f"The simulator has no fault of this name. It has: {', '.join(FAULTS)}.",
             param="model",

@@ -43,7 +43,7 @@ from service.telemetry import Telemetry
 from service.upstream import error_bodies, refusals
 from service.upstream.retries import RetryBudget, delay
 from service.upstream.rewriting import outgoing, rename
-from service.upstream.sse import EventStream, EventTooLargeError
+from service.upstream.sse import EventParser, EventTooLargeError
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
     # What the client raises, what it becomes, and whether the upstream may have worked for it.
@@ -84,7 +84,7 @@ _BODY_ERRORS: Final = (*_CLIENT_ERRORS, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class UpstreamLimits:
     """How long and how much is waited for; durations in seconds."""
 
     connect: float
@@ -134,7 +134,7 @@ class UpstreamClient:
     def __init__(
         self,
         transport: httpx.AsyncBaseTransport,
-        limits: Limits,
+        limits: UpstreamLimits,
         telemetry: Telemetry,
         *,
         now: Callable[[], datetime],
@@ -199,7 +199,7 @@ class UpstreamClient:
         """
         model = request.model
         body = outgoing(request, streamed=True)
-        events = EventStream()
+        events = EventParser()
         with self._telemetry.upstream_streams.track_inprogress():
             async with self._open(body, model, call, _EVENTS) as response:
                 async with aclosing(self._pieces(response)) as pieces:
@@ -389,7 +389,7 @@ def _request(
     )
 
 
-def _events(events: EventStream, piece: bytes) -> list[tuple[bytes, bytes]]:
+def _events(events: EventParser, piece: bytes) -> list[tuple[bytes, bytes]]:
     try:
         return events.feed(piece)
     except EventTooLargeError as error:

@@ -24,7 +24,7 @@ class EventTooLargeError(ValueError):
     """A line or an event is larger than the bound."""
 
 
-class EventStream:
+class EventParser:
     """The state of one stream.
 
     Args:

@@ -58,7 +58,7 @@ LAYERS = {
         {"rates", "ids", "schema", "steps", "coalescing"},
     ),
     "service.accounts": (
-        {"servicer", "credits", "commands", "bootstrap"},
+        {"account_servicer", "credit_servicer", "commands", "bootstrap"},
         {"messages", "store_access"},
         {"directory", "verification"},
         {"views"},
@@ -76,12 +76,12 @@ LAYERS = {
         {"__main__"},
         {"server"},
         {"app"},
-        {"chat_completions", "models", "credits", "probes", "failures"},
+        {"chat_completions", "model_routes", "credits", "probes", "failures"},
         {"forward"},
         {"answers", "event_stream"},
         {"http"},
         {"telemetry"},
-        {"channel", "errors"},
+        {"channel", "error_responses"},
         {"clock", "config", "headers"},
     ),
     "restbridge.http": (

@@ -13,7 +13,7 @@ from typing import Final
 from tests.support.tree import ROOT
 
 THROUGH_ITS_USER: Final = {
-    "protos/chatcompletion/openai_json/errors.py": "tests/unit/openai_json/test_documents.py",
+    "protos/chatcompletion/openai_json/codec_errors.py": "tests/unit/openai_json/test_documents.py",
     "protos/chatcompletion/openai_json/lenient_values.py": "tests/unit/openai_json/test_syntax.py",
     "protos/chatcompletion/openai_json/readers.py": "tests/contract/test_golden.py",
     "protos/chatcompletion/openai_json/strict_values.py": "tests/unit/openai_json/test_syntax.py",
@@ -41,7 +41,7 @@ WITH_SOCKETS: Final = {
     "restbridge/http/protocol.py": "tests/e2e/test_bridge_hostile.py",
     "restbridge/probes.py": "tests/e2e/test_bridge_replicas.py",
     "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
-    "service/accounts/credits.py": "tests/e2e/test_accounts_credits.py",
+    "service/accounts/credit_servicer.py": "tests/e2e/test_accounts_credits.py",
     "service/accounts/messages.py": "tests/e2e/test_accounts_admin.py",
     "service/admin.py": "tests/e2e/test_admin_listener.py",
     "service/health.py": "tests/faults/test_receiving.py",
@@ -49,9 +49,9 @@ WITH_SOCKETS: Final = {
     "service/receiving.py": "tests/faults/test_receiving.py",
     "service/server.py": "tests/faults/test_draining.py",
     "service/simulator/connection.py": "tests/faults/test_simulator.py",
-    "service/simulator/errors.py": "tests/faults/test_simulator.py",
+    "service/simulator/error_objects.py": "tests/faults/test_simulator.py",
     "service/simulator/exchange.py": "tests/faults/test_simulator.py",
-    "service/simulator/faults/answers.py": "tests/faults/test_simulator_faults.py",
+    "service/simulator/faults/whole_answers.py": "tests/faults/test_simulator_faults.py",
     "service/simulator/faults/connections.py": "tests/faults/test_simulator_faults.py",
     "service/simulator/faults/fault.py": "tests/faults/test_simulator_faults.py",
     "service/simulator/faults/framing.py": "tests/faults/test_simulator_faults.py",

@@ -25,7 +25,7 @@ import service.config
 import service.telemetry
 from chatcompletion.reasons import RULES
 from process.settings import rows
-from restbridge.errors import BRIDGE
+from restbridge.error_responses import BRIDGE
 
 ROOT: Final = Path(__file__).parents[2]
 MAPS: Final = ("docs/architecture.md", "README.md")

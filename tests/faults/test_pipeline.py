@@ -12,12 +12,12 @@ import pytest
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
 
-from service.ledger.pipeline import Pipeline, Statement, prepare
+from service.ledger.pipeline import Pipeline, PreparedStatement, prepare
 from service.ledger.steps import Step, Work, run, run_async
 from tests.support.postgres import Server
 
-_LENGTH: Final = Statement(name=b"length", text=b"SELECT length($1::text)")
-_DIVIDE: Final = Statement(name=b"divide", text=b"SELECT 1 / $1::int")
+_LENGTH: Final = PreparedStatement(name=b"length", text=b"SELECT length($1::text)")
+_DIVIDE: Final = PreparedStatement(name=b"divide", text=b"SELECT 1 / $1::int")
 
 Runner = Callable[[Work[Any]], Any]
 

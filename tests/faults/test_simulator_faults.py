@@ -11,8 +11,8 @@ import uvloop
 
 from service.simulator import SimulatorServer
 from service.simulator.faults import FAULTS
-from service.simulator.faults.answers import INTERNAL_DETAILS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
+from service.simulator.faults.whole_answers import INTERNAL_DETAILS
 from tests.faults.simulator_client import (
     MEBIBYTE,
     Answer,

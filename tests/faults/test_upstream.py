@@ -24,11 +24,11 @@ import pytest
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionParams
-from service.simulator import Outcome, SimulatorServer
+from service.simulator import RequestOutcome, SimulatorServer
 from service.simulator.faults import ELSEWHERE, FAULTS
-from service.simulator.faults.answers import INTERNAL_DETAILS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
 from service.simulator.faults.usages import HUGE
+from service.simulator.faults.whole_answers import INTERNAL_DETAILS
 from service.simulator.text import INTRODUCTION, split
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import KEY, Failed, params
@@ -66,7 +66,7 @@ class Row:
     reason: str
     delivered: tuple[int, ...] = DELIVERED_NOTHING
     """How many chunks may have arrived before."""
-    outcome: Outcome = "completed"
+    outcome: RequestOutcome = "completed"
     """How the exchange ended for the upstream; `caller_left`: the service closed it."""
     settings: Mapping[str, float] = field(default_factory=dict)
     value: str = ""

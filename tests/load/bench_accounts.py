@@ -37,7 +37,7 @@ from service.accounts.views import KeyLimits
 from service.ledger.batches import Batches
 from service.ledger.ids import hold_id
 from service.ledger.migrations import migrate
-from service.ledger.pipeline import Pipeline, Statement, prepare
+from service.ledger.pipeline import Pipeline, PreparedStatement, prepare
 from service.ledger.postgres_statements import BEGIN, COMMIT
 from service.ledger.rows import Grant, Operation, Outcome, Place, Placed, Settle
 from service.ledger.steps import Work
@@ -53,7 +53,7 @@ WARM_UP = 500
 class Empty(Store):
     """Does nothing, in as many round trips to the server; what it writes is a message to flush."""
 
-    _MESSAGE = Statement(
+    _MESSAGE = PreparedStatement(
         name=b"message", text=b"SELECT pg_logical_emit_message(true, 'bench', 'message')"
     )
 

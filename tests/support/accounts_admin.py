@@ -24,7 +24,7 @@ from chatcompletion.v1.credit_service_pb2_grpc import (
 from process.settings import Address
 from service import errors
 from service.accounts import keys
-from service.accounts.credits import CreditServicer
+from service.accounts.credit_servicer import CreditServicer
 from service.accounts.directory import Directory
 from service.accounts.keys import Caller
 from service.accounts.store_access import Access

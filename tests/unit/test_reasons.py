@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from chatcompletion.reasons import DOMAIN, RULES, Rule
+from chatcompletion.reasons import DOMAIN, RULES, ReasonRule
 from chatcompletion.v1 import error_pb2
 
 # reason: gRPC code, HTTP status, type, code, whether the same request may succeed later
@@ -85,7 +85,7 @@ def test_the_table_does_not_change() -> None:
 
 
 def test_a_rule_is_a_value() -> None:
-    assert RULES["CANCELLED"] == Rule(
+    assert RULES["CANCELLED"] == ReasonRule(
         reason="CANCELLED",
         grpc_code=grpc.StatusCode.CANCELLED,
         http_status=499,

@@ -25,10 +25,19 @@ message is generated from its descriptor at import.
     places       paths, and the members of a wrong type
     numbers      which number fits which field
     verbatim     JSON that stays text
-    limits       depth, number of values, and how long JSON can be
+    document_limits   depth, number of values, and how long JSON can be
     documents    the public functions, by kind of document
 """
 
+from chatcompletion.openai_json.codec_errors import CodecError, DecodeError, EncodeError
+from chatcompletion.openai_json.document_limits import (
+    MAX_DEPTH,
+    MAX_UNKNOWN,
+    MAX_VALUES,
+    count_values,
+    indentation,
+    longest_size,
+)
 from chatcompletion.openai_json.documents import (
     canonicalize_request,
     check_size,
@@ -51,15 +60,6 @@ from chatcompletion.openai_json.documents import (
     member_names,
     mistyped_members,
     unknown_members,
-)
-from chatcompletion.openai_json.errors import CodecError, DecodeError, EncodeError
-from chatcompletion.openai_json.limits import (
-    MAX_DEPTH,
-    MAX_UNKNOWN,
-    MAX_VALUES,
-    count_values,
-    indentation,
-    longest_size,
 )
 from chatcompletion.openai_json.places import Mistyped, Unknown
 

@@ -29,8 +29,8 @@ from chatcompletion.openai_json.canonical import (
     is_empty,
     is_set,
 )
-from chatcompletion.openai_json.errors import DecodeError, EncodeError
-from chatcompletion.openai_json.limits import (
+from chatcompletion.openai_json.codec_errors import DecodeError, EncodeError
+from chatcompletion.openai_json.document_limits import (
     MAX_DEPTH,
     MAX_UNKNOWN,
     MAX_VALUES,

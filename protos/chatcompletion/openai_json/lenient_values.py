@@ -14,7 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, NoReturn
 
 from chatcompletion.openai_json import verbatim
-from chatcompletion.openai_json.errors import DecodeError
+from chatcompletion.openai_json.codec_errors import DecodeError
 from chatcompletion.openai_json.numbers import INT64_MAX, INT64_MIN, says
 from chatcompletion.openai_json.shapes import Form
 from chatcompletion.openai_json.strict_values import MisfitError

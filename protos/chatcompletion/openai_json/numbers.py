@@ -16,7 +16,7 @@ the nearest double, which is what readers of JSON agree on (RFC 8259, section 6)
 from decimal import Decimal, InvalidOperation
 from math import copysign, isfinite
 
-from chatcompletion.openai_json.errors import EncodeError
+from chatcompletion.openai_json.codec_errors import EncodeError
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1

@@ -40,7 +40,7 @@ Reader = Callable[[Message, dict[str, Any]], None]
 """Fills an empty message from the members of an object, which it consumes."""
 
 
-class Values(Protocol):
+class ValueReaders(Protocol):
     """The functions of a module that reads one value at a time."""
 
     MISFITS: tuple[type[Exception], ...]
@@ -70,9 +70,9 @@ def readers(shapes: dict[str, Shape], values: Any) -> dict[str, Reader]:
 
     Args:
         shapes: The shapes, complete: each that an arm names is there.
-        values: A module that has the functions of `Values`.
+        values: A module that has the functions of `ValueReaders`.
     """
-    module: Values = values
+    module: ValueReaders = values
     namespace: dict[str, Any] = {
         "misfits": module.MISFITS,
         "keep": module.keep,

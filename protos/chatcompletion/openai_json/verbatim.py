@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from chatcompletion.openai_json.errors import DecodeError
-from chatcompletion.openai_json.limits import MAX_DEPTH, check_shape
+from chatcompletion.openai_json.codec_errors import DecodeError
+from chatcompletion.openai_json.document_limits import MAX_DEPTH, check_shape
 
 _read_value = msgspec.json.Decoder().decode
 _check_value = msgspec.json.Decoder(msgspec.Raw).decode

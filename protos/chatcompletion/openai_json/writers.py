@@ -35,7 +35,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from chatcompletion.openai_json import verbatim
-from chatcompletion.openai_json.errors import EncodeError
+from chatcompletion.openai_json.codec_errors import EncodeError
 from chatcompletion.openai_json.numbers import written
 from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 

@@ -1,7 +1,7 @@
 """The failures of an upstream, chosen by the model name `sim-fault:<name>[=<value>][,<option>...]`.
 
     connections   nothing, too little or too slowly is written; the connection breaks
-    answers       a whole answer of another status or with another body than a completion
+    whole_answers a whole answer of another status or with another body than a completion
     streams       an event stream that goes wrong between its events
     framing       a sound answer, or its line ends and pieces, written as few servers do
     usages        a sound answer with senseless token counts
@@ -12,14 +12,14 @@ packet filter) swallows, a name under `.invalid` does not resolve, and a client 
 exhausts it. They are named in `ELSEWHERE`.
 """
 
-from service.simulator.faults import answers, connections, framing, streams, usages
-from service.simulator.faults.fault import Fault, Form, Play
+from service.simulator.faults import connections, framing, streams, usages, whole_answers
+from service.simulator.faults.fault import Fault, FaultForm, Play
 
-__all__ = ["ELSEWHERE", "FAULTS", "Fault", "Form", "Play"]
+__all__ = ["ELSEWHERE", "FAULTS", "Fault", "FaultForm", "Play"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for table in (connections, answers, streams, framing, usages)
+    for table in (connections, whole_answers, streams, framing, usages)
     for fault in table.FAULTS
 }
 

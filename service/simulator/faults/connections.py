@@ -2,9 +2,9 @@
 
 import asyncio
 
-from service.simulator.documents import encode
 from service.simulator.exchange import JSON, SERVER
 from service.simulator.faults.fault import Fault, Play
+from service.simulator.response_documents import encode
 from service.simulator.streaming import forever, send_events
 
 _HEAD = f"HTTP/1.1 200 OK\r\nserver: {SERVER}\r\n".encode()

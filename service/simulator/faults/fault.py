@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from service.simulator.completion import Completion
-from service.simulator.documents import Document, chunk_documents, completion_document, encode
-from service.simulator.errors import RefusedError
+from service.simulator.completion_request import CompletionRequest, Document
+from service.simulator.error_objects import HttpError
 from service.simulator.exchange import Exchange
-from service.simulator.request import CompletionRequest
+from service.simulator.response_documents import chunk_documents, completion_document, encode
 
-Form = Literal["any", "stream", "unary"]
+FaultForm = Literal["any", "stream", "unary"]
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Play:
         """Return the value as a number.
 
         Raises:
-            RefusedError: it is none or out of its range (400).
+            HttpError: it is none or out of its range (400).
         """
         if self.value is None:
             return default
@@ -61,9 +61,9 @@ class Play:
         """End the play before it began: the request does not suit the fault.
 
         Raises:
-            RefusedError: always (400).
+            HttpError: always (400).
         """
-        raise RefusedError(status=400, message=message, param=param, code="invalid_value")
+        raise HttpError(status=400, message=message, param=param, code="invalid_value")
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Fault:
     """A way in which an upstream fails."""
 
     name: str
-    form: Form
+    form: FaultForm
     """Which requests it can answer; the other form is refused with 400."""
     covers: str
     """The item of the failure catalogue that it stands for."""

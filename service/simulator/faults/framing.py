@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from service.simulator.documents import Document, encode
+from service.simulator.completion_request import Document
 from service.simulator.exchange import JSON, Exchange
 from service.simulator.faults.fault import Fault, Play
+from service.simulator.response_documents import encode
 from service.simulator.streaming import DONE, finish, send_events
 
 WIDE = "na\u00efve \u6f22\u5b57 \U0001f680"

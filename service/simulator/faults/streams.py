@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from service.simulator.documents import Document
-from service.simulator.errors import error_body
+from service.simulator.completion_request import Document
+from service.simulator.error_objects import error_body
 from service.simulator.exchange import Exchange
 from service.simulator.faults.fault import Fault, Play
 from service.simulator.streaming import DONE, finish, forever, send_bytes, send_events

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from service.simulator.documents import Document, encode, usage
+from service.simulator.completion_request import Document
 from service.simulator.faults.fault import Fault, Play
+from service.simulator.response_documents import encode, usage
 from service.simulator.streaming import finish, send_events
 
 HUGE = 2**63

@@ -9,7 +9,7 @@ from grpc.aio import AioRpcError, Metadata
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatcompletion.v1.error_pb2 import ApiError
-from restbridge.errors import LEFT, Failure, RefusedError, of_reason
+from restbridge.error_responses import LEFT, ErrorResponse, RefusedError, of_reason
 from restbridge.event_stream import EventStream
 from restbridge.failures import Failures
 from restbridge.http.exchange import exchange_of
@@ -133,7 +133,7 @@ async def test_an_end_is_answered_and_a_cancellation_is_not(
 async def test_an_error_object_that_is_not_json_is_an_internal_error() -> None:
     error = ApiError(message="m")
     error.extra_json["x"] = "}{"
-    failure = Failure(reason="RATE_LIMITED", status=429, error=error)
+    failure = ErrorResponse(reason="RATE_LIMITED", status=429, error=error)
     wire, _ = await run(raising(RefusedError(failure)))
     assert wire.status == 429
     assert json.loads(wire.body)["error"]["code"] == "internal_error"

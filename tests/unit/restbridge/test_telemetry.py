@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from restbridge.errors import LEFT, Failure, of_reason
+from restbridge.error_responses import LEFT, ErrorResponse, of_reason
 from restbridge.telemetry import Telemetry
 from tests.unit.restbridge.exchanges import exchange
 
@@ -20,7 +20,7 @@ COUNT = "http_server_request_duration_seconds_count"
     ],
 )
 async def test_an_exchange_is_counted_once_by_bounded_labels(
-    method: str, status: int, failure: Failure | None, labels: tuple[str, str, str]
+    method: str, status: int, failure: ErrorResponse | None, labels: tuple[str, str, str]
 ) -> None:
     telemetry = Telemetry()
     telemetry.begin()

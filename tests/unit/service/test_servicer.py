@@ -33,7 +33,7 @@ from service.models import Catalogue
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
-from service.upstream.client import Limits, UpstreamClient
+from service.upstream.client import UpstreamClient, UpstreamLimits
 from tests.support.samples import (
     CALLER_KEY,
     DONE,
@@ -83,7 +83,7 @@ async def _admission(tmp_path: Path) -> AsyncIterator[None]:
 def servicer(handler: Handler, *, max_request_bytes: int = 10_000) -> ChatCompletionServicer:
     upstream = UpstreamClient(
         httpx.MockTransport(handler),
-        Limits(
+        UpstreamLimits(
             connect=5, first_byte=5, idle=5, longest_retry_after=0, max_response_bytes=1_000_000
         ),
         Telemetry(),

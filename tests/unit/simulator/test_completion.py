@@ -5,8 +5,8 @@ import pytest
 
 from service.simulator import text
 from service.simulator.completion import Completion, complete
-from service.simulator.errors import RefusedError
-from service.simulator.request import parse
+from service.simulator.completion_request import parse
+from service.simulator.error_objects import HttpError
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -183,7 +183,7 @@ def test_json_of_lone_surrogates_stays_escaped() -> None:
     ],
 )
 def test_a_schema_that_nothing_satisfies_is_refused(members: dict[str, Any], param: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         answer(**members)
 
     assert (refused.value.status, refused.value.param) == (400, param)

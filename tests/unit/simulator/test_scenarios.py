@@ -1,7 +1,7 @@
 import pytest
 
 from service.simulator.config import SimulatorConfig
-from service.simulator.errors import RefusedError
+from service.simulator.error_objects import HttpError
 from service.simulator.scenarios import Scenario, parse, plain
 
 DEFAULT = plain(SimulatorConfig(time_to_first_token=0.5, inter_token_delay=0.1))
@@ -51,7 +51,7 @@ def test_a_name_is_read(model: str) -> None:
     ],
 )
 def test_a_name_that_goes_wrong_is_refused(model: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         parse(model, DEFAULT)
 
     assert (refused.value.status, refused.value.param) == (400, "model")

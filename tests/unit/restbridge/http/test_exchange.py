@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from restbridge.errors import LEFT, of_reason
+from restbridge.error_responses import LEFT, of_reason
 from restbridge.http.exchange import Departure, Exchange
 from tests.unit.restbridge.exchanges import Wire, exchange, turn
 

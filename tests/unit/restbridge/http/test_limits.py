@@ -5,7 +5,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from process import settings as process_settings
 from restbridge.config import Settings
-from restbridge.errors import LEFT, RefusedError
+from restbridge.error_responses import LEFT, RefusedError
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits, check_json
 from restbridge.server import limits_of

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from service.accounts import field_rules
-from service.accounts.field_rules import Rule
+from service.accounts.field_rules import FieldRule
 
 # The rule, what makes a value of a size, and the smallest and largest sizes that are allowed.
-SIZES: dict[str, tuple[Rule, Callable[[int], Any], int, int]] = {
+SIZES: dict[str, tuple[FieldRule, Callable[[int], Any], int, int]] = {
     "name": (field_rules.NAME, lambda size: "x" * size, 1, 128),
     "idempotency id": (field_rules.IDEMPOTENCY_ID, lambda size: "x" * size, 1, 128),
     "model": (field_rules.MODEL, lambda size: "x" * size, 1, 256),
@@ -21,7 +21,7 @@ SIZES: dict[str, tuple[Rule, Callable[[int], Any], int, int]] = {
 
 @pytest.mark.parametrize(("rule", "make", "least", "most"), SIZES.values(), ids=SIZES)
 def test_a_size_is_within_its_bounds(
-    rule: Rule, make: Callable[[int], Any], least: int, most: int
+    rule: FieldRule, make: Callable[[int], Any], least: int, most: int
 ) -> None:
     assert rule.accepts(make(least))
     assert rule.accepts(make(most))

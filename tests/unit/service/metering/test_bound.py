@@ -16,7 +16,7 @@ from service.errors import InvalidRequest
 from service.metering import bound as bounds
 from service.metering import price
 from service.models import NANO, Model, Upstream
-from service.simulator import completion, request
+from service.simulator import completion, completion_request
 from tests.support.examples import examples
 
 REPEATABLE = examples(200)
@@ -163,8 +163,8 @@ def test_the_simulator_uses_no_more_than_the_bound(
     messages: list[dict[str, object]], limit: int, n: int
 ) -> None:
     asked = params(messages=messages, n=n, max_tokens=limit)
-    body = request.decode(openai_json.encode_request(asked))
-    answer = completion.complete(request.parse(body, tokens=100), seed=0, length=100)
+    body = completion_request.decode(openai_json.encode_request(asked))
+    answer = completion.complete(completion_request.parse(body, tokens=100), seed=0, length=100)
     bound = bounds.bound_of(asked, MODEL, limit)
     assert answer.prompt_tokens <= bound.prompt_tokens
     assert answer.completion_tokens <= bound.completion_tokens

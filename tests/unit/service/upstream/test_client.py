@@ -21,7 +21,7 @@ from service.call import Call
 from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
-from service.upstream.client import FAILURES, Limits, UpstreamClient, transport
+from service.upstream.client import FAILURES, UpstreamClient, UpstreamLimits, transport
 from tests.support.samples import (
     CALLER_KEY,
     CONTENT,
@@ -152,7 +152,7 @@ class Bench:
         self.telemetry = Telemetry()
         self.client = UpstreamClient(
             self.wire,
-            Limits(**{**values, **limits}),
+            UpstreamLimits(**{**values, **limits}),
             self.telemetry,
             now=lambda: NOW,
             random=lambda: 0.0,

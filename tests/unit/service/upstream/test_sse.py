@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.upstream.sse import EventStream, EventTooLargeError
+from service.upstream.sse import EventParser, EventTooLargeError
 from tests.support.examples import examples
 
 Event = tuple[bytes, bytes]
@@ -68,7 +68,7 @@ STREAMS: dict[str, tuple[bytes, list[Event]]] = {
 
 
 def parse(pieces: list[bytes], **limits: int) -> list[Event]:
-    stream = EventStream(**limits)
+    stream = EventParser(**limits)
     return [event for piece in pieces for event in stream.feed(piece)]
 
 
@@ -186,7 +186,7 @@ def test_what_is_just_small_enough_passes_however_it_is_cut(name: str) -> None:
 def work(data: bytes, size: int) -> int:
     """Return the work on a stream fed in pieces of a size: each line of code that the parser runs,
     and with it each byte of the data that this line can look at or copy."""
-    stream = EventStream()
+    stream = EventParser()
     done = 0
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:

@@ -13,7 +13,7 @@ error at least, which is as far as a parser comes.
 
 from itertools import accumulate
 
-from chatcompletion.openai_json.errors import DecodeError
+from chatcompletion.openai_json.codec_errors import DecodeError
 
 MAX_DEPTH = 128
 """Levels of arrays and objects in a document. Go accepts 10,000, .NET 64, Rust's serde 128; what

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from service.accounts.servicer import AccountServicer
+from service.accounts.account_servicer import AccountServicer
 
 NOTHING: Any = None
 """What is not asked here."""

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from service.simulator.errors import RefusedError
-from service.simulator.request import CompletionRequest, ForcedCall, decode, parse, texts
+from service.simulator.completion_request import CompletionRequest, ForcedCall, decode, parse, texts
+from service.simulator.error_objects import HttpError
 
 USER = {"role": "user", "content": "please use get_weather"}
 WEATHER = {
@@ -41,7 +41,7 @@ def read(**members: Any) -> CompletionRequest:
     ids=lambda body: repr(body[:12]),
 )
 def test_what_is_no_json_object_is_refused(body: bytes) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         decode(body)
 
     assert refused.value.status == 400
@@ -106,14 +106,14 @@ REFUSALS: dict[str, tuple[dict[str, Any], str | None]] = {
 def test_a_senseless_member_is_refused(name: str) -> None:
     members, param = REFUSALS[name]
 
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         read(**members)
 
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
 def test_the_tokens_of_one_answer_are_bounded() -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         parse({"model": "m", "messages": [USER], "n": 128}, tokens=100_000)
 
     assert refused.value.param == "n"

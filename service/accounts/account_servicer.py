@@ -49,7 +49,7 @@ class Field:
     """A field of a request."""
 
     path: str
-    rule: field_rules.Rule
+    rule: field_rules.FieldRule
     required: bool = False
 
 
@@ -85,7 +85,7 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         Field("model", field_rules.MODEL),
         Field(
             "interval",
-            field_rules.Rule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
+            field_rules.FieldRule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
         ),
         Field("start_time", field_rules.INSTANT),
         Field("end_time", field_rules.INSTANT),

@@ -1,7 +1,7 @@
 import pytest
 
-from restbridge.errors import RefusedError
-from restbridge.models import model_name
+from restbridge.error_responses import RefusedError
+from restbridge.model_routes import model_name
 
 
 @pytest.mark.parametrize(

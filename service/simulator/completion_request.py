@@ -1,6 +1,6 @@
 """A request body, read as far as the simulator honours it.
 
-    JSON -> members of the contract -> CompletionRequest, or a RefusedError of OpenAI's kind
+    JSON -> members of the contract -> CompletionRequest, or an HttpError of OpenAI's kind
 
 Members that change nothing here are let pass unread, known or not; so are values of a wrong type
 where OpenAI's refusal would teach a test nothing.
@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from service.simulator.errors import RefusedError
+from service.simulator.error_objects import HttpError
 
 Document = dict[str, Any]
 
@@ -55,7 +55,7 @@ def decode(body: bytes) -> Document:
     """Decode the body's JSON object.
 
     Raises:
-        RefusedError: it is not one (400).
+        HttpError: it is not one (400).
     """
     try:
         try:
@@ -64,11 +64,11 @@ def decode(body: bytes) -> Document:
             # Lone surrogates are legal JSON; only the slower decoder takes them.
             document = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise RefusedError(
+        raise HttpError(
             status=400, message="The body of the request could not be parsed as JSON."
         ) from None
     if not isinstance(document, dict):
-        raise RefusedError(status=400, message="The body of the request is not a JSON object.")
+        raise HttpError(status=400, message="The body of the request is not a JSON object.")
     return document
 
 
@@ -76,12 +76,12 @@ def model_of(document: Document) -> str:
     """Return the model's name.
 
     Raises:
-        RefusedError: there is none (400).
+        HttpError: there is none (400).
     """
     model = document.get("model")
     if isinstance(model, str) and model:
         return model
-    raise RefusedError(
+    raise HttpError(
         status=400,
         message="you must provide a model parameter",
         param="model" if model is not None else None,
@@ -92,7 +92,7 @@ def parse(document: Document, *, tokens: int) -> CompletionRequest:
     """Read the members, for texts of `tokens` tokens.
 
     Raises:
-        RefusedError: a member that the answer depends on is missing or senseless (400).
+        HttpError: a member that the answer depends on is missing or senseless (400).
     """
     messages = _messages(document)
     choices = _integer(document, "n", 1, MAX_CHOICES)
@@ -144,7 +144,7 @@ def forced_call(document: Document, messages: list[Document]) -> ForcedCall | No
     a test decides by its prompt, and the answer to a tool's result is a text.
 
     Raises:
-        RefusedError: a tool is named that is not given (400).
+        HttpError: a tool is named that is not given (400).
     """
     tools = _tools(document)
     choice = document.get("tool_choice")
@@ -262,4 +262,4 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _refuse(param: str, message: str, code: str = "invalid_value") -> NoReturn:
-    raise RefusedError(status=400, message=message, param=param, code=code)
+    raise HttpError(status=400, message=message, param=param, code=code)

@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from chatcompletion.openai_json import DecodeError
 from chatcompletion.reasons import DOMAIN, RULES
 from chatcompletion.v1.error_pb2 import ErrorDetail
-from restbridge import errors
-from restbridge.errors import BRIDGE, FOREIGN, REASONS, STATUS_DETAILS, of_call, of_reason
+from restbridge import error_responses
+from restbridge.error_responses import BRIDGE, FOREIGN, REASONS, STATUS_DETAILS, of_call, of_reason
 from restbridge.headers import Metadata
 
 ID = "req_1"
@@ -92,7 +92,7 @@ def test_whoever_is_told_503_is_told_when_to_come_back(reason: str) -> None:
 
 
 def test_an_internal_failure_gives_the_request_id() -> None:
-    assert ID in errors.internal(ID).error.message
+    assert ID in error_responses.internal(ID).error.message
 
 
 # ------------------------------------------------------------------------------- told by the call
@@ -285,7 +285,7 @@ def test_401_names_the_scheme_and_405_the_methods() -> None:
 
 
 def test_a_document_that_is_no_request_is_400_or_422() -> None:
-    not_json = errors.of_document(DecodeError("no", code="invalid_json"))
+    not_json = error_responses.of_document(DecodeError("no", code="invalid_json"))
     assert (not_json.status, not_json.error.code_text) == (400, "invalid_json")
-    wrong = errors.of_document(DecodeError("no", code="invalid_type", param="stop"))
+    wrong = error_responses.of_document(DecodeError("no", code="invalid_type", param="stop"))
     assert (wrong.status, wrong.error.code_text, wrong.error.param) == (422, "invalid_type", "stop")

@@ -5,14 +5,14 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from service.simulator.completion import Completion, complete
-from service.simulator.documents import (
+from service.simulator.completion_request import parse
+from service.simulator.response_documents import (
     chunk_documents,
     completion_document,
     encode,
     model_document,
     models_document,
 )
-from service.simulator.request import parse
 
 MESSAGES = [{"role": "user", "content": "Hello there."}]
 TOOL = {

@@ -4,10 +4,10 @@ import gzip
 import zlib
 from collections.abc import Awaitable, Callable
 
-from service.simulator.documents import encode
-from service.simulator.errors import error_body
+from service.simulator.error_objects import error_body
 from service.simulator.exchange import JSON, Headers
 from service.simulator.faults.fault import Fault, Play
+from service.simulator.response_documents import encode
 from service.simulator.streaming import send_bytes
 
 INTERNAL_DETAILS = ("gpu-7.internal.upstream.example", "org-simulated123", "sk-simulated-456")

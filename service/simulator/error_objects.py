@@ -11,7 +11,7 @@ INVALID_REQUEST = "invalid_request_error"
 
 
 @dataclass(kw_only=True, slots=True)
-class RefusedError(Exception):
+class HttpError(Exception):
     """The request is answered with an error status and an OpenAI error object."""
 
     status: int

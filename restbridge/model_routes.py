@@ -12,13 +12,13 @@ from starlette.types import Receive, Scope, Send
 from chatcompletion.openai_json import encode_model, encode_model_list
 from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
 from restbridge.channel import Service
-from restbridge.errors import RefusedError, of_reason
+from restbridge.error_responses import RefusedError, of_reason
 from restbridge.forward import forward
 
 _PREFIX: Final = b"/v1/models/"
 
 
-class Models:
+class ModelListRoute:
     """The list of models, as an ASGI application.
 
     Args:
@@ -41,7 +41,7 @@ class Models:
         )
 
 
-class Model:
+class ModelRoute:
     """One model, as an ASGI application.
 
     Args:

@@ -7,14 +7,12 @@ completion -> role chunk, one chunk per token, finish chunk, of all choices in t
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from service.simulator import text
 from service.simulator.completion import FINGERPRINT, CalledTool, Choice, Completion
-
-Document = dict[str, Any]
+from service.simulator.completion_request import Document
 
 _encode = msgspec.json.Encoder().encode
 

@@ -32,7 +32,7 @@ _LONGEST_WAIT_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
+class ErrorResponse:
     """Why a request failed, and how it is answered."""
 
     reason: str
@@ -75,7 +75,7 @@ class Failure:
 class RefusedError(Exception):
     """The request ends with this failure."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: ErrorResponse) -> None:
         super().__init__(failure.reason)
         self.failure = failure
 
@@ -168,7 +168,7 @@ def of_reason(
     param: str | None = None,
     code: str | None = None,
     allow: str = "",
-) -> Failure:
+) -> ErrorResponse:
     """Return the failure for a reason of `BRIDGE` or `chatcompletion.reasons.RULES`.
 
     Args:
@@ -186,7 +186,7 @@ def of_reason(
             own.type,
             code or own.code,
         )
-        failure = Failure(
+        failure = ErrorResponse(
             reason=reason,
             status=own.status,
             error=error,
@@ -199,7 +199,7 @@ def of_reason(
         rule = RULES[reason]
         error.message, error.type = message or _MESSAGES[reason], rule.type
         error.code_text = code or rule.code
-        failure = Failure(
+        failure = ErrorResponse(
             reason=reason,
             status=rule.http_status,
             error=error,
@@ -215,13 +215,13 @@ LEFT: Final = of_reason("CANCELLED")
 """The failure of an exchange whose caller left. Never sent."""
 
 
-def internal(exchange_id: str) -> Failure:
+def internal(exchange_id: str) -> ErrorResponse:
     """Return the failure for whatever nobody foresaw."""
     text = f"{_MESSAGES['INTERNAL']} Please give the request id {exchange_id} when you report it."
     return of_reason("INTERNAL", message=text)
 
 
-def of_document(error: DecodeError) -> Failure:
+def of_document(error: DecodeError) -> ErrorResponse:
     """Return the failure for a body that is not a request."""
     reason = "INVALID_JSON" if error.code == "invalid_json" else "INVALID_REQUEST"
     return of_reason(reason, message=error.message, param=error.param, code=error.code)
@@ -257,7 +257,7 @@ def of_call(
     exchange_id: str,
     metadata: Metadata | None = None,
     trailers: Metadata | None = None,
-) -> Failure:
+) -> ErrorResponse:
     """Return the failure for a call that ended with an error status.
 
     Initial metadata prove that the service took the call: without a word of the service, such a
@@ -278,7 +278,7 @@ def of_call(
     return replace(failure, metadata=tuple(headers.answer(metadata, trailers)))
 
 
-def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> Failure:
+def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> ErrorResponse:
     reason = FOREIGN.get(code, "INTERNAL")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         lowered = (text or "").lower()
@@ -286,7 +286,7 @@ def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> Failu
     return internal(exchange_id) if reason == "INTERNAL" else of_reason(reason)
 
 
-def _told(trailers: Metadata | None, exchange_id: str) -> Failure | None:
+def _told(trailers: Metadata | None, exchange_id: str) -> ErrorResponse | None:
     """Read the failure that the service itself tells; None where it tells none."""
     packed = next((value for key, value in trailers or () if key == STATUS_DETAILS), None)
     info = error_details_pb2.ErrorInfo()
@@ -309,7 +309,7 @@ def _told(trailers: Metadata | None, exchange_id: str) -> Failure | None:
         error = detail.error
     http_status = detail.http_status if 400 <= detail.http_status <= 599 else None
     retryable = {"true": True, "false": False}.get(info.metadata.get("retryable", ""))
-    return Failure(
+    return ErrorResponse(
         reason=rule.reason if rule else "INTERNAL",
         status=http_status or (rule.http_status if rule else 500),
         error=error,

@@ -18,7 +18,7 @@ from chatcompletion.openai_json import (
     indentation,
     longest_size,
 )
-from chatcompletion.openai_json.limits import check_shape
+from chatcompletion.openai_json.document_limits import check_shape
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
     ChatMessage,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatcompletion.credits import MOST, NANO, members, to_nano, to_text
+from chatcompletion.credit_amounts import MOST, NANO, members, to_nano, to_text
 
 AMOUNTS = st.integers(0, MOST)
 
