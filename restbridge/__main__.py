@@ -7,7 +7,8 @@ SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain de
 of either kind ends at once what is left. The exit status is 0 after a drain, 1 where an address
 cannot be listened on, 2 where a setting is wrong.
 
-This is the only file of the bridge that knows the service, and only in the second form.
+This is the only file of the bridge that knows the service, and only in the second form. There, the
+bridge calls the service's handlers without a socket; the gRPC port listens for everybody else.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
         await server.start()
     except StartError as error:
         raise ListenError(str(error)) from error
-    bridge = Bridge(replace(settings, service_target=server.address))
+    bridge = Bridge(settings, channel=server.channel())
 
     async def stop(*, delay: float | None) -> None:
         # One process has one drain delay; during it both still serve.

@@ -3,6 +3,7 @@
     one address        pick_first    every call
     several replicas   round_robin   a replica that is SERVING, if any is
                        round_robin   otherwise any replica: a second channel, without health checks
+    this process       none          every call: the service's own handlers are called
 
 A replica that drains is NOT_SERVING but still answers, and so does one whose store is away: if no
 replica is SERVING, the service's own answer is better than none. gRPC checks the health of replicas
@@ -14,7 +15,7 @@ Every option that matters is set here; none is left to what grpcio defaults to t
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import grpc.aio
 from grpc import ChannelConnectivity
@@ -25,6 +26,7 @@ from chatcompletion.v1 import (
     credit_service_pb2_grpc,
     model_service_pb2_grpc,
 )
+from process.in_process import InProcessChannel
 from restbridge.config import SEVERAL, Settings
 
 if TYPE_CHECKING:  # the stubs for asyncio exist for the type checker only
@@ -84,11 +86,15 @@ def options(
 class Stubs:
     """The services of the contract, and the health, on one channel."""
 
-    channel: grpc.aio.Channel
+    channel: "Channel"
     completions: "ChatCompletionServiceAsyncStub"
     models: "ModelServiceAsyncStub"
     credits: "CreditServiceAsyncStub"
     health: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
+
+
+Channel: TypeAlias = "grpc.aio.Channel | InProcessChannel"
+"""What stubs call through."""
 
 
 class Service:
@@ -98,12 +104,15 @@ class Service:
 
     Args:
         settings: The settings.
+        channel: The way to a service in this process; None is the address in the settings.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        several = settings.service_target.startswith(SEVERAL)
-        self._first = _stubs(settings, _SERVING_REPLICA if several else _ONE_ADDRESS)
-        self._otherwise = _stubs(settings, _ANY_REPLICA) if several else None
+    def __init__(self, settings: Settings, channel: InProcessChannel | None = None) -> None:
+        several = channel is None and settings.service_target.startswith(SEVERAL)
+        self._first = _stubs(
+            channel or _dial(settings, _SERVING_REPLICA if several else _ONE_ADDRESS)
+        )
+        self._otherwise = _stubs(_dial(settings, _ANY_REPLICA)) if several else None
         self.timeout = settings.timeout
         """The deadline of each call, in seconds."""
 
@@ -111,7 +120,7 @@ class Service:
         """Return the stubs for the next call."""
         if self._otherwise is not None:
             # Neither a connection that is being made nor a check that is under way is a failure.
-            state = self._first.channel.get_state()
+            state = cast("grpc.aio.Channel", self._first.channel).get_state()
             if state is ChannelConnectivity.TRANSIENT_FAILURE:
                 return self._otherwise
         return self._first
@@ -123,16 +132,20 @@ class Service:
             await self._otherwise.channel.close()
 
 
-def _stubs(settings: Settings, service_config: _ServiceConfig) -> Stubs:
-    channel = grpc.aio.insecure_channel(
+def _dial(settings: Settings, service_config: _ServiceConfig) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(
         settings.service_target, options=options(settings, service_config)
     )
+
+
+def _stubs(channel: "Channel") -> Stubs:
+    through = cast("grpc.aio.Channel", channel)  # all that stubs want of one
     return Stubs(
         channel=channel,
-        completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(channel),
-        models=model_service_pb2_grpc.ModelServiceStub(channel),
-        credits=credit_service_pb2_grpc.CreditServiceStub(channel),
-        health=channel.unary_unary(
+        completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(through),
+        models=model_service_pb2_grpc.ModelServiceStub(through),
+        credits=credit_service_pb2_grpc.CreditServiceStub(through),
+        health=through.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,
             response_deserializer=HealthCheckResponse.FromString,

@@ -10,7 +10,7 @@ There is no `try` here: a failure is raised, and `failures` knows what can still
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -22,6 +22,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     StreamChatCompletionRequest,
     StreamChatCompletionResponse,
 )
+from process.in_process import each
 from restbridge import headers
 from restbridge.channel import Service
 from restbridge.clock import Clock
@@ -120,13 +121,15 @@ async def relay(call: Responses, events: EventStream) -> None:
 
     Nothing is sent before the first message is there: until then a failure has its status.
     """
-    responses = aiter(call)
-    first = await anext(responses, None)
-    await events.open(headers.answer(await call.initial_metadata()))
-    if first is not None:
-        await events.write(encode_chunk(first.chunk))
-        async for response in responses:
-            await events.write(encode_chunk(response.chunk))
+
+    async def send(responses: Sequence[StreamChatCompletionResponse]) -> None:
+        if not events.is_open:
+            await events.open(headers.answer(await call.initial_metadata()))
+        await events.write(*(encode_chunk(response.chunk) for response in responses))
+
+    await each(call, send)
+    if not events.is_open:
+        await events.open(headers.answer(await call.initial_metadata()))
     await events.finish()
 
 

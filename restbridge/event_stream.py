@@ -58,6 +58,8 @@ class EventStream:
         self._last = clock.time()
         self._timer: Timer | None = None
         self._comment: asyncio.Task[None] | None = None
+        self.is_open = False
+        """The first event is there."""
 
     async def __aenter__(self) -> Self:
         self._timer = self._clock.call_later(self._silence, self._tick)
@@ -79,15 +81,17 @@ class EventStream:
         await self._after_comment()
         if not self._exchange.streams_events:
             await self._begin(headers)
+        self.is_open = True
         self._exchange.first_event = self._clock.time()
 
-    async def write(self, document: bytes) -> None:
-        """Send an event; returns when the client keeps up."""
+    async def write(self, *documents: bytes) -> None:
+        """Send events that are there at the same time; returns when the client keeps up."""
         if self._comment is not None:
             await self._after_comment()
         self._last = self._clock.time()
-        self._exchange.events += 1
-        await self._send({"type": "http.response.body", "body": event(document), "more_body": True})
+        self._exchange.events += len(documents)
+        body = b"".join(map(event, documents))
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self) -> None:
         """Say that the stream is complete, and end it."""

@@ -19,6 +19,7 @@ from typing import Final, cast
 import uvicorn
 
 from process import metrics
+from process.in_process import InProcessChannel
 from process.settings import Address
 from restbridge.app import create_app
 from restbridge.channel import Service
@@ -61,11 +62,18 @@ class Bridge:
         settings: The settings; port 0 takes a free one.
         limits: The limits, where they are not what the settings say.
         silence: Seconds without an event after which a stream says that it is alive.
+        channel: The way to a service in this process; None is the address in the settings.
     """
 
     def __init__(
-        self, settings: Settings, *, limits: Limits | None = None, silence: float = SILENCE
+        self,
+        settings: Settings,
+        *,
+        limits: Limits | None = None,
+        silence: float = SILENCE,
+        channel: InProcessChannel | None = None,
     ) -> None:
+        self._channel = channel
         self._settings = settings
         self._limits = limits or limits_of(settings)
         self._silence = silence
@@ -101,7 +109,7 @@ class Bridge:
             listener = stack.enter_context(_listener(self._settings.listen))
             self.port = listener.getsockname()[1]
             self._start_metrics(stack)
-            service = Service(self._settings)
+            service = Service(self._settings, self._channel)
             stack.push_async_callback(service.close)
             self._edge = create_app(
                 self._settings,

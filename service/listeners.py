@@ -18,6 +18,8 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server as aio
 
+from process.in_process import InProcessChannel
+
 Options: TypeAlias = Sequence[tuple[str, int]]
 """Names and values of channel arguments of grpc core."""
 
@@ -70,6 +72,20 @@ class _Server(aio.Server):
     ) -> None:
         self._loop = cygrpc.get_working_loop()
         self._server = _Core(self._loop, None, (), interceptors, tuple(options), None)
+        self._interceptors = interceptors
+        self._handlers: dict[str, Any] = {}
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: dict[str, Any]
+    ) -> None:
+        super().add_registered_method_handlers(service_name, method_handlers)
+        self._handlers.update(
+            {f"/{service_name}/{name}": handler for name, handler in method_handlers.items()}
+        )
+
+    def in_process(self) -> InProcessChannel:
+        """Return a channel to this server's methods that needs no listener."""
+        return InProcessChannel(self._interceptors, self._handlers)
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types

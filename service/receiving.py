@@ -9,12 +9,13 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
+from process.in_process import InProcessContext
 from service import errors
 
 LONGEST: Final = 30.0
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
-async def receive(context: _Context) -> Any:
+async def receive(context: _Context | InProcessContext) -> Any:
     """Return the message of a call that takes exactly one, once all of it has arrived.
 
     Args:
@@ -35,6 +36,8 @@ async def receive(context: _Context) -> Any:
         InvalidRequest: There is no message, or more than one, or it is not of this method, or it
             takes too long.
     """
+    if isinstance(context, InProcessContext):
+        return await _receive(cast("_Context", context))  # it is there
     try:
         async with asyncio.timeout(LONGEST):
             return await to_its_end(_receive(context))

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -36,6 +35,7 @@ from chatcompletion.v1 import (
     model_service_pb2_grpc,
 )
 from process import metrics
+from process.in_process import InProcessChannel
 from service.accounts.bootstrap import bootstrap
 from service.accounts.credit_servicer import CreditServicer
 from service.accounts.directory import Directory
@@ -112,7 +112,7 @@ class Server:
         self._probes = ProbeInterceptor(CONTRACT)
         self._hurry = asyncio.Event()
         self._resources = AsyncExitStack()
-        self._grpc: grpc.aio.Server | None = None
+        self._grpc: Any = None
         self._port = 0
         self.metrics_port: int | None = None
         """The port of the metrics, once started, where there are any."""
@@ -127,6 +127,13 @@ class Server:
     def address(self) -> str:
         """Where a client on this machine dials, as `host:port`; known after `start`."""
         return str(self._settings.listen.dialable(self._port))
+
+    def channel(self) -> InProcessChannel:
+        """Return a channel to this service for callers in the same process; after `start`."""
+        if self._grpc is None:
+            raise RuntimeError("the service is not started")
+        channel: InProcessChannel = self._grpc.in_process()
+        return channel
 
     @property
     def probes_in_flight(self) -> int:

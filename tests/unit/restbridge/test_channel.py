@@ -21,7 +21,8 @@ def configurations(target: str) -> list[Any]:
         made.append(config)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(channel, "_stubs", note)
+        patch.setattr(channel, "_dial", note)
+        patch.setattr(channel, "_stubs", lambda _: None)
         channel.Service(settings)
     return made
 
