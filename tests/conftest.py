@@ -3,6 +3,7 @@
 database    an address, once for each engine
 postgres    a server for all tests; each makes a database of its own in it
 own_server  a server for the tests of one module, which may harm it and mend it
+via         the way from a bridge to a service, once for each
 
 Where PostgreSQL's binaries are absent the tests that need it are skipped, but not in CI.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.postgres import Server, binaries, running
+from tests.support.running_bridge import VIAS, Via
 
 pytest_plugins = ("tests.support.time_limit", "tests.support.tree")
 
@@ -36,6 +38,13 @@ def _server() -> Iterator[Server]:
     # What a crash of the server leaves is the same without fsync: only the machine's would differ.
     with running(["fsync=off", "max_connections=100"], in_memory=True) as server:
         yield server
+
+
+@pytest.fixture(params=VIAS)
+def via(request: pytest.FixtureRequest) -> Via:
+    """The way from a bridge to a service, once for each."""
+    way: Via = request.param
+    return way
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -22,8 +22,8 @@ from service.models import Catalogue, catalogue
 from service.simulator import SimulatorServer
 from tests.support import running_service
 from tests.support.grpc_client import KEY
-from tests.support.running_bridge import PATH, bridge
-from tests.support.running_service import UPSTREAM_KEY
+from tests.support.running_bridge import PATH, Via, bridge
+from tests.support.running_service import UPSTREAM_KEY, Running
 from tests.support.stack import HELLO, arrived
 from tests.support.waiting import PATIENCE
 
@@ -222,7 +222,7 @@ _MODELS: Final = tuple({"default", _HELD, *(case.members["model"] for case in CA
 
 
 @asynccontextmanager
-async def door(kind: Door) -> AsyncIterator[Bridge]:
+async def door(kind: Door, via: Via) -> AsyncIterator[Bridge]:
     """Run what stands behind a door, and the door."""
     async with running_service.simulator() as upstream:
         if kind == "alone":
@@ -232,25 +232,28 @@ async def door(kind: Door) -> AsyncIterator[Bridge]:
         elif kind == "hasty":
             async with (
                 _service(upstream, first_byte_timeout=0.1) as serving,
-                bridge(serving) as found,
+                bridge(serving, via=via) as found,
             ):
                 yield found
         elif kind == "impatient":
-            async with _service(upstream) as serving, bridge(serving, timeout=0.3) as found:
+            async with (
+                _service(upstream) as serving,
+                bridge(serving, via=via, timeout=0.3) as found,
+            ):
                 yield found
         elif kind == "full":
             async with (
                 _service(upstream) as serving,
-                bridge(serving, max_concurrency=1) as found,
+                bridge(serving, via=via, max_concurrency=1) as found,
                 _held(found, upstream),
             ):
                 yield found
         elif kind == "busy":
             async with (
                 _service(upstream, max_concurrent_calls=1) as serving,
-                bridge(serving) as other,
+                bridge(serving, via=via) as other,
                 _held(other, upstream),
-                bridge(serving) as found,
+                bridge(serving, via=via) as found,
             ):
                 yield found
         else:
@@ -260,16 +263,16 @@ async def door(kind: Door) -> AsyncIterator[Bridge]:
                     longest_retry_after=0,
                     max_request_bytes=_LARGEST_AT_SERVICE,
                 ) as serving,
-                bridge(serving, max_body_bytes=_LARGEST_AT_BRIDGE) as found,
+                bridge(serving, via=via, max_body_bytes=_LARGEST_AT_BRIDGE) as found,
             ):
                 yield found
 
 
 @asynccontextmanager
-async def _service(upstream: SimulatorServer, **changes: Any) -> AsyncIterator[str]:
+async def _service(upstream: SimulatorServer, **changes: Any) -> AsyncIterator[Running]:
     with _closed_port() as address:
         async with running_service.service(_models(upstream, address), **changes) as serving:
-            yield serving.address
+            yield serving
 
 
 def _models(upstream: SimulatorServer, unreachable: str) -> Catalogue:

@@ -325,7 +325,7 @@ def expected(
     prompt, completion = used.prompt, used.completion
     if prompt is None:
         # What the service counts: a token for four bytes of the request.
-        sent = {**request, "stream": True} if streamed and door == "rest" else request
+        sent = {**request, "stream": True} if streamed and door != "grpc" else request
         size = openai_json.canonicalize_request(params(sent)).ByteSize()
         prompt = -(-size // 4)
     if completion == DELIVERED:

@@ -16,7 +16,7 @@ from tests.support.golden import Golden
 from tests.support.golden_requests import MISTYPED, REQUESTS
 from tests.support.golden_responses import CHUNKS, COMPLETIONS, ERRORS
 from tests.support.json_equality import Number, parse
-from tests.support.running_bridge import PATH
+from tests.support.running_bridge import PATH, Via
 from tests.support.stack import Stack, stack
 
 UPSTREAM: Final = "vendor/model"
@@ -31,8 +31,8 @@ STREAMED: Final = REQUEST[:-1] + b',"stream":true,"stream_options":{"include_usa
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Stack]:
-    async with stack({"default": UPSTREAM}) as all_of_it:
+async def running(via: Via) -> AsyncIterator[Stack]:
+    async with stack({"default": UPSTREAM}, via=via) as all_of_it:
         yield all_of_it
 
 

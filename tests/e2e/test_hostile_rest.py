@@ -21,7 +21,7 @@ from service import validation
 from tests.support.footprint import Footprint
 from tests.support.golden_requests import REQUESTS
 from tests.support.golden_responses import COMPLETIONS
-from tests.support.running_bridge import PATH
+from tests.support.running_bridge import PATH, Via
 from tests.support.stack import HELLO, Stack, stack
 
 UPSTREAM: Final = "vendor/model"
@@ -43,9 +43,9 @@ OTHER_VALUES: Final[Sequence[Any]] = (
 
 
 @asynccontextmanager
-async def unharmed() -> AsyncIterator[Stack]:
+async def unharmed(via: Via) -> AsyncIterator[Stack]:
     """Run everything, and see that it is as before and serves when the context ends."""
-    async with stack({"default": UPSTREAM}) as all_of_it:
+    async with stack({"default": UPSTREAM}, via=via) as all_of_it:
         # The answer is laid down, so that the upstream accepts whatever arrives.
         all_of_it.upstream.reply_with(UPSTREAM, body=COMPLETIONS[0].json.encode())
         all_of_it.upstream.stream_with(UPSTREAM, [LAST_CHUNK])
@@ -116,8 +116,8 @@ NOT_JSON: Final[dict[str, Callable[[], bytes]]] = {
 
 
 @pytest.mark.parametrize("name", NOT_JSON)
-async def test_what_is_not_json_is_400(name: str) -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_what_is_not_json_is_400(name: str, via: Via) -> None:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, content=NOT_JSON[name]())
 
     assert response.status_code == 400
@@ -127,16 +127,16 @@ async def test_what_is_not_json_is_400(name: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"x"', b"[]", b"[{}]"])
-async def test_what_is_no_object_is_422(body: bytes) -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_what_is_no_object_is_422(body: bytes, via: Via) -> None:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, content=body)
 
     assert response.status_code == 422
     assert error_of(response)["code"] == "invalid_type"
 
 
-async def test_an_empty_object_lacks_what_is_required() -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_an_empty_object_lacks_what_is_required(via: Via) -> None:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, content=b"{}")
 
     assert response.status_code == 422
@@ -145,14 +145,14 @@ async def test_an_empty_object_lacks_what_is_required() -> None:
 
 
 @pytest.mark.parametrize("has_length", [True, False], ids=["with a length", "in chunks"])
-async def test_ten_megabytes_are_413(has_length: bool) -> None:
+async def test_ten_megabytes_are_413(has_length: bool, via: Via) -> None:
     text = json.dumps({**PLAIN, "user": "x" * 10_000_000}).encode()
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(text), MEBIBYTE):
             yield text[start : start + MEBIBYTE]
 
-    async with unharmed() as running, running.http() as http:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, content=text if has_length else pieces())
 
     assert response.status_code == 413
@@ -172,8 +172,10 @@ async def test_ten_megabytes_are_413(has_length: bool) -> None:
     ],
     ids=str,
 )
-async def test_what_is_not_announced_as_plain_json_is_415(headers: dict[str, str]) -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_what_is_not_announced_as_plain_json_is_415(
+    headers: dict[str, str], via: Via
+) -> None:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, json=PLAIN, headers=headers)
 
     assert response.status_code == 415
@@ -185,16 +187,16 @@ async def test_what_is_not_announced_as_plain_json_is_415(headers: dict[str, str
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/vnd.x+json"])
-async def test_other_names_of_json_are_taken(kind: str) -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_other_names_of_json_are_taken(kind: str, via: Via) -> None:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, json=PLAIN, headers={"content-type": kind})
 
     assert response.status_code == 200
 
 
-async def test_of_duplicate_members_the_last_one_counts() -> None:
+async def test_of_duplicate_members_the_last_one_counts(via: Via) -> None:
     body = plain_with('"model":"no-such-model","a":{"b":1,"b":2},"n":3,"n":1,"model":"default"')
-    async with unharmed() as running, running.http() as http:
+    async with unharmed(via) as running, running.http() as http:
         response = await http.post(PATH, content=body)
 
     assert response.status_code == 200
@@ -204,9 +206,9 @@ async def test_of_duplicate_members_the_last_one_counts() -> None:
     assert [received.body.count(name) for name in (b'"model"', b'"b"', b'"n"')] == [1, 1, 1]
 
 
-async def test_a_number_of_great_length_is_no_more_than_out_of_range() -> None:
+async def test_a_number_of_great_length_is_no_more_than_out_of_range(via: Via) -> None:
     digits = "9" * 4000
-    async with unharmed() as running, running.http() as http:
+    async with unharmed(via) as running, running.http() as http:
         typed = await http.post(PATH, content=plain_with(f'"seed":{digits}'))
         vendors = await http.post(PATH, content=plain_with(f'"a":[{digits}]'))
 
@@ -252,8 +254,8 @@ def is_refused_rightly(response: Any) -> None:
     assert error["param"], error
 
 
-async def test_every_member_with_values_of_every_type() -> None:
-    async with unharmed() as running, running.http() as http:
+async def test_every_member_with_values_of_every_type(via: Via) -> None:
+    async with unharmed(via) as running, running.http() as http:
         for name in names():
             statuses = set()
             for value in OTHER_VALUES:
@@ -263,9 +265,9 @@ async def test_every_member_with_values_of_every_type() -> None:
             assert 422 in statuses or name in validation.OPEN, name
 
 
-async def test_every_place_with_a_value_that_does_not_belong() -> None:
+async def test_every_place_with_a_value_that_does_not_belong(via: Via) -> None:
     turn = count()
-    async with unharmed() as running, running.http() as http:
+    async with unharmed(via) as running, running.http() as http:
         for golden in REQUESTS:
             document = json.loads(golden.json)
             for path in places(document):

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from tests.support.grpc_client import KEY
+from tests.support.running_bridge import Via
 from tests.support.stack import PUBLIC, stack
 from tests.support.waiting import PATIENCE
 
@@ -41,8 +42,8 @@ def java(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return (found, "-cp", f"{packages}/*", str(JAVA_TESTS / "Streams.java"))
 
 
-async def test_a_broken_stream_is_an_error(java: tuple[str, ...]) -> None:
-    async with stack(tuple(BROKEN), silence=0.1) as running:
+async def test_a_broken_stream_is_an_error(java: tuple[str, ...], via: Via) -> None:
+    async with stack(tuple(BROKEN), silence=0.1, via=via) as running:
         process = await asyncio.create_subprocess_exec(
             *(*java, running.base_url, KEY, str(int(PATIENCE)), PUBLIC, *BROKEN),
             stdout=asyncio.subprocess.PIPE,

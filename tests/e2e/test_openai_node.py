@@ -22,6 +22,7 @@ import pytest
 from restbridge.server import Bridge
 from tests.e2e.failing import CASES, DOORS, Case, by_door, door
 from tests.support.grpc_client import KEY
+from tests.support.running_bridge import Via
 from tests.support.stack import (
     HELLO,
     PUBLIC,
@@ -162,8 +163,8 @@ def options_for(found: Bridge) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Stack]:
-    async with stack(FAULTS) as all_of_it:
+async def running(via: Via) -> AsyncIterator[Stack]:
+    async with stack(FAULTS, via=via) as all_of_it:
         yield all_of_it
 
 
@@ -329,8 +330,8 @@ async def test_the_models(user: User) -> None:
     assert (error["code"], error["param"]) == ("model_not_found", "model")
 
 
-async def test_comments_before_the_first_token_do_not_disturb(node: Node) -> None:
-    async with stack(FAULTS, silence=0.01) as running:
+async def test_comments_before_the_first_token_do_not_disturb(node: Node, via: Via) -> None:
+    async with stack(FAULTS, silence=0.01, via=via) as running:
         told = await User(node, running).does("stream", model="sim:ttft=0.2", stop=".")
 
     assert text_of(told["chunks"]) == INTRODUCTION
@@ -355,9 +356,9 @@ def request_of(case: Case, *, retries: int, **members: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_a_failure_has_its_class(node: Node, case: Case) -> None:
+async def test_a_failure_has_its_class(node: Node, case: Case, via: Via) -> None:
     retries = 0 if case.retried else 2
-    async with door(case.door) as found:
+    async with door(case.door, via) as found:
         requests = [request_of(case, retries=retries, stream=stream) for stream in (False, True)]
         errors = await failures(node, found, requests)
         await assert_answered(found, 2)
@@ -371,10 +372,10 @@ async def test_a_failure_has_its_class(node: Node, case: Case) -> None:
         assert error["shouldRetry"] in (None, "true" if case.retried else "false")
 
 
-async def test_only_what_may_be_sent_again_is_sent_again(node: Node) -> None:
+async def test_only_what_may_be_sent_again_is_sent_again(node: Node, via: Via) -> None:
     retried = by_door([case for case in CASES if case.retried])
     async with AsyncExitStack() as doors:
-        found = {kind: await doors.enter_async_context(door(kind)) for kind in DOORS}
+        found = {kind: await doors.enter_async_context(door(kind, via)) for kind in DOORS}
         requests = [
             {**request, "options": {**request["options"], "baseURL": f"http://{at.address}/v1"}}
             for kind, at in found.items()

@@ -27,6 +27,7 @@ from tests.e2e.failing import CASES, DOORS, Case, by_door, door
 from tests.support.bridge_pair import bridged
 from tests.support.fake_service import refusing
 from tests.support.grpc_client import KEY
+from tests.support.running_bridge import Via
 from tests.support.running_service import UPSTREAM_KEY
 from tests.support.stack import (
     HELLO,
@@ -64,8 +65,8 @@ class Weather(BaseModel):
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Stack]:
-    async with stack(FAULTS) as all_of_it:
+async def running(via: Via) -> AsyncIterator[Stack]:
+    async with stack(FAULTS, via=via) as all_of_it:
         yield all_of_it
 
 
@@ -439,8 +440,8 @@ async def _failure(base_url: str, case: Case, *, streamed: bool, retries: int) -
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_a_failure_has_its_class(case: Case, streamed: bool) -> None:
-    async with door(case.door) as found:
+async def test_a_failure_has_its_class(case: Case, streamed: bool, via: Via) -> None:
+    async with door(case.door, via) as found:
         error = await _failure(
             f"http://{found.address}/v1",
             case,
@@ -460,10 +461,10 @@ async def test_a_failure_has_its_class(case: Case, streamed: bool) -> None:
         assert error.response.headers["x-should-retry"] == ("true" if case.retried else "false")
 
 
-async def test_only_what_may_be_sent_again_is_sent_again() -> None:
+async def test_only_what_may_be_sent_again_is_sent_again(via: Via) -> None:
     retried = by_door([case for case in CASES if case.retried])
     async with AsyncExitStack() as doors:
-        found = {kind: await doors.enter_async_context(door(kind)) for kind in DOORS}
+        found = {kind: await doors.enter_async_context(door(kind, via)) for kind in DOORS}
         await asyncio.gather(
             *(
                 _failure(f"http://{found[kind].address}/v1", case, streamed=False, retries=2)
@@ -566,9 +567,9 @@ async def test_the_synchronous_client_raises_when_a_stream_breaks(running: Stack
 # ---------------------------------------------------------------------------------- keep-alive
 
 
-async def test_comments_before_the_first_token_do_not_disturb() -> None:
+async def test_comments_before_the_first_token_do_not_disturb(via: Via) -> None:
     request = {"model": "sim:ttft=0.2", "messages": HELLO, "max_tokens": 13, "stream": True}
-    async with stack(FAULTS, silence=0.01) as running, running.openai() as client:
+    async with stack(FAULTS, silence=0.01, via=via) as running, running.openai() as client:
         async with running.http() as http:
             raw = await http.post("/v1/chat/completions", json=request)
         text = ""

@@ -44,6 +44,9 @@ class AccountsStack:
     service: Running
     bridge: Bridge
     web: httpx.AsyncClient
+    """A client of the bridge."""
+    inside: httpx.AsyncClient
+    """A client of another bridge, which calls the service in its process."""
     books: Books
     directory: Path
     """Where the journal is."""
@@ -94,7 +97,8 @@ class AccountsStack:
                 deadline=deadline,
                 leave_after=leave_after,
             )
-        return await ask_rest(self.web, key, wanted, streamed=streamed, leave_after=leave_after)
+        web = self.web if door == "rest" else self.inside
+        return await ask_rest(web, key, wanted, streamed=streamed, leave_after=leave_after)
 
 
 def journal_directory(directory: Path) -> Path:
@@ -149,13 +153,10 @@ async def accounts_stack(
                     timeouts=timeouts,
                     **(own | changes),
                 ) as service,
-                bridge(service.address, timeout=bridge_timeout) as door,
-                httpx.AsyncClient(
-                    base_url=f"http://{door.address}",
-                    timeout=PATIENCE,
-                    trust_env=False,
-                    verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
-                ) as web,
+                bridge(service, timeout=bridge_timeout) as door,
+                bridge(service, via="in-process", timeout=bridge_timeout) as inner,
+                _web(door) as web,
+                _web(inner) as inside,
             ):
                 with books(url) as opened:
                     yield AccountsStack(
@@ -163,9 +164,19 @@ async def accounts_stack(
                         service=service,
                         bridge=door,
                         web=web,
+                        inside=inside,
                         books=opened,
                         directory=directory,
                     )
+
+
+def _web(door: Bridge) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=f"http://{door.address}",
+        timeout=PATIENCE,
+        trust_env=False,
+        verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
+    )
 
 
 @asynccontextmanager

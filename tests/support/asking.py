@@ -1,4 +1,4 @@
-"""A call through either door, gRPC or REST, and how it went: the same `Answer` from both.
+"""A call through any door, gRPC or REST, and how it went: the same `Answer` from all.
 
 await ask_grpc(channel, key, document("default"), streamed=True)
 await ask_rest(web, key, document("default"), streamed=True)
@@ -27,8 +27,9 @@ from tests.support.waiting import PATIENCE
 
 HELLO: Final[list[dict[str, Any]]] = [{"role": "user", "content": "Hello"}]
 
-DoorName = Literal["grpc", "rest"]
-DOORS: Final[tuple[DoorName, ...]] = ("grpc", "rest")
+DoorName = Literal["grpc", "rest", "standalone"]
+"""The last one is REST as well, from a bridge in the service's own process."""
+DOORS: Final[tuple[DoorName, ...]] = ("grpc", "rest", "standalone")
 
 
 def document(model: str, **members: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def params(request: Mapping[str, Any]) -> ChatCompletionParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """How a call went, alike for both doors."""
+    """How a call went, alike for all doors."""
 
     status: int
     """The HTTP status, also over gRPC; 200 where a stream began and then failed."""

@@ -1,31 +1,45 @@
 """A bridge in this process, on a free port, in front of any service.
 
-async with bridge(running.address) as door:
+async with bridge(running, via=via) as door:
     ...                     http://{door.address}
+
+`via` is a fixture: a test that has it runs once over a socket, as two processes do, and once
+through the channel in the process, as `--standalone` does.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.event_stream import SILENCE
 from restbridge.http.limits import Limits
 from restbridge.server import Bridge
+from tests.support.running_service import Running
+
+Via = Literal["wire", "in-process"]
+VIAS: Final[tuple[Via, ...]] = ("wire", "in-process")
+"""The ways from a bridge to a service."""
 
 PATH: Final = "/v1/chat/completions"
 
 
 @asynccontextmanager
 async def bridge(
-    target: str, *, limits: Limits | None = None, silence: float = SILENCE, **changes: Any
+    target: str | Running,
+    *,
+    via: Via = "wire",
+    limits: Limits | None = None,
+    silence: float = SILENCE,
+    **changes: Any,
 ) -> AsyncIterator[Bridge]:
     """Run a bridge on a free port.
 
     Args:
-        target: The address of a service.
+        target: A service in this process, or the address of any.
+        via: The way to it.
         limits: The limits, where they are not what the settings say.
         silence: Seconds without an event before a comment is sent.
         changes: Fields of the bridge's `Settings`.
@@ -35,10 +49,13 @@ async def bridge(
         {
             "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
             "CHAT_BRIDGE_METRICS_LISTEN": "none",
-            "CHAT_SERVICE_TARGET": target,
+            "CHAT_SERVICE_TARGET": target if isinstance(target, str) else target.address,
         },
     )
-    door = Bridge(replace(usual, **changes), limits=limits, silence=silence)
+    channel = None
+    if via == "in-process" and not isinstance(target, str):
+        channel = target.server.channel()
+    door = Bridge(replace(usual, **changes), limits=limits, silence=silence, channel=channel)
     await door.start()
     try:
         yield door

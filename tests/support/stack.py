@@ -27,7 +27,7 @@ from service.models import Catalogue
 from service.simulator import RequestRecord, SimulatorServer
 from tests.support import running_service
 from tests.support.grpc_client import KEY
-from tests.support.running_bridge import bridge
+from tests.support.running_bridge import Via, bridge
 from tests.support.running_service import Running
 from tests.support.waiting import PATIENCE, until
 
@@ -91,6 +91,7 @@ async def stack(
     upstream: Mapping[str, Any] | None = None,
     service: Mapping[str, Any] | None = None,
     silence: float = SILENCE,
+    via: Via = "wire",
     **changes: Any,
 ) -> AsyncIterator[Stack]:
     """Run everything.
@@ -101,6 +102,7 @@ async def stack(
         upstream: Of `SimulatorConfig`.
         service: Fields of the service's `Settings`.
         silence: See `bridge`.
+        via: See `bridge`.
         changes: Fields of the bridge's `Settings`.
     """
     known: Catalogue | Mapping[str, str]
@@ -112,7 +114,7 @@ async def stack(
     async with (
         running_service.simulator(**(upstream or {})) as simulator,
         running_service.service(known, simulator, **(service or {})) as serving,
-        bridge(serving.address, silence=silence, **changes) as door,
+        bridge(serving, via=via, silence=silence, **changes) as door,
     ):
         yield Stack(upstream=simulator, service=serving, bridge=door)
 
