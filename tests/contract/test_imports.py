@@ -35,7 +35,7 @@ PLACES = {
 }
 
 LAYERS = {
-    "process": ({"lifetime", "metrics"}, {"log", "request_id", "settings"}),
+    "process": ({"in_process", "lifetime", "metrics"}, {"log", "request_id", "settings"}),
     "service": (
         {"__main__"},
         {"server"},

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
 
-from chatcompletion.process.in_process import InProcessChannel, InProcessContext, each, write_all
+from process.in_process import InProcessChannel, InProcessContext, each, write_all
 
 UNARY = "/a.Service/Unary"
 STREAM = "/a.Service/Stream"
