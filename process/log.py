@@ -5,6 +5,9 @@
 A record's own members are given with `extra=fields(...)`. Of an exception a line has the type and
 the places it passed, never its text: that could quote a key or a message. For the same reason the
 event of a library's record is its template, without the arguments.
+
+The lines of one turn of the event loop are written together at its end; an error, and what a thread
+says, is written at once.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import json
 import logging
 import sys
 import traceback
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -23,6 +27,7 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
+_MOST_LINES: Final = 1000
 _OURS: Final = ("service", "restbridge")
 
 
@@ -55,10 +60,15 @@ def exception_members(
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = -1
+        self._date_and_time = ""
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its line break."""
         line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": (record.getMessage() if _is_ours(record) else str(record.msg))[
@@ -75,6 +85,60 @@ class JsonFormatter(logging.Formatter):
         except UnicodeEncodeError:
             # Half of a surrogate pair, as in the name of a file; escapes can say it.
             return json.dumps(line, default=_name_of_type)
+
+    def _time(self, seconds: float) -> str:
+        second = int(seconds)
+        if second != self._second:
+            self._date_and_time = datetime.fromtimestamp(second, UTC).isoformat()[:19]
+            self._second = second
+        return f"{self._date_and_time}.{int((seconds - second) * 1000):03d}+00:00"
+
+
+class LineHandler(logging.Handler):
+    """Writes records to a stream, each as one line.
+
+    Args:
+        stream: Where the lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+        self._turn: asyncio.AbstractEventLoop | None = None
+        """The event loop at the end of whose turn the lines are written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record; its line is written at the end of this turn of the event loop."""
+        try:
+            self._lines.append(self.format(record))
+        except Exception:  # noqa: BLE001  (as in every handler of the library)
+            self.handleError(record)
+        if (
+            record.levelno >= logging.ERROR
+            or len(self._lines) >= _MOST_LINES
+            or not self._is_written_later()
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines."""
+        with self.lock or nullcontext():
+            self._turn = None
+            lines, self._lines = self._lines, []
+            if lines:
+                self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+
+    def _is_written_later(self) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if loop is not self._turn:
+            self._turn = loop
+            loop.call_soon(self.flush)
+        return True
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -99,10 +163,13 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
         level: The least level shown, one of `LEVELS`. Libraries show warnings and errors only.
         stream: Where the lines go.
     """
-    handler = logging.StreamHandler(stream)
+    handler = LineHandler(stream)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
+    # No line tells these; looking for them costs more than the line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # as the documentation of `logging` has it

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from typing import Final
-from uuid import uuid4
+
+from process.randomness import sixteen
 
 HEADER: Final = "x-request-id"
 """The HTTP header and the metadata key."""
@@ -13,7 +14,7 @@ _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def new() -> str:
     """Make a request id: `req_` and 32 hexadecimal digits."""
-    return f"req_{uuid4().hex}"
+    return f"req_{sixteen().hex()}"
 
 
 def accept(candidate: str | None, make: Callable[[], str] = new) -> str:

@@ -5,10 +5,12 @@
 
 Metrics are named after OpenTelemetry's semantic conventions for HTTP servers, in Prometheus'
 spelling, where these have one; `error_type` is a reason, and empty for success. Labels are bounded:
-routes are templates, methods those of the contract, reasons those of the tables.
+routes are templates, methods those of the contract, reasons those of the tables. Looking for the
+metric of some labels costs more than counting, so that it is remembered.
 """
 
 import logging
+from functools import cache
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -50,12 +52,14 @@ class Telemetry:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._duration = Histogram(
-            "http_server_request_duration_seconds",
-            "Time from the head of a request to the end of its answer; its count is the number.",
-            ("http_request_method", "http_route", "http_response_status_code", "error_type"),
-            registry=self.registry,
-            buckets=_DURATION_BUCKETS,
+        self._duration = cache(
+            Histogram(
+                "http_server_request_duration_seconds",
+                "Time from a request's head to the end of its answer; its count is the number.",
+                ("http_request_method", "http_route", "http_response_status_code", "error_type"),
+                registry=self.registry,
+                buckets=_DURATION_BUCKETS,
+            ).labels
         )
         self._active = Gauge(
             "http_server_active_requests", "Requests that are answered.", registry=self.registry
@@ -75,11 +79,13 @@ class Telemetry:
         self._events = Counter(
             "chat_bridge_events", "Events sent, without comments.", registry=self.registry
         )
-        self._refused = Counter(
-            "chat_bridge_refused_connections",
-            "Connections refused before a request was understood.",
-            ("error_type",),
-            registry=self.registry,
+        self._refused = cache(
+            Counter(
+                "chat_bridge_refused_connections",
+                "Connections refused before a request was understood.",
+                ("error_type",),
+                registry=self.registry,
+            ).labels
         )
 
     def begin(self) -> None:
@@ -96,7 +102,7 @@ class Telemetry:
             status = LEFT.status
         reason = exchange.failure.reason if exchange.failure else ""
         self._active.dec()
-        self._duration.labels(method, route, str(status), reason).observe(duration)
+        self._duration(method, route, str(status), reason).observe(duration)
         members: dict[str, object] = {
             "request_id": exchange.request_id,
             "method": method,
@@ -115,7 +121,7 @@ class Telemetry:
 
     def refused(self, failure: ErrorResponse, request_id: str) -> None:
         """Record a connection that was refused before a request was understood."""
-        self._refused.labels(failure.reason).inc()
+        self._refused(failure.reason).inc()
         _log.info(
             "refused connection",
             extra=log.fields(request_id=request_id, status=failure.status, reason=failure.reason),

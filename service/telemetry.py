@@ -5,11 +5,13 @@
 
 Metrics are named after OpenTelemetry's semantic conventions for generative AI, in Prometheus'
 spelling, where these have one; `error_type` is a reason of the contract, and empty for success.
-Labels are bounded: methods of the contract, configured models, reasons of the contract.
+Labels are bounded: methods of the contract, configured models, reasons of the contract. Looking
+for the metric of some labels costs more than counting, so that it is remembered.
 """
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -93,36 +95,46 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         call = ("rpc_method", "gen_ai_request_model")
-        self._duration = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Time from the arrival of a call to its end; its count is the number of calls.",
-            (*call, "error_type"),
-            registry=self.registry,
-            buckets=_DURATION_BUCKETS,
+        self._duration = cache(
+            Histogram(
+                "gen_ai_server_request_duration_seconds",
+                "Time from the arrival of a call to its end; its count is the number of calls.",
+                (*call, "error_type"),
+                registry=self.registry,
+                buckets=_DURATION_BUCKETS,
+            ).labels
         )
-        self._first_token = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Time from the arrival of a streamed call to its first chunk.",
-            ("gen_ai_request_model",),
-            registry=self.registry,
-            buckets=_FIRST_TOKEN_BUCKETS,
+        self._first_token = cache(
+            Histogram(
+                "gen_ai_server_time_to_first_token_seconds",
+                "Time from the arrival of a streamed call to its first chunk.",
+                ("gen_ai_request_model",),
+                registry=self.registry,
+                buckets=_FIRST_TOKEN_BUCKETS,
+            ).labels
         )
-        self._per_token = Histogram(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Mean time between the chunks of a streamed call after its first.",
-            ("gen_ai_request_model",),
-            registry=self.registry,
-            buckets=_PER_TOKEN_BUCKETS,
+        self._per_token = cache(
+            Histogram(
+                "gen_ai_server_time_per_output_token_seconds",
+                "Mean time between the chunks of a streamed call after its first.",
+                ("gen_ai_request_model",),
+                registry=self.registry,
+                buckets=_PER_TOKEN_BUCKETS,
+            ).labels
         )
-        self._tokens = Histogram(
-            "gen_ai_client_token_usage",
-            "Tokens of a call, reported by the upstream or else counted.",
-            ("gen_ai_request_model", "gen_ai_token_type"),
-            registry=self.registry,
-            buckets=_TOKEN_BUCKETS,
+        self._tokens = cache(
+            Histogram(
+                "gen_ai_client_token_usage",
+                "Tokens of a call, reported by the upstream or else counted.",
+                ("gen_ai_request_model", "gen_ai_token_type"),
+                registry=self.registry,
+                buckets=_TOKEN_BUCKETS,
+            ).labels
         )
-        self._in_flight = Gauge(
-            "chat_calls_in_flight", "Calls that run.", ("rpc_method",), registry=self.registry
+        self._in_flight = cache(
+            Gauge(
+                "chat_calls_in_flight", "Calls that run.", ("rpc_method",), registry=self.registry
+            ).labels
         )
         self.upstream_streams = Gauge(
             "chat_upstream_streams_open", "Streams open at the upstream.", registry=self.registry
@@ -130,11 +142,13 @@ class Telemetry:
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
         )
-        self._overruns = Counter(
-            "chat_upstream_overruns",
-            "Streams that were cut, for the upstream disregarded the output limit.",
-            ("gen_ai_request_model",),
-            registry=self.registry,
+        self._overruns = cache(
+            Counter(
+                "chat_upstream_overruns",
+                "Streams that were cut, for the upstream disregarded the output limit.",
+                ("gen_ai_request_model",),
+                registry=self.registry,
+            ).labels
         )
         self._lost = Counter(
             "chat_usage_above_hold_nano_credits",
@@ -160,7 +174,7 @@ class Telemetry:
 
     def begin(self, call: CallRecord) -> None:
         """Count a call as running."""
-        self._in_flight.labels(call.method).inc()
+        self._in_flight(call.method).inc()
 
     def upstream_closed(self, seconds: float) -> None:
         """Record how long a cancelled call took to close its upstream request."""
@@ -181,8 +195,8 @@ class Telemetry:
     def end(self, call: CallRecord, now: float) -> None:
         """Record a call that ended, in the metrics and as a log line."""
         duration = now - call.started
-        self._in_flight.labels(call.method).dec()
-        self._duration.labels(call.method, call.model, call.reason).observe(duration)
+        self._in_flight(call.method).dec()
+        self._duration(call.method, call.model, call.reason).observe(duration)
         if call.upstream_attempts > 1:
             self._upstream_retries.inc(call.upstream_attempts - 1)
         members: dict[str, object] = {
@@ -201,19 +215,19 @@ class Telemetry:
         if call.upstream_attempts:
             members["upstream_attempts"] = call.upstream_attempts
         if call.overran:
-            self._overruns.labels(call.model).inc()
+            self._overruns(call.model).inc()
             members["overran"] = True
         if call.first_chunk is not None and call.last_chunk is not None:
             to_first = call.first_chunk - call.started
-            self._first_token.labels(call.model).observe(to_first)
+            self._first_token(call.model).observe(to_first)
             members["first_token_ms"] = _milliseconds(to_first)
             members["chunks"] = call.chunks
             if call.chunks > 1:
                 mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
-                self._per_token.labels(call.model).observe(mean)
+                self._per_token(call.model).observe(mean)
         if call.prompt_tokens or call.completion_tokens:
-            self._tokens.labels(call.model, "input").observe(call.prompt_tokens)
-            self._tokens.labels(call.model, "output").observe(call.completion_tokens)
+            self._tokens(call.model, "input").observe(call.prompt_tokens)
+            self._tokens(call.model, "output").observe(call.completion_tokens)
             members["prompt_tokens"] = call.prompt_tokens
             members["completion_tokens"] = call.completion_tokens
             members["estimated"] = call.estimated

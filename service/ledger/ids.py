@@ -7,7 +7,7 @@ not one for each hold. An id is no secret; its random half keeps processes apart
 the same nanosecond. The idea is that of UUIDs of version 7 (RFC 9562).
 """
 
-import os
+from process.randomness import sixteen
 
 
 def hold_id(now: int) -> str:
@@ -16,7 +16,7 @@ def hold_id(now: int) -> str:
     Args:
         now: Nanoseconds since the Unix epoch, at least 0.
     """
-    return f"{now:016x}{os.urandom(8).hex()}"
+    return f"{now:016x}{sixteen()[:8].hex()}"
 
 
 def first_at(now: int) -> str:

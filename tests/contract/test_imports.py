@@ -35,7 +35,11 @@ PLACES = {
 }
 
 LAYERS = {
-    "process": ({"in_process", "lifetime", "metrics"}, {"log", "request_id", "settings"}),
+    "process": (
+        {"in_process", "lifetime", "metrics"},
+        {"log", "request_id", "settings"},
+        {"randomness"},
+    ),
     "service": (
         {"__main__"},
         {"server"},

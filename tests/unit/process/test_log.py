@@ -145,3 +145,64 @@ async def test_what_nobody_awaits_is_reported_without_its_text(stream: io.String
     assert (first["event"], first["exception"]) == ("unhandled in event loop", "CanaryError")
     assert "exception" not in second
     assert "text-canary" not in stream.getvalue()
+
+
+async def test_the_lines_of_a_turn_are_written_together(stream: io.StringIO) -> None:
+    log.event("service", "one")
+    log.event("service", "two")
+    assert read(stream) == []
+    await asyncio.sleep(0)
+
+    assert [line["event"] for line in read(stream)] == ["one", "two"]
+    log.event("service", "three")
+    await asyncio.sleep(0)
+    assert [line["event"] for line in read(stream)] == ["one", "two", "three"]
+
+
+async def test_an_error_is_written_at_once_after_what_came_before(stream: io.StringIO) -> None:
+    log.event("service", "before")
+    logging.getLogger("service").error("error")
+
+    assert [line["event"] for line in read(stream)] == ["before", "error"]
+
+
+async def test_what_a_thread_says_is_written_at_once(stream: io.StringIO) -> None:
+    await asyncio.to_thread(log.event, "service", "thread")
+
+    assert [line["event"] for line in read(stream)] == ["thread"]
+
+
+async def test_lines_without_number_are_not_kept(stream: io.StringIO) -> None:
+    for _ in range(1500):
+        log.event("service", "line")
+
+    assert len(read(stream)) == 1000
+
+
+def test_what_a_loop_left_unwritten_is_written_with_the_next_line(stream: io.StringIO) -> None:
+    async def leave() -> None:
+        log.event("service", "left")
+        asyncio.get_running_loop().stop()
+
+    loop = asyncio.new_event_loop()
+    loop.create_task(leave())
+    loop.run_forever()
+    loop.close()
+    log.event("service", "next")
+
+    assert [line["event"] for line in read(stream)] == ["left", "next"]
+
+
+def test_the_time_has_milliseconds(stream: io.StringIO) -> None:
+    formatter = log.JsonFormatter()
+    record = logging.LogRecord("service", logging.INFO, "", 0, "x", (), None)
+    times = []
+    for record.created in (1.0, 1.9996, 2.5, 1.25):
+        times.append(json.loads(formatter.format(record))["time"])
+
+    assert times == [
+        "1970-01-01T00:00:01.000+00:00",
+        "1970-01-01T00:00:01.999+00:00",
+        "1970-01-01T00:00:02.500+00:00",
+        "1970-01-01T00:00:01.250+00:00",
+    ]
