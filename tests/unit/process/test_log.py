@@ -185,9 +185,10 @@ def test_what_a_loop_left_unwritten_is_written_with_the_next_line(stream: io.Str
         asyncio.get_running_loop().stop()
 
     loop = asyncio.new_event_loop()
-    loop.create_task(leave())
+    leaving = loop.create_task(leave())
     loop.run_forever()
     loop.close()
+    assert leaving.done()
     log.event("service", "next")
 
     assert [line["event"] for line in read(stream)] == ["left", "next"]
