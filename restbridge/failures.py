@@ -67,7 +67,7 @@ class Failures:
         elif not exchange.status:
             await refuse(scope, receive, send, failure, body)
             return
-        exchange.cut()
+        exchange.connection.cut()
 
 
 def _failure_of(exception: Exception, exchange: Exchange) -> ErrorResponse:

@@ -16,7 +16,7 @@ from process import request_id
 from restbridge.clock import Clock
 from restbridge.error_responses import ErrorResponse
 from restbridge.headers import single
-from restbridge.http.exchange import CUT, Exchange, attach
+from restbridge.http.exchange import CONNECTION, Exchange, attach
 from restbridge.telemetry import Telemetry
 
 _ID: Final = request_id.HEADER.encode("ascii")
@@ -90,7 +90,7 @@ def _begin(scope: Scope, now: float) -> Exchange:
         request_id=request_id.accept(asked.decode("latin-1") if asked is not None else None),
         task=task,
         began=now,
-        cut=scope["state"][CUT],
+        connection=scope["state"][CONNECTION],
         body_is_pending=(length is not None and length.strip(b"0") != b"")
         or any(name == b"transfer-encoding" for name, _ in headers),
     )

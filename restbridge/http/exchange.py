@@ -11,8 +11,9 @@ that does not read. The reason travels beside the cancellation, as in `asyncio.t
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Protocol, Self, cast
 
 from starlette.types import Receive, Scope
 
@@ -20,8 +21,18 @@ from restbridge.error_responses import LEFT, ErrorResponse, RefusedError
 
 _KEY: Final = "restbridge.http.exchange"
 
-CUT: Final = "restbridge.cut"
-"""The key, in the state of a scope, of the function that `protocol` gives as `Exchange.cut`."""
+CONNECTION: Final = "restbridge.connection"
+"""The key, in the state of a scope, under which `protocol` gives `Exchange.connection`."""
+
+
+class Connection(Protocol):
+    """The connection of an exchange, in what no ASGI application can do."""
+
+    def cut(self) -> None:
+        """Close it after everything sent so far, without the end of the answer."""
+
+    def watch(self, left: Callable[[], None] | None) -> None:
+        """Have this called once when the client leaves, now if it has left; None calls nothing."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -32,8 +43,7 @@ class Exchange:
     task: asyncio.Task[object] = field(repr=False)
     began: float
     """When it began, by the bridge's clock."""
-    cut: Callable[[], None] = field(repr=False)
-    """Close the connection after everything sent so far, without the end of the answer."""
+    connection: Connection = field(repr=False)
     status: int = 0
     """The HTTP status that was sent; 0 before."""
     body_is_pending: bool = False
@@ -82,17 +92,19 @@ class Departure:
     def __init__(self, exchange: Exchange, receive: Receive) -> None:
         self._exchange = exchange
         self._receive = receive
-        self._watch: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
-    async def _wait(self) -> None:
+    async def _read_away(self) -> None:
+        """Read a body that nobody asked for: behind it, a departure would not be noticed."""
         while (message := await self._receive())["type"] != "http.disconnect":
-            # A body that nobody asked for is read away.
             if not message.get("more_body", False):
                 self._exchange.body_is_pending = False
-        self._exchange.end(LEFT)
+                return
 
     def __enter__(self) -> Self:
-        self._watch = asyncio.create_task(self._wait())
+        if self._exchange.body_is_pending:
+            self._reading = asyncio.create_task(self._read_away())
+        self._exchange.connection.watch(partial(self._exchange.end, LEFT))
         return self
 
     def __exit__(
@@ -101,8 +113,9 @@ class Departure:
         exception: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        self._exchange.connection.watch(None)
+        if self._reading is not None:
+            self._reading.cancel()
 
 
 def left() -> RefusedError:

@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 from process import request_id
 from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.headers import single
-from restbridge.http.exchange import CUT
+from restbridge.http.exchange import CONNECTION
 from restbridge.http.head import BadHeadError, Head
 from restbridge.http.limits import LINGER, Limits
 from restbridge.telemetry import Telemetry
@@ -77,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deaf = False
         self._ignored = 0
         self._replays = False
+        self._left: Callable[[], None] | None = None
 
     # ------------------------------------------------------------------------ asyncio's callbacks
 
@@ -99,6 +100,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer.stop()
         self._end_timer.stop()
         super().connection_lost(exc)
+        if self._left is not None:
+            self._left()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -119,10 +122,35 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deaf = True
             self.cycle.keep_alive = False
 
+    def watch(self, left: Callable[[], None] | None) -> None:
+        """Have this called once when the client leaves, now if it has left; None calls nothing."""
+        self._left = left
+        if left is None:
+            return
+        if self.cycle.disconnected:
+            left()
+        else:
+            # Where the body was large, uvicorn has stopped reading.
+            self.flow.resume_reading()
+
     def announce_end(self) -> None:
         """Tell the client, with an answer that has not begun, that the connection ends after it."""
         if self._is_busy() and not self.cycle.response_started:
             self.cycle.keep_alive = False
+
+    def cut(self) -> None:
+        """Close the connection in the middle of an answer, after everything written is sent.
+
+        The last chunk is missing, so no client can take the answer for a complete one.
+        """
+        cycle = self.cycle
+        if cycle.disconnected or cycle.response_complete:
+            return
+        # As uvicorn ends an answer after which the connection is closed.
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self.transport.close()
+        self.on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
@@ -138,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_busy():
             raise _SecondRequestError
         super().on_message_begin()
-        self.scope["state"][CUT] = self._cut
+        self.scope["state"][CONNECTION] = self
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request line."""
@@ -216,20 +244,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(of_reason("REQUEST_TIMEOUT"))
         else:
             self.transport.close()
-
-    def _cut(self) -> None:
-        """Close the connection in the middle of an answer, after everything written is sent.
-
-        The last chunk is missing, so no client can take the answer for a complete one.
-        """
-        cycle = self.cycle
-        if cycle.disconnected or cycle.response_complete:
-            return
-        # As uvicorn ends an answer after which the connection is closed.
-        cycle.response_complete = True
-        cycle.message_event.set()
-        self.transport.close()
-        self.on_response_complete()
 
     def _refuse(self, failure: ErrorResponse) -> None:
         """Answer what is not a request, and close."""

@@ -253,6 +253,16 @@ async def test_leaving_before_the_answer_cancels_the_call(pair: Pair, document: 
     await settled(pair)
 
 
+async def test_leaving_after_a_large_body_cancels_the_call(pair: Pair) -> None:
+    silent(pair.service)
+    large = {**REQUEST, "user": "u" * 1_000_000}
+    async with pair.connect() as raw:
+        await raw.send(post(large))
+        await wait(pair.service.begun)
+    await wait(pair.service.cancelled)
+    await settled(pair)
+
+
 async def test_leaving_in_the_middle_of_a_stream_cancels_the_call(pair: Pair) -> None:
     endless(pair.service)
     async with pair.connect() as raw:

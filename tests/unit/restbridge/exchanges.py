@@ -60,7 +60,7 @@ async def turn() -> None:
 
 
 class Wire:
-    """The ASGI channels of one exchange; `gate` holds up what is sent."""
+    """The ASGI channels of one exchange, and its connection; `gate` holds up what is sent."""
 
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
@@ -68,6 +68,7 @@ class Wire:
         self.gate = asyncio.Event()
         self.gate.set()
         self._received: asyncio.Queue[Message] = asyncio.Queue()
+        self._left: Callable[[], None] | None = None
         for message in received:
             self._received.put_nowait(message)
 
@@ -81,8 +82,13 @@ class Wire:
     def cut(self) -> None:
         self.was_cut = True
 
+    def watch(self, left: Callable[[], None] | None) -> None:
+        self._left = left
+
     def leave(self) -> None:
         self._received.put_nowait({"type": "http.disconnect"})
+        if self._left is not None:
+            self._left()
 
     @property
     def status(self) -> int:
@@ -105,7 +111,7 @@ def exchange(**members: Any) -> Exchange:
     """Make an exchange of the running task."""
     task = asyncio.current_task()
     assert task is not None
-    usual = {"request_id": "req_1", "task": task, "began": 0.0, "cut": lambda: None}
+    usual = {"request_id": "req_1", "task": task, "began": 0.0, "connection": Wire()}
     return Exchange(**{**usual, **members})
 
 

@@ -35,7 +35,7 @@ def streaming(exception: BaseException) -> ASGIApp:
 
 async def run(app: ASGIApp) -> tuple[Wire, Scope]:
     wire = Wire()
-    asked = scope(of=exchange(request_id="req_x", cut=wire.cut))
+    asked = scope(of=exchange(request_id="req_x", connection=wire))
     await Failures(app, ahead=0)(asked, wire.receive, wire.send)
     return wire, asked
 
@@ -77,7 +77,7 @@ async def test_a_failure_is_a_status_before_and_an_event_after(
 
 async def test_an_error_event_is_on_its_way_before_the_connection_closes() -> None:
     wire = Wire()
-    asked = scope(of=exchange(cut=wire.cut))
+    asked = scope(of=exchange(connection=wire))
     app = streaming(RefusedError(of_reason("UPSTREAM_ERROR")))
     running = asyncio.create_task(Failures(app, ahead=3600)(asked, wire.receive, wire.send))
     await turn()

@@ -10,7 +10,7 @@ DRAINING = of_reason("DRAINING")
 
 
 async def run(wire: Wire, made: "asyncio.Future[Exchange]") -> str:
-    of = exchange()
+    of = exchange(connection=wire)
     made.set_result(of)
     try:
         with Departure(of, wire.receive):
@@ -67,7 +67,7 @@ async def test_not_even_beside_an_end() -> None:
 
 async def test_a_body_that_arrives_late_is_no_departure() -> None:
     wire = Wire({"type": "http.request", "body": b"x", "more_body": True})
-    of = exchange(body_is_pending=True)
+    of = exchange(body_is_pending=True, connection=wire)
     with Departure(of, wire.receive):
         await turn()
         assert of.body_is_pending
@@ -76,7 +76,7 @@ async def test_a_body_that_arrives_late_is_no_departure() -> None:
 
 async def test_after_the_context_nothing_is_watched() -> None:
     wire = Wire()
-    of = exchange()
+    of = exchange(connection=wire)
     with Departure(of, wire.receive):
         await turn()
     wire.leave()
