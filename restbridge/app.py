@@ -1,7 +1,7 @@
 """The routes, and the layers around them.
 
-    Edge ► [Cors] ► Failures ► Router ► Resource ► chat_completions, models, probes
-    id, log         answers    ROUTES   405
+    Edge ► [Cors] ► Failures ► Routes ► Resource ► chat_completions, models, probes
+    id, log         answers    404      405
 
     POST  /v1/chat/completions
     GET   /v1/models
@@ -14,13 +14,12 @@ Everything else is 404, also with a trailing slash: nothing is redirected. Query
 are ignored, as OpenAI does. Starlette's own error answers are not JSON and never used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from restbridge.channel import Service
@@ -33,6 +32,7 @@ from restbridge.event_stream import SILENCE
 from restbridge.failures import Failures
 from restbridge.headers import EXPOSED
 from restbridge.http.edge import Edge
+from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits
 from restbridge.model_routes import ModelListRoute, ModelRoute
 from restbridge.probes import Readyz, healthz
@@ -78,8 +78,34 @@ class Cors(CORSMiddleware):
         return Response(failure.body(), failure.status, told, "application/json")
 
 
-async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
-    raise RefusedError(of_reason("UNKNOWN_URL"))
+class Routes:
+    """Gives each request to the application of its path.
+
+    Args:
+        exact: The applications, by path.
+        below: Those of every path that begins in a way, by that and then the name of the route.
+    """
+
+    def __init__(
+        self, exact: Mapping[str, ASGIApp], below: Mapping[str, tuple[str, ASGIApp]]
+    ) -> None:
+        self._exact = {path: (path, app) for path, app in exact.items()}
+        self._below = below
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, or raise `RefusedError`."""
+        found = self._exact.get(scope["path"]) or self._found_below(scope["path"])
+        if found is None:
+            raise RefusedError(of_reason("UNKNOWN_URL"))
+        route, app = found
+        exchange_of(scope).route = route
+        await app(scope, receive, send)
+
+    def _found_below(self, path: str) -> tuple[str, ASGIApp] | None:
+        for prefix, found in self._below.items():
+            if path.startswith(prefix):
+                return found
+        return None
 
 
 def create_app(
@@ -107,18 +133,17 @@ def create_app(
     api = InFlight(limits.in_flight)
     completions = ChatCompletions(service, Bodies(limits), telemetry, clock, silence=silence)
 
-    def route(path: str, app: ASGIApp, methods: tuple[str, ...]) -> Route:
-        return Route(path, Resource(app, methods))
-
-    routes = [
-        route("/v1/chat/completions", api.wrap(completions), POST),
-        route("/v1/models", api.wrap(ModelListRoute(service)), GET),
-        route("/v1/models/{model:path}", api.wrap(ModelRoute(service)), GET),
-        route("/v1/credits", api.wrap(Credits(service)), GET),
-        route("/healthz", healthz, GET),
-        route("/readyz", Readyz(service, draining), GET),
-    ]
-    app: ASGIApp = Failures(Router(routes, redirect_slashes=False, default=_unknown))
+    routes = Routes(
+        {
+            "/v1/chat/completions": Resource(api.wrap(completions), POST),
+            "/v1/models": Resource(api.wrap(ModelListRoute(service)), GET),
+            "/v1/credits": Resource(api.wrap(Credits(service)), GET),
+            "/healthz": Resource(healthz, GET),
+            "/readyz": Resource(Readyz(service, draining), GET),
+        },
+        {"/v1/models/": ("/v1/models/{model}", Resource(api.wrap(ModelRoute(service)), GET))},
+    )
+    app: ASGIApp = Failures(routes)
     if settings.cors_origins:
         app = Cors(
             app,

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final, cast
 
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from process import request_id
@@ -20,8 +19,6 @@ from restbridge.http.exchange import CONNECTION, Exchange, attach
 from restbridge.telemetry import Telemetry
 
 _ID: Final = request_id.HEADER.encode("ascii")
-UNKNOWN_ROUTE: Final = "unknown"
-"""The route of a request to nothing that there is."""
 
 
 class Edge:
@@ -60,11 +57,10 @@ class Edge:
             await self._app(scope, receive, cast("Send", send_named))
         finally:
             self._running.discard(exchange)
-            route = scope.get("route")
             self._telemetry.end(
                 exchange,
                 method=scope["method"],
-                route=route.path if isinstance(route, Route) else UNKNOWN_ROUTE,
+                route=exchange.route,
                 now=self._clock.time(),
             )
 

@@ -25,7 +25,11 @@ CONNECTION: Final = "restbridge.connection"
 """The key, in the state of a scope, under which `protocol` gives `Exchange.connection`."""
 
 
-class Connection(Protocol):
+UNKNOWN_ROUTE: Final = "unknown"
+"""The route of a request to nothing that there is."""
+
+
+class ClientConnection(Protocol):
     """The connection of an exchange, in what no ASGI application can do."""
 
     def cut(self) -> None:
@@ -43,7 +47,9 @@ class Exchange:
     task: asyncio.Task[object] = field(repr=False)
     began: float
     """When it began, by the bridge's clock."""
-    connection: Connection = field(repr=False)
+    connection: ClientConnection = field(repr=False)
+    route: str = UNKNOWN_ROUTE
+    """The template of its path."""
     status: int = 0
     """The HTTP status that was sent; 0 before."""
     body_is_pending: bool = False

@@ -555,5 +555,5 @@ async def test_metrics_and_their_labels_are_bounded(pair: Pair) -> None:
         )
 
     assert count("POST", PATH, "200", "") == 1
-    assert count("GET", "/v1/models/{model:path}", "404", "MODEL_NOT_FOUND") == 1
+    assert count("GET", "/v1/models/{model}", "404", "MODEL_NOT_FOUND") == 1
     assert pair.metric("http_server_active_requests") == 0
