@@ -111,7 +111,7 @@ def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> B
         prompt += max(model.attachment_tokens, tokens.of_sound(attachment.heard))
         size -= attachment.seen + attachment.heard
     written, texts, arguments = _read(params)
-    if written.ByteSize():
+    if written is not None:
         document = openai_json.encode_request(written)
         size += openai_json.longest_size(document) - written.ByteSize()
         texts.append(tokens.unescaped(document.decode()))
@@ -192,7 +192,7 @@ def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
 class _Parts(NamedTuple):
     """A prompt, by how it becomes tokens."""
 
-    written: ChatCompletionParams
+    written: ChatCompletionParams | None
     """What a template may write as JSON, without pictures, sounds and films."""
     texts: list[str]
     """The other texts, as far as they are not ASCII."""
@@ -201,7 +201,11 @@ class _Parts(NamedTuple):
 
 
 def _read(params: ChatCompletionParams) -> _Parts:
-    written = ChatCompletionParams(tools=params.tools, functions=params.functions)
+    written = ChatCompletionParams()
+    if params.tools:
+        written.tools.extend(params.tools)
+    if params.functions:
+        written.functions.extend(params.functions)
     if params.HasField("response_format"):
         written.response_format.CopyFrom(params.response_format)
     for name in params.extra_json:
@@ -217,7 +221,7 @@ def _read(params: ChatCompletionParams) -> _Parts:
         else:
             written.messages.add().CopyFrom(message)
             _remove_attachments(written.messages[-1])
-    return _Parts(written, texts, arguments)
+    return _Parts(written if written.ListFields() else None, texts, arguments)
 
 
 def _arguments(message: ChatMessage) -> list[str]:

@@ -2,9 +2,10 @@
 
     violations(params, streamed=…) ──► [] or the first violations, in the order of the tables
 
-A rule is a function from the parameters to the violations it finds. `RULES` lists them, but for the
-one that depends on the RPC; the plain ones (a range, a length, a pair that excludes each other) are
-rows of tables of their own.
+A rule is a function from the parameters to the violations it finds. `RULES` lists them with the
+members without which they find nothing, so that a request passes only the rules that it can break.
+The rule that depends on the RPC is apart; the plain ones (a range, a length, a pair that excludes
+each other) are rows of tables of their own.
 Unknown roles, part types and formats are the upstream's matter, unknown members that of `members`.
 
 The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text
@@ -72,7 +73,9 @@ def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violatio
         params: The parameters, canonical.
         streamed: Whether the answer is streamed.
     """
-    found = chain.from_iterable(rule(params) for rule in RULES)
+    present = {field.name for field, _ in params.ListFields()}
+    rules = [rule for rule, about in RULES if about is None or not about.isdisjoint(present)]
+    found = chain.from_iterable(rule(params) for rule in rules)
     return list(islice(chain(found, _form(params, streamed)), MOST_VIOLATIONS))
 
 
@@ -322,21 +325,22 @@ def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
         yield too_long("messages", _CACHE_BREAKPOINTS, "prompt_cache_breakpoint")
 
 
-RULES: Final[tuple[Rule, ...]] = (
-    _required,
-    _members,
-    _messages,
-    _ranges,
-    _lengths,
-    _exclusive,
-    _tools,
-    _response_format,
-    _logprobs,
-    _logit_bias,
-    _audio,
-    _tool_choice,
-    _cache_breakpoints,
+RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
+    (_required, None),
+    (_members, None),
+    (_messages, None),
+    (_ranges, frozenset(RANGES)),
+    (_lengths, frozenset({*LENGTHS, "stop_list"})),
+    (_exclusive, frozenset(chain.from_iterable(EXCLUSIVE))),
+    (_tools, frozenset({"tools", "functions"})),
+    (_response_format, frozenset({"response_format"})),
+    (_logprobs, frozenset({"top_logprobs"})),
+    (_logit_bias, frozenset({"logit_bias"})),
+    (_audio, frozenset({"modalities"})),
+    (_tool_choice, frozenset({"tool_choice_mode", "tool_choice_object"})),
+    (_cache_breakpoints, frozenset({"messages"})),
 )
+"""Each rule, and the fields of the parameters of which it wants one; None wants none."""
 
 
 def _missing(param: str) -> Violation:

@@ -5,9 +5,9 @@
 The parameters are as they come, canonical or not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
@@ -39,27 +39,42 @@ _UNKNOWN: Final = "members that are null or not of the contract"
 
 
 def _crowds(params: ChatCompletionParams) -> Iterator[Violation]:
-    counts = {
-        "messages": len(params.messages),
-        "tools": len(params.tools),
-        "functions": len(params.functions),
-        "tool_choice.allowed_tools.tools": len(params.tool_choice_object.allowed_tools.tools),
-        "prediction.content": len(params.prediction.content_parts.items),
-        "stop": len(params.stop_list.items),
-        "modalities": len(params.modalities),
-        "metadata": len(params.metadata),
-    }
-    for name, count in counts.items():
-        if count > MOST:
-            yield too_long(name, MOST, "entries")
-    for name in ("messages", "tools", "functions"):
-        # Where they are text yet, of which the objects are not counted: braces may be in strings.
-        if params.extra_json.get(name, "").count("{") > _MOST_BRACES:
-            yield too_long(name, MOST, "entries")
-    if len(params.extra_json) > openai_json.MAX_UNKNOWN:
-        yield too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
-    if len(params.logit_bias) > MOST_BIASES:
-        yield too_long("logit_bias", MOST_BIASES, "entries")
+    for field, value in params.ListFields():
+        counted = _COUNTED.get(field.name)
+        if counted is not None:
+            name, most, entries = counted
+            if len(entries(value)) > most:
+                yield too_long(name, most, "entries")
+    if params.extra_json:
+        for name in ("messages", "tools", "functions"):
+            # Where they are text yet, whose objects are not counted: braces may be in strings.
+            if params.extra_json.get(name, "").count("{") > _MOST_BRACES:
+                yield too_long(name, MOST, "entries")
+        if len(params.extra_json) > openai_json.MAX_UNKNOWN:
+            yield too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
+
+
+def _itself(value: Any) -> Sized:
+    entries: Sized = value
+    return entries
+
+
+_COUNTED: Final[Mapping[str, tuple[str, int, Callable[[Any], Sized]]]] = {
+    "messages": ("messages", MOST, _itself),
+    "tools": ("tools", MOST, _itself),
+    "functions": ("functions", MOST, _itself),
+    "tool_choice_object": (
+        "tool_choice.allowed_tools.tools",
+        MOST,
+        lambda choice: choice.allowed_tools.tools,
+    ),
+    "prediction": ("prediction.content", MOST, lambda prediction: prediction.content_parts.items),
+    "stop_list": ("stop", MOST, lambda stop: stop.items),
+    "modalities": ("modalities", MOST, _itself),
+    "metadata": ("metadata", MOST, _itself),
+    "logit_bias": ("logit_bias", MOST_BIASES, _itself),
+}
+"""Fields with entries: the member's name, how many there may be, and where they are."""
 
 
 def _crowds_in_all(params: ChatCompletionParams) -> Iterator[Violation]:

@@ -399,7 +399,7 @@ def test_every_rule_refuses_something_and_every_row_of_its_tables() -> None:
     refused = [params(**members) for members, _ in REFUSED]
     idle = [
         rule.__name__
-        for rule in contract.RULES
+        for rule, _ in contract.RULES
         if not any(list(rule(request)) for request in refused)
     ]
 
@@ -421,7 +421,19 @@ def test_every_rule_of_the_module_is_in_the_table() -> None:
         and function.__name__ not in {"_mistyped_names", "_types", "aliases"}  # in _members
     ]
 
-    assert set(rules) == set(contract.RULES)
+    assert set(rules) == {rule for rule, _ in contract.RULES}
+
+
+def test_a_rule_finds_nothing_without_the_members_that_it_wants() -> None:
+    for rule, about in contract.RULES:
+        if about is None:
+            continue
+        assert about <= set(ChatCompletionParams.DESCRIPTOR.fields_by_name)
+        for members in (*ACCEPTED, *(each for each, _ in REFUSED)):
+            request = params(**members)
+            for field in about:
+                request.ClearField(field)  # type: ignore[arg-type]  # a table's string is not a literal
+            assert list(rule(request)) == []
 
 
 CANARY = "canary-7f3a"
@@ -467,7 +479,7 @@ def test_no_more_is_looked_for_than_is_told() -> None:
             yield Violation(param="x", message="x.")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contract, "RULES", (rule, rule))
+        patch.setattr(contract, "RULES", ((rule, None), (rule, None)))
         assert len(found({})) == MOST_VIOLATIONS
     assert len(looked_at) == MOST_VIOLATIONS
 
