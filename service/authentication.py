@@ -16,9 +16,8 @@ from typing import Final
 
 from service import errors, rate_limits
 from service.accounts import keys
-from service.accounts.directory import Directory
+from service.accounts.directory import Directory, Levels
 from service.accounts.keys import Caller
-from service.accounts.views import Levels
 from service.call import Call, Headers
 from service.ledger.batches import Batches
 from service.ledger.coalescing import Coalesced

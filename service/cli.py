@@ -14,7 +14,6 @@ on standard error.
 
 import argparse
 import io
-import json
 import os
 import re
 import sys
@@ -93,17 +92,17 @@ def run(
 
 def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
     # Imported here: whoever asks for help does not wait for the database's libraries.
-    from service.accounts import commands  # noqa: PLC0415
+    from service.accounts.commands import COMMANDS, CREATING  # noqa: PLC0415
+    from service.accounts.store_commands import open_store  # noqa: PLC0415
+    from service.accounts.terminal import CommandError  # noqa: PLC0415
 
     try:
-        with commands.open_store(url, creates=asked.command in commands.CREATING) as store:
-            answer = commands.COMMANDS[asked.command](store, asked)
-    except commands.CommandError as error:
+        with open_store(url, creates=asked.command in CREATING) as store:
+            answer = COMMANDS[asked.command](store, asked)
+    except CommandError as error:
         return _failed(str(error), failed)
-    # In ASCII, which is the same JSON in every encoding.
-    text = json.dumps(answer.document) if asked.json else answer.text
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{answer.json() if asked.json else answer.text}\n")
         sys.stdout.flush()
     except OSError as error:
         _silence(sys.stdout)
@@ -153,6 +152,7 @@ def parser(now: int) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    top.set_defaults(now=now)
     areas = top.add_subparsers(prog=PROGRAM, metavar="COMMAND", required=True)
 
     accounts = _area(areas, "accounts")
@@ -268,13 +268,7 @@ def _some_credits(text: str) -> int:
 
 
 def _later(now: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        instant = _instant(text, now, 1)
-        if instant <= now:
-            raise argparse.ArgumentTypeError("must lie in the future")
-        return instant
-
-    return parse
+    return lambda text: _checked(_instant(text, now, 1), field_rules.later_than(now))
 
 
 def _earlier(now: int) -> Callable[[str], int]:

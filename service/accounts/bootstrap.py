@@ -6,8 +6,7 @@ from typing import Final
 
 from service.accounts import keys
 from service.accounts.directory import Directory
-from service.accounts.views import ExistsError, KeyLimits
-from service.ledger.rows import Grant
+from service.errors import AlreadyExists
 from service.ledger.store import Store
 from service.models import NANO
 
@@ -26,14 +25,13 @@ def bootstrap(store: Store, key: str, credit: Decimal) -> None:
     directory = Directory(store)
     if not key or directory.find(keys.digest(key)) is not None:
         return
-    with suppress(ExistsError):
+    with suppress(AlreadyExists):
         directory.create_account(BOOTSTRAP)
-    account = directory.account(BOOTSTRAP)
     if credit:
         # Before the key, whose being there says that all of this was done.
-        grant = Grant(account_id=account.id, amount=int(credit * NANO), idempotency_id=BOOTSTRAP)
-        store.apply([grant])
-    with suppress(ExistsError):
+        with suppress(AlreadyExists):  # by another key, of other credit
+            directory.add_credit(BOOTSTRAP, int(credit * NANO), BOOTSTRAP)
+    with suppress(AlreadyExists):
         # The name is of the key's digest: another bootstrap key is another key.
         name = f"{BOOTSTRAP}-{keys.digest(key).hex()[:8]}"
-        directory.create_key(BOOTSTRAP, name, KeyLimits(), key=key)
+        directory.create_key(BOOTSTRAP, name, key=key)

@@ -69,8 +69,9 @@ class CreditServicer(CreditServiceServicer):
         )
         if seen is None:
             raise errors.InvalidApiKey
+        account, key, usage = seen
         return pb.GetCreditsResponse(
-            account=messages.account(seen.account),
-            api_key=messages.api_key(seen.key),
-            usage=map(messages.usage, seen.usage),
+            account=messages.account(account),
+            api_key=messages.api_key(key),
+            usage=map(messages.usage, usage),
         )

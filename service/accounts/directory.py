@@ -3,41 +3,39 @@
     find ─► who holds a key    levels ─► what is left    callers
     statement ─► account, key and usage, of one moment
     create_account  account  accounts                    operators
+    add_credit
     create_key  keys  revoke_key
-    ledger  grant  usage
+    ledger  usage
 
-Credit is added by the operation `Grant`, through the store. Names and ids are values of statements,
-never their text.
+Accounts, keys, entries of the ledger and sums of usage are rows as the store has them, a key's
+without its digest: amounts in nano-credits, times in nanoseconds since the Unix epoch. Names and
+ids are values of statements, never their text.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from chatcompletion.credit_amounts import to_text
 from service.accounts import keys
 from service.accounts.keys import Caller
-from service.accounts.views import (
-    AccountNotFoundError,
-    AccountView,
-    EntryView,
-    ExistsError,
-    KeyLimits,
-    KeyNotFoundError,
-    KeyView,
-    Levels,
-    NotFoundError,
-    Statement,
-    Usage,
-)
+from service.errors import AccountNotFound, AlreadyExists, ApiKeyNotFound, InvalidRequest, Violation
 from service.ledger import rates
-from service.ledger.rows import EntryKind
+from service.ledger.rates import Level
+from service.ledger.rows import Grant, Granted
 from service.ledger.schema import accounts, api_keys, ledger, usage_totals
 from service.ledger.store import Store
 from service.ledger.usage import HOUR, SUMS
 
 DAY: Final = 24 * HOUR
+
+Levels = tuple[Level | None, Level | None]
+"""How much is left of a key's requests and of its tokens; None is no limit."""
+
+Row: TypeAlias = "sa.Row[*tuple[Any, ...]]"
+"""A row of the store, with the names of its columns."""
 
 
 def month_back(now: int) -> int:
@@ -106,8 +104,10 @@ class Directory:
             for id_, requests, requests_tat, tokens, tokens_tat in found
         }
 
-    def statement(self, caller: Caller, *, since: int, most: int) -> Statement | None:
-        """Return what a caller sees, or None where its key is not valid any more.
+    def statement(
+        self, caller: Caller, *, since: int, most: int
+    ) -> tuple[Row, Row, Sequence[Row]] | None:
+        """Return a caller's account, key and usage, or None where its key is not valid any more.
 
         Args:
             caller: Who asks.
@@ -129,65 +129,100 @@ class Directory:
                 usage_totals.c.key_id == caller.key_id, usage_totals.c.start >= since
             )
             newest_first = wanted.order_by(sa.desc("start"), *_KEY_AND_MODEL)
-            used = connection.execute(newest_first.limit(most))
-            return Statement(
-                account=AccountView(**account._asdict()),
-                key=_key_view(key),
-                usage=[_usage_view(row) for row in used],
-            )
+            return account, key, connection.execute(newest_first.limit(most)).all()
 
     # --------------------------------------------------------------------------------- accounts
 
-    def create_account(self, name: str) -> AccountView:
+    def create_account(self, name: str) -> Row:
         """Create an account without credit.
 
         Raises:
-            ExistsError: the name is taken.
+            AlreadyExists: the name is taken.
         """
         with self._store.writing() as connection:
             values = {"name": name, "created_at": self._store.now(connection)}
             try:
-                row = connection.execute(sa.insert(accounts).returning(accounts), values).one()
+                return connection.execute(sa.insert(accounts).returning(accounts), values).one()
             except exc.IntegrityError as error:
-                raise ExistsError(name) from error
-            return AccountView(**row._asdict())
+                raise AlreadyExists(f"{name!r} exists already.") from error
 
-    def account(self, name: str) -> AccountView:
+    def account(self, name: str) -> Row:
         """Return the account of that name.
 
         Raises:
-            AccountNotFoundError: there is none.
+            AccountNotFound: there is none.
         """
         with self._store.reading() as connection:
             return _account(connection, name)
 
-    def accounts(self, *, after: int = 0, limit: int = 100) -> list[AccountView]:
+    def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
         """Return accounts in the order of their ids, from the one after an id."""
+        wanted = sa.select(accounts).where(accounts.c.id > after).order_by(accounts.c.id)
         with self._store.reading() as connection:
-            found = connection.execute(
-                sa.select(accounts)
-                .where(accounts.c.id > after)
-                .order_by(accounts.c.id)
-                .limit(limit)
-            )
-            return [AccountView(**row._asdict()) for row in found]
+            return connection.execute(wanted.limit(limit)).all()
+
+    def add_credit(self, account: str, amount: int, idempotency_id: str) -> tuple[Row, Row]:
+        """Add credit once, and return the entry of the ledger and the account after it.
+
+        Args:
+            account: The name of the account.
+            amount: In nano-credits.
+            idempotency_id: Where it was used before, nothing is added.
+
+        Raises:
+            AccountNotFound: there is no such account.
+            AlreadyExists: the id was used to add another amount.
+            InvalidRequest: the balance would exceed its largest value.
+            StoreError: the store is away. The credit may be added all the same.
+        """
+        owner = self.account(account)
+        grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)
+        (outcome,) = self._store.apply([grant])
+        if isinstance(outcome, Granted) and outcome.balance is None:
+            message = "The balance would exceed its largest value; nothing was added."
+            raise InvalidRequest.of([Violation(param="amount_nano_credits", message=message)])
+        made = _ENTRIES.where(
+            ledger.c.account_id == owner.id, ledger.c.idempotency_id == idempotency_id
+        )
+        with self._store.reading() as connection:
+            entry = connection.execute(made).one()
+            if entry.amount != amount:
+                raise AlreadyExists(
+                    f"The id {idempotency_id!r} was used to add {to_text(entry.amount)};"
+                    " nothing was added.",
+                    param="idempotency_id",
+                )
+            return entry, _account(connection, account)
 
     # ------------------------------------------------------------------------------------- keys
 
     def create_key(
-        self, account: str, name: str, limits: KeyLimits, *, key: str | None = None
-    ) -> tuple[KeyView, str]:
+        self,
+        account: str,
+        name: str,
+        *,
+        key: str | None = None,
+        models: Sequence[str] | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        concurrency: int | None = None,
+        expires_at: int | None = None,
+    ) -> tuple[Row, str]:
         """Create a key; the second value is the key itself, which is not kept.
 
         Args:
             account: The name of the account.
             name: The name of the key, unique in the account.
-            limits: What it may do.
             key: The key, where it is given and not made.
+            models: The models that it may use; None is all. As of the following, None is no limit.
+            requests_per_minute: How many it may send.
+            tokens_per_minute: How many it may use, of the prompt and of the completion.
+            concurrency: How many calls it may have in flight.
+            expires_at: From when it is not valid.
 
         Raises:
-            AccountNotFoundError: there is no such account.
-            ExistsError: the name is taken, or the given key is.
+            AccountNotFound: there is no such account.
+            AlreadyExists: the name is taken, or the given key is.
         """
         key = keys.make() if key is None else key
         with self._store.writing() as connection:
@@ -195,21 +230,21 @@ class Directory:
                 "account_id": _account(connection, account).id,
                 "name": name,
                 "digest": keys.digest(key),
-                "models": None if limits.models is None else list(limits.models),
-                "requests_per_minute": limits.requests_per_minute,
-                "tokens_per_minute": limits.tokens_per_minute,
-                "concurrency": limits.concurrency,
-                "expires_at": limits.expires_at,
+                "models": models,
+                "requests_per_minute": requests_per_minute,
+                "tokens_per_minute": tokens_per_minute,
+                "concurrency": concurrency,
+                "expires_at": expires_at,
                 "created_at": self._store.now(connection),
             }
             try:
                 made = connection.execute(sa.insert(api_keys).returning(api_keys.c.id), values)
             except exc.IntegrityError as error:
-                raise ExistsError(name) from error
+                raise AlreadyExists(f"{name!r} exists already.") from error
             id_ = made.scalar_one()
-            return _key_view(connection.execute(_KEYS.where(api_keys.c.id == id_)).one()), key
+            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one(), key
 
-    def keys(self, account: str, *, after: int = 0, limit: int = 100) -> list[KeyView]:
+    def keys(self, account: str, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
         """Return keys of an account in the order of their ids, the revoked ones included.
 
         Args:
@@ -218,23 +253,19 @@ class Directory:
             limit: How many at the most.
 
         Raises:
-            AccountNotFoundError: there is no such account.
+            AccountNotFound: there is no such account.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
-            found = connection.execute(
-                _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
-                .order_by(api_keys.c.id)
-                .limit(limit)
-            )
-            return [_key_view(row) for row in found]
+            wanted = _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
+            return connection.execute(wanted.order_by(api_keys.c.id).limit(limit)).all()
 
-    def revoke_key(self, account: str, name: str) -> KeyView:
+    def revoke_key(self, account: str, name: str) -> Row:
         """Revoke a key for good; revoking it again changes nothing.
 
         Raises:
-            AccountNotFoundError: there is no such account.
-            KeyNotFoundError: it has no such key.
+            AccountNotFound: there is no such account.
+            ApiKeyNotFound: it has no such key.
         """
         with self._store.writing() as connection:
             id_ = _key_id(connection, _account(connection, account), name)
@@ -244,13 +275,13 @@ class Directory:
                 .where(api_keys.c.id == id_, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now)
             )
-            return _key_view(connection.execute(_KEYS.where(api_keys.c.id == id_)).one())
+            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one()
 
     # --------------------------------------------------------------------------- ledger and usage
 
     def ledger(
         self, account: str, *, before: tuple[int, int] | None = None, limit: int = 100
-    ) -> list[EntryView]:
+    ) -> Sequence[Row]:
         """Return entries of the ledger, the newest first.
 
         Args:
@@ -259,7 +290,7 @@ class Directory:
             limit: How many at the most.
 
         Raises:
-            AccountNotFoundError: there is no such account.
+            AccountNotFound: there is no such account.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
@@ -272,23 +303,7 @@ class Directory:
             )
             if before is not None:
                 wanted = wanted.where(place < before)
-            return [_entry_view(row) for row in connection.execute(wanted)]
-
-    def grant(self, account_id: int, idempotency_id: str) -> EntryView:
-        """Return the entry of a grant that was made.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        with self._store.reading() as connection:
-            row = connection.execute(
-                _ENTRIES.where(
-                    ledger.c.account_id == account_id, ledger.c.idempotency_id == idempotency_id
-                )
-            ).one_or_none()
-        if row is None:
-            raise NotFoundError(idempotency_id)
-        return _entry_view(row)
+            return connection.execute(wanted).all()
 
     def usage(
         self,
@@ -301,7 +316,7 @@ class Directory:
         model: str | None = None,
         after: tuple[int, str, str] | None = None,
         limit: int = 10_000,
-    ) -> list[Usage]:
+    ) -> Sequence[Row]:
         """Return what was used, by interval, key and model, in this order.
 
         Args:
@@ -315,8 +330,8 @@ class Directory:
             limit: How many at the most.
 
         Raises:
-            AccountNotFoundError: there is no such account.
-            KeyNotFoundError: it has no such key.
+            AccountNotFound: there is no such account.
+            ApiKeyNotFound: it has no such key.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
@@ -332,11 +347,11 @@ class Directory:
                 place = sa.tuple_(_interval_start(interval), *_KEY_AND_MODEL)
                 # The first condition says nothing new, but an index knows it.
                 wanted = wanted.where(usage_totals.c.start >= after[0], place > after)
-            used = connection.execute(wanted.order_by("start", *_KEY_AND_MODEL).limit(limit))
-            return [_usage_view(row) for row in used]
+            ordered = wanted.order_by("start", *_KEY_AND_MODEL)
+            return connection.execute(ordered.limit(limit)).all()
 
 
-# ------------------------------------------------------------------------- statements and views
+# ---------------------------------------------------------------------------------- statements
 
 _KEYS: Final = sa.select(
     *(
@@ -367,7 +382,8 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
             start,
             api_keys.c.name.label("key_name"),
             usage_totals.c.model,
-            *(sa.func.sum(usage_totals.c[name]).label(name) for name in SUMS),
+            # PostgreSQL sums 64-bit integers as decimals.
+            *(sa.cast(sa.func.sum(usage_totals.c[n]), sa.BigInteger).label(n) for n in SUMS),
         )
         .join(api_keys, api_keys.c.id == usage_totals.c.key_id)
         .where(usage_totals.c.account_id == account_id)
@@ -375,40 +391,17 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
     )
 
 
-def _account(connection: sa.Connection, name: str) -> AccountView:
+def _account(connection: sa.Connection, name: str) -> Row:
     row = connection.execute(sa.select(accounts).where(accounts.c.name == name)).one_or_none()
     if row is None:
-        raise AccountNotFoundError(name)
-    return AccountView(**row._asdict())
+        raise AccountNotFound(f"There is no account {name!r}.")
+    return row
 
 
-def _key_id(connection: sa.Connection, owner: AccountView, name: str) -> int:
+def _key_id(connection: sa.Connection, owner: Row, name: str) -> int:
     id_ = connection.execute(
         sa.select(api_keys.c.id).where(api_keys.c.account_id == owner.id, api_keys.c.name == name)
     ).scalar_one_or_none()
     if id_ is None:
-        raise KeyNotFoundError(name)
+        raise ApiKeyNotFound(f"The account has no key {name!r}.")
     return int(id_)
-
-
-def _key_view(row: Any) -> KeyView:
-    members = row._asdict()
-    models = members.pop("models")
-    return KeyView(models=None if models is None else tuple(models), **members)
-
-
-def _entry_view(row: Any) -> EntryView:
-    return EntryView(**{**row._asdict(), "kind": EntryKind(row.kind)})
-
-
-def _usage_view(row: Any) -> Usage:
-    # PostgreSQL sums 64-bit integers as decimals.
-    return Usage(
-        start=int(row.start),
-        key_name=row.key_name,
-        model=row.model,
-        requests=int(row.requests),
-        prompt_tokens=int(row.prompt_tokens),
-        completion_tokens=int(row.completion_tokens),
-        charged=int(row.charged),
-    )

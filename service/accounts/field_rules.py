@@ -61,3 +61,8 @@ INSTANT: Final = FieldRule(
 )
 """In nanoseconds since the Unix epoch, within 64 bits."""
 PAGE_SIZE: Final = FieldRule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)
+
+
+def later_than(now: int) -> FieldRule:
+    """Return the rule of a time that is to come, both in nanoseconds since the Unix epoch."""
+    return FieldRule(allowed="in the future", accepts=lambda value: value > now)

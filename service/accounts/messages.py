@@ -1,19 +1,15 @@
-"""What the store knows, as messages of the contract; and the limits of a new key, read from one.
+"""Rows of the directory as messages of the contract; and the limits of a new key, read from one.
 
-    AccountView ─► Account          KeyView ─► ApiKey
-    EntryView   ─► LedgerEntry      Usage   ─► UsageTotal
-    KeyLimits of the contract ─► KeyLimits of the directory
-
-Times are nanoseconds since the Unix epoch here, `google.protobuf.Timestamp` there.
+Times are nanoseconds since the Unix epoch in rows, `google.protobuf.Timestamp` in messages.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
-from service.accounts.views import AccountView, EntryView, KeyLimits, KeyView, Usage
+from service.accounts.directory import Row
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -26,79 +22,74 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
 """The kinds of entries, as the contract names them."""
 
 
-def account(view: AccountView) -> account_pb2.Account:
+def account(row: Row) -> account_pb2.Account:
     """Return an account."""
     return account_pb2.Account(
-        name=view.name,
-        balance_nano_credits=view.balance,
-        held_nano_credits=view.held,
-        available_nano_credits=view.balance - view.held,
-        create_time=_timestamp(view.created_at),
+        name=row.name,
+        balance_nano_credits=row.balance,
+        held_nano_credits=row.held,
+        available_nano_credits=row.balance - row.held,
+        create_time=timestamp(row.created_at),
     )
 
 
-def api_key(view: KeyView) -> account_pb2.ApiKey:
+def api_key(row: Row) -> account_pb2.ApiKey:
     """Return a key."""
-    models = None if view.models is None else account_pb2.AllowedModels(names=view.models)
+    models = None if row.models is None else account_pb2.AllowedModels(names=row.models)
     return account_pb2.ApiKey(
-        account=view.account,
-        name=view.name,
+        account=row.account,
+        name=row.name,
         limits=account_pb2.KeyLimits(
             models=models,
-            requests_per_minute=view.requests_per_minute,
-            tokens_per_minute=view.tokens_per_minute,
-            concurrency=view.concurrency,
-            expire_time=_timestamp(view.expires_at),
+            requests_per_minute=row.requests_per_minute,
+            tokens_per_minute=row.tokens_per_minute,
+            concurrency=row.concurrency,
+            expire_time=timestamp(row.expires_at),
         ),
-        revoke_time=_timestamp(view.revoked_at),
-        create_time=_timestamp(view.created_at),
+        revoke_time=timestamp(row.revoked_at),
+        create_time=timestamp(row.created_at),
     )
 
 
-def entry(view: EntryView) -> account_pb2.LedgerEntry:
+def entry(row: Row) -> account_pb2.LedgerEntry:
     """Return an entry of the ledger."""
     return account_pb2.LedgerEntry(
-        id=view.id,
-        kind=KINDS[view.kind],
-        amount_nano_credits=view.amount,
-        create_time=_timestamp(view.created_at),
-        idempotency_id=view.idempotency_id or "",
-        hold_id=view.hold_id or "",
-        key_name=view.key_name or "",
-        model=view.model or "",
-        prompt_tokens=view.prompt_tokens,
-        completion_tokens=view.completion_tokens,
-        partial=view.partial,
-        estimated=view.estimated,
+        id=row.id,
+        kind=KINDS[row.kind],
+        amount_nano_credits=row.amount,
+        create_time=timestamp(row.created_at),
+        idempotency_id=row.idempotency_id or "",
+        hold_id=row.hold_id or "",
+        key_name=row.key_name or "",
+        model=row.model or "",
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        partial=row.partial,
+        estimated=row.estimated,
     )
 
 
-def usage(view: Usage) -> account_pb2.UsageTotal:
+def usage(row: Row) -> account_pb2.UsageTotal:
     """Return a sum of usage."""
     return account_pb2.UsageTotal(
-        start_time=_timestamp(view.start),
-        key_name=view.key_name,
-        model=view.model,
-        requests=view.requests,
-        prompt_tokens=view.prompt_tokens,
-        completion_tokens=view.completion_tokens,
-        charged_nano_credits=view.charged,
+        start_time=timestamp(row.start),
+        key_name=row.key_name,
+        model=row.model,
+        requests=row.requests,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        charged_nano_credits=row.charged,
     )
 
 
-def key_limits(message: account_pb2.KeyLimits) -> KeyLimits:
-    """Return what a new key may do. The message is valid."""
-
-    def limit(name: str) -> int | None:
-        return int(getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]  # typed as literals
-
-    return KeyLimits(
-        models=tuple(message.models.names) if message.HasField("models") else None,
-        requests_per_minute=limit("requests_per_minute"),
-        tokens_per_minute=limit("tokens_per_minute"),
-        concurrency=limit("concurrency"),
-        expires_at=nanoseconds(message.expire_time) if message.HasField("expire_time") else None,
-    )
+def key_limits(message: account_pb2.KeyLimits) -> dict[str, Any]:
+    """Return the limits of a new key as `create_key` takes them. The message is valid."""
+    limits = {field.name: value for field, value in message.ListFields()}
+    if "models" in limits:
+        limits["models"] = tuple(message.models.names)
+    if "expire_time" in limits:
+        limits["expires_at"] = nanoseconds(limits.pop("expire_time"))
+    return limits
 
 
 def nanoseconds(instant: Timestamp) -> int:
@@ -111,7 +102,8 @@ def nanoseconds(instant: Timestamp) -> int:
     return int(instant.seconds) * _SECOND + int(instant.nanos)
 
 
-def _timestamp(instant: int | None) -> Timestamp | None:
+def timestamp(instant: int | None) -> Timestamp | None:
+    """Return a time as a timestamp; None where it is None."""
     if instant is None:
         return None
     seconds, nanos = divmod(instant, _SECOND)

@@ -3,24 +3,19 @@
 read  ─► two threads of its own, so that no query of a caller delays an admission
 share ─► the same, once for all who ask the same at the same time
 write ─► the store's thread, that of `batches`
-apply ─► an operation in the next transaction
 
-AccountNotFoundError ─► ACCOUNT_NOT_FOUND      KeyNotFoundError ─► API_KEY_NOT_FOUND
-ExistsError          ─► ALREADY_EXISTS         StoreError, or no answer ─► STORE_UNAVAILABLE
-too many wait        ─► OVERLOADED
+StoreError, or no answer ─► STORE_UNAVAILABLE      too many wait ─► OVERLOADED
 """
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from service import errors
-from service.accounts.views import AccountNotFoundError, ExistsError, KeyNotFoundError
 from service.ledger.batches import Batches
-from service.ledger.rows import Operation, Outcome
 from service.ledger.store import StoreError
 
 PATIENCE: Final = 5.0
@@ -30,13 +25,6 @@ MOST_READING: Final = 256
 """Queries that run or wait; one more is refused."""
 
 _THREADS: Final = 2
-_FAILURES: Final[Mapping[type[Exception], type[errors.Failure]]] = {
-    AccountNotFoundError: errors.AccountNotFound,
-    KeyNotFoundError: errors.ApiKeyNotFound,
-    ExistsError: errors.AlreadyExists,
-    StoreError: errors.StoreUnavailable,
-    TimeoutError: errors.StoreUnavailable,
-}
 
 _T = TypeVar("_T")
 
@@ -44,7 +32,7 @@ _T = TypeVar("_T")
 class Access:
     """What servicers ask of a store.
 
-    Every function raises the failures of this module's table.
+    Every function raises the failures above, and those of the function that it runs.
 
     Args:
         batches: What applies operations to the store.
@@ -97,10 +85,6 @@ class Access:
         """Run a function that writes. Where no answer came, it may be done all the same."""
         return await _bounded(self._batches.call(partial(function, *arguments, **options)))
 
-    async def apply(self, operation: Operation) -> Outcome:
-        """Apply an operation. Where no answer came, it may be done all the same."""
-        return await _bounded(self._batches.submit(operation))
-
     def _ended(self, _: Future[Any]) -> None:
         self._room.release()
 
@@ -109,6 +93,5 @@ async def _bounded(answer: Awaitable[_T]) -> _T:
     try:
         async with asyncio.timeout(PATIENCE):
             return await answer
-    except tuple(_FAILURES) as error:
-        kind = next(kind for known, kind in _FAILURES.items() if isinstance(error, known))
-        raise kind from error
+    except (StoreError, TimeoutError) as error:
+        raise errors.StoreUnavailable from error

@@ -1,14 +1,26 @@
 """Whether what is stored agrees with the ledger and the holds: `ledger verify`."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from service.accounts.views import Difference
 from service.ledger.rows import HoldState
 from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.ledger.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """Something stored that is not what its ledger or holds say."""
+
+    account: str
+    of: str
+    """`balance`, `held`, `charged` (the sums of usage), or `running KEY`."""
+    stored: int
+    """Nano-credits; of `running`, calls."""
+    recomputed: int
 
 
 def differences(store: Store) -> Iterator[Difference]:

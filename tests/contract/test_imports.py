@@ -63,10 +63,10 @@ LAYERS = {
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap"},
-        {"messages", "store_access"},
+        {"operations", "store_access", "store_commands"},
+        {"messages"},
         {"directory", "verification"},
-        {"views"},
-        {"keys", "field_rules", "page_tokens", "text_tables"},
+        {"keys", "field_rules", "page_tokens", "terminal"},
     ),
     "service.upstream": (
         {"client"},

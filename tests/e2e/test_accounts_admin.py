@@ -19,8 +19,9 @@ from chatcompletion.v1 import account_service_pb2 as pb
 from process.settings import Address
 from service.accounts import field_rules, keys
 from service.accounts import page_tokens as pages_of_lists
-from service.accounts.account_servicer import FIELDS, AccountServicer
+from service.accounts.account_servicer import AccountServicer
 from service.accounts.directory import DAY
+from service.accounts.operations import FIELDS
 from service.accounts.store_access import Access
 from service.accounts.verification import differences
 from service.admin import SERVICE, AdminServer

@@ -14,7 +14,6 @@ from restbridge.config import Settings
 from restbridge.server import Bridge
 from service.accounts import keys
 from service.accounts.directory import DAY, month_back
-from service.accounts.views import KeyLimits
 from service.ledger.rows import Grant, Place, Settle
 from tests.support.accounts_admin import House, admin, bearer
 from tests.support.grpc_client import failed
@@ -54,8 +53,8 @@ async def door(house: House) -> AsyncIterator[httpx.AsyncClient]:
 async def team(house: House, name: str = "acme", **limits: Any) -> str:
     """Make an account with one credit, of which a part was spent and a part is held."""
     owner = house.directory.create_account(name)
-    view, key = house.directory.create_key(name, "ci", KeyLimits(**limits))
-    other, _ = house.directory.create_key(name, "other", KeyLimits())
+    view, key = house.directory.create_key(name, "ci", **limits)
+    other, _ = house.directory.create_key(name, "other")
     await house.batches.submit(Grant(account_id=owner.id, amount=CREDIT, idempotency_id="first"))
     for hold_id, key_id, amount, settles in (
         (f"{name}-1", view.id, 300, True),
@@ -103,7 +102,7 @@ async def test_who_has_no_key_sees_nothing(house: House) -> None:
 
 async def test_a_key_that_was_revoked_since_it_was_looked_up_sees_nothing(house: House) -> None:
     await team(house)
-    caller_key = house.directory.create_key("acme", "brief", KeyLimits())[1]
+    caller_key = house.directory.create_key("acme", "brief")[1]
     caller = house.directory.find(keys.digest(caller_key))
     assert caller is not None
     assert house.directory.statement(caller, since=0, most=10) is not None

@@ -7,13 +7,13 @@ assert_sound   balances are their ledgers, held amounts and running calls the op
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from service.accounts.directory import Directory
 from service.accounts.verification import differences
-from service.accounts.views import KeyLimits
 from service.ledger.migrations import migrate
 from service.ledger.rows import Expire, Grant, HoldState, Place, Release, Settle
 from service.ledger.schema import accounts, api_keys, holds, ledger
@@ -39,12 +39,10 @@ class Team:
     key_id: int
 
     @classmethod
-    def create(
-        cls, store: Store, *, credit: int, limits: KeyLimits | None = None, name: str = "acme"
-    ) -> "Team":
+    def create(cls, store: Store, *, credit: int, name: str = "acme", **limits: Any) -> "Team":
         directory = Directory(store)
         account = directory.create_account(name)
-        key, _ = directory.create_key(name, "ci", limits or KeyLimits())
+        key, _ = directory.create_key(name, "ci", **limits)
         team = cls(account_id=account.id, key_id=key.id)
         store.apply([team.grant(credit, "first")])
         return team

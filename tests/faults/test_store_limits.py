@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from service.accounts.views import KeyLimits
 from service.ledger.rows import Place, Placed, Refusal, Refused
 from service.ledger.store import Store
 from tests.faults.store_workers import Crew, cross, place_many
@@ -50,12 +50,10 @@ def test_credit_for_100_of_1000_requests_admits_exactly_100(
 def test_limits_per_minute_are_exact_across_processes(
     crew: Crew, database: str, migrated: Store, limit: str
 ) -> None:
-    limits = (
-        KeyLimits(requests_per_minute=100)
-        if limit == "requests"
-        else KeyLimits(tokens_per_minute=100 * 10)
+    limits: dict[str, Any] = (
+        {"requests_per_minute": 100} if limit == "requests" else {"tokens_per_minute": 100 * 10}
     )
-    team = Team.create(migrated, credit=10**9, limits=limits)
+    team = Team.create(migrated, credit=10**9, **limits)
     began = time.monotonic()
     # On SQLite the clock is ours and stands still; on PostgreSQL it is the server's and goes on.
     is_frozen = migrated.engine.dialect.name == "sqlite"
@@ -73,7 +71,7 @@ def test_limits_per_minute_are_exact_across_processes(
 def test_concurrent_calls_are_exact_across_processes(
     crew: Crew, database: str, migrated: Store
 ) -> None:
-    team = Team.create(migrated, credit=10**9, limits=KeyLimits(concurrency=100))
+    team = Team.create(migrated, credit=10**9, concurrency=100)
     ids = _placed(crew, database, team)
     assert len(set(ids)) == 100
     assert_sound(migrated)
@@ -95,7 +93,7 @@ def test_batches_over_many_accounts_never_wait_in_a_circle(
 
 
 def test_a_place_that_is_sent_again_is_answered_the_same(migrated: Store) -> None:
-    team = Team.create(migrated, credit=10, limits=KeyLimits(concurrency=1))
+    team = Team.create(migrated, credit=10, concurrency=1)
     assert isinstance(migrated.apply([team.place("a")])[0], Placed)
     # By now neither the credit nor the concurrency is there for a second one.
     assert isinstance(migrated.apply([team.place("a")])[0], Placed)

@@ -11,7 +11,6 @@ from typing import cast
 import pytest
 import sqlalchemy as sa
 
-from service.accounts.views import KeyLimits
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.rates import MINUTE
@@ -321,7 +320,7 @@ def test_a_clock_that_jumps_an_hour_breaks_nothing(file: Path, hours: int) -> No
     now = [1_800_000_000 * 10**9]
     store = Store(f"sqlite:///{file}", clock=lambda: now[0])
     migrate(store)
-    team = Team.create(store, credit=1000, limits=KeyLimits(requests_per_minute=2))
+    team = Team.create(store, credit=1000, requests_per_minute=2)
     store.apply([team.place("a"), team.place("b")])
     now[0] += hours * HOUR
     refused = store.apply([team.place("c")])[0]

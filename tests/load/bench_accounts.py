@@ -33,7 +33,6 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from service.accounts.directory import Directory
-from service.accounts.views import KeyLimits
 from service.ledger.batches import Batches
 from service.ledger.ids import hold_id
 from service.ledger.migrations import migrate
@@ -91,12 +90,10 @@ class Bench:
         key, _ = directory.create_key(
             account.name,
             "bench",
-            KeyLimits(
-                models=("gpt-4o", "gpt-4o-mini"),
-                requests_per_minute=10**9,
-                tokens_per_minute=10**10,
-                concurrency=10**6,
-            ),
+            models=("gpt-4o", "gpt-4o-mini"),
+            requests_per_minute=10**9,
+            tokens_per_minute=10**10,
+            concurrency=10**6,
         )
         self._account_id, self._key_id = account.id, key.id
         self._batches = Batches(measured or store)

@@ -14,8 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.accounts.directory import Directory
-from service.accounts.verification import differences
-from service.accounts.views import Difference, KeyLimits
+from service.accounts.verification import Difference, differences
 from service.ledger.rows import EntryKind, Grant, HoldState
 from service.ledger.schema import accounts, api_keys, holds
 from service.ledger.store import Store
@@ -63,7 +62,7 @@ class Books:
         account = self.directory.create_account(name)
         if credit:
             self.grant(account.id, credit)
-        view, key = self.directory.create_key(name, "key", KeyLimits(**limits))
+        view, key = self.directory.create_key(name, "key", **limits)
         return Team(name=name, account_id=account.id, key_id=view.id, key_name=view.name, key=key)
 
     def grant(self, account_id: int, amount: int) -> None:
@@ -73,11 +72,11 @@ class Books:
 
     def balance(self, team: Team) -> int:
         """Return what a team has left, the held part included."""
-        return self.directory.account(team.name).balance
+        return int(self.directory.account(team.name).balance)
 
     def held(self, team: Team) -> int:
         """Return what is held of it."""
-        return self.directory.account(team.name).held
+        return int(self.directory.account(team.name).held)
 
     def running(self, team: Team) -> int:
         """Return how many holds of its key are open, by the row of the key."""
@@ -103,7 +102,7 @@ class Books:
                 kind=entry.kind,
             )
             for entry in reversed(self.directory.ledger(team.name, limit=10_000))
-            if entry.kind is not EntryKind.GRANT
+            if entry.kind != EntryKind.GRANT
         ]
 
     def no_hold_is_open(self) -> bool:

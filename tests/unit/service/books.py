@@ -15,10 +15,9 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service.accounts.directory import Directory
+from service.accounts.directory import Directory, Row
 from service.accounts.keys import Caller
 from service.accounts.verification import differences
-from service.accounts.views import EntryView, KeyLimits
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Call
@@ -166,19 +165,19 @@ class Books:
         self.store.apply([Grant(account_id=self.account, amount=amount, idempotency_id=name)])
 
     def add_key(self, name: str, **limits: Any) -> str:
-        return self.directory.create_key("acme", name, KeyLimits(**limits))[1]
+        return self.directory.create_key("acme", name, **limits)[1]
 
     async def caller(self, key: str | None = None) -> Caller:
         call = a_call(authorization=f"Bearer {key or self.key}")
         return await self.authentication.authenticate(call)
 
     @property
-    def entries(self) -> list[EntryView]:
-        return [e for e in self.directory.ledger("acme") if e.kind is not EntryKind.GRANT]
+    def entries(self) -> list[Row]:
+        return [e for e in self.directory.ledger("acme") if e.kind != EntryKind.GRANT]
 
     @property
     def held(self) -> int:
-        return self.directory.account("acme").held
+        return int(self.directory.account("acme").held)
 
     @property
     def lost(self) -> float:

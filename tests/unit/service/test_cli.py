@@ -18,7 +18,7 @@ from service.__main__ import main
 from service.accounts import keys
 from service.accounts.commands import COMMANDS
 from service.accounts.directory import DAY, Directory
-from service.accounts.text_tables import table
+from service.accounts.terminal import table
 from service.ledger.rows import Place, Settle
 from service.ledger.store import Store, StoreError
 from service.ledger.usage import HOUR
@@ -65,10 +65,8 @@ def spend(url: str, account: str, key: str, *charges: int) -> None:
     (key_id,) = (view.id for view in directory.keys(account) if view.name == key)
     for number, charge in enumerate(charges):
         hold = {"hold_id": f"{key}-{number}", "account_id": owner.id, "key_id": key_id}
-        store.apply(
-            [Place(**hold, amount=charge, tokens=3, model="m", owner="tests", lease=DAY)]  # type: ignore[arg-type]  # ids of both kinds
-        )
-        store.apply([Settle(**hold, charge=charge, prompt_tokens=1, completion_tokens=2)])  # type: ignore[arg-type]  # as above
+        store.apply([Place(**hold, amount=charge, tokens=3, model="m", owner="tests", lease=DAY)])
+        store.apply([Settle(**hold, charge=charge, prompt_tokens=1, completion_tokens=2)])
     store.close()
 
 
@@ -89,23 +87,22 @@ def test_two_commands_give_a_team_a_key_with_a_budget(run: Run, url: str) -> Non
 
 
 def test_an_account_is_shown(run: Run, document: Callable[..., Any]) -> None:
-    created = document("accounts", "create", "acme", "--credit", "24.5")
+    created = document("accounts", "create", "acme", "--credit", "24.5")["account"]
 
     assert created == {
-        "account": "acme",
-        "balance": "24.5",
-        "balance_nano_credits": 24_500_000_000,
-        "held": "0",
-        "held_nano_credits": 0,
-        "available": "24.5",
-        "available_nano_credits": 24_500_000_000,
-        "created_at": created["created_at"],
+        "name": "acme",
+        "balance_nano_credits": "24500000000",
+        "held_nano_credits": "0",
+        "available_nano_credits": "24500000000",
+        "create_time": created["create_time"],
     }
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created["created_at"])
     _, out, _ = run("accounts", "list")
     head, line = out.splitlines()
     assert head.split() == ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED"]
-    assert line.split() == ["acme", "24.5", "0", "24.5", created["created_at"]]
+    *cells, time = line.split()
+    assert cells == ["acme", "24.5", "0", "24.5"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
+    assert created["create_time"].startswith(time[:-1])
 
 
 def test_all_accounts_are_listed(
@@ -116,39 +113,47 @@ def test_all_accounts_are_listed(
     for name in names:
         document("accounts", "create", name)
 
-    assert [view["account"] for view in document("accounts", "list")["accounts"]] == names
+    assert [account["name"] for account in document("accounts", "list")["accounts"]] == names
 
 
-def test_a_key_has_the_limits_that_it_was_given(document: Callable[..., Any]) -> None:
+def test_a_key_has_the_limits_that_it_was_given(run: Run, document: Callable[..., Any]) -> None:
     document("accounts", "create", "acme")
     created = document(
         *("keys", "create", "acme", "--name", "ci", "--rpm", "60", "--tpm", "100000"),
         *("--concurrency", "8", "--models", "a, org/b:c", "--expires", "30d"),
     )
-    key = created.pop("key")
 
-    assert key.startswith("sk-live-")
-    assert (created["requests_per_minute"], created["tokens_per_minute"]) == (60, 100_000)
-    assert (created["concurrency"], created["models"]) == (8, ["a", "org/b:c"])
-    assert created["expires_at"] == "2026-10-21T14:13:20Z"
-    assert document("keys", "list", "acme") == {"keys": [created]}
+    assert created["key_string"].startswith("sk-live-")
+    assert created["api_key"]["limits"] == {
+        "models": {"names": ["a", "org/b:c"]},
+        "requests_per_minute": "60",
+        "tokens_per_minute": "100000",
+        "concurrency": "8",
+        "expire_time": "2026-10-21T14:13:20Z",
+    }
+    assert document("keys", "list", "acme")["api_keys"] == [created["api_key"]]
+    line = run("keys", "list", "acme")[1].splitlines()[1]
+    assert line.split()[:7] == [
+        *("ci", "60", "100000", "8", "a,org/b:c", "2026-10-21T14:13:20Z", "-"),
+    ]
 
 
-def test_a_key_without_limits_has_none(document: Callable[..., Any]) -> None:
+def test_a_key_without_limits_has_none(run: Run, document: Callable[..., Any]) -> None:
     document("accounts", "create", "acme")
     created = document("keys", "create", "acme", "--name", "ci")
 
-    names = ("models", "requests_per_minute", "tokens_per_minute", "concurrency", "expires_at")
-    assert {created[name] for name in names} == {None}
+    assert created["api_key"]["limits"] == {}
+    line = run("keys", "list", "acme")[1].splitlines()[1]
+    assert line.split()[:7] == ["ci", "-", "-", "-", "all", "-", "-"]
 
 
 def test_a_revoked_key_is_found_no_more(run: Run, document: Callable[..., Any], url: str) -> None:
     document("accounts", "create", "acme")
-    key = document("keys", "create", "acme", "--name", "ci")["key"]
+    key = document("keys", "create", "acme", "--name", "ci")["key_string"]
     store = Store(url)
     assert Directory(store).find(keys.digest(key)) is not None
     revoked = document("keys", "revoke", "acme", "ci")
-    assert revoked["revoked_at"] is not None
+    assert "revoke_time" in revoked["api_key"]
     assert Directory(store).find(keys.digest(key)) is None
     assert document("keys", "revoke", "acme", "ci") == revoked
     store.close()
@@ -158,12 +163,13 @@ def test_the_same_id_adds_credit_once(run: Run, document: Callable[..., Any]) ->
     document("accounts", "create", "acme")
     for _ in range(2):
         added = document("credit", "add", "acme", "10.000000001", "--id", "invoice 7")
-        assert (added["id"], added["amount"]) == ("invoice 7", "10.000000001")
-        assert added["balance_nano_credits"] == 10_000_000_001
+        assert added["entry"]["idempotency_id"] == "invoice 7"
+        assert added["entry"]["amount_nano_credits"] == "10000000001"
+        assert added["account"]["balance_nano_credits"] == "10000000001"
 
     status, out, err = run("credit", "add", "acme", "11", "--id", "invoice 7")
     assert (status, out) == (1, "")
-    assert "nothing was added" in err
+    assert "the id 'invoice 7' was used to add 10.000000001; nothing was added" in err
 
 
 def test_without_an_id_each_addition_counts_and_is_told_its_id(run: Run) -> None:
@@ -182,26 +188,30 @@ def test_usage_and_ledger_tell_what_was_spent(
     spend(url, "acme", "ci", 100, 250)
 
     (used,) = document("usage", "acme", "--since", "2000-01-01")["usage"]
-    assert used.pop("start").endswith("T00:00:00Z")
+    assert used.pop("start_time").endswith("T00:00:00Z")
     assert used == {
-        "key": "ci",
+        "key_name": "ci",
         "model": "m",
-        "requests": 2,
-        "prompt_tokens": 2,
-        "completion_tokens": 4,
-        "charged": "0.00000035",
-        "charged_nano_credits": 350,
+        "requests": "2",
+        "prompt_tokens": "2",
+        "completion_tokens": "4",
+        "charged_nano_credits": "350",
     }
     entries = document("ledger", "show", "acme")["entries"]
     assert [(entry["kind"], entry["amount_nano_credits"]) for entry in entries] == [
-        ("settle", -250),
-        ("settle", -100),
-        ("grant", 10**9),
+        ("LEDGER_ENTRY_KIND_SETTLEMENT", "-250"),
+        ("LEDGER_ENTRY_KIND_SETTLEMENT", "-100"),
+        ("LEDGER_ENTRY_KIND_GRANT", "1000000000"),
+    ]
+    rows = [line.split() for line in run("ledger", "show", "acme")[1].splitlines()[1:]]
+    assert [(row[2], row[3], row[-1]) for row in rows] == [
+        ("settlement", "-0.00000025", "-"),
+        ("settlement", "-0.0000001", "-"),
+        ("grant", "1", "opening"),
     ]
     assert len(document("ledger", "show", "acme", "--limit", "1")["entries"]) == 1
     assert "0.00000035" in run("usage", "acme", "--since", "2000-01-01", "--by", "hour")[1]
-    assert "-0.00000025" in run("ledger", "show", "acme")[1]
-    assert document("usage", "acme", "--since", "2000-01-01", "--model", "x") == {"usage": []}
+    assert document("usage", "acme", "--since", "2000-01-01", "--model", "x")["usage"] == []
 
 
 def test_a_balance_that_is_not_its_ledger_is_found(run: Run, url: str) -> None:
@@ -232,7 +242,7 @@ def test_the_schema_is_made(run: Run, url: str) -> None:
 
     assert status == 0
     assert url.removeprefix("sqlite:///") in out
-    assert run("accounts", "list", "--json") == (0, '{"accounts": []}\n', "")
+    assert run("accounts", "list", "--json") == (0, '{"accounts": [], "next_page_token": ""}\n', "")
 
 
 def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any]) -> None:
@@ -241,9 +251,9 @@ def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any]) ->
     document("credit", "add", HOSTILE, "1", "--id", HOSTILE)
 
     assert document("ledger", "show", HOSTILE)["entries"][0]["idempotency_id"] == HOSTILE
-    assert document("keys", "revoke", HOSTILE, HOSTILE)["name"] == HOSTILE
-    assert document("usage", HOSTILE, "--key", HOSTILE, "--model", HOSTILE) == {"usage": []}
-    assert [view["account"] for view in document("accounts", "list")["accounts"]] == [HOSTILE]
+    assert document("keys", "revoke", HOSTILE, HOSTILE)["api_key"]["name"] == HOSTILE
+    assert document("usage", HOSTILE, "--key", HOSTILE, "--model", HOSTILE)["usage"] == []
+    assert [each["name"] for each in document("accounts", "list")["accounts"]] == [HOSTILE]
     assert run("ledger", "show", "' OR 1=1 --")[0] == 1
 
 
@@ -333,7 +343,7 @@ def test_what_adds_credit_once_can_be_copied_from_the_failure(
     again = shlex.split(err.rpartition("whatever happened: ")[2])
     assert again == ["credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\""]
     for _ in range(2):
-        assert document(*again)["balance"] == "2.5"
+        assert document(*again)["account"]["balance_nano_credits"] == "2500000000"
 
 
 def _lost(*_: object) -> None:
@@ -357,7 +367,7 @@ def test_what_a_terminal_cannot_show_is_no_failure(
         out.seek(0)
         return out.read()
 
-    assert json.loads(printed("accounts", "create", name, "--json"))["account"] == name
+    assert json.loads(printed("accounts", "create", name, "--json"))["account"]["name"] == name
     assert printed("keys", "create", name, "--name", name).startswith("sk-live-")
     assert (name in printed("accounts", "list")) == (encoding == "utf-8")
     assert name.encode(encoding, errors="backslashreplace").decode(encoding) in printed(
@@ -496,7 +506,7 @@ def test_the_program_runs_commands(
     monkeypatch.setitem(os.environ, "CHAT_DATABASE_URL", url)
 
     assert main() == 0
-    assert json.loads(capsys.readouterr().out)["account"] == "acme"
+    assert json.loads(capsys.readouterr().out)["account"]["name"] == "acme"
 
 
 # --------------------------------------------------------------------------------------- tables

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from service.accounts.directory import Directory
-from service.accounts.views import KeyLimits
 from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Place, Settle
 from service.ledger.store import Store
@@ -24,7 +23,7 @@ def directory(tmp_path: Path) -> Iterator[Directory]:
     migrate(store)
     made = Directory(store)
     account = made.create_account("acme").id
-    key = made.create_key("acme", "ci", KeyLimits())[0].id
+    key = made.create_key("acme", "ci")[0].id
     store.apply([Grant(account_id=account, amount=1000, idempotency_id="first")])
     for number in range(3):
         now = START + number * HOUR

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatcompletion.v1.account_pb2 import AllowedModels, ApiKey, KeyLimits
 from chatcompletion.v1.account_service_pb2 import ListApiKeysResponse
 from service.accounts import field_rules, messages, page_tokens
-from service.accounts.views import KeyView
 
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=256)
 POSITIONS = st.lists(st.integers(-(2**63), 2**63 - 1) | TEXTS, max_size=4)
@@ -73,20 +73,22 @@ def test_the_largest_page_of_keys_is_what_a_client_takes() -> None:
     assert field_rules.NAME.accepts(name)
     models = tuple(f"{number:03}{model}" for number in range(field_rules.MOST_MODELS))
     assert field_rules.MODELS.accepts(models)
-    largest = KeyView(
-        id=2**63 - 1,
+    latest = messages.timestamp(2**63 - 1)
+    largest = ApiKey(
         account=name,
         name=name,
-        models=models,
-        requests_per_minute=field_rules.LARGEST_LIMIT,
-        tokens_per_minute=field_rules.LARGEST_LIMIT,
-        concurrency=field_rules.LARGEST_LIMIT,
-        expires_at=2**63 - 1,
-        revoked_at=2**63 - 1,
-        created_at=2**63 - 1,
+        limits=KeyLimits(
+            models=AllowedModels(names=models),
+            requests_per_minute=field_rules.LARGEST_LIMIT,
+            tokens_per_minute=field_rules.LARGEST_LIMIT,
+            concurrency=field_rules.LARGEST_LIMIT,
+            expire_time=latest,
+        ),
+        revoke_time=latest,
+        create_time=latest,
     )
     answer = ListApiKeysResponse(
-        api_keys=[messages.api_key(largest)] * page_tokens.LARGEST_OF_KEYS,
+        api_keys=[largest] * page_tokens.LARGEST_OF_KEYS,
         next_page_token=page_tokens.encode("keys", 2**63 - 1),
     )
 

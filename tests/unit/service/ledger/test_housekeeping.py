@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from process.log import JsonFormatter
 from service.accounts.directory import Directory
 from service.accounts.verification import differences
-from service.accounts.views import KeyLimits
 from service.ledger import housekeeping
 from service.ledger.batches import Batches
 from service.ledger.housekeeping import Housekeeping
@@ -76,7 +75,7 @@ class Kept:
         migrate(self.store)
         self.directory = Directory(self.store)
         self.account = self.directory.create_account("acme").id
-        self.key = self.directory.create_key("acme", "ci", KeyLimits())[0].id
+        self.key = self.directory.create_key("acme", "ci")[0].id
         grant = Grant(account_id=self.account, amount=CREDIT, idempotency_id="1")
         self.store.apply([grant])
         self.batches = Batches(self.store)
@@ -144,11 +143,11 @@ class Kept:
 
     @property
     def balance(self) -> int:
-        return self.directory.account("acme").balance
+        return int(self.directory.account("acme").balance)
 
     @property
     def held(self) -> int:
-        return self.directory.account("acme").held
+        return int(self.directory.account("acme").held)
 
     async def close(self) -> None:
         await self.batches.close()
@@ -463,8 +462,8 @@ async def test_a_round_deletes_the_holds_that_ended_thirty_days_ago(kept: Kept) 
 
     hold = {"hold_id": hold_id(kept.now), "account_id": kept.account, "key_id": kept.key}
     place: dict[str, Any] = {"amount": 100, "tokens": 1, "model": "default", "owner": "test"}
-    kept.store.apply([Place(**hold, **place, lease=10**9)])  # type: ignore[arg-type]  # ids of both kinds
-    kept.store.apply([Release(**hold)])  # type: ignore[arg-type]  # as above
+    kept.store.apply([Place(**hold, **place, lease=10**9)])
+    kept.store.apply([Release(**hold)])
     kept.now += 30 * 24 * 3600 * 10**9
     assert await kept.housekeeping.round()
     assert left() == 1

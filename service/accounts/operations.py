@@ -1,0 +1,250 @@
+"""What operators do, once for both doors: RPCs of AccountService, and commands.
+
+    request ─► check ─► Operations ─► response
+
+What a field may hold is a row of `FIELDS`; every request has its rows.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chatcompletion.v1 import account_pb2
+from chatcompletion.v1 import account_service_pb2 as pb
+from service.accounts import field_rules, messages, page_tokens
+from service.accounts.directory import DAY, Directory, month_back
+from service.errors import InvalidRequest, Violation
+from service.ledger.usage import HOUR
+
+_INTERVALS: Final[Mapping[int, int]] = {
+    account_pb2.USAGE_INTERVAL_UNSPECIFIED: DAY,
+    account_pb2.USAGE_INTERVAL_HOUR: HOUR,
+    account_pb2.USAGE_INTERVAL_DAY: DAY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a request."""
+
+    path: str
+    rule: field_rules.FieldRule
+    required: bool = False
+
+
+_ACCOUNT: Final = Field("account", field_rules.NAME, required=True)
+_KEY: Final = Field("name", field_rules.NAME, required=True)
+_PAGE: Final = Field("page_size", field_rules.PAGE_SIZE)
+
+FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
+    pb.CreateAccountRequest: (Field("name", field_rules.NAME, required=True),),
+    pb.ListAccountsRequest: (_PAGE,),
+    pb.GetAccountRequest: (_ACCOUNT,),
+    pb.AddCreditRequest: (
+        _ACCOUNT,
+        Field("amount_nano_credits", field_rules.AMOUNT, required=True),
+        Field("idempotency_id", field_rules.IDEMPOTENCY_ID, required=True),
+    ),
+    pb.CreateApiKeyRequest: (
+        _ACCOUNT,
+        _KEY,
+        Field("limits.models.names", field_rules.MODELS),
+        Field("limits.requests_per_minute", field_rules.LIMIT),
+        Field("limits.tokens_per_minute", field_rules.LIMIT),
+        Field("limits.concurrency", field_rules.LIMIT),
+        Field("limits.expire_time", field_rules.INSTANT),
+    ),
+    pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
+    pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
+    pb.ListLedgerEntriesRequest: (_ACCOUNT, _PAGE),
+    pb.ListUsageRequest: (
+        _ACCOUNT,
+        _PAGE,
+        Field("key_name", field_rules.NAME),
+        Field("model", field_rules.MODEL),
+        Field(
+            "interval",
+            field_rules.FieldRule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
+        ),
+        Field("start_time", field_rules.INSTANT),
+        Field("end_time", field_rules.INSTANT),
+    ),
+}
+"""What each request may hold. A list reads its page token, and a new key its time against now."""
+
+
+class Operations:
+    """The RPCs of AccountService, each a function of its request, which `check` accepted.
+
+    Every function blocks, and raises `StoreError` where the store is away. The other failures are
+    those that the contract names.
+
+    Args:
+        directory: The accounts and keys.
+        now: Nanoseconds since the Unix epoch.
+    """
+
+    def __init__(self, directory: Directory, *, now: Callable[[], int] = time.time_ns) -> None:
+        self._directory = directory
+        self._now = now
+
+    def create_account(self, request: pb.CreateAccountRequest) -> pb.CreateAccountResponse:
+        """Create an account."""
+        created = self._directory.create_account(request.name)
+        return pb.CreateAccountResponse(account=messages.account(created))
+
+    def list_accounts(self, request: pb.ListAccountsRequest) -> pb.ListAccountsResponse:
+        """Return a page of accounts."""
+        of = "accounts"
+        (after,) = _position(of, request.page_token, (int,)) or (0,)
+        size = page_tokens.size(request.page_size)
+        found = self._directory.accounts(after=after, limit=size + 1)
+        return pb.ListAccountsResponse(
+            accounts=map(messages.account, found[:size]),
+            next_page_token=_more(of, found, size, lambda row: (row.id,)),
+        )
+
+    def get_account(self, request: pb.GetAccountRequest) -> pb.GetAccountResponse:
+        """Return an account."""
+        found = self._directory.account(request.account)
+        return pb.GetAccountResponse(account=messages.account(found))
+
+    def add_credit(self, request: pb.AddCreditRequest) -> pb.AddCreditResponse:
+        """Add credit once."""
+        entry, account = self._directory.add_credit(
+            request.account, request.amount_nano_credits, request.idempotency_id
+        )
+        return pb.AddCreditResponse(entry=messages.entry(entry), account=messages.account(account))
+
+    def create_api_key(self, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyResponse:
+        """Create a key and return its secret."""
+        limits = messages.key_limits(request.limits)
+        future = field_rules.later_than(self._now())
+        if "expires_at" in limits and not future.accepts(limits["expires_at"]):
+            raise _invalid("limits.expire_time", f"Must be {future.allowed}.")
+        created, key = self._directory.create_key(request.account, request.name, **limits)
+        return pb.CreateApiKeyResponse(api_key=messages.api_key(created), key_string=key)
+
+    def list_api_keys(self, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:
+        """Return a page of keys."""
+        of = f"keys/{request.account}"
+        (after,) = _position(of, request.page_token, (int,)) or (0,)
+        size = page_tokens.size(request.page_size, page_tokens.LARGEST_OF_KEYS)
+        found = self._directory.keys(request.account, after=after, limit=size + 1)
+        return pb.ListApiKeysResponse(
+            api_keys=map(messages.api_key, found[:size]),
+            next_page_token=_more(of, found, size, lambda row: (row.id,)),
+        )
+
+    def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
+        """Revoke a key."""
+        revoked = self._directory.revoke_key(request.account, request.name)
+        return pb.RevokeApiKeyResponse(api_key=messages.api_key(revoked))
+
+    def list_ledger_entries(
+        self, request: pb.ListLedgerEntriesRequest
+    ) -> pb.ListLedgerEntriesResponse:
+        """Return a page of the ledger."""
+        of = f"ledger/{request.account}"
+        before = _position(of, request.page_token, (int, int))
+        size = page_tokens.size(request.page_size)
+        found = self._directory.ledger(request.account, before=before, limit=size + 1)
+        return pb.ListLedgerEntriesResponse(
+            entries=map(messages.entry, found[:size]),
+            next_page_token=_more(of, found, size, lambda row: (row.created_at, row.id)),
+        )
+
+    def list_usage(self, request: pb.ListUsageRequest) -> pb.ListUsageResponse:
+        """Return a page of usage."""
+        end, interval = _value(request, "end_time"), _INTERVALS[request.interval]
+        start = _value(request, "start_time")
+        of = f"usage/{request.account}/{request.key_name}/{request.model}/{interval}/{start}/{end}"
+        position = _position(of, request.page_token, (int, int, str, str))
+        # A range without a start begins on every page where it began on the first.
+        start = start if start is not None else month_back(self._now())
+        begin, *after = position or (start,)
+        if position is not None and not field_rules.INSTANT.accepts(begin):
+            raise _not_of_this_list()
+        size = page_tokens.size(request.page_size)
+        found = self._directory.usage(
+            request.account,
+            since=begin,
+            until=end,
+            interval=interval,
+            key_name=request.key_name or None,
+            model=request.model or None,
+            after=tuple(after) or None,
+            limit=size + 1,
+        )
+        return pb.ListUsageResponse(
+            usage=map(messages.usage, found[:size]),
+            next_page_token=_more(
+                of, found, size, lambda row: (begin, row.start, row.key_name, row.model)
+            ),
+        )
+
+
+def check(request: Message) -> None:
+    """See that the fields of a request are allowed.
+
+    Raises:
+        InvalidRequest: a field is missing or not allowed.
+    """
+    found = [*_violations(request)]
+    if found:
+        raise InvalidRequest.of(found)
+
+
+def _violations(request: Message) -> Iterator[Violation]:
+    for field in FIELDS[type(request)]:
+        value = _value(request, field.path)
+        if value is None:
+            if field.required:
+                yield Violation(
+                    param=field.path, message="Is required.", code="missing_required_parameter"
+                )
+        elif not field.rule.accepts(value):
+            yield Violation(param=field.path, message=f"Must be {field.rule.allowed}.")
+
+
+def _value(message: Any, path: str) -> Any:
+    """Return the value at a path, None if it is absent; of a time its nanoseconds.
+
+    A field without presence is absent if it has its default value.
+    """
+    for name in path.split("."):
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if field.has_presence and not message.HasField(name):
+            return None
+        message = getattr(message, name)
+        if not (field.has_presence or field.is_repeated or message):
+            return None
+    return messages.nanoseconds(message) if isinstance(message, Timestamp) else message
+
+
+def _position(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:
+    if not token:
+        return None
+    try:
+        return page_tokens.decode(of, token, kinds)
+    except page_tokens.TokenError as error:
+        raise _not_of_this_list() from error
+
+
+def _not_of_this_list() -> InvalidRequest:
+    return _invalid("page_token", "Is not a token of this list.")
+
+
+def _more(
+    of: str, found: Sequence[Any], size: int, position: Callable[[Any], tuple[int | str, ...]]
+) -> str:
+    """Return the token of the next page, "" if all that was found fits on this one."""
+    return page_tokens.encode(of, *position(found[size - 1])) if len(found) > size else ""
+
+
+def _invalid(param: str, message: str) -> InvalidRequest:
+    return InvalidRequest.of([Violation(param=param, message=message)])
