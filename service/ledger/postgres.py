@@ -11,6 +11,7 @@ The database is asked for the time only after the locks, so that time never goes
 to the next. The statements are in `postgres_statements`.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,8 @@ from service.ledger.statements import (
 from service.ledger.steps import Work, blocking
 
 _T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
 
 
 class PostgreSQL:
@@ -100,6 +103,7 @@ class PostgreSQL:
         self.engines = (self.engine, self._batches)
         for engine in self.engines:
             sa.event.listen(engine, "connect", _insist)
+            sa.event.listen(engine, "connect", _pass_warnings_on)
         sa.event.listen(self._batches, "connect", _prepare)
         self._answer_within = 3 * busy_timeout
 
@@ -184,6 +188,20 @@ def _insist(driver: psycopg.Connection[Values], _: object) -> None:
     )
     if result.status != ExecStatus.TUPLES_OK:
         raise errors.error_from_result(result)
+
+
+def _pass_warnings_on(driver: psycopg.Connection[Values], _: object) -> None:
+    """Log the server's warnings, such as that of a COMMIT that did not wait for the standby.
+
+    A command has no other log than standard error.
+    """
+    driver.add_notice_handler(_warned)
+
+
+def _warned(notice: errors.Diagnostic) -> None:
+    if notice.severity_nonlocalized == "WARNING":
+        parts = (notice.message_primary, notice.message_detail)
+        _log.warning("PostgreSQL warns: %s", ": ".join(part for part in parts if part))
 
 
 def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
