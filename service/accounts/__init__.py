@@ -1,10 +1,14 @@
 """Accounts and API keys, as operators and callers see them; the money is in the ledger.
 
-account_servicer ─┐                        ┌─ field_rules    values that operators give
-credit_servicer ──┼─► store_access ─► directory ─► ledger  accounts, keys, ledger entries, usage
-commands ─────────┘                        └─ messages, page_tokens, text_tables  as text
+account_servicer ─► store_access ─┐
+commands ─────────────────────────┴─► operations ─┬─► directory ─► ledger
+credit_servicer ──► store_access ─────────────────┘
 
-views         what the directory returns
+operations    what operators do, once for RPCs and commands
+directory     accounts, keys, ledger entries and usage, as rows
+messages      the same, as messages of the contract
+field_rules, page_tokens   what operators can give, and where a list continues
+store_commands, terminal   commands on a store as a whole; what commands print
 verification  whether what is stored agrees with the ledger
 bootstrap     the account that the settings create
 keys          API keys: made, digested

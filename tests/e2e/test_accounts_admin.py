@@ -229,6 +229,7 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         refused = await house.refusal(method, kind(**members))
         assert (refused.code, refused.http_status) == (grpc.StatusCode.NOT_FOUND, 404)
         assert refused.reason == "ACCOUNT_NOT_FOUND"
+        assert refused.message == "There is no account 'nobody'."
     await account(house)
     for method, request in (
         ("RevokeApiKey", pb.RevokeApiKeyRequest(account="acme", name="x")),

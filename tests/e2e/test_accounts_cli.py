@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.ledger.store import Store
+from tests.support.postgres import Server
 from tests.support.tree import ROOT
 from tests.support.waiting import PATIENCE
 
@@ -84,6 +85,35 @@ async def test_failures_are_one_line(database: str) -> None:
     status, out, err = await command(database, "keys", "create", "acme")
     assert (status, out) == (2, "")
     assert "Traceback" not in err
+
+
+_WARN = """
+CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN
+        RAISE WARNING USING MESSAGE = TG_TABLE_NAME, DETAIL = ''might be lost'';
+        RETURN NULL;
+    END'
+"""
+_WARN_AT_COMMIT = """
+CREATE CONSTRAINT TRIGGER warn AFTER INSERT ON {} DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION warn()
+"""
+
+
+async def test_a_warning_of_the_server_stands_beside_the_answer(postgres: Server) -> None:
+    with postgres.lent() as name:
+        database = postgres.url(name)
+        await command(database, "migrate")
+        with postgres.connect(name) as connection:
+            connection.execute(_WARN)
+            for table in ("accounts", "ledger"):  # one for each way to commit
+                connection.execute(_WARN_AT_COMMIT.format(table))
+        created = await command(database, "accounts", "create", "acme", "--credit", "25", "--json")
+        status, out, err = created
+        assert (status, json.loads(out)["account"]["name"]) == (0, "acme")
+        assert err.splitlines() == [
+            f"PostgreSQL warns: {table}: might be lost" for table in ("accounts", "ledger")
+        ]
 
 
 async def test_a_reader_may_leave(database: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from service import cli
 from service.__main__ import main
-from service.accounts import keys
+from service.accounts import keys, page_tokens
 from service.accounts.commands import COMMANDS
 from service.accounts.directory import DAY, Directory
 from service.accounts.terminal import table
@@ -114,6 +114,44 @@ def test_all_accounts_are_listed(
         document("accounts", "create", name)
 
     assert [account["name"] for account in document("accounts", "list")["accounts"]] == names
+
+
+def test_all_keys_are_listed_though_a_page_has_fewer(document: Callable[..., Any]) -> None:
+    document("accounts", "create", "acme")
+    names = [f"key-{number}" for number in range(page_tokens.LARGEST_OF_KEYS + 1)]
+    for name in names:
+        document("keys", "create", "acme", "--name", name)
+
+    listed = document("keys", "list", "acme")
+    assert [key["name"] for key in listed["api_keys"]] == names
+    assert not listed["next_page_token"]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5, 9])
+def test_the_ledger_is_shown_as_far_as_it_was_asked_for(
+    document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("service.accounts.commands._PAGE", 2)
+    document("accounts", "create", "acme")
+    for number in range(5):
+        document("credit", "add", "acme", "1", "--id", str(number))
+
+    shown = document("ledger", "show", "acme", "--limit", str(limit))
+    ids = [entry["idempotency_id"] for entry in shown["entries"]]
+    assert ids == [*"43210"][:limit]
+    assert bool(shown["next_page_token"]) == (limit < 5)
+
+
+def test_more_usage_than_an_answer_holds_is_refused(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("accounts", "create", "acme", "--credit", "1")
+    for name in ("ci", "batch"):
+        run("keys", "create", "acme", "--name", name)
+        spend(url, "acme", name, 1)
+    for most, status in ((2, 0), (1, 1)):
+        monkeypatch.setattr("service.accounts.commands.MOST_USAGE", most)
+        assert run("usage", "acme", "--since", "2000-01-01")[0] == status
 
 
 def test_a_key_has_the_limits_that_it_was_given(run: Run, document: Callable[..., Any]) -> None:

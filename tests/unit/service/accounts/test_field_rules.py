@@ -41,6 +41,11 @@ def test_models_are_different_from_each_other() -> None:
     assert not field_rules.MODELS.accepts(["a", "b", "a"])
 
 
+def test_the_future_begins_after_now() -> None:
+    assert field_rules.later_than(7).accepts(8)
+    assert not field_rules.later_than(7).accepts(7)
+
+
 def test_a_time_fits_the_store() -> None:
     year = 31_556_952 * 10**9
     assert field_rules.INSTANT.accepts(0)
