@@ -34,7 +34,7 @@ DAY: Final = 24 * HOUR
 Levels = tuple[Level | None, Level | None]
 """How much is left of a key's requests and of its tokens; None is no limit."""
 
-Row: TypeAlias = "sa.Row[*tuple[Any, ...]]"
+StoredRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
 """A row of the store, with the names of its columns."""
 
 
@@ -106,7 +106,7 @@ class Directory:
 
     def statement(
         self, caller: Caller, *, since: int, most: int
-    ) -> tuple[Row, Row, Sequence[Row]] | None:
+    ) -> tuple[StoredRow, StoredRow, Sequence[StoredRow]] | None:
         """Return a caller's account, key and usage, or None where its key is not valid any more.
 
         Args:
@@ -133,7 +133,7 @@ class Directory:
 
     # --------------------------------------------------------------------------------- accounts
 
-    def create_account(self, name: str) -> Row:
+    def create_account(self, name: str) -> StoredRow:
         """Create an account without credit.
 
         Raises:
@@ -146,7 +146,7 @@ class Directory:
             except exc.IntegrityError as error:
                 raise AlreadyExists(f"{name!r} exists already.") from error
 
-    def account(self, name: str) -> Row:
+    def account(self, name: str) -> StoredRow:
         """Return the account of that name.
 
         Raises:
@@ -155,13 +155,15 @@ class Directory:
         with self._store.reading() as connection:
             return _account(connection, name)
 
-    def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
+    def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
         """Return accounts in the order of their ids, from the one after an id."""
         wanted = sa.select(accounts).where(accounts.c.id > after).order_by(accounts.c.id)
         with self._store.reading() as connection:
             return connection.execute(wanted.limit(limit)).all()
 
-    def add_credit(self, account: str, amount: int, idempotency_id: str) -> tuple[Row, Row]:
+    def add_credit(
+        self, account: str, amount: int, idempotency_id: str
+    ) -> tuple[StoredRow, StoredRow]:
         """Add credit once, and return the entry of the ledger and the account after it.
 
         Args:
@@ -207,7 +209,7 @@ class Directory:
         tokens_per_minute: int | None = None,
         concurrency: int | None = None,
         expires_at: int | None = None,
-    ) -> tuple[Row, str]:
+    ) -> tuple[StoredRow, str]:
         """Create a key; the second value is the key itself, which is not kept.
 
         Args:
@@ -244,7 +246,7 @@ class Directory:
             id_ = made.scalar_one()
             return connection.execute(_KEYS.where(api_keys.c.id == id_)).one(), key
 
-    def keys(self, account: str, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
+    def keys(self, account: str, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
         """Return keys of an account in the order of their ids, the revoked ones included.
 
         Args:
@@ -260,7 +262,7 @@ class Directory:
             wanted = _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
             return connection.execute(wanted.order_by(api_keys.c.id).limit(limit)).all()
 
-    def revoke_key(self, account: str, name: str) -> Row:
+    def revoke_key(self, account: str, name: str) -> StoredRow:
         """Revoke a key for good; revoking it again changes nothing.
 
         Raises:
@@ -281,7 +283,7 @@ class Directory:
 
     def ledger(
         self, account: str, *, before: tuple[int, int] | None = None, limit: int = 100
-    ) -> Sequence[Row]:
+    ) -> Sequence[StoredRow]:
         """Return entries of the ledger, the newest first.
 
         Args:
@@ -316,7 +318,7 @@ class Directory:
         model: str | None = None,
         after: tuple[int, str, str] | None = None,
         limit: int = 10_000,
-    ) -> Sequence[Row]:
+    ) -> Sequence[StoredRow]:
         """Return what was used, by interval, key and model, in this order.
 
         Args:
@@ -391,14 +393,14 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
     )
 
 
-def _account(connection: sa.Connection, name: str) -> Row:
+def _account(connection: sa.Connection, name: str) -> StoredRow:
     row = connection.execute(sa.select(accounts).where(accounts.c.name == name)).one_or_none()
     if row is None:
         raise AccountNotFound(f"There is no account {name!r}.")
     return row
 
 
-def _key_id(connection: sa.Connection, owner: Row, name: str) -> int:
+def _key_id(connection: sa.Connection, owner: StoredRow, name: str) -> int:
     id_ = connection.execute(
         sa.select(api_keys.c.id).where(api_keys.c.account_id == owner.id, api_keys.c.name == name)
     ).scalar_one_or_none()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
-from service.accounts.directory import Row
+from service.accounts.directory import StoredRow
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -22,7 +22,7 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
 """The kinds of entries, as the contract names them."""
 
 
-def account(row: Row) -> account_pb2.Account:
+def account(row: StoredRow) -> account_pb2.Account:
     """Return an account."""
     return account_pb2.Account(
         name=row.name,
@@ -33,7 +33,7 @@ def account(row: Row) -> account_pb2.Account:
     )
 
 
-def api_key(row: Row) -> account_pb2.ApiKey:
+def api_key(row: StoredRow) -> account_pb2.ApiKey:
     """Return a key."""
     models = None if row.models is None else account_pb2.AllowedModels(names=row.models)
     return account_pb2.ApiKey(
@@ -51,7 +51,7 @@ def api_key(row: Row) -> account_pb2.ApiKey:
     )
 
 
-def entry(row: Row) -> account_pb2.LedgerEntry:
+def entry(row: StoredRow) -> account_pb2.LedgerEntry:
     """Return an entry of the ledger."""
     return account_pb2.LedgerEntry(
         id=row.id,
@@ -69,7 +69,7 @@ def entry(row: Row) -> account_pb2.LedgerEntry:
     )
 
 
-def usage(row: Row) -> account_pb2.UsageTotal:
+def usage(row: StoredRow) -> account_pb2.UsageTotal:
     """Return a sum of usage."""
     return account_pb2.UsageTotal(
         start_time=timestamp(row.start),

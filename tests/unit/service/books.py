@@ -15,7 +15,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service.accounts.directory import Directory, Row
+from service.accounts.directory import Directory, StoredRow
 from service.accounts.keys import Caller
 from service.accounts.verification import differences
 from service.admission import Admission
@@ -172,7 +172,7 @@ class Books:
         return await self.authentication.authenticate(call)
 
     @property
-    def entries(self) -> list[Row]:
+    def entries(self) -> list[StoredRow]:
         return [e for e in self.directory.ledger("acme") if e.kind != EntryKind.GRANT]
 
     @property
