@@ -25,7 +25,6 @@ THROUGH_ITS_USER: Final = {
     "service/metering/said.py": "tests/unit/service/metering/test_progress.py",
     "service/request.py": "tests/unit/service/test_servicer.py",
     "service/simulator/config.py": "tests/unit/simulator/test_main.py",
-    "service/simulator/scalar_instance.py": "tests/unit/simulator/test_schema_instance.py",
     "service/validation/aliases.py": "tests/unit/service/validation/test_dialects.py",
 }
 """A part of one other file, which is tested through it."""
