@@ -276,7 +276,7 @@ class Server:
         """Return the catalogue, with a simulator started where it is an upstream."""
         if all(upstream.base_url for upstream in self._catalogue.upstreams):
             return self._catalogue
-        # A quarter of the service's code: only where it runs.
+        # A fifth of the service's code: only where it runs.
         from service.simulator import SimulatorConfig, SimulatorServer  # noqa: PLC0415
 
         simulator = await SimulatorServer.start(

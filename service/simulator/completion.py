@@ -15,7 +15,8 @@ import msgspec
 from service.simulator import text
 from service.simulator.completion_request import CompletionRequest, ForcedCall, texts
 from service.simulator.error_objects import HttpError
-from service.simulator.schema_instance import UnsatisfiableError, instance
+from service.simulator.pattern_instance import UnsatisfiableError
+from service.simulator.schema_instance import instance
 
 FINGERPRINT = "simulator"
 EPOCH = 1_700_000_000

@@ -1,6 +1,6 @@
 """What a simulator may be told when it is started.
 
-who it is      seed, models, clock
+who it is      seed, clock
 how it answers completion_tokens, time_to_first_token, inter_token_delay
 what it takes  api_key, max_body_bytes
 what it keeps  records_kept, record_bytes_kept
@@ -20,8 +20,6 @@ class SimulatorConfig:
 
     seed: int = 0
     """Chooses the texts: the same seed and the same request give the same bytes."""
-    models: tuple[str, ...] = ("simulator",)
-    """What `GET /v1/models` lists. Any other name is served too."""
     clock: Callable[[], float] | None = None
     """Gives `created` in seconds since 1970; None derives it from the request instead."""
     completion_tokens: int = 48

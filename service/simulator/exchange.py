@@ -56,7 +56,6 @@ class Exchange:
         self._transport = line.transport
         self._http_1_0 = http_1_0
         self._chunked = False
-        self._held: list[bytes] = []
 
     @property
     def congested(self) -> bool:
@@ -113,17 +112,8 @@ class Exchange:
             self.raw(b"0\r\n\r\n")
         self.complete = True
 
-    def hold_event(self, payload: bytes) -> None:
-        """Keep an event, to be written together with what is written next."""
-        self.record.chunks_sent += 1
-        event = b"data: %b\n\n" % payload
-        self._held.append(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)
-
     def raw(self, data: bytes) -> None:
         """Write these bytes, with no framing at all."""
-        if self._held:
-            data = b"".join((*self._held, data))
-            self._held.clear()
         self.record.bytes_sent += len(data)
         self._transport.write(data)
 

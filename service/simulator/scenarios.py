@@ -2,15 +2,12 @@
 
     any-name                               a plain answer
     sim:ttft=0.2,itd=0.01,tokens=500       a plain answer with its own timing and length
-    sim:pack=8                             a stream whose events are written eight at a time
     sim-fault:<fault>                      a failure, see `faults`
     sim-fault:<fault>=<value>,times=2      the same with its value, for the first two requests
 
 Options: `ttft` time to first token in seconds, `itd` delay between two tokens in seconds (both 0 to
-3,600), `tokens` length of the text (0 to 100,000). Of plain answers `pack`: how many events share
-a write where no delay keeps them apart (1 to 1,000; otherwise each has a write of its own). Of
-faults `times`: how many requests of exactly this model name fail before the rest succeeds (1 to
-1,000,000).
+3,600), `tokens` length of the text (0 to 100,000). Of faults `times`: how many requests of exactly
+this model name fail before the rest succeeds (1 to 1,000,000).
 """
 
 from collections.abc import Callable
@@ -31,7 +28,6 @@ class Scenario(msgspec.Struct, kw_only=True, frozen=True):
     time_to_first_token: float
     inter_token_delay: float
     tokens: int
-    pack: int = 1
     tokens_given: bool = False
     """The name itself says the length."""
     fault: str | None = None
@@ -44,7 +40,6 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], float | int], float, float]] = {
     "ttft": ("time_to_first_token", float, 0, 3600),
     "itd": ("inter_token_delay", float, 0, 3600),
     "tokens": ("tokens", int, 0, 100_000),
-    "pack": ("pack", int, 1, 1000),
     "times": ("times", int, 1, 1_000_000),
 }
 
@@ -75,7 +70,7 @@ def parse(model: str, default: Scenario) -> Scenario:
         allowed = {"ttft", "itd", "tokens", "times"}
     else:
         options = model.removeprefix(TIMED).split(",")
-        allowed = {"ttft", "itd", "tokens", "pack"}
+        allowed = {"ttft", "itd", "tokens"}
     for option in options:
         name, _, text = option.partition("=")
         if name not in allowed:

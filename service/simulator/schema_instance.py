@@ -19,8 +19,6 @@ from urllib.parse import unquote
 
 from service.simulator.pattern_instance import UnsatisfiableError, matching
 
-__all__ = ["HONOURED", "REFUSED", "UnsatisfiableError", "instance"]
-
 MAX_COST, STEP_COST = 300_000, 10
 """Characters of a value's JSON, and `STEP_COST` for each schema that is looked at for it."""
 GENEROUS_DEPTH, MAX_DEPTH = 3, 24

@@ -31,7 +31,7 @@ from service.simulator.response_documents import (
 )
 from service.simulator.scenarios import Scenario
 from service.simulator.scripts import Scripts
-from service.simulator.streaming import finish, send_events, send_packed_events
+from service.simulator.streaming import finish, send_events
 
 COMPLETIONS = "/v1/chat/completions"
 MODELS = "/v1/models"
@@ -76,7 +76,6 @@ class SimulatorServer:
         self._authorization = (
             None if config.api_key is None else f"Bearer {config.api_key}".encode()
         )
-        self._models = encode(models_document(config.models))
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,7 +199,7 @@ class SimulatorServer:
             await self._chat(exchange)
         elif record.method == "GET" and path == MODELS:
             record.scenario = "models"
-            exchange.reply(200, self._models)
+            exchange.reply(200, encode(models_document()))
         elif record.method == "GET" and path.startswith(MODELS + "/"):
             record.scenario = "models"
             model = unquote(path.removeprefix(MODELS + "/"))
@@ -260,10 +259,7 @@ async def _answer(
         return
     exchange.head()
     payloads = map(encode, chunk_documents(completion, include_usage=request.include_usage))
-    if scenario.pack > 1 and not scenario.inter_token_delay:
-        await send_packed_events(exchange, payloads, scenario.pack)
-    else:
-        await send_events(exchange, payloads, scenario.inter_token_delay)
+    await send_events(exchange, payloads, scenario.inter_token_delay)
     finish(exchange)
 
 

@@ -5,7 +5,6 @@ time to first token -> head -> event -> inter-token delay -> event ... -> [DONE]
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
 
 from service.simulator.exchange import Exchange
 
@@ -26,19 +25,6 @@ async def send_events(exchange: Exchange, payloads: Iterable[bytes], delay: floa
         exchange.event(payload)
         if exchange.congested:
             await exchange.drained()
-
-
-async def send_packed_events(exchange: Exchange, payloads: Iterable[bytes], pack: int) -> None:
-    """One event per payload, `pack` of them in a write, with no delay."""
-    remaining = iter(payloads)
-    while packed := list(islice(remaining, pack)):
-        for payload in packed[:-1]:
-            exchange.hold_event(payload)
-        exchange.event(packed[-1])
-        if exchange.congested:
-            await exchange.drained()
-        else:
-            await asyncio.sleep(0)
 
 
 async def send_bytes(exchange: Exchange, piece: bytes, times: int) -> None:

@@ -1,4 +1,4 @@
-"""The faults on the wire, each as its sentence says."""
+"""The faults on the wire, each as its name says."""
 
 import asyncio
 import gzip

@@ -6,10 +6,10 @@
     framing       a sound answer, or its line ends and pieces, written as few servers do
     usages        a sound answer with senseless token counts
 
-`FAULTS` has them all by name. Four failures of an upstream need no server that accepts connections
-and are made elsewhere: a closed port refuses, a listening socket that nobody accepts from (or a
-packet filter) swallows, a name under `.invalid` does not resolve, and a client whose pool is full
-exhausts it. They are named in `ELSEWHERE`.
+Each file has a table, and `FAULTS` has them all by name. Four failures of an upstream need no
+server that accepts connections and are made elsewhere: a closed port refuses, a listening socket
+that nobody accepts from (or a packet filter) swallows, a name under `.invalid` does not resolve,
+and a client whose pool is full exhausts it. They are named in `ELSEWHERE`.
 """
 
 from service.simulator.faults import connections, framing, streams, usages, whole_answers

@@ -3,12 +3,14 @@
 import asyncio
 
 from service.simulator.exchange import JSON, SERVER
-from service.simulator.faults.fault import Fault, Play
+from service.simulator.faults.fault import Fault, Play, plays
 from service.simulator.response_documents import encode
 from service.simulator.streaming import forever, send_events
 
 _HEAD = f"HTTP/1.1 200 OK\r\nserver: {SERVER}\r\n".encode()
 _DRIP_SECONDS = 0.05
+
+FAULTS: list[Fault] = []
 
 
 async def begin(play: Play) -> None:
@@ -26,19 +28,27 @@ async def begin(play: Play) -> None:
     await exchange.flush()
 
 
+@plays(FAULTS, "hang-before-headers", "any", "hangs before headers")
 async def _hang_before_headers(play: Play) -> None:
+    """Read the request and never writes a byte."""
     await forever()
 
 
+@plays(FAULTS, "close-before-headers", "any", "disconnects before headers")
 async def _close_before_headers(play: Play) -> None:
+    """Read the request and closes the connection."""
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "reset-before-headers", "any", "resets before headers")
 async def _reset_before_headers(play: Play) -> None:
+    """Read the request and resets the connection."""
     play.exchange.reset()
 
 
+@plays(FAULTS, "drip-headers", "any", "drips headers")
 async def _drip_headers(play: Play) -> None:
+    """Write a header one byte every <value> seconds (0.05) and never ends it."""
     interval = play.number(_DRIP_SECONDS, highest=3600)
     play.exchange.raw(_HEAD + b"x-drip: ")
     while True:
@@ -47,7 +57,9 @@ async def _drip_headers(play: Play) -> None:
         await asyncio.sleep(interval)
 
 
+@plays(FAULTS, "flood-headers", "any", "headers without bound")
 async def _flood_headers(play: Play) -> None:
+    """Write <value> (4096) headers of 1 KB before a tiny body."""
     play.exchange.raw(_HEAD)
     line = b"x-flood: " + b"a" * 1000 + b"\r\n"
     for _ in range(int(play.number(4096, highest=1_000_000))):
@@ -58,27 +70,38 @@ async def _flood_headers(play: Play) -> None:
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "no-http", "any", "speaks another protocol")
 async def _no_http(play: Play) -> None:
+    """Answer with the greeting of another protocol and closes."""
     play.exchange.raw(b"SSH-2.0-simulator\r\n")
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "hang-mid-stream", "any", "hangs mid-stream")
 async def _hang_mid_stream(play: Play) -> None:
+    """Send <value> events (half of them; half of a unary body), then nothing more."""
     await begin(play)
     await forever()
 
 
+@plays(FAULTS, "reset-mid-stream", "any", "resets mid-stream")
 async def _reset_mid_stream(play: Play) -> None:
+    """Send <value> events (half; half of a unary body), then a TCP reset."""
     await begin(play)
     play.exchange.reset()
 
 
+@plays(FAULTS, "cut-chunked-body", "stream", "cuts a chunked body")
+@plays(FAULTS, "truncated-body", "unary", "unary: truncated body")
 async def _cut_body(play: Play) -> None:
+    """Send <value> events (half) or half of the promised bytes, then close without an end."""
     await begin(play)
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "cut-tool-call", "stream", "cuts a tool call")
 async def _cut_tool_call(play: Play) -> None:
+    """Send half of a call's argument fragments, then closes without the last chunk."""
     call_of = [choice.call for choice in play.completion.choices]
     if call_of[0] is None:
         play.refuse("This fault needs a request that forces a tool call.", "tool_choice")
@@ -90,20 +113,26 @@ async def _cut_tool_call(play: Play) -> None:
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "bad-chunking", "stream", "invalid chunk size")
 async def _bad_chunking(play: Play) -> None:
+    """Send <value> events (half), then a chunk whose size is no number."""
     await begin(play)
     play.exchange.raw(b"not a size\r\n")
     await play.exchange.flush()
     play.exchange.hang_up()
 
 
+@plays(FAULTS, "body-overrun", "unary", "bytes after the body")
 async def _overrun(play: Play) -> None:
+    """Send a sound answer and right after it a second one that nobody asked for."""
     body = encode(play.document())
     play.exchange.reply(200, body)
     play.exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
 
 
+@plays(FAULTS, "drip-body", "any", "drips the body")
 async def _drip_body(play: Play) -> None:
+    """Send a byte of an endless line (unary: of white space) every <value> s (0.05)."""
     interval = play.number(_DRIP_SECONDS, highest=3600)
     exchange = play.exchange
     if play.request.stream:
@@ -119,119 +148,12 @@ async def _drip_body(play: Play) -> None:
         await asyncio.sleep(interval)
 
 
+@plays(FAULTS, "drip-comments", "stream", "drips comments")
 async def _drip_comments(play: Play) -> None:
+    """Send a keep-alive comment every <value> seconds (0.05) and never an event."""
     interval = play.number(_DRIP_SECONDS, highest=3600)
     play.exchange.head()
     while True:
         play.exchange.body(b": keep-alive\n\n")
         await play.exchange.drained()
         await asyncio.sleep(interval)
-
-
-FAULTS = (
-    Fault(
-        name="hang-before-headers",
-        form="any",
-        covers="hangs before headers",
-        sentence="Reads the request and never writes a byte.",
-        play=_hang_before_headers,
-    ),
-    Fault(
-        name="close-before-headers",
-        form="any",
-        covers="disconnects before headers",
-        sentence="Reads the request and closes the connection.",
-        play=_close_before_headers,
-    ),
-    Fault(
-        name="reset-before-headers",
-        form="any",
-        covers="resets before headers",
-        sentence="Reads the request and resets the connection.",
-        play=_reset_before_headers,
-    ),
-    Fault(
-        name="drip-headers",
-        form="any",
-        covers="drips headers",
-        sentence="Writes a header one byte every <value> seconds (0.05) and never ends it.",
-        play=_drip_headers,
-    ),
-    Fault(
-        name="flood-headers",
-        form="any",
-        covers="headers without bound",
-        sentence="Writes <value> (4096) headers of 1 KB before a tiny body.",
-        play=_flood_headers,
-    ),
-    Fault(
-        name="no-http",
-        form="any",
-        covers="speaks another protocol",
-        sentence="Answers with the greeting of another protocol and closes.",
-        play=_no_http,
-    ),
-    Fault(
-        name="hang-mid-stream",
-        form="any",
-        covers="hangs mid-stream",
-        sentence="Sends <value> events (half of them; half of a unary body), then nothing more.",
-        play=_hang_mid_stream,
-    ),
-    Fault(
-        name="reset-mid-stream",
-        form="any",
-        covers="resets mid-stream",
-        sentence="Sends <value> events (half; half of a unary body), then a TCP reset.",
-        play=_reset_mid_stream,
-    ),
-    Fault(
-        name="cut-chunked-body",
-        form="stream",
-        covers="cuts a chunked body",
-        sentence="Sends <value> events (half), then closes without the terminating chunk.",
-        play=_cut_body,
-    ),
-    Fault(
-        name="truncated-body",
-        form="unary",
-        covers="unary: truncated body",
-        sentence="Sends half of the bytes that content-length promises, then closes.",
-        play=_cut_body,
-    ),
-    Fault(
-        name="cut-tool-call",
-        form="stream",
-        covers="cuts a tool call",
-        sentence="Sends half of a call's argument fragments, then closes without the last chunk.",
-        play=_cut_tool_call,
-    ),
-    Fault(
-        name="bad-chunking",
-        form="stream",
-        covers="invalid chunk size",
-        sentence="Sends <value> events (half), then a chunk whose size is no number.",
-        play=_bad_chunking,
-    ),
-    Fault(
-        name="body-overrun",
-        form="unary",
-        covers="bytes after the body",
-        sentence="Sends a sound answer and right after it a second one that nobody asked for.",
-        play=_overrun,
-    ),
-    Fault(
-        name="drip-body",
-        form="any",
-        covers="drips the body",
-        sentence="Sends a byte of an endless line (unary: of white space) every <value> s (0.05).",
-        play=_drip_body,
-    ),
-    Fault(
-        name="drip-comments",
-        form="stream",
-        covers="drips comments",
-        sentence="Sends a keep-alive comment every <value> seconds (0.05) and never an event.",
-        play=_drip_comments,
-    ),
-)

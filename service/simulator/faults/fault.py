@@ -1,7 +1,8 @@
 """What a fault is, and what it is given to fail with.
 
-Fault(name, form, covers, sentence, play)      one row of the table
-Play(exchange, request, completion, value)     one request that meets it
+Fault(name, form, covers, play)               one row of a table
+@plays(FAULTS, name, form, covers)            adds the row of the function below it
+Play(exchange, request, completion, value)    one request that meets the fault
 """
 
 from collections.abc import Awaitable, Callable
@@ -66,6 +67,9 @@ class Play:
         raise HttpError(status=400, message=message, param=param, code="invalid_value")
 
 
+Player = Callable[[Play], Awaitable[None]]
+
+
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Fault:
     """A way in which an upstream fails."""
@@ -75,5 +79,16 @@ class Fault:
     """Which requests it can answer; the other form is refused with 400."""
     covers: str
     """The item of the failure catalogue that it stands for."""
-    sentence: str
-    play: Callable[[Play], Awaitable[None]]
+    play: Player
+
+
+def plays(
+    table: list[Fault], name: str, form: FaultForm, covers: str
+) -> Callable[[Player], Player]:
+    """Add the fault that the decorated function plays to the table."""
+
+    def add(play: Player) -> Player:
+        table.append(Fault(name=name, form=form, covers=covers, play=play))
+        return play
+
+    return add

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.simulator.completion_request import Document
 from service.simulator.exchange import JSON, Exchange
-from service.simulator.faults.fault import Fault, Play
+from service.simulator.faults.fault import Fault, Play, plays
 from service.simulator.response_documents import encode
 from service.simulator.streaming import DONE, finish, send_events
 
@@ -22,10 +22,14 @@ VENDOR = {"text": "of a vendor", "big": 2**60, "none": None, "list": [], "object
 _Frame = Callable[[bytes], bytes]
 
 
-def _framed(name: str, covers: str, sentence: str, frame: _Frame, opening: bytes = b"") -> Fault:
-    """Make a fault that writes each event, `[DONE]` too, in its own way."""
+FAULTS: list[Fault] = []
 
-    async def play(play: Play) -> None:
+
+def _framed(name: str, covers: str, frame: _Frame, opening: bytes = b"") -> None:
+    """Add a fault that writes each event, `[DONE]` too, in its own way."""
+
+    @plays(FAULTS, name, "stream", covers)
+    async def _play(play: Play) -> None:
         exchange = play.exchange
         exchange.head()
         before = opening
@@ -36,8 +40,6 @@ def _framed(name: str, covers: str, sentence: str, frame: _Frame, opening: bytes
             await exchange.drained()
         exchange.body(frame(b"[DONE]"))
         exchange.end()
-
-    return Fault(name=name, form="stream", covers=covers, sentence=sentence, play=play)
 
 
 def _line_ends(*ends: bytes) -> _Frame:
@@ -52,10 +54,11 @@ def _on_two_lines(payload: bytes) -> bytes:
     return b"data: {\ndata: " + payload[1:] + b"\n\n"
 
 
-def _reworded(name: str, covers: str, sentence: str, texts: tuple[str, ...]) -> Fault:
-    """Make a fault whose first texts are these, as plain UTF-8 where they can be."""
+def _reworded(name: str, covers: str, texts: tuple[str, ...]) -> None:
+    """Add a fault whose first texts are these, as plain UTF-8 where they can be."""
 
-    async def play(play: Play) -> None:
+    @plays(FAULTS, name, "any", covers)
+    async def _play(play: Play) -> None:
         exchange = play.exchange
         if not play.request.stream:
             document = play.document()
@@ -65,8 +68,6 @@ def _reworded(name: str, covers: str, sentence: str, texts: tuple[str, ...]) -> 
         exchange.head()
         await send_events(exchange, map(encode, _with_texts(play.chunks(), texts)), play.delay)
         finish(exchange)
-
-    return Fault(name=name, form="any", covers=covers, sentence=sentence, play=play)
 
 
 def _with_texts(chunks: list[Document], texts: tuple[str, ...]) -> Iterator[Document]:
@@ -79,7 +80,9 @@ def _with_texts(chunks: list[Document], texts: tuple[str, ...]) -> Iterator[Docu
         yield chunk
 
 
+@plays(FAULTS, "one-byte-writes", "any", "one-byte chunks")
 async def _one_byte_writes(play: Play) -> None:
+    """Write every byte of the body as a chunk and a TCP write of its own."""
     if play.request.stream:
         play.exchange.head()
         whole = b"".join(b"data: %b\n\n" % payload for payload in play.payloads()) + DONE
@@ -98,10 +101,11 @@ async def _write_alone(exchange: Exchange, piece: bytes) -> None:
     await exchange.flush()
 
 
-def _split(name: str, covers: str, sentence: str, cuts: Callable[[bytes], Iterator[int]]) -> Fault:
-    """Make a fault that divides each event at the offsets that `cuts` finds in it."""
+def _split(name: str, covers: str, cuts: Callable[[bytes], Iterator[int]]) -> None:
+    """Add a fault that divides each event at the offsets that `cuts` finds in it."""
 
-    async def play(play: Play) -> None:
+    @plays(FAULTS, name, "stream", covers)
+    async def _play(play: Play) -> None:
         exchange = play.exchange
         exchange.head()
         chunks = play.chunks()
@@ -114,8 +118,6 @@ def _split(name: str, covers: str, sentence: str, cuts: Callable[[bytes], Iterat
             exchange.record.chunks_sent += 1
         finish(exchange)
 
-    return Fault(name=name, form="stream", covers=covers, sentence=sentence, play=play)
-
 
 def _inside_characters(event: bytes) -> Iterator[int]:
     """Before each byte that continues a character."""
@@ -127,7 +129,9 @@ def _inside_fields(event: bytes) -> Iterator[int]:
     return iter((2, 5, 6, len(event) - 2, len(event) - 1))
 
 
+@plays(FAULTS, "vendor-members", "any", "vendor members")
 async def _vendor_members(play: Play) -> None:
+    """Add a member of a vendor to every object of a sound answer."""
     if not play.request.stream:
         play.exchange.reply(200, encode(_extended(play.document())))
         return
@@ -144,7 +148,9 @@ def _extended(value: Any) -> Any:
     return [_extended(item) for item in value] if isinstance(value, list) else value
 
 
+@plays(FAULTS, "escaped-json", "any", "JSON with escapes and spaces")
 async def _escaped(play: Play) -> None:
+    """Write JSON with white space and every wide character escaped."""
     if not play.request.stream:
         document = play.document()
         document["choices"][0]["message"]["content"] = WIDE
@@ -156,113 +162,32 @@ async def _escaped(play: Play) -> None:
     finish(play.exchange)
 
 
+@plays(FAULTS, "untyped-stream", "stream", "another content type")
 async def _untyped_stream(play: Play) -> None:
+    """Call a sound event stream text/plain."""
     play.exchange.head(content_type="text/plain")
     await send_events(play.exchange, play.payloads(), play.delay)
     finish(play.exchange)
 
 
-FAULTS = (
-    Fault(
-        name="one-byte-writes",
-        form="any",
-        covers="one-byte chunks",
-        sentence="Writes every byte of the body as a chunk and a TCP write of its own.",
-        play=_one_byte_writes,
-    ),
-    _split(
-        "split-utf8",
-        "splits inside UTF-8",
-        "Divides the writes inside every character of more than one byte.",
-        _inside_characters,
-    ),
-    _split(
-        "split-data",
-        "splits inside data:",
-        "Divides the writes inside the field name and between the line ends.",
-        _inside_fields,
-    ),
-    _framed(
-        "crlf",
-        "CRLF line ends",
-        "Ends lines with CR LF.",
-        _line_ends(b"\r\n", b"\r\n"),
-    ),
-    _framed("cr-only", "CR-only line ends", "Ends lines with CR.", _line_ends(b"\r", b"\r")),
-    _framed(
-        "mixed-line-ends",
-        "CRLF line ends",
-        "Ends an event's line with CR LF and its blank line with CR.",
-        _line_ends(b"\r\n", b"\r"),
-    ),
-    _framed(
-        "comments",
-        "comments",
-        "Puts comments before, inside and between events.",
-        lambda payload: b": before\n:\ndata: " + payload + b"\n: inside\n\n: between\n\n",
-    ),
-    _framed(
-        "multi-line-data",
-        "multi-line data",
-        "Divides each event's JSON into two data lines.",
-        _on_two_lines,
-    ),
-    _framed(
-        "bom",
-        "byte-order mark",
-        "Begins the stream with a byte-order mark.",
-        _line_ends(b"\n", b"\n"),
-        opening=b"\xef\xbb\xbf",
-    ),
-    _framed(
-        "no-space",
-        "data: without a space",
-        "Leaves out the space after the colon.",
-        lambda payload: b"data:" + payload + b"\n\n",
-    ),
-    _framed(
-        "other-fields",
-        "other fields",
-        "Gives each event a name, an id, a retry time and an unknown field.",
-        lambda payload: b"event: message\nid: 7\nretry: 10\nx: y\ndata: " + payload + b"\n\n",
-    ),
-    _framed(
-        "blank-lines",
-        "blank lines",
-        "Puts blank lines between events.",
-        lambda payload: b"\n\n\ndata: " + payload + b"\n\n\n",
-    ),
-    _reworded(
-        "unicode-separators",
-        "U+2028 in content",
-        "Sends a text with U+2028, U+2029 and U+0085 unescaped.",
-        (SEPARATORS,),
-    ),
-    _reworded(
-        "lone-surrogates",
-        "lone surrogates",
-        "Sends the two halves of a surrogate pair in two chunks (unary: the first alone).",
-        PIECES,
-    ),
-    Fault(
-        name="vendor-members",
-        form="any",
-        covers="vendor members",
-        sentence="Adds a member of a vendor to every object of a sound answer.",
-        play=_vendor_members,
-    ),
-    Fault(
-        name="escaped-json",
-        form="any",
-        covers="JSON with escapes and spaces",
-        sentence="Writes JSON with white space and every wide character escaped.",
-        play=_escaped,
-    ),
-    Fault(
-        name="untyped-stream",
-        form="stream",
-        covers="another content type",
-        sentence="Calls a sound event stream text/plain.",
-        play=_untyped_stream,
-    ),
+_split("split-utf8", "splits inside UTF-8", _inside_characters)
+_split("split-data", "splits inside data:", _inside_fields)
+_framed("crlf", "CRLF line ends", _line_ends(b"\r\n", b"\r\n"))
+_framed("cr-only", "CR-only line ends", _line_ends(b"\r", b"\r"))
+_framed("mixed-line-ends", "CRLF line ends", _line_ends(b"\r\n", b"\r"))
+_framed("multi-line-data", "multi-line data", _on_two_lines)
+_framed("bom", "byte-order mark", _line_ends(b"\n", b"\n"), opening=b"\xef\xbb\xbf")
+_framed("no-space", "data: without a space", lambda payload: b"data:" + payload + b"\n\n")
+_framed("blank-lines", "blank lines", lambda payload: b"\n\n\ndata: " + payload + b"\n\n\n")
+_framed(
+    "comments",
+    "comments",
+    lambda payload: b": before\n:\ndata: " + payload + b"\n: inside\n\n: between\n\n",
 )
+_framed(
+    "other-fields",
+    "other fields",
+    lambda payload: b"event: message\nid: 7\nretry: 10\nx: y\ndata: " + payload + b"\n\n",
+)
+_reworded("unicode-separators", "U+2028 in content", (SEPARATORS,))
+_reworded("lone-surrogates", "lone surrogates", PIECES)

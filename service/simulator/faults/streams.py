@@ -6,7 +6,7 @@ from collections.abc import Callable
 from service.simulator.completion_request import Document
 from service.simulator.error_objects import error_body
 from service.simulator.exchange import Exchange
-from service.simulator.faults.fault import Fault, Play
+from service.simulator.faults.fault import Fault, Play, plays
 from service.simulator.streaming import DONE, finish, forever, send_bytes, send_events
 
 _PIECE = 64 * 1024
@@ -14,23 +14,24 @@ _MEBIBYTE = 1024 * 1024
 
 _Ending = Callable[[Exchange], None]
 
+_MALFORMED = "malformed JSON event"
+_ERROR_EVENT = "error event inside the stream"
+
+
+FAULTS: list[Fault] = []
+
 
 def _edited(
-    name: str,
-    covers: str,
-    sentence: str,
-    edit: Callable[[list[bytes]], list[bytes]],
-    ending: _Ending = finish,
-) -> Fault:
-    """Make a fault that sends other payloads than the sound ones, or another end."""
+    name: str, covers: str, edit: Callable[[list[bytes]], list[bytes]], ending: _Ending = finish
+) -> None:
+    """Add a fault that sends other payloads than the sound ones, or another end."""
 
-    async def play(play: Play) -> None:
+    @plays(FAULTS, name, "stream", covers)
+    async def _play(play: Play) -> None:
         payloads = edit(play.payloads())
         play.exchange.head()
         await send_events(play.exchange, payloads, play.delay)
         ending(play.exchange)
-
-    return Fault(name=name, form="stream", covers=covers, sentence=sentence, play=play)
 
 
 def _end(exchange: Exchange) -> None:
@@ -67,21 +68,27 @@ _ERROR = error_body("The server had an error.", kind="server_error", code="serve
 _INTEGER_CODE = error_body("The engine died.", kind="InternalServerError", code=500)
 
 
+@plays(FAULTS, "error-event-named", "stream", _ERROR_EVENT)
 async def _named_error(play: Play) -> None:
+    """Send half of the chunks and an error object in an event named error."""
     play.exchange.head()
     await send_events(play.exchange, _half(play.payloads()), play.delay)
     play.exchange.body(b"event: error\ndata: " + _ERROR + b"\n\n")
     play.exchange.end()
 
 
+@plays(FAULTS, "hang-after-done", "stream", "never ends after [DONE]")
 async def _hang_after_done(play: Play) -> None:
+    """Send a sound stream with [DONE] and keeps the body open."""
     play.exchange.head()
     await send_events(play.exchange, play.payloads(), play.delay)
     play.exchange.body(DONE)
     await forever()
 
 
+@plays(FAULTS, "events-after-done", "stream", "events after [DONE]")
 async def _events_after_done(play: Play) -> None:
+    """Send a chunk after [DONE]."""
     payloads = play.payloads()
     play.exchange.head()
     await send_events(play.exchange, payloads, play.delay)
@@ -90,7 +97,9 @@ async def _events_after_done(play: Play) -> None:
     play.exchange.end()
 
 
+@plays(FAULTS, "huge-event", "stream", "event over 1 MiB")
 async def _huge_event(play: Play) -> None:
+    """Send a valid event of <value> bytes (2 MiB) in data lines of 1 KB."""
     size = int(play.number(2 * _MEBIBYTE))
     payloads = play.payloads()
     play.exchange.head()
@@ -103,7 +112,9 @@ async def _huge_event(play: Play) -> None:
     finish(play.exchange)
 
 
+@plays(FAULTS, "huge-line", "stream", "line over 1 MiB")
 async def _huge_line(play: Play) -> None:
+    """Send a valid event whose one line has <value> bytes (2 MiB)."""
     size = int(play.number(2 * _MEBIBYTE))
     payloads = play.payloads()
     play.exchange.head()
@@ -115,7 +126,9 @@ async def _huge_line(play: Play) -> None:
     finish(play.exchange)
 
 
+@plays(FAULTS, "endless-line", "stream", "line over 1 MiB")
 async def _endless_line(play: Play) -> None:
+    """Send a line that never ends, as fast as the caller reads."""
     play.exchange.head()
     await send_events(play.exchange, play.payloads()[:1], play.delay)
     play.exchange.body(b"data: {")
@@ -123,127 +136,23 @@ async def _endless_line(play: Play) -> None:
         await send_bytes(play.exchange, b" " * _PIECE, 16)
 
 
+@plays(FAULTS, "500-stream", "stream", "error status with a stream")
 async def _error_status_stream(play: Play) -> None:
+    """Answer 500 with an event stream that holds an error object."""
     play.exchange.head(500)
     play.exchange.event(_ERROR)
     finish(play.exchange)
 
 
-FAULTS = (
-    _edited(
-        "no-done",
-        "ends without [DONE]",
-        "Sends every chunk, the finish reason too, and ends without [DONE].",
-        _all,
-        _end,
-    ),
-    _edited(
-        "no-finish-reason",
-        "ends without a finish_reason",
-        "Leaves out the chunk with the finish reason and ends with [DONE].",
-        _without_finish_reason,
-    ),
-    _edited(
-        "clean-end-mid-stream",
-        "ends without [DONE] or a finish_reason",
-        "Sends half of the chunks and ends the body properly.",
-        _half,
-        _end,
-    ),
-    _edited("empty-stream", "empty stream", "Sends no event at all.", lambda _: [], _end),
-    _edited("done-only", "empty stream", "Sends [DONE] and nothing else.", lambda _: []),
-    _edited(
-        "malformed-event",
-        "malformed JSON event",
-        "Cuts the last bytes off one event's JSON and goes on.",
-        _malformed,
-    ),
-    _edited(
-        "array-event",
-        "malformed JSON event",
-        "Sends an array where a chunk is expected, and goes on.",
-        lambda payloads: [*payloads[:1], b"[1,2]", *payloads[1:]],
-    ),
-    _edited(
-        "deep-event",
-        "malformed JSON event",
-        "Sends an event of 100,000 arrays in one another.",
-        lambda payloads: [*payloads[:1], b"[" * 100_000 + b"]" * 100_000],
-    ),
-    _edited(
-        "error-event",
-        "error event inside the stream",
-        "Sends half of the chunks, an error object, and ends without [DONE].",
-        _with_error(_ERROR),
-        _end,
-    ),
-    _edited(
-        "error-event-first",
-        "error event inside the stream",
-        "Sends an error object as the first event.",
-        lambda _: [_ERROR],
-        _end,
-    ),
-    _edited(
-        "error-event-then-done",
-        "error event inside the stream",
-        "Sends half of the chunks, an error object whose code is a number, and [DONE].",
-        _with_error(_INTEGER_CODE),
-    ),
-    _edited(
-        "error-event-text",
-        "error event inside the stream",
-        "Sends half of the chunks and an error that is a string.",
-        _with_error(b'{"error":"the engine died"}'),
-        _end,
-    ),
-    Fault(
-        name="error-event-named",
-        form="stream",
-        covers="error event inside the stream",
-        sentence="Sends half of the chunks and an error object in an event named error.",
-        play=_named_error,
-    ),
-    Fault(
-        name="500-stream",
-        form="stream",
-        covers="error status with a stream",
-        sentence="Answers 500 with an event stream that holds an error object.",
-        play=_error_status_stream,
-    ),
-    Fault(
-        name="hang-after-done",
-        form="stream",
-        covers="never ends after [DONE]",
-        sentence="Sends a sound stream with [DONE] and keeps the body open.",
-        play=_hang_after_done,
-    ),
-    Fault(
-        name="events-after-done",
-        form="stream",
-        covers="events after [DONE]",
-        sentence="Sends a chunk after [DONE].",
-        play=_events_after_done,
-    ),
-    Fault(
-        name="huge-event",
-        form="stream",
-        covers="event over 1 MiB",
-        sentence="Sends a valid event of <value> bytes (2 MiB) in data lines of 1 KB.",
-        play=_huge_event,
-    ),
-    Fault(
-        name="huge-line",
-        form="stream",
-        covers="line over 1 MiB",
-        sentence="Sends a valid event whose one line has <value> bytes (2 MiB).",
-        play=_huge_line,
-    ),
-    Fault(
-        name="endless-line",
-        form="stream",
-        covers="line over 1 MiB",
-        sentence="Sends a line that never ends, as fast as the caller reads.",
-        play=_endless_line,
-    ),
-)
+_edited("no-done", "ends without [DONE]", _all, _end)
+_edited("no-finish-reason", "ends without a finish_reason", _without_finish_reason)
+_edited("clean-end-mid-stream", "ends without [DONE] or a finish_reason", _half, _end)
+_edited("empty-stream", "empty stream", lambda _: [], _end)
+_edited("done-only", "empty stream", lambda _: [])
+_edited("malformed-event", _MALFORMED, _malformed)
+_edited("array-event", _MALFORMED, lambda sound: [*sound[:1], b"[1,2]", *sound[1:]])
+_edited("deep-event", _MALFORMED, lambda sound: [*sound[:1], b"[" * 100_000 + b"]" * 100_000])
+_edited("error-event", _ERROR_EVENT, _with_error(_ERROR), _end)
+_edited("error-event-first", _ERROR_EVENT, lambda _: [_ERROR], _end)
+_edited("error-event-then-done", _ERROR_EVENT, _with_error(_INTEGER_CODE))
+_edited("error-event-text", _ERROR_EVENT, _with_error(b'{"error":"the engine died"}'), _end)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from service.simulator.completion_request import Document
-from service.simulator.faults.fault import Fault, Play
+from service.simulator.faults.fault import Fault, Play, plays
 from service.simulator.response_documents import encode, usage
 from service.simulator.streaming import finish, send_events
 
@@ -21,10 +21,14 @@ def _counts(count: object) -> _Spoil:
     return spoil
 
 
-def _fault(name: str, sentence: str, spoil: _Spoil) -> Fault:
-    """Make a fault that sends, instead of the sound usage, each that `spoil` makes of it."""
+FAULTS: list[Fault] = []
 
-    async def play(play: Play) -> None:
+
+def _spoilt(name: str, spoil: _Spoil) -> None:
+    """Add a fault that sends, instead of the sound usage, each that `spoil` makes of it."""
+
+    @plays(FAULTS, name, "any", name.replace("-", " "))
+    async def _play(play: Play) -> None:
         usages = spoil(usage(play.completion))
         if not play.request.stream:
             document = play.document()
@@ -39,10 +43,10 @@ def _fault(name: str, sentence: str, spoil: _Spoil) -> Fault:
         await send_events(play.exchange, map(encode, chunks), play.delay)
         finish(play.exchange)
 
-    return Fault(name=name, form="any", covers=name.replace("-", " "), sentence=sentence, play=play)
 
-
+@plays(FAULTS, "usage-in-every-chunk", "stream", "usage in every chunk")
 async def _in_every_chunk(play: Play) -> None:
+    """Send the usage in every chunk, as vLLM can, and in none of its own."""
     sound = usage(play.completion)
     chunks = [{**chunk, "usage": sound} for chunk in play.chunks() if chunk["choices"]]
     play.exchange.head()
@@ -50,20 +54,11 @@ async def _in_every_chunk(play: Play) -> None:
     finish(play.exchange)
 
 
-FAULTS = (
-    _fault("usage-missing", "Leaves the usage out although it was asked for.", lambda _: []),
-    _fault("usage-twice", "Sends the usage chunk twice.", lambda sound: [sound, sound]),
-    _fault("usage-negative", "Counts -1 token of each kind.", _counts(-1)),
-    _fault("usage-huge", "Counts 2^63 tokens of each kind.", _counts(HUGE)),
-    _fault("usage-text", 'Counts "7" tokens, as a string.', _counts("7")),
-    _fault("usage-fraction", "Counts 1.5 tokens of each kind.", _counts(1.5)),
-    _fault("usage-null", "Sends null as the usage.", lambda _: [None]),
-    _fault("usage-list", "Sends an array as the usage.", lambda _: [[]]),
-    Fault(
-        name="usage-in-every-chunk",
-        form="stream",
-        covers="usage in every chunk",
-        sentence="Sends the usage in every chunk, as vLLM can, and in none of its own.",
-        play=_in_every_chunk,
-    ),
-)
+_spoilt("usage-missing", lambda _: [])
+_spoilt("usage-twice", lambda sound: [sound, sound])
+_spoilt("usage-negative", _counts(-1))
+_spoilt("usage-huge", _counts(HUGE))
+_spoilt("usage-text", _counts("7"))
+_spoilt("usage-fraction", _counts(1.5))
+_spoilt("usage-null", lambda _: [None])
+_spoilt("usage-list", lambda _: [[]])

@@ -189,7 +189,7 @@ def test_a_schema_that_nothing_satisfies_is_refused(members: dict[str, Any], par
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
-def test_created_comes_from_the_clock_where_there_is_one() -> None:
+def test_created_comes_from_the_clock_if_there_is_one() -> None:
     request = parse({"model": "m", "messages": MESSAGES}, tokens=1)
 
     assert complete(request, seed=0, length=1, clock=lambda: 12.9).created == 12

@@ -178,7 +178,7 @@ def test_everything_says_that_it_is_a_simulator() -> None:
         "simulator"
     )
     assert model_document("a/b:c")["owned_by"] == "simulator"
-    assert [model["id"] for model in models_document(("a", "b"))["data"]] == ["a", "b"]
+    assert [model["id"] for model in models_document()["data"]] == ["simulator"]
 
 
 def test_a_document_is_one_line_and_lone_surrogates_are_escaped() -> None:

@@ -18,7 +18,6 @@ READINGS = {
     "sim:ttft=0.2,itd=0,tokens=500": scenario(
         time_to_first_token=0.2, inter_token_delay=0.0, tokens=500, tokens_given=True
     ),
-    "sim:pack=8": scenario(pack=8),
     "sim-fault:500": scenario(fault="500"),
     "sim-fault:429-retry-after=3,times=2": scenario(fault="429-retry-after", value="3", times=2),
     "sim-fault:redirect=http://127.0.0.1:1/?a=b": scenario(
@@ -47,7 +46,7 @@ def test_a_name_is_read(model: str) -> None:
         "sim:times=2",
         "sim:colour=red",
         "sim-fault:500,times=0",
-        "sim-fault:500,pack=2",
+        "sim-fault:500,colour=red",
     ],
 )
 def test_a_name_that_goes_wrong_is_refused(model: str) -> None:

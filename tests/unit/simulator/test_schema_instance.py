@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator, Draft7Validator, Draft201909Validator, Draft202012Validator
 from pydantic import BaseModel
 
-from service.simulator.schema_instance import HONOURED, REFUSED, UnsatisfiableError, instance
+from service.simulator.pattern_instance import UnsatisfiableError
+from service.simulator.schema_instance import HONOURED, REFUSED, instance
 from tests.support.examples import examples
 
 FORMATS = Draft202012Validator.FORMAT_CHECKER
