@@ -7,9 +7,9 @@
     read ─► threads of its own, so that no number of queries delays a transaction
 
 One batch is applied at a time, so that under load batches grow by themselves and none waits for a
-timer. A server is waited for on the event loop: handing each batch to a thread and back would take
-as long as a round trip, and twice the CPU. An operation that was submitted is carried out even if
-nobody waits for it any more.
+timer. The event loop itself waits for a server: to hand each batch to a thread and back would take
+a quarter more CPU. An operation that was submitted is carried out even if nobody waits for it any
+more.
 
 Nobody waits for long either: what a store that is away fails, it fails for all that wait by then,
 and a store that does not even fail is interrupted.
@@ -22,7 +22,6 @@ from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from service.ledger.rows import Operation, Outcome
-from service.ledger.steps import Step, run_async
 from service.ledger.store import Store, StoreError
 
 LARGEST_BATCH: Final = 256
@@ -112,12 +111,6 @@ class Batches:
         self._see_to(loop)
         return await loop.run_in_executor(threads, self._timed, loop, function, arguments)
 
-    async def _do(self, step: Step[Any]) -> Any:
-        """Do a step of the store's work."""
-        if step.wait is None:
-            return await self.call(step.block)
-        return await step.wait()
-
     async def _run(self) -> None:
         while self._pending:
             self._batch = self._pending[:LARGEST_BATCH]
@@ -160,7 +153,7 @@ class Batches:
     async def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
         """Apply a batch; where it fails for its content, each operation by itself."""
         try:
-            return await run_async(self._store.applying(operations), self._do)
+            return await self._store.applying(operations, self.call)
         except StoreError as error:
             return error
         except Exception as error:  # noqa: BLE001  (one operation must not fail the others)

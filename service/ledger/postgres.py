@@ -1,20 +1,29 @@
 """PostgreSQL, and what speaks its protocol: one store for many replicas.
 
-    1st round trip   BEGIN · lock the accounts, in the order of their ids · read the rest
-    2nd round trip   INSERT and UPDATE … FROM json_to_recordset(rows) · COMMIT
+A batch takes two round trips of one `Pipeline`, with the statements of `postgres_statements`:
 
-The lock of an account covers its keys and its holds: nobody writes them without it, but for a key's
-revocation, which is a column of its own. It leaves foreign keys alone (`FOR NO KEY UPDATE`). Two
-batches never wait for each other in a circle, for all take their locks in the same order.
+    this process                                        the server
+    BEGIN
+    LOCK   accounts 3, 7                                locks them in the order of their ids
+    READ   keys, holds, grants              ─ 1st ─►    reads what was committed before the locks
+                                            ◄──────     JSON of the rows, and the time
+    decide
+    WRITE  JSON of the changed rows                     UPDATE, INSERT … FROM json_to_recordset
+    COMMIT                                  ─ 2nd ─►    flushes the commit to disk
+                                            ◄──────     COMMIT
 
-The database is asked for the time only after the locks, so that time never goes back from one batch
-to the next. The statements are in `postgres_statements`.
+The lock of an account covers its keys and holds: nothing writes them without it, except the
+revocation of a key, which has a column of its own. The lock does not block foreign keys (`FOR NO
+KEY UPDATE`). All batches take their locks in the same order, so that no two wait for each other.
+
+READ asks for the time only after the locks, so that time never goes back from one batch to the
+next. After any error the connection is dropped, with its transaction and unread results.
 """
 
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
@@ -22,10 +31,10 @@ import msgspec
 import psycopg
 import sqlalchemy as sa
 from psycopg import errors
-from psycopg.pq import ExecStatus
 
 from service.ledger import usage
-from service.ledger.pipeline import Pipeline, is_of_session, prepare
+from service.ledger.database import ConnectionLostError, InThread, Spare, Transaction, blocking
+from service.ledger.pipeline import Pipeline, check, prepare
 from service.ledger.postgres_statements import (
     ANY_HOLD,
     BEGIN,
@@ -39,14 +48,7 @@ from service.ledger.postgres_statements import (
     smallest,
 )
 from service.ledger.rows import Account, Changes, Hold, Key, Rows
-from service.ledger.statements import (
-    ConnectionLostError,
-    Spare,
-    Transaction,
-    Values,
-    Wanted,
-)
-from service.ledger.steps import Work, blocking
+from service.ledger.statements import Values, Wanted
 
 _T = TypeVar("_T")
 
@@ -57,11 +59,11 @@ class PostgreSQL:
     """A database on a server.
 
     Args:
-        url: Its address. Unless it names other `target_session_attrs`, no session begins that
-            cannot write.
-        busy_timeout: Seconds that a transaction waits for a lock, and a new connection for its
-            server; a statement has twice as long.
-        idle_timeout: Seconds that a transaction waits for this process.
+        url: The address. Unless it has another `target_session_attrs`, only sessions that can
+            write are used.
+        busy_timeout: The maximum seconds that a transaction waits for a lock, and a new connection
+            for its server. A statement can take twice as long.
+        idle_timeout: The maximum seconds that a transaction waits for this process.
     """
 
     errors: Final = psycopg.Error
@@ -69,14 +71,14 @@ class PostgreSQL:
     """The errors that an operation causes, and not the state of the database."""
 
     def __init__(self, url: sa.URL, *, busy_timeout: float, idle_timeout: float) -> None:
-        # What follows the question mark may hold a password, too.
+        # The query of the address can hold a password, too.
         self.name = url.set(query={}).render_as_string(hide_password=True)
         url = url.set(drivername="postgresql+psycopg")
         if _ATTRIBUTES not in url.query:
-            # What a standby answers is old, and would be for as long as the session lives.
+            # A standby returns old rows, and its session would do so as long as it lives.
             url = url.update_query_dict({_ATTRIBUTES: "read-write"})
         limits = {
-            # Each statement sees what was committed before it, whatever the database's default is.
+            # READ must see what was committed before LOCK, whatever the database's default is.
             "default_transaction_isolation": r"read\ committed",
             "lock_timeout": int(busy_timeout * 1000),
             "statement_timeout": int(2 * busy_timeout * 1000),
@@ -84,14 +86,14 @@ class PostgreSQL:
         }
         self.engine = sa.create_engine(
             url,
-            # A query must not fail for the connection that broke while it lay in the pool.
+            # A query must not fail because its connection broke in the pool.
             pool_pre_ping=True,
             pool_size=4,
             max_overflow=4,
             pool_timeout=busy_timeout,
             connect_args=_arguments(busy_timeout, limits),
         )
-        # A connection for the batches, which send their own BEGIN and COMMIT with the rest.
+        # The connections of batches, which send their own BEGIN and COMMIT.
         self._batches = sa.create_engine(
             url,
             isolation_level="AUTOCOMMIT",
@@ -116,17 +118,24 @@ class PostgreSQL:
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(sa.select(sa.func.set_config(name, "0", True)))
 
-    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
-        """Do work in a transaction that writes."""
-        connection = self._spare.take() or (yield from blocking(self._spare.connect))
+    async def transact(
+        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
+    ) -> _T:
+        """Run a body in a transaction that writes, and commit it."""
+        connection = self._spare.take()
+        if connection is None:
+            connection = await blocking(self._spare.connect, in_thread)
         driver = cast("psycopg.Connection[Values]", connection.driver_connection)
         try:
-            transaction = _Transaction(Pipeline(driver.pgconn, answer_within=self._answer_within))
-            result = yield from body(transaction)
-            yield from transaction.commit()
+            pipeline = Pipeline(
+                driver.pgconn, answer_within=self._answer_within, blocks=in_thread is None
+            )
+            transaction = _Transaction(pipeline)
+            result = await body(transaction)
+            await transaction.commit()
         except BaseException as error:
             lost = isinstance(error, psycopg.Error) and (driver.closed or is_of_session(error))
-            # What ends in the middle leaves a transaction and answers behind. Both go with it.
+            # An open transaction and unread results go with the connection.
             connection.invalidate()
             if lost:
                 raise ConnectionLostError(str(error)) from error
@@ -141,7 +150,7 @@ class PostgreSQL:
             engine.dispose()
 
     def interrupt(self, driver: Any) -> None:
-        """Make what a connection does fail; from any thread."""
+        """Make the current work of a connection fail; from any thread."""
         with (
             suppress(psycopg.Error, OSError),  # closed meanwhile
             socket.socket(fileno=os.dup(driver.fileno())) as connected,
@@ -156,24 +165,24 @@ class PostgreSQL:
 _ATTRIBUTES: Final = "target_session_attrs"
 
 _PLANS: Final = {
-    # What a batch needs is found by a key, row by row: never by a look at a whole table.
+    # A batch finds each row by a key, and never scans a table.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
-    # There is one good plan for any batch, and making one takes longer than following it.
+    # One plan is good for every batch, and making one takes longer than following it.
     "plan_cache_mode": "force_generic_plan",
-    # Compiling one takes longer than any batch.
+    # Compiling a plan takes longer than any batch.
     "jit": "off",
 }
-"""How batches are planned. A plan is kept: one that was made while a table was empty must be good
-when it is not."""
+"""How the server plans batches. It keeps a plan that it made while a table was empty, so that the
+plan must be good for a full one."""
 
 
 def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, object]:
     return {
         "connect_timeout": int(timeout),
         "tcp_user_timeout": int(2 * timeout * 1000),
-        # A server that is gone after it acknowledged a query: by default found out after two hours.
+        # By default, a server that is gone after it acknowledged a query is detected in two hours.
         "keepalives_idle": int(timeout),
         "keepalives_interval": int(timeout),
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
@@ -181,13 +190,13 @@ def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, obje
 
 
 def _insist(driver: psycopg.Connection[Values], _: object) -> None:
-    """Have what is committed be on the disk, even where the database's default is otherwise."""
-    result = driver.pgconn.exec_(
-        b"SELECT set_config('synchronous_commit', 'on', false)"
-        b" WHERE current_setting('synchronous_commit') = 'off'"
+    """Have commits flushed to disk, even if the database's default is otherwise."""
+    check(
+        driver.pgconn.exec_(
+            b"SELECT set_config('synchronous_commit', 'on', false)"
+            b" WHERE current_setting('synchronous_commit') = 'off'"
+        )
     )
-    if result.status != ExecStatus.TUPLES_OK:
-        raise errors.error_from_result(result)
 
 
 def _pass_warnings_on(driver: psycopg.Connection[Values], _: object) -> None:
@@ -208,37 +217,53 @@ def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
     prepare(driver.pgconn, STATEMENTS)
 
 
+_ENDED: Final = ("FATAL", "PANIC")
+_OF_THE_SESSION: Final = (
+    "08",  # connection exceptions, also of a proxy that lost its server
+    "25006",  # a read-only transaction: a standby, or default_transaction_read_only
+    "26000",  # a prepared statement is gone: DISCARD ALL, or another server behind a proxy
+    "57P",  # the server stops, crashed or starts; the session was idle for too long
+)
+"""The beginnings of SQLSTATEs that are not a statement's fault."""
+
+
+def is_of_session(error: psycopg.Error) -> bool:
+    """Return whether a statement failed because of its session, so that a new one may run it.
+
+    The server closes the connection with some of these errors. With the others, the session would
+    fail as long as it lives, even if the address leads to another server by then.
+    """
+    state = error.sqlstate or ""
+    return error.diag.severity_nonlocalized in _ENDED or state.startswith(_OF_THE_SESSION)
+
+
 class _Transaction:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
-        rows = {"keys": wanted.keys, "holds": wanted.holds, "grants": wanted.grants}
-        query = smallest(READS, rows)
-        values = {"accounts": wanted.accounts, **rows}
+    async def read(self, wanted: Wanted) -> tuple[Rows, int]:
+        ids = {"keys": wanted.keys, "holds": wanted.holds, "grants": wanted.grants}
+        query = smallest(READS, ids)
         self._pipeline.send(BEGIN)
         self._pipeline.send(LOCK, _encode(wanted.accounts))
-        # This one sees what was committed before the locks were there.
-        self._send(query, values)
-        _, locked, found = yield from self._pipeline.receive()
-        *columns, now = (found.get_value(0, number) for number in range(len(query.kinds) + 1))
-        text = dict(zip(query.kinds, columns, strict=True))
-        read = Rows(
-            accounts={
-                account.id: account for account in _decode(_ACCOUNTS, locked.get_value(0, 0))
-            },
-            keys={key.id: key for key in _decode(_KEYS, text.get("keys"))},
-            holds={hold.id: hold for hold in _decode(_HOLDS, text.get("holds"))},
+        self._send(query, {"accounts": wanted.accounts, **ids})
+        _, locked, found = await self._pipeline.receive()
+        texts = {kind: found.get_value(0, column) for column, kind in enumerate(query.kinds)}
+        now = found.get_value(0, len(query.kinds))
+        rows = Rows(
+            accounts={row.id: row for row in _decode(_ACCOUNTS, locked.get_value(0, 0))},
+            keys={row.id: row for row in _decode(_KEYS, texts.get("keys"))},
+            holds={row.id: row for row in _decode(_HOLDS, texts.get("holds"))},
             grants={
-                (grant.account_id, grant.idempotency_id)
-                for grant in _decode(_GRANTS, text.get("grants"))
+                (row.account_id, row.idempotency_id)
+                for row in _decode(_GRANTS, texts.get("grants"))
             },
         )
-        return read, int(now or 0)
+        return rows, int(now or 0)
 
-    def any_hold(self, ids: Sequence[str]) -> Work[bool]:
+    async def any_hold(self, ids: Sequence[str]) -> bool:
         self._pipeline.send(ANY_HOLD, _encode(ids))
-        (found,) = yield from self._pipeline.receive()
+        (found,) = await self._pipeline.receive()
         return found.ntuples > 0
 
     def write(self, rows: Rows, changes: Changes) -> None:
@@ -247,8 +272,8 @@ class _Transaction:
             "accounts": [rows.accounts[id_] for id_ in changes.accounts],
             "keys": [rows.keys[id_] for id_ in changes.keys],
             "placed": [rows.holds[id_] for id_ in changes.placed],
-            # The parts of the statement do not see each other's rows: a hold that was placed and
-            # ended in one batch is inserted as it ended.
+            # The parts of WRITE do not see each other's rows: a hold that was placed and ended in
+            # one batch is inserted as it ended.
             "ended": [rows.holds[id_] for id_ in changes.ended if id_ not in placed],
             "entries": changes.entries,
             "totals": usage.totals(changes.entries),
@@ -257,12 +282,11 @@ class _Transaction:
             self._send(smallest(WRITES, values), values)
 
     def _send(self, query: Query, values: Mapping[str, object]) -> None:
-        texts = (_encode(values[name]) for name in query.parameters)
-        self._pipeline.send(query.statement, *texts)
+        self._pipeline.send(query.statement, *(_encode(values[name]) for name in query.parameters))
 
-    def commit(self) -> Work[None]:
+    async def commit(self) -> None:
         self._pipeline.send(COMMIT)
-        *_, committed = yield from self._pipeline.finish()
+        *_, committed = await self._pipeline.finish()
         if committed.command_status != b"COMMIT":
             raise psycopg.InternalError("the transaction was rolled back")
 
@@ -280,5 +304,5 @@ _encode: Final = msgspec.json.encode
 
 
 def _decode(decoder: msgspec.json.Decoder[list[_T]], text: bytes | None) -> list[_T]:
-    """Return the rows of a `json_agg`, which is NULL where there are none."""
+    """Return the rows of a `json_agg`, which is NULL if there are none."""
     return [] if text is None else decoder.decode(text)

@@ -1,12 +1,12 @@
-"""What PostgreSQL is asked for a batch, compiled once.
+"""The SQL of a batch on PostgreSQL, compiled once.
 
-    LOCK    the accounts, in the order of their ids
-    READS   keys, holds, grants and the time; the smallest that has what a batch needs
-    WRITES  all that changed, in one statement; again the smallest
+    LOCK     $1 '[3,7]'                  accounts, locked in the order of their ids
+    READS    $1 '[5]', $2 '["hold"]'     keys, holds, grants, and the time
+    WRITES   $1 '[{"id":3,…}]', …        every change, in one statement
 
-What is asked for and what is found is JSON, one parameter and one value per kind of row: most of
-what a small batch costs is a price per statement. Of those of one statement, a kind of which there
-is no row costs as much as a row.
+Each parameter and each column of a result is the JSON text of all rows of one kind: most of the
+cost of a small batch is per statement. There are several READS and WRITES, because a kind without
+rows costs a statement as much as a row; a batch takes the smallest that has all of its kinds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -27,16 +27,16 @@ _DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Query:
-    """A statement about several kinds of rows."""
+    """A statement that reads or writes several kinds of rows."""
 
     statement: PreparedStatement
     kinds: tuple[str, ...]
-    """In the order of its columns, where it has any."""
+    """In the order of the columns of its result, if it has any."""
     parameters: tuple[str, ...]
 
 
 def smallest(queries: Iterable[Query], rows: Mapping[str, Sized]) -> Query:
-    """Return the first query about all kinds of which there are rows; the last one is."""
+    """Return the first query that has every kind of which there are rows; the last has all."""
     needed = {kind for kind, those in rows.items() if those}
     return next(query for query in queries if needed.issubset(query.kinds))
 
@@ -48,7 +48,11 @@ NOW: Final = sa.literal_column(
 
 
 def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> PreparedStatement:
-    """Compile a statement, whose parameters come in this order."""
+    """Compile a statement.
+
+    Raises:
+        ValueError: Its parameters are not these, in this order.
+    """
     compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
     if tuple(compiled.positiontup or ()) != parameters:
         raise ValueError(f"{name} has the parameters {compiled.positiontup}")
@@ -56,14 +60,21 @@ def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Prep
 
 
 def _listed(parameter: str, type_: type[sa.types.TypeEngine[Any]]) -> Any:
-    """Return the values that are given as the text of an array of JSON."""
+    """Return the values of a parameter that is the text of a JSON array."""
     given = sa.bindparam(parameter, type_=sa.Text).cast(JSON)
     value = sa.func.json_array_elements_text(given).column_valued("value")
     return sa.any_(sa.func.array(sa.select(value.cast(type_)).scalar_subquery()))
 
 
 def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: bool = False) -> Any:
-    """Return rows as the text of one array of JSON objects, locked in the order of their ids."""
+    """Return rows as the text of one JSON array of objects, NULL if there are none.
+
+    Args:
+        table: Their table.
+        names: Their columns.
+        condition: Which rows.
+        locked: Whether to lock them, in the order of their ids.
+    """
     wanted = sa.select(*statements.columns(table, names)).where(condition)
     if locked:
         wanted = wanted.order_by(table.c.id).with_for_update(key_share=True)
@@ -72,7 +83,7 @@ def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: boo
 
 
 def _given(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
-    """Return rows that are given as the text of one array of JSON objects: values, as they are."""
+    """Return the rows of a parameter that is the text of a JSON array of objects."""
     columns = [sa.column(name, table.c[name].type) for name in names]
     given = sa.func.json_to_recordset(sa.bindparam(parameter, type_=sa.Text).cast(JSON))
     return given.table_valued(*columns).render_derived(name="given", with_types=True)
@@ -142,7 +153,7 @@ _READING: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
         ("accounts", "grants"),
     ),
 }
-"""What finds each kind of rows, and of which parameters."""
+"""The part of a READ for each kind of rows, and its parameters."""
 
 _WRITING: Final = {
     "accounts": _update(accounts, statements.ACCOUNT_CHANGES, "accounts"),
@@ -152,11 +163,11 @@ _WRITING: Final = {
     "entries": _insert(ledger, statements.ENTRY, "entries"),
     "totals": _add(usage_totals, usage.OF, usage.SUMS, "totals"),
 }
-"""What writes each kind of rows, of a parameter with its name."""
+"""The part of a WRITE for each kind of rows, whose parameter has the same name."""
 
 
 def _read(*kinds: str) -> Query:
-    """Return what finds rows, and after them the time."""
+    """Return a query for some kinds of rows, and the time in the last column."""
     found, parameters = zip(*(_READING[kind] for kind in kinds), strict=True)
     names = tuple(name for those in parameters for name in those)
     statement = _statement("_".join(("read", *kinds)), sa.select(*found, NOW), *names)
@@ -164,8 +175,9 @@ def _read(*kinds: str) -> Query:
 
 
 def _write(*kinds: str) -> Query:
+    """Return a statement that writes some kinds of rows, each but the last as a part of WITH."""
     *others, last = kinds
-    # The names of the parts must not be those of tables.
+    # A part must not have the name of a table.
     parts = [_WRITING[kind].cte(f"written_{kind}") for kind in others]
     statement = _statement("_".join(("write", *kinds)), _WRITING[last].add_cte(*parts), *kinds)
     return Query(statement=statement, kinds=kinds, parameters=kinds)

@@ -14,31 +14,28 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.compiler import SQLCompiler
 
-from service.ledger import statements, usage
-from service.ledger.rows import Changes, Rows
-from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
-from service.ledger.statements import (
+from service.ledger import sqlite_statements as statements
+from service.ledger import usage
+from service.ledger.database import (
     ConnectionLostError,
+    InThread,
     Spare,
     Transaction,
-    Values,
-    Wanted,
-    values_of,
+    blocking,
+    run,
 )
-from service.ledger.steps import Work, blocking, run
+from service.ledger.rows import Changes, Rows
+from service.ledger.statements import Values, Wanted
 
 _T = TypeVar("_T")
 
-_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
 _PRIMARY: Final = 0xFF
 """What of an extended result code is the primary one."""
 
@@ -77,11 +74,13 @@ class SQLite:
     def take_time(self, connection: sa.Connection) -> None:
         """Do nothing: only the wait for the writer's lock is bounded, and it is over."""
 
-    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
-        """Do work in a transaction that writes."""
-        return blocking(partial(self._transact, body))
+    async def transact(
+        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
+    ) -> _T:
+        """Run a body in a transaction that writes, all of it where it may block."""
+        return await blocking(partial(self._transact, body), in_thread)
 
-    def _transact(self, body: Callable[[Transaction], Work[_T]]) -> _T:
+    def _transact(self, body: Callable[[Transaction], Coroutine[Any, Any, _T]]) -> _T:
         connection = self._spare.take() or self._spare.connect()
         driver = cast("sqlite3.Connection", connection.driver_connection)
         try:
@@ -187,116 +186,36 @@ class _Transaction:
         self._driver = driver
         self._clock = clock
 
-    def read(self, wanted: Wanted) -> Work[tuple[Rows, int]]:
-        yield from ()  # there is nothing to wait for
+    async def read(self, wanted: Wanted) -> tuple[Rows, int]:
         grants: Iterable[Values] = ()
         if wanted.grants:
             ids = json.dumps(wanted.accounts), json.dumps(wanted.grants)
-            grants = self._driver.execute(_GRANTS, ids)
+            grants = self._driver.execute(statements.GRANTS, ids)
         rows = statements.rows_of(
-            self._select(_ACCOUNTS, wanted.accounts),
-            map(_with_models, self._select(_KEYS, wanted.keys)),
-            self._select(_HOLDS, wanted.holds),
+            self._select(statements.ACCOUNTS, wanted.accounts),
+            self._select(statements.KEYS, wanted.keys),
+            self._select(statements.HOLDS, wanted.holds),
             grants,
         )
         return rows, self._clock()
 
-    def any_hold(self, ids: Sequence[str]) -> Work[bool]:
-        yield from ()
-        return any(True for _ in self._select(_HOLDS, ids))
+    async def any_hold(self, ids: Sequence[str]) -> bool:
+        return any(True for _ in self._select(statements.HOLDS, ids))
 
     def _select(self, statement: str, ids: Sequence[object]) -> Iterable[Values]:
         return self._driver.execute(statement, (json.dumps(ids),)) if ids else ()
 
     def write(self, rows: Rows, changes: Changes) -> None:
-        many = self._driver.executemany
-        if changes.accounts:
-            many(_UPDATE_ACCOUNT, [_account(rows.accounts[id_]) for id_ in changes.accounts])
-        if changes.keys:
-            many(_UPDATE_KEY, [_key(rows.keys[id_]) for id_ in changes.keys])
-        if changes.placed:
-            many(_INSERT_HOLD, [_hold(rows.holds[id_]) for id_ in changes.placed])
-        if changes.ended:
-            many(_UPDATE_HOLD, [_ended(rows.holds[id_]) for id_ in changes.ended])
-        if changes.entries:
-            many(_INSERT_ENTRY, [_entry(entry) for entry in changes.entries])
-            many(_ADD_TOTAL, [_total(total) for total in usage.totals(changes.entries)])
+        self._write(statements.UPDATE_ACCOUNT, [rows.accounts[id_] for id_ in changes.accounts])
+        self._write(statements.UPDATE_KEY, [rows.keys[id_] for id_ in changes.keys])
+        self._write(statements.INSERT_HOLD, [rows.holds[id_] for id_ in changes.placed])
+        self._write(statements.UPDATE_HOLD, [rows.holds[id_] for id_ in changes.ended])
+        self._write(statements.INSERT_ENTRY, changes.entries)
+        self._write(statements.ADD_TOTAL, usage.totals(changes.entries))
 
-
-_MODELS: Final = statements.KEY.index("models")
-
-
-def _with_models(row: Values) -> Values:
-    models = row[_MODELS]
-    if models is None:
-        return row
-    return (*row[:_MODELS], json.loads(models), *row[_MODELS + 1 :])
-
-
-# ----------------------------------------------------------------------------------- statements
-
-
-def _listed(name: str) -> sa.Select[Any]:
-    return sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value)
-
-
-def _text(statement: sa.ClauseElement) -> str:
-    return str(statement.compile(dialect=_DIALECT))
-
-
-def _select(table: sa.Table, names: Sequence[str]) -> str:
-    wanted = sa.select(*statements.columns(table, names))
-    return _text(wanted.where(table.c.id.in_(_listed("ids"))))
-
-
-def _update(table: sa.Table, names: Sequence[str]) -> tuple[str, Callable[[Any], Values]]:
-    """Return a statement, and what takes its parameters of a row."""
-    changed: dict[str, Any] = {name: sa.bindparam(name) for name in names}
-    compiled = (
-        sa.update(table)
-        .where(table.c.id == sa.bindparam("row"))
-        .values(changed)
-        .compile(dialect=_DIALECT)
-    )
-    order = ["id" if name == "row" else name for name in _positions(compiled)]
-    return str(compiled), values_of(*order)
-
-
-def _insert(table: sa.Table, names: Sequence[str]) -> tuple[str, Callable[[Any], Values]]:
-    compiled = sa.insert(table).compile(dialect=_DIALECT, column_keys=names)
-    return str(compiled), values_of(*_positions(compiled))
-
-
-def _add(
-    table: sa.Table, of: Sequence[str], sums: Sequence[str]
-) -> tuple[str, Callable[[Any], Values]]:
-    statement = sqlite.insert(table)
-    added = statement.on_conflict_do_update(
-        index_elements=of, set_={name: table.c[name] + statement.excluded[name] for name in sums}
-    )
-    compiled = added.compile(dialect=_DIALECT, column_keys=[*of, *sums])
-    return str(compiled), values_of(*_positions(compiled))
-
-
-def _positions(compiled: sa.Compiled) -> list[str]:
-    return list(cast("SQLCompiler", compiled).positiontup or ())
-
-
-_ACCOUNTS: Final = _select(accounts, statements.ACCOUNT)
-_KEYS: Final = _select(api_keys, statements.KEY)
-_HOLDS: Final = _select(holds, statements.HOLD)
-_GRANTS: Final = _text(
-    sa.select(ledger.c.account_id, ledger.c.idempotency_id).where(
-        ledger.c.account_id.in_(_listed("accounts")),
-        ledger.c.idempotency_id.in_(_listed("ids")),
-    )
-)
-_UPDATE_ACCOUNT, _account = _update(accounts, statements.ACCOUNT_CHANGES)
-_UPDATE_KEY, _key = _update(api_keys, statements.KEY_CHANGES)
-_UPDATE_HOLD, _ended = _update(holds, statements.HOLD_CHANGES)
-_INSERT_HOLD, _hold = _insert(holds, statements.HOLD)
-_INSERT_ENTRY, _entry = _insert(ledger, statements.ENTRY)
-_ADD_TOTAL, _total = _add(usage_totals, usage.OF, usage.SUMS)
+    def _write(self, write: statements.Write, rows: Sequence[object]) -> None:
+        if rows:
+            self._driver.executemany(write.text, map(write.values, rows))
 
 
 # ---------------------------------------------------------------------------------- connections

@@ -1,22 +1,28 @@
 """The store: one SQL database behind one interface, on two engines.
 
-    apply([operation, …]) ──► [outcome, …]      one transaction:
+One batch, from operations to outcomes:
 
-        lock the accounts, read what the operations name
-        decide                                  the pure function of `decisions`
-        write what changed, in bulk
-        commit                                  only then are the outcomes true
+    Batches.submit(operation), …
+       │ up to 256 that arrived together
+    Store.applying(operations) ─► outcomes
+       │ Database.transact                 sqlite · postgres: a connection, and a transaction of it
+       ├─ read: BEGIN, lock the accounts, read keys, holds, grants, time      ─► Rows, now
+       ├─ decide(Rows, operations, now)    decisions, a pure function         ─► outcomes, Changes
+       ├─ write: INSERT and UPDATE, in bulk
+       └─ COMMIT                           only now are the outcomes true
 
-`sqlite` is the embedded default, a file; `postgres` serves many replicas. Both do the same, each in
-the way that is cheap there.
+SQLite does all of it in the thread of `Batches`. PostgreSQL needs two round trips, one up to `read`
+and one from `write` on, and `Batches` waits for them on its event loop.
 
-That a hold is new is assumed and found out: where a `Place` was sent again, its insertion conflicts
-or it is refused while its hold stands, and the batch is decided once more with all holds read.
+The store assumes that the hold of a `Place` is new and does not look for it. If the `Place` was
+sent before, the insertion conflicts, or the `Place` is refused while its hold stands. The store
+then decides the batch again with all holds read.
 
-All but `applying` blocks and belongs in a thread of `batches`. What a connection fails that broke,
-or whose session cannot write, is tried once more on a new one: no operation does anything twice, so
-that a COMMIT whose answer was lost is harmless. No session that failed is used again, unless it was
-for what it was asked.
+If a connection breaks, or its session cannot write, the store tries the batch once more on a new
+one. The answer to a COMMIT can be lost, but no operation has its effect twice. The store uses no
+session again that failed for another reason than its operations.
+
+Every function blocks, except `applying` with `in_thread`, and belongs in a thread of `Batches`.
 """
 
 import sqlite3
@@ -24,19 +30,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from service.ledger.database import (
+    ConnectionLostError,
+    Database,
+    InThread,
+    Transaction,
+    blocking,
+    run,
+)
 from service.ledger.decisions import decide
 from service.ledger.ids import first_at, hold_id
 from service.ledger.rows import Expire, HoldState, Operation, Outcome, Place, Refused
 from service.ledger.schema import accounts, api_keys, holds
 from service.ledger.sqlite import SQLite
-from service.ledger.statements import ConnectionLostError, Transaction, Wanted
-from service.ledger.steps import Work, blocking, run
+from service.ledger.statements import Wanted
 
 _T = TypeVar("_T")
 
@@ -63,52 +76,6 @@ _PRUNED_AT_ONCE: Final = 1000
 
 class StoreError(Exception):
     """The store cannot be reached, is too busy or is full. The text is for operators."""
-
-
-class Database(Protocol):
-    """What differs between the engines."""
-
-    @property
-    def name(self) -> str:
-        """The file or the address, without a password."""
-
-    @property
-    def engine(self) -> sa.Engine:
-        """For what operators ask, and everything else but batches."""
-
-    @property
-    def engines(self) -> Sequence[sa.Engine]:
-        """All pools of connections."""
-
-    @property
-    def errors(self) -> type[Exception]:
-        """What the driver raises."""
-
-    @property
-    def faults(self) -> tuple[type[Exception], ...]:
-        """Those of the errors that an operation causes, and not the state of the database."""
-
-    def now(self, connection: sa.Connection) -> int:
-        """Return the store's clock, in nanoseconds since the Unix epoch."""
-
-    def take_time(self, connection: sa.Connection) -> None:
-        """Let the transaction run, and wait for locks, for as long as it takes."""
-
-    def transact(self, body: Callable[[Transaction], Work[_T]]) -> Work[_T]:
-        """Do work in a transaction that writes, and commit it.
-
-        Raises:
-            ConnectionLostError: it may be committed or not.
-        """
-
-    def close(self) -> None:
-        """Close all connections; later ones are opened again."""
-
-    def interrupt(self, driver: Any) -> None:
-        """Make what a connection does fail; from any thread."""
-
-    def is_closed(self, driver: Any) -> bool:
-        """Whether a connection is closed; from any thread."""
 
 
 class _SentAgainError(Exception):
@@ -291,26 +258,35 @@ class Store:
         """
         return run(self.applying(operations))
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
-        """Apply operations in one transaction, as work for an event loop; raises as `apply`."""
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
+        """Apply operations in one transaction, also on an event loop; raises as `apply`.
+
+        Args:
+            operations: The operations.
+            in_thread: Calls functions that block. None lets them block the caller.
+        """
         interruptions = self._interruptions
         with self._foreign_errors():
             try:
-                return (yield from self._apply(operations, sent_again=False))
+                return await self._apply(operations, in_thread, sent_again=False)
             except self._undecided:
-                return (yield from self._apply(operations, sent_again=True))
+                return await self._apply(operations, in_thread, sent_again=True)
             except ConnectionLostError:
                 # The others in the pool are of the same age.
-                yield from blocking(self.close)
+                await blocking(self.close, in_thread)
                 if self._interruptions != interruptions:
                     raise
-                return (yield from self._apply(operations, sent_again=True))
+                return await self._apply(operations, in_thread, sent_again=True)
 
-    def _apply(self, operations: Sequence[Operation], *, sent_again: bool) -> Work[list[Outcome]]:
+    async def _apply(
+        self, operations: Sequence[Operation], in_thread: InThread | None, *, sent_again: bool
+    ) -> list[Outcome]:
         wanted = Wanted.of(operations, sent_again=sent_again)
 
-        def decided(transaction: Transaction) -> Work[list[Outcome]]:
-            rows, now = yield from transaction.read(wanted)
+        async def decided(transaction: Transaction) -> list[Outcome]:
+            rows, now = await transaction.read(wanted)
             outcomes, changes = decide(rows, operations, now)
             if not sent_again:
                 refused = [
@@ -318,12 +294,12 @@ class Store:
                     for operation, outcome in zip(operations, outcomes, strict=True)
                     if isinstance(outcome, Refused) and isinstance(operation, Place)
                 ]
-                if refused and (yield from transaction.any_hold(refused)):
+                if refused and await transaction.any_hold(refused):
                     raise _SentAgainError
             transaction.write(rows, changes)
             return outcomes
 
-        return self._database.transact(decided)
+        return await self._database.transact(decided, in_thread)
 
     def expired(self) -> list[Expire]:
         """Return the operations that end holds whose lease ran out, some hundred at the most.

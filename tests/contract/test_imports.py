@@ -56,10 +56,10 @@ LAYERS = {
         {"batches", "migrations", "journal"},
         {"store"},
         {"postgres", "sqlite"},
-        {"postgres_statements"},
+        {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
-        {"rows", "pipeline"},
-        {"rates", "ids", "schema", "steps", "coalescing"},
+        {"rows"},
+        {"rates", "ids", "schema", "pipeline", "coalescing"},
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap"},

@@ -67,10 +67,11 @@ WITH_DATABASES: Final = {
     "service/accounts/commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/store_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/verification.py": "tests/e2e/test_accounts_cli.py",
-    "service/ledger/postgres.py": "tests/faults/test_store_postgres.py",
+    "service/ledger/pipeline.py": "tests/faults/test_pipeline.py",
     "service/ledger/postgres_statements.py": "tests/faults/test_store_postgres.py",
     "service/ledger/schema.py": "tests/faults/test_store_migrations.py",
     "service/ledger/sqlite.py": "tests/faults/test_store_sqlite.py",
+    "service/ledger/sqlite_statements.py": "tests/faults/test_store_sqlite.py",
     "service/ledger/statements.py": "tests/faults/test_store_sqlite.py",
     "service/ledger/store.py": "tests/contract/test_accounts_machine.py",
 }

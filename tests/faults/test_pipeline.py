@@ -3,8 +3,9 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
@@ -12,25 +13,32 @@ import pytest
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGresult
 
+from service.ledger.database import run
 from service.ledger.pipeline import Pipeline, PreparedStatement, prepare
-from service.ledger.steps import Step, Work, run, run_async
 from tests.support.postgres import Server
 
 _LENGTH: Final = PreparedStatement(name=b"length", text=b"SELECT length($1::text)")
 _DIVIDE: Final = PreparedStatement(name=b"divide", text=b"SELECT 1 / $1::int")
 
-Runner = Callable[[Work[Any]], Any]
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a round trip is waited for."""
+
+    blocks: bool
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
+
+    def pipeline(
+        self, connection: psycopg.Connection[Any], *, answer_within: float = 10.0
+    ) -> Pipeline:
+        return Pipeline(connection.pgconn, answer_within=answer_within, blocks=self.blocks)
 
 
-def _on_a_loop(work: Work[Any]) -> Any:
-    def do(step: Step[Any]) -> Awaitable[Any]:
-        assert step.wait is not None
-        return step.wait()
-
-    return asyncio.run(run_async(work, do))
-
-
-RUNNERS: Final = pytest.mark.parametrize("runner", [run, _on_a_loop])
+WAYS: Final = pytest.mark.parametrize(
+    "way",
+    [Way(blocks=True, run=run), Way(blocks=False, run=asyncio.run)],
+    ids=["in a thread", "on a loop"],
+)
 
 
 @pytest.fixture
@@ -40,33 +48,31 @@ def connection(postgres: Server) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def _lengths(pipeline: Pipeline, *texts: bytes) -> Work[list[int]]:
+async def _lengths(pipeline: Pipeline, *texts: bytes) -> list[int]:
     for text in texts:
         pipeline.send(_LENGTH, text)
-    results = yield from pipeline.finish()
+    results = await pipeline.finish()
     return [int(result.get_value(0, 0) or 0) for result in results]
 
 
-@RUNNERS
-def test_more_than_a_socket_holds_is_sent(
-    connection: psycopg.Connection[Any], runner: Runner
-) -> None:
-    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+@WAYS
+def test_more_than_a_socket_holds_is_sent(connection: psycopg.Connection[Any], way: Way) -> None:
+    pipeline = way.pipeline(connection)
     sizes = [3_000_000, 1, 5_000_000]
-    assert runner(_lengths(pipeline, *(b"x" * size for size in sizes))) == sizes
+    assert way.run(_lengths(pipeline, *(b"x" * size for size in sizes))) == sizes
 
 
-@RUNNERS
+@WAYS
 @pytest.mark.parametrize("size", [1, 20_000_000])
 def test_a_server_that_falls_silent_is_given_up(
-    postgres: Server, connection: psycopg.Connection[Any], runner: Runner, size: int
+    postgres: Server, connection: psycopg.Connection[Any], way: Way, size: int
 ) -> None:
-    pipeline = Pipeline(connection.pgconn, answer_within=0.05)
+    pipeline = way.pipeline(connection, answer_within=0.05)
     with (
         postgres.frozen(),
         pytest.raises(psycopg.OperationalError, match="does not answer"),
     ):
-        runner(_lengths(pipeline, b"x" * size))
+        way.run(_lengths(pipeline, b"x" * size))
 
 
 class Interrupted(Pipeline):
@@ -80,6 +86,7 @@ class Interrupted(Pipeline):
 def test_who_waits_can_be_interrupted(
     postgres: Server, connection: psycopg.Connection[Any]
 ) -> None:
+    pipeline = Interrupted(connection.pgconn, answer_within=10.0, blocks=True)
     ended = threading.Event()
     in_time: list[bool] = []
     watch = threading.Thread(target=lambda: in_time.append(ended.wait(5)))
@@ -87,7 +94,7 @@ def test_who_waits_can_be_interrupted(
     watch.start()
     try:
         with postgres.frozen(), pytest.raises(KeyboardInterrupt):
-            run(_lengths(Interrupted(connection.pgconn, answer_within=10.0), b"x"))
+            run(_lengths(pipeline, b"x"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         ended.set()
@@ -96,22 +103,20 @@ def test_who_waits_can_be_interrupted(
     assert in_time == [True]
 
 
-@RUNNERS
+@WAYS
 def test_a_server_that_is_gone_is_told_at_once(
-    postgres: Server, connection: psycopg.Connection[Any], runner: Runner
+    postgres: Server, connection: psycopg.Connection[Any], way: Way
 ) -> None:
-    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+    pipeline = way.pipeline(connection)
     with postgres.connect("postgres") as other:
         other.execute("SELECT pg_terminate_backend(%s)", (connection.pgconn.backend_pid,))
     with pytest.raises(psycopg.OperationalError):
-        runner(_lengths(pipeline, b"x"))
+        way.run(_lengths(pipeline, b"x"))
 
 
-@RUNNERS
-def test_the_error_of_a_statement_is_told(
-    connection: psycopg.Connection[Any], runner: Runner
-) -> None:
-    pipeline = Pipeline(connection.pgconn, answer_within=10.0)
+@WAYS
+def test_the_error_of_a_statement_is_told(connection: psycopg.Connection[Any], way: Way) -> None:
+    pipeline = way.pipeline(connection)
     pipeline.send(_DIVIDE, b"0")
     with pytest.raises(psycopg.DataError, match="division by zero"):
-        runner(pipeline.receive())
+        way.run(pipeline.receive())

@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from service.ledger.batches import Batches
+from service.ledger.database import Spare
 from service.ledger.migrations import migrate
 from service.ledger.rates import MINUTE
 from service.ledger.rows import Ended, HoldState, Placed, Refused
 from service.ledger.sqlite import SQLite
-from service.ledger.statements import Spare
 from service.ledger.store import Store, StoreError, Timeouts
 from service.server import Server, StartError
 from tests.faults import store_workers

@@ -34,12 +34,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from service.accounts.directory import Directory
 from service.ledger.batches import Batches
+from service.ledger.database import InThread
 from service.ledger.ids import hold_id
 from service.ledger.migrations import migrate
 from service.ledger.pipeline import Pipeline, PreparedStatement, prepare
 from service.ledger.postgres_statements import BEGIN, COMMIT
 from service.ledger.rows import Grant, Operation, Outcome, Place, Placed, Settle
-from service.ledger.steps import Work
 from service.ledger.store import Store
 from tests.support.postgres import binaries, running
 
@@ -62,13 +62,15 @@ class Empty(Store):
         self._connection.autocommit = True
         prepare(self._connection.pgconn, (self._MESSAGE, BEGIN, COMMIT))
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
-        pipeline = Pipeline(self._connection.pgconn, answer_within=10.0)
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
+        pipeline = Pipeline(self._connection.pgconn, answer_within=10.0, blocks=in_thread is None)
         pipeline.send(BEGIN)
         pipeline.send(self._MESSAGE)
-        yield from pipeline.receive()
+        await pipeline.receive()
         pipeline.send(COMMIT)
-        yield from pipeline.finish()
+        await pipeline.finish()
         return [Placed(requests=None, tokens=None) for _ in operations]
 
     def close(self) -> None:

@@ -39,9 +39,9 @@ import sqlalchemy as sa
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
 
+from service.ledger.database import InThread, blocking
 from service.ledger.rows import Operation, Outcome
 from service.ledger.schema import metadata
-from service.ledger.steps import Work, blocking
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.server import LIVENESS, READINESS
 from tests.support.asking import Answer, ask_grpc, document
@@ -238,10 +238,12 @@ class FaultyStore(Store):
         super().__init__(url, timeouts=timeouts)
         self._fault = fault
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
         """Apply operations."""
-        yield from blocking(self._fault.check)
-        return (yield from super().applying(operations))
+        await blocking(self._fault.check, in_thread)
+        return await super().applying(operations, in_thread)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -22,6 +22,7 @@ from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Call
 from service.ledger.batches import PATIENCE, Batches
+from service.ledger.database import InThread
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.rows import (
@@ -31,7 +32,6 @@ from service.ledger.rows import (
     Outcome,
 )
 from service.ledger.schema import api_keys
-from service.ledger.steps import Work
 from service.ledger.store import Store, StoreError
 from service.metering import price as prices
 from service.metering.bound import output_limit
@@ -106,10 +106,12 @@ class FaultyStore(Store):
     reading_fails: bool = False
     queries: int = 0
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
         if any(map(self.fails_before, operations)):
             raise StoreError("away")
-        outcomes = yield from super().applying(operations)
+        outcomes = await super().applying(operations, in_thread)
         if any(map(self.fails_after, operations)):
             raise StoreError("the answer was lost")
         return outcomes

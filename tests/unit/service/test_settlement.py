@@ -20,6 +20,7 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 )
 from service import errors
 from service.call import CURRENT, Call
+from service.ledger.database import InThread
 from service.ledger.journal import Ending
 from service.ledger.rows import (
     Operation,
@@ -29,7 +30,6 @@ from service.ledger.rows import (
     Settle,
 )
 from service.ledger.schema import holds
-from service.ledger.steps import Work
 from service.metering.progress import Progress
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer
@@ -194,10 +194,10 @@ async def test_a_charge_that_the_store_cannot_apply_is_kept(
 ) -> None:
     applying = books.store.applying
 
-    def fails(operations: Sequence[Operation]) -> Work[list[Outcome]]:
+    async def fails(operations: Sequence[Operation], in_thread: InThread) -> list[Outcome]:
         if any(map(is_a(Settle), operations)):
             raise OverflowError("a number that the store cannot hold")
-        return applying(operations)
+        return await applying(operations, in_thread)
 
     monkeypatch.setattr(books.store, "applying", fails)
     await use(books, lambda progress: progress.take(completion()))

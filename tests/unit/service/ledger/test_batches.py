@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from service.ledger.batches import LARGEST_BATCH, MOST_PENDING, Batches
+from service.ledger.database import InThread, blocking
 from service.ledger.rows import Grant, Granted, Operation, Outcome
-from service.ledger.steps import Step, Work, blocking, step
 from service.ledger.store import Store, StoreError
 
 
@@ -26,8 +26,10 @@ class Pretended(Store):
         self.error: Exception | None = None
         self.interrupted = False
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
-        return blocking(partial(self._answers, operations))
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
+        return await blocking(partial(self._answers, operations), in_thread)
 
     def _answers(self, operations: Sequence[Operation]) -> list[Outcome]:
         self.batches.append(len(operations))
@@ -154,12 +156,11 @@ class Remote(Pretended):
         self.answers = asyncio.Event()
         self.silent = False
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
-        yield from step(Step(self._never, self._heard))
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
+        await self._heard()
         return [Granted(balance=1) for _ in operations]
-
-    def _never(self) -> None:
-        raise AssertionError("a thread waits")
 
     async def _heard(self) -> None:
         if self.silent:
@@ -187,29 +188,31 @@ async def test_a_server_that_does_not_answer_is_interrupted() -> None:
 
 
 class Slow(Remote):
-    """Answers each of its steps at once, and has more of them until it is interrupted."""
+    """Is answered at once, and asks again and again until it is interrupted."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps = 0
+        self.answered = 0
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
         while not self.answers.is_set():
-            yield from step(Step(self._never, self._heard))
-            self.steps += 1
+            await self._heard()
+            self.answered += 1
         raise StoreError("interrupted")
 
     async def _heard(self) -> None:
         await asyncio.sleep(0)
 
 
-async def test_the_time_is_that_of_a_batch_and_not_of_a_step() -> None:
+async def test_the_time_is_that_of_a_batch_and_not_of_a_round_trip() -> None:
     store = Slow()
     batches = Batches(store, answer_within=0.01)
     async with asyncio.timeout(10):
         with pytest.raises(StoreError, match="interrupted"):
             await batches.submit(grant(1))
-    assert store.steps > 1
+    assert store.answered > 1
     await batches.close()
 
 

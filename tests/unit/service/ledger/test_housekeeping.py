@@ -17,13 +17,13 @@ from service.accounts.directory import Directory
 from service.accounts.verification import differences
 from service.ledger import housekeeping
 from service.ledger.batches import Batches
+from service.ledger.database import InThread
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.ids import hold_id
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Operation, Outcome, Place, Release, Settle
 from service.ledger.schema import holds
-from service.ledger.steps import Work
 from service.ledger.store import Store, StoreError
 
 CREDIT = 10**9
@@ -41,13 +41,15 @@ class FaultyStore(Store):
     """The id of a hold whose end cannot be applied."""
     batches: list[int]
 
-    def applying(self, operations: Sequence[Operation]) -> Work[list[Outcome]]:
+    async def applying(
+        self, operations: Sequence[Operation], in_thread: InThread | None = None
+    ) -> list[Outcome]:
         self.batches.append(len(operations))
         if self.fails is not None:
             raise self.fails
         if any(isinstance(o, Settle) and o.hold_id == self.spoilt for o in operations):
             raise OverflowError("a number that the store cannot hold")
-        return (yield from super().applying(operations))
+        return await super().applying(operations, in_thread)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:

@@ -3,7 +3,7 @@
 import pytest
 from psycopg import errors
 
-from service.ledger.pipeline import is_of_session
+from service.ledger.postgres import is_of_session
 
 
 @pytest.mark.parametrize(
