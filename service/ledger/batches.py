@@ -6,10 +6,11 @@
     call ─► the store's thread, in which SQLite's transactions are, too
     read ─► threads of its own, so that no number of queries delays a transaction
 
-One batch is applied at a time, so that under load batches grow by themselves and none waits for a
-timer. The event loop itself waits for a server: to hand each batch to a thread and back would take
-a quarter more CPU. An operation that was submitted is carried out even if nobody waits for it any
-more.
+One batch is applied at a time, and begins when the event loop has brought nothing new for some of
+its turns: a transaction costs about as much as ten operations in it. So batches grow under load,
+and an idle service begins after some microseconds. The event loop itself waits for a server: to
+hand each batch to a thread and back would take a quarter more CPU. An operation that was submitted
+is carried out even if nobody waits for it any more.
 
 Nobody waits for long either: what a store that is away fails, it fails for all that wait by then,
 and a store that does not even fail is interrupted.
@@ -32,6 +33,11 @@ PATIENCE: Final = 5.0
 ANSWER_WITHIN: Final = 10.0
 """Seconds that the store has for a batch or a function; more than it gives itself."""
 
+_QUIET_TURNS: Final = 8
+"""Turns of the event loop without a new operation after which a batch begins."""
+GATHER_WITHIN: Final = 0.01
+"""Seconds after which it begins in any case."""
+
 _SECOND_LOOK: Final = 0.05
 """Seconds from the time when the store seems late until it is interrupted."""
 
@@ -48,10 +54,18 @@ class Batches:
     Args:
         store: The store.
         answer_within: Seconds after which what the store does is interrupted.
+        gather_within: Seconds after which a batch begins, however many operations still arrive.
     """
 
-    def __init__(self, store: Store, *, answer_within: float = ANSWER_WITHIN) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        answer_within: float = ANSWER_WITHIN,
+        gather_within: float = GATHER_WITHIN,
+    ) -> None:
         self._store = store
+        self._gather_within = gather_within
         self._answer_within = answer_within
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
@@ -113,6 +127,7 @@ class Batches:
 
     async def _run(self) -> None:
         while self._pending:
+            await self._quiet()
             self._batch = self._pending[:LARGEST_BATCH]
             del self._pending[:LARGEST_BATCH]
             results = await self._timely([operation for operation, _ in self._batch])
@@ -128,6 +143,25 @@ class Batches:
             await asyncio.sleep(0)
         self._batch = []
         self._running = None
+
+    async def _quiet(self) -> None:
+        """Wait until the event loop has brought no new operation for some turns."""
+        loop = asyncio.get_running_loop()
+        quiet = loop.create_future()
+        end = loop.time() + self._gather_within
+        seen, turns = len(self._pending), 0
+
+        def look() -> None:
+            nonlocal seen, turns
+            turns = turns + 1 if len(self._pending) == seen else 0
+            seen = len(self._pending)
+            if turns < _QUIET_TURNS and seen < LARGEST_BATCH and loop.time() < end:
+                loop.call_soon(look)
+            elif not quiet.done():
+                quiet.set_result(None)
+
+        loop.call_soon(look)
+        await quiet
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         if self._running is not run:

@@ -326,7 +326,7 @@ class FakeUpstream:
         await asyncio.sleep(0)
 
 
-STEPS: Final = 40
+STEPS: Final = 80
 """More than a call has; a test checks that."""
 
 

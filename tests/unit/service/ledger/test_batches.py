@@ -85,6 +85,47 @@ async def test_those_who_were_told_join_the_next_batch() -> None:
     await batches.close()
 
 
+async def test_what_comes_within_some_turns_shares_a_batch() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store, gather_within=60)
+    waiters = []
+    for amount in range(100, 104):
+        waiters.append(batches.submit(grant(amount)))
+        for _ in range(6):
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiters)
+    await batches.submit(grant(104))
+    assert store.batches == [4, 1]
+    await batches.close()
+
+
+async def test_a_full_batch_waits_for_nothing() -> None:
+    store = Pretended()
+    batches = Batches(store, gather_within=60)
+    for number in range(LARGEST_BATCH):
+        batches.submit(grant(100 + number))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    await began(store)
+    store.go.set()
+    await batches.close()
+    assert store.batches == [LARGEST_BATCH]
+
+
+async def test_a_batch_begins_although_operations_go_on_arriving() -> None:
+    store = Pretended()
+    batches = Batches(store, gather_within=0.0)
+    waiters = [batches.submit(grant(100))]
+    while not store.began.is_set():
+        waiters.append(batches.submit(grant(101)))
+        await asyncio.sleep(0)
+    store.go.set()
+    await asyncio.gather(*waiters)
+    assert store.batches[0] < LARGEST_BATCH
+    await batches.close()
+
+
 async def test_one_operation_does_not_fail_the_others() -> None:
     store = Pretended()
     store.go.set()
