@@ -10,7 +10,8 @@
 A call is counted and has its clock from its headers on. Its message is read only if its key is
 valid and there is room for it, so that callers without a key cannot fill the memory.
 
-Responses are written here rather than yielded to grpcio: so the clock covers a caller who does not
+Handlers of streams yield the responses that are there at a time, in a sequence. They are written
+here rather than yielded to grpcio: so the clock covers a caller who does not
 read, and every ending passes this one place.
 """
 
@@ -18,7 +19,14 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
@@ -28,6 +36,7 @@ from grpc.aio import Metadata, ServicerContext
 
 from process import log
 from process import request_id as request_ids
+from process.in_process import write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.receiving import forgiving, receive, too_late
@@ -122,16 +131,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     def _streamed(
-        self, method: str, handler: Callable[[Any, _Context], AsyncGenerator[_Response]]
+        self, method: str, handler: Callable[[Any, _Context], AsyncGenerator[Sequence[_Response]]]
     ) -> Callable[[object, _Context], Awaitable[None]]:
         async def serve(_: object, context: _Context) -> None:
             async with self._call(method, context) as call:
                 request = await self._receive(call, context)
-                async with aclosing(handler(request, context)) as responses:
-                    async for response in responses:
+                async with aclosing(handler(request, context)) as stream:
+                    async for responses in stream:
                         if not call.begun:
                             await self._begin_response(call, context)
-                        await context.write(response)
+                        await write_all(context, responses)
 
         return serve
 

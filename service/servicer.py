@@ -18,6 +18,7 @@ from chatcompletion.v1 import (
     model_service_pb2_grpc,
 )
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from process.in_process import InProcessContext
 from service import errors, validation
 from service.admission import Admission
 from service.authentication import Authentication
@@ -73,21 +74,25 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             progress.take(completion)
             return chat_completion_service_pb2.CreateChatCompletionResponse(completion=completion)
 
-    async def StreamChatCompletion(  # noqa: N802  (named by the contract)
+    async def StreamChatCompletion(  # type: ignore[override]  # noqa: N802  (named by the contract; the interceptor writes what it yields)
         self, request: chat_completion_service_pb2.StreamChatCompletionRequest, context: _Context
-    ) -> AsyncGenerator[chat_completion_service_pb2.StreamChatCompletionResponse]:
-        """Yield the chunks as they arrive."""
+    ) -> AsyncGenerator[Sequence[chat_completion_service_pb2.StreamChatCompletionResponse]]:
+        """Yield the chunks as they arrive: for a caller in this process, all that are there."""
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
         accepted = self._accept(request.params, call, streamed=True)
         wants_usage = accepted.params.stream_options.include_usage
         admitted = self._admission.admit(caller, call, accepted, wants_usage=wants_usage)
         async with admitted as progress:
-            chunks = self._upstream.stream(accepted, call, progress)
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    call.record.note_chunk(self._clock())
-                    yield chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
+            at_once = isinstance(context, InProcessContext)
+            stream = self._upstream.stream(accepted, call, progress, at_once=at_once)
+            async with aclosing(stream):
+                async for chunks in stream:
+                    call.record.note_chunks(len(chunks), self._clock())
+                    yield [
+                        chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
+                        for chunk in chunks
+                    ]
 
     def _accept(
         self, params: ChatCompletionParams, call: Call, *, streamed: bool

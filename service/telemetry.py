@@ -77,12 +77,12 @@ class CallRecord:
     upstream_names: tuple[str, ...] = ()
     """The codes, types and reasons in its answer, never its text."""
 
-    def note_chunk(self, now: float) -> None:
-        """Count a chunk that goes to the caller."""
+    def note_chunks(self, count: int, now: float) -> None:
+        """Count chunks that go to the caller at the same time."""
         if self.first_chunk is None:
             self.first_chunk = now
         self.last_chunk = now
-        self.chunks += 1
+        self.chunks += count
 
 
 class Telemetry:

@@ -17,7 +17,7 @@ closed or, after a complete answer, kept.
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,9 +41,9 @@ from service.models import Model, Upstream
 from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import error_bodies, refusals
+from service.upstream.chunks import ChunkReader, apart, has_error, reported, together
 from service.upstream.retries import RetryBudget, delay
 from service.upstream.rewriting import outgoing, rename
-from service.upstream.sse import EventParser, EventTooLargeError
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
     # What the client raises, what it becomes, and whether the upstream may have worked for it.
@@ -71,8 +71,6 @@ _LARGEST_ERROR_BODY: Final = 64 * 1024
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
 """Seconds and bytes that may follow `[DONE]` before the connection is closed rather than kept."""
-_OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
-_DONE: Final = b"[DONE]"
 _JSON_BEGINS: Final = (b"{", b"[")
 """How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
 _JSON: Final = "application/json"
@@ -174,32 +172,34 @@ class UpstreamClient:
         try:
             completion = openai_json.decode_completion(data)
         except openai_json.DecodeError as error:
-            raise _reported(data, model) or errors.UpstreamInvalidResponse(
+            raise reported(data, model) or errors.UpstreamInvalidResponse(
                 dispatched=True
             ) from error
         if not completion.choices:
-            raise _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
-        if _has_error(completion):
-            raise _reported(data, model) or errors.UpstreamError(dispatched=True)
+            raise reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
+        if has_error(completion):
+            raise reported(data, model) or errors.UpstreamError(dispatched=True)
         rename(completion, model)
         return completion
 
     async def stream(
-        self, request: AcceptedRequest, call: Call, progress: Progress
-    ) -> AsyncGenerator[ChatCompletionChunk]:
+        self, request: AcceptedRequest, call: Call, progress: Progress, *, at_once: bool = False
+    ) -> AsyncGenerator[Sequence[ChatCompletionChunk]]:
         """Yield the chunks that are the caller's, as they arrive.
 
         Args:
             request: The request.
             call: The call that it belongs to.
             progress: Told of every chunk, also of those that are withheld.
+            at_once: Yield chunks that arrive together at once, and not each by itself.
 
         Raises:
             Failure: the stream is not complete; what was yielded is all that came.
         """
         model = request.model
         body = outgoing(request, streamed=True)
-        events = EventParser()
+        reader = ChunkReader(model, progress, call.record)
+        deliver = together if at_once else apart
         with self._telemetry.upstream_streams.track_inprogress():
             async with self._open(body, model, call, _EVENTS) as response:
                 async with aclosing(self._pieces(response)) as pieces:
@@ -209,24 +209,13 @@ class UpstreamClient:
                             begun = bool(piece.strip())
                             if piece.lstrip().startswith(_JSON_BEGINS):
                                 raise await _bare_error(piece, pieces, model)
-                        for name, data in _events(events, piece):
-                            if data.startswith(_DONE):
-                                if not progress.complete:
-                                    raise errors.UpstreamTruncated(dispatched=True)
-                                await _finish(pieces)
-                                return
-                            chunk = _chunk(name, data, model, progress)
-                            if progress.observe(chunk):
-                                rename(chunk, model)
-                                yield chunk
-                            if progress.overruns:
-                                call.record.overran = True
-                                if progress.is_calling:
-                                    raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
-                                for made in progress.cut(chunk):
-                                    rename(made, model)
-                                    yield made
-                                return
+                        for chunks in deliver(reader.take(piece)):
+                            yield chunks
+                        if reader.is_cut:
+                            return
+                        if reader.is_done:
+                            await _finish(pieces)
+                            return
                 raise errors.UpstreamTruncated(dispatched=True)
 
     @asynccontextmanager
@@ -389,46 +378,6 @@ def _request(
     )
 
 
-def _events(events: EventParser, piece: bytes) -> list[tuple[bytes, bytes]]:
-    try:
-        return events.feed(piece)
-    except EventTooLargeError as error:
-        raise errors.UpstreamInvalidResponse(dispatched=True) from error
-
-
-def _chunk(name: bytes, data: bytes, model: Model, progress: Progress) -> ChatCompletionChunk:
-    try:
-        chunk = openai_json.decode_chunk(data)
-    except openai_json.DecodeError as error:
-        failure = _reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
-        raise _within(progress, failure) from error
-    if _has_error(chunk) or name == b"error" or chunk.object == "error":
-        failure = _reported(data, model) or errors.UpstreamError(dispatched=True)
-        raise _within(progress, failure)
-    if not chunk.choices and not chunk.HasField("usage"):
-        fault = refusals.bare_account_fault(error_bodies.read(data), model)
-        if fault is not None:
-            raise fault
-    return chunk
-
-
-def _within(progress: Progress, failure: errors.Failure) -> errors.Failure:
-    """Return the failure of a stream: if a part of it was delivered, a retry pays for it again."""
-    if progress.delivered:
-        failure.dispatched = True
-    return failure
-
-
-def _has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
-    """Return whether an answer has an error beside its choices, as OpenRouter sends it."""
-    return answer.extra_json.get("error", "null") != "null"
-
-
-def _reported(data: bytes, model: Model) -> errors.Failure | None:
-    """Return the failure that a body or an event under the status 200 reports, or None."""
-    return refusals.failure_in_success(error_bodies.read(data), model)
-
-
 async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:
     """Return the failure of a stream whose body is JSON in place of events."""
     body = bytearray(first)
@@ -436,7 +385,7 @@ async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) 
         body += piece
         if len(body) > _LARGEST_ERROR_BODY:
             break
-    return _reported(bytes(body), model) or errors.UpstreamTruncated(dispatched=True)
+    return reported(bytes(body), model) or errors.UpstreamTruncated(dispatched=True)
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:

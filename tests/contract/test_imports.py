@@ -70,6 +70,7 @@ LAYERS = {
     ),
     "service.upstream": (
         {"client"},
+        {"chunks"},
         {"refusals"},
         {"account_faults", "retries", "rewriting", "sse"},
         {"error_bodies"},

@@ -143,7 +143,7 @@ async def test_responses_are_written_in_order_after_the_metadata() -> None:
 
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
         for item in request:
-            yield item
+            yield [item]
 
     context = FakeContext()
     assert await (await house.streamed(behavior))([1, 2, 3], context) is None
@@ -346,7 +346,7 @@ async def test_a_failure_in_a_stream_comes_after_what_was_written() -> None:
 
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
         try:
-            yield 1
+            yield [1]
             raise errors.UpstreamTruncated(dispatched=True)
         finally:
             closed.append(True)
@@ -482,7 +482,7 @@ async def test_the_clock_covers_a_caller_who_does_not_read() -> None:
             await asyncio.Event().wait()
 
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
-        yield 1
+        yield [1]
 
     house = House(longest=0.01)
     context = Unread()
@@ -499,7 +499,7 @@ async def test_a_caller_who_leaves_is_recorded_and_told_nothing() -> None:
 
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
         try:
-            yield 1
+            yield [1]
             begun.set()
             await asyncio.Event().wait()
         finally:
@@ -550,7 +550,7 @@ async def test_a_message_that_cannot_be_written_means_that_the_caller_left(lines
             raise grpc.aio.InternalError
 
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
-        yield 1
+        yield [1]
 
     house = House()
     context = Lost()

@@ -132,7 +132,11 @@ async def stream(
     message = chat_completion_service_pb2.StreamChatCompletionRequest(params=request)
     with serving(current or call()):
         answers = servicer(handler, **options).StreamChatCompletion(message, CONTEXT)
-        return [json.loads(openai_json.encode_chunk(answer.chunk)) async for answer in answers]
+        return [
+            json.loads(openai_json.encode_chunk(answer.chunk))
+            async for some in answers
+            for answer in some
+        ]
 
 
 async def test_a_completion_is_returned_and_recorded() -> None:

@@ -125,7 +125,7 @@ def streams(call: Call, *chunks: ChatCompletionChunk) -> Callable[[Progress], No
     def run(progress: Progress) -> None:
         for each in chunks:
             if progress.observe(each):
-                call.record.note_chunk(0.0)
+                call.record.note_chunks(1, 0.0)
 
     return run
 
@@ -317,12 +317,12 @@ class FakeUpstream:
         return completion({"prompt_tokens": 11, "completion_tokens": 3})
 
     async def stream(
-        self, _: object, __: object, progress: Progress
-    ) -> AsyncGenerator[ChatCompletionChunk]:
+        self, _: object, __: object, progress: Progress, *, at_once: bool
+    ) -> AsyncGenerator[Sequence[ChatCompletionChunk]]:
         for each in (chunk(""), chunk(), chunk(), chunk(finish="stop"), usage_chunk(11, 3)):
             await asyncio.sleep(0)
             if progress.observe(each):
-                yield each
+                yield [each]
         await asyncio.sleep(0)
 
 

@@ -28,7 +28,7 @@ def read(lines: Lines) -> dict[str, Any]:
 def streamed(**members: Any) -> CallRecord:
     call = record(method="StreamChatCompletion", started=10.0, model="default", **members)
     for now in (10.25, 10.5, 11.25):
-        call.note_chunk(now)
+        call.note_chunks(1, now)
     return call
 
 
@@ -82,7 +82,7 @@ def test_chunks_are_timed() -> None:
 def test_one_chunk_has_no_time_between() -> None:
     telemetry = Telemetry()
     call = record(model="default")
-    call.note_chunk(0.5)
+    call.note_chunks(1, 0.5)
     telemetry.end(call, 1.0)
 
     assert value(telemetry, f"{FIRST}_count", gen_ai_request_model="default") == 1

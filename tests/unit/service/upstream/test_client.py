@@ -186,8 +186,8 @@ class Bench:
         progress = progress or Progress(wants_usage=wants_usage)
         stream = self.client.stream(accepted(**members), current or call(), progress)
         async with aclosing(stream):
-            async for answer in stream:
-                chunks += [json.loads(openai_json.encode_chunk(answer))]
+            async for some in stream:
+                chunks += [json.loads(openai_json.encode_chunk(answer)) for answer in some]
 
     async def fail(self, current: Call | None = None) -> errors.Failure:
         """Return the failure of a completion."""
@@ -463,7 +463,7 @@ async def test_an_upstream_that_disregards_its_limit_is_cut() -> None:
     progress = Progress(wants_usage=False, most=10)
     stream = bench.client.stream(accepted(), current, progress)
     async with aclosing(stream):
-        chunks = [json.loads(openai_json.encode_chunk(answer)) async for answer in stream]
+        chunks = [json.loads(openai_json.encode_chunk(answer)) async for (answer,) in stream]
 
     assert contents(chunks) == "a" * (16 * (10 + 64) + 1)
     assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
