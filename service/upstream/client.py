@@ -7,8 +7,9 @@
                       └─ where retries says so
 
 It speaks httpx's `Request` and `Response` through httpx's transport interface, which follows no
-redirect, reads no environment and keeps no cookie; the transport is aiohttp's. Bodies are asked for
-without compression and refused with it, so that no small answer becomes a large one.
+redirect, reads no environment and keeps no cookie; any transport of httpx fits, and the one in
+`transport` costs the least. Bodies are asked for without compression and refused with it, so that
+no small answer becomes a large one.
 
 Four clocks: connecting, the response headers, silence within the body, and the whole call; the last
 one is the call's own deadline and runs in the interceptor. However a call ends, its connection is
@@ -18,15 +19,13 @@ closed or, after a complete answer, kept.
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, cast
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
@@ -44,16 +43,13 @@ from service.upstream import error_bodies, refusals
 from service.upstream.chunks import ChunkReader, apart, has_error, reported, together
 from service.upstream.retries import RetryBudget, delay
 from service.upstream.rewriting import outgoing, rename
+from service.upstream.silence import Silence
+from service.upstream.transport.connection import ServerDisconnected
+from service.upstream.transport.http11 import Http11Transport
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
     # What the client raises, what it becomes, and whether the upstream may have worked for it.
-    # aiohttp's own errors come first: the transport folds a disconnect into a connect timeout.
-    (aiohttp.ClientConnectorError, errors.UpstreamUnavailable, False),
-    (aiohttp.ConnectionTimeoutError, errors.UpstreamUnavailable, False),
-    (aiohttp.SocketTimeoutError, errors.UpstreamTimeout, True),
-    (aiohttp.ClientConnectionError, errors.UpstreamError, True),
-    (aiohttp.ClientPayloadError, errors.UpstreamTruncated, True),
-    (aiohttp.ClientError, errors.UpstreamInvalidResponse, True),
+    (ServerDisconnected, errors.UpstreamError, True),
     (httpx.ConnectError, errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),
     (httpx.PoolTimeout, errors.UpstreamUnavailable, False),
@@ -75,10 +71,9 @@ _JSON_BEGINS: Final = (b"{", b"[")
 """How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
-_USER_AGENT: Final = "chatcompletion/0.1"
-_CLIENT_ERRORS: Final = (aiohttp.ClientError, httpx.HTTPError, OSError)
-# aiohttp's word for a connection that broke, by invalid chunking for one, while nobody read.
-_BODY_ERRORS: Final = (*_CLIENT_ERRORS, RuntimeError)
+_USER_AGENT: Final = b"chatcompletion/0.1"
+_REQUEST_ID: Final = request_ids.HEADER.encode()
+_CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +88,7 @@ class UpstreamLimits:
 
 
 def transport(*, max_connections: int, verify: bool | str = True) -> httpx.AsyncBaseTransport:
-    """Make the transport to all upstreams; needs a running event loop.
+    """Make the transport to all upstreams.
 
     Args:
         max_connections: The most connections at a time; a further request waits for one as long as
@@ -108,14 +103,7 @@ def transport(*, max_connections: int, verify: bool | str = True) -> httpx.Async
         if isinstance(verify, str)
         else httpx.create_ssl_context(verify=verify, trust_env=False)
     )
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            ssl=context, limit=max_connections, keepalive_timeout=KEEPALIVE
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-    )
-    return AiohttpTransport(verify=context, client=session)
+    return Http11Transport(context, max_connections=max_connections, keepalive=KEEPALIVE)
 
 
 class UpstreamClient:
@@ -317,20 +305,21 @@ class UpstreamClient:
         """Yield the body as it arrives, within the clock for silence."""
         # All our requests have streams that are read asynchronously.
         body = aiter(cast("httpx.AsyncByteStream", response.stream))
-        while True:
-            try:
-                async with asyncio.timeout(self._limits.idle):
-                    piece = await anext(body)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise errors.UpstreamTimeout(dispatched=True) from error
-            except _BODY_ERRORS as error:
-                failure = _failure(error)
-                if isinstance(failure, errors.UpstreamTimeout):
-                    raise failure from error
-                raise errors.UpstreamTruncated(dispatched=True) from error
-            yield piece
+        with closing(Silence(self._limits.idle)) as silence:
+            while True:
+                try:
+                    with silence:
+                        piece = await anext(body)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise errors.UpstreamTimeout(dispatched=True) from error
+                except _CLIENT_ERRORS as error:
+                    failure = _failure(error)
+                    if isinstance(failure, errors.UpstreamTimeout):
+                        raise failure from error
+                    raise errors.UpstreamTruncated(dispatched=True) from error
+                yield piece
 
 
 def _clock() -> float:
@@ -339,9 +328,8 @@ def _clock() -> float:
 
 def _failure(error: Exception) -> errors.Failure:
     """Return what a failure of the HTTP client becomes."""
-    cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
     for kind, ours, dispatched in FAILURES:
-        if isinstance(cause, kind):
+        if isinstance(error, kind):
             return ours(dispatched=dispatched)
     return errors.UpstreamError(dispatched=True)
 
@@ -358,24 +346,26 @@ def _request(
     accept: str,
     timeouts: Mapping[str, Mapping[str, float | None]],
 ) -> httpx.Request:
+    url = _url(upstream.base_url)
+    # With a stream, httpx adds no headers of its own: that costs less than to have them added.
     headers = [
-        ("content-type", _JSON),
-        ("accept", accept),
-        ("accept-encoding", "identity"),
-        ("user-agent", _USER_AGENT),
-        (request_ids.HEADER, call.record.request_id),
+        (b"host", url.netloc),
+        (b"content-type", _JSON.encode()),
+        (b"accept", accept.encode()),
+        (b"accept-encoding", b"identity"),
+        (b"user-agent", _USER_AGENT),
+        (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
     if upstream.api_key:
-        headers.append(("authorization", f"Bearer {upstream.api_key}"))
+        headers.append((b"authorization", b"Bearer " + upstream.api_key.encode("ascii")))
     if call.traceparent is not None:
-        headers.append(("traceparent", call.traceparent))
-    return httpx.Request(
-        "POST",
-        _url(upstream.base_url),
-        headers=headers,
-        content=body,
-        extensions={**timeouts},
+        headers.append((b"traceparent", call.traceparent.encode("ascii")))
+    headers.append((b"content-length", b"%d" % len(body)))
+    request = httpx.Request(
+        "POST", url, headers=headers, stream=httpx.ByteStream(body), extensions={**timeouts}
     )
+    request.read()
+    return request
 
 
 async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:

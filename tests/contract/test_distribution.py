@@ -51,7 +51,7 @@ def test_the_stubs_import_no_event_loop_and_no_metrics() -> None:
         "msgspec",
         "uvloop",
         "prometheus_client",
-        "aiohttp",
+        "httptools",
         "httpx",
         "sqlalchemy",
     }

@@ -72,8 +72,14 @@ LAYERS = {
         {"client"},
         {"chunks"},
         {"refusals"},
-        {"account_faults", "retries", "rewriting", "sse"},
+        {"account_faults", "retries", "rewriting", "silence", "sse", "transport"},
         {"error_bodies"},
+    ),
+    "service.upstream.transport": (
+        {"http11"},
+        {"pool"},
+        {"connection", "dialing", "request_head"},
+        {"parser"},
     ),
     "service.metering": ({"progress"}, {"bound", "said"}, {"price", "tokens"}),
     "service.validation": ({"contract", "members"}, {"aliases", "crowds", "dialects"}),
@@ -101,7 +107,7 @@ LAYERS = {
 STANDALONE = "restbridge.__main__"
 """Runs both deployables in one process."""
 
-HTTP_CLIENTS = {"httpx", "httpx_aiohttp", "aiohttp", "http.client", "urllib.request", "urllib3"}
+HTTP_CLIENTS = {"httpx", "aiohttp", "http.client", "urllib.request", "urllib3"}
 
 PURE = {
     "chatcompletion", "collections", "dataclasses", "decimal", "enum", "google.protobuf",
@@ -207,10 +213,14 @@ def test_the_simulator_is_imported_only_where_it_runs() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
 
 
-def test_one_file_knows_the_http_client() -> None:
-    assert {
-        found.module for found in IMPORTS if any(found.reaches(client) for client in HTTP_CLIENTS)
-    } <= {"service.upstream.client"}
+def test_one_file_and_its_transport_know_the_http_client() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if any(found.reaches(client) for client in HTTP_CLIENTS)
+        and found.module != "service.upstream.client"
+        and not _in(found, "service.upstream.transport")
+    ] == []
 
 
 def _room(package: str, module: str) -> str:

@@ -59,6 +59,10 @@ WITH_SOCKETS: Final = {
     "service/simulator/scripts.py": "tests/faults/test_simulator.py",
     "service/simulator/server.py": "tests/faults/test_simulator.py",
     "service/simulator/streaming.py": "tests/faults/test_simulator.py",
+    "service/upstream/transport/connection.py": "tests/faults/transport/test_connections.py",
+    "service/upstream/transport/dialing.py": "tests/faults/transport/test_dialing.py",
+    "service/upstream/transport/http11.py": "tests/faults/transport/test_requests.py",
+    "service/upstream/transport/pool.py": "tests/faults/transport/test_connections.py",
 }
 """The edge of a process."""
 

@@ -17,6 +17,7 @@ FILES: Final = {
     "__init__": "a package",
     "__main__": "a program that runs with `python -m`",
     "config": "the settings of a program",
+    "connection": "one HTTP connection and its exchanges, at each of its ends",
     "exchange": "an HTTP request and its response, in each HTTP server",
     "probes": "health, as each deployable reports it",
     "server": "a program's parts, from start to drain",
@@ -25,6 +26,7 @@ FILES: Final = {
 """Names that several files have, and what each of these files contains."""
 
 TYPES: Final = {
+    "Connection": "one HTTP connection and its exchanges, at each of its ends",
     "Exchange": "an HTTP request and its response, in each HTTP server",
     "Headers": "names and values of headers, as each side writes them",
     "Settings": "the settings of a deployable",

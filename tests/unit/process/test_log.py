@@ -67,8 +67,8 @@ def test_no_value_loses_its_line(value: object, stream: io.StringIO) -> None:
         ("service.upstream.client", logging.INFO, True),
         ("restbridge", logging.INFO, True),
         ("service", logging.DEBUG, False),
-        ("aiohttp", logging.INFO, False),
-        ("aiohttp", logging.WARNING, True),
+        ("httpcore", logging.INFO, False),
+        ("httpcore", logging.WARNING, True),
         ("servicex", logging.INFO, False),
     ],
 )
@@ -119,7 +119,7 @@ def test_places_are_the_innermost_eight(stream: io.StringIO) -> None:
 
 
 def test_the_arguments_of_a_librarys_record_are_left_out(stream: io.StringIO) -> None:
-    logging.getLogger("aiohttp.client").warning("bad header %s", "key-canary")
+    logging.getLogger("httpcore.http11").warning("bad header %s", "key-canary")
     logging.getLogger("service").warning("%d calls", 3)
     theirs, ours = read(stream)
 
@@ -128,7 +128,7 @@ def test_the_arguments_of_a_librarys_record_are_left_out(stream: io.StringIO) ->
 
 
 def test_an_event_is_bounded(stream: io.StringIO) -> None:
-    logging.getLogger("aiohttp").warning("x" * 10_000)
+    logging.getLogger("httpcore").warning("x" * 10_000)
 
     assert len(read(stream)[0]["event"]) == 512
 

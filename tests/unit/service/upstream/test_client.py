@@ -3,16 +3,13 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import aiohttp
 import httpx
 import pytest
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.transport import map_aiohttp_exceptions
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
@@ -21,7 +18,9 @@ from service.call import Call
 from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
+from service.upstream import client as client_module
 from service.upstream.client import FAILURES, UpstreamClient, UpstreamLimits, transport
+from service.upstream.transport.connection import ServerDisconnected
 from tests.support.samples import (
     CALLER_KEY,
     CONTENT,
@@ -106,15 +105,6 @@ def raises(error: BaseException) -> Answer:
         raise error
 
     return answer
-
-
-def as_transport_raises(error: aiohttp.ClientError) -> Exception:
-    """Return what the aiohttp transport makes of an exception of aiohttp."""
-    try:
-        with map_aiohttp_exceptions():
-            raise error
-    except Exception as mapped:  # noqa: BLE001  (it is the result)
-        return mapped
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -292,15 +282,6 @@ async def test_what_exceeds_the_models_maximum_is_not_sent() -> None:
         await bench.complete(params(max_tokens=1001))
 
     assert bench.wire.requests == []
-
-
-async def test_an_idle_connection_is_given_up_before_a_server_closes_it() -> None:
-    made: Any = transport(max_connections=7)
-    connector = made.client.connector
-    # Servers on uvicorn close theirs after 5 s. aiohttp tells this nowhere else.
-    assert 0 < connector._keepalive_timeout < 5
-    assert connector.limit == 7
-    await made.aclose()
 
 
 async def test_closing_closes_the_transport() -> None:
@@ -914,30 +895,8 @@ async def test_an_answer_may_say_that_it_is_not_compressed(encoding: str) -> Non
 
 # ------------------------------------------------------------------------- failures of the client
 
-KEY: Any = SimpleNamespace(host="h", port=1, is_ssl=False, ssl=None)
-REFUSED = OSError(111, "Connection refused")
-
 RAISED: list[tuple[Exception, type[errors.Failure], bool]] = [
-    (aiohttp.ClientConnectorError(KEY, REFUSED), errors.UpstreamUnavailable, False),
-    (aiohttp.ClientConnectorDNSError(KEY, REFUSED), errors.UpstreamUnavailable, False),
-    (aiohttp.ClientConnectorSSLError(KEY, REFUSED), errors.UpstreamUnavailable, False),
-    (
-        aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError("x")),
-        errors.UpstreamUnavailable,
-        False,
-    ),
-    (aiohttp.ConnectionTimeoutError("x"), errors.UpstreamUnavailable, False),
-    (aiohttp.SocketTimeoutError("x"), errors.UpstreamTimeout, True),
-    (aiohttp.ServerDisconnectedError(), errors.UpstreamError, True),
-    (aiohttp.ClientOSError(104, "reset"), errors.UpstreamError, True),
-    (aiohttp.ClientConnectionResetError("x"), errors.UpstreamError, True),
-    (aiohttp.ClientPayloadError("x"), errors.UpstreamTruncated, True),
-    (aiohttp.ClientError("x"), errors.UpstreamInvalidResponse, True),
-    (
-        aiohttp.ClientResponseError(KEY, (), status=400, message="bad header"),
-        errors.UpstreamInvalidResponse,
-        True,
-    ),
+    (ServerDisconnected("x"), errors.UpstreamError, True),
     (httpx.ConnectError("x"), errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout("x"), errors.UpstreamUnavailable, False),
     (httpx.PoolTimeout("x"), errors.UpstreamUnavailable, False),
@@ -957,9 +916,8 @@ RAISED: list[tuple[Exception, type[errors.Failure], bool]] = [
 async def test_every_failure_of_the_client_is_one_of_ours(
     error: Exception, kind: type[errors.Failure], dispatched: bool
 ) -> None:
-    mapped = as_transport_raises(error) if isinstance(error, aiohttp.ClientError) else error
     current = call()
-    bench = Bench(raises(mapped), longest_retry_after=0)
+    bench = Bench(raises(error), longest_retry_after=0)
     failure = await bench.fail(current)
 
     assert type(failure) is kind
@@ -981,10 +939,6 @@ def test_every_row_of_the_table_is_met() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (as_transport_raises(aiohttp.ClientPayloadError("x")), errors.UpstreamTruncated),
-        (as_transport_raises(aiohttp.ServerDisconnectedError()), errors.UpstreamTruncated),
-        (as_transport_raises(aiohttp.ClientOSError(104, "x")), errors.UpstreamTruncated),
-        (as_transport_raises(aiohttp.SocketTimeoutError("x")), errors.UpstreamTimeout),
         (httpx.ReadError("x"), errors.UpstreamTruncated),
         (httpx.RemoteProtocolError("x"), errors.UpstreamTruncated),
         (httpx.ReadTimeout("x"), errors.UpstreamTimeout),
@@ -1252,22 +1206,29 @@ async def test_a_caller_who_leaves_while_a_retry_waits_sends_none() -> None:
 # ---------------------------------------------------------------------------------------- transport
 
 
-async def test_the_transport_takes_nothing_from_the_environment(
+@dataclass
+class Made:
+    """What a transport is made of."""
+
+    context: ssl.SSLContext
+    max_connections: int
+    keepalive: float
+
+
+def test_a_transport_verifies_and_takes_nothing_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:1")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
-    made = transport(max_connections=7)
-    try:
-        assert isinstance(made, AiohttpTransport)
-        session = made.client
-        assert isinstance(session, aiohttp.ClientSession)
-        assert not session.trust_env
-        assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)
-        assert session.connector is not None
-        assert session.connector.limit == 7
-    finally:
-        await made.aclose()
+    monkeypatch.setattr(client_module, "Http11Transport", Made)
+    made: Any = transport(max_connections=7)
+
+    assert made.max_connections == 7
+    # Servers on uvicorn close a connection that was idle for 5 s.
+    assert 0 < made.keepalive < 5
+    assert made.context.verify_mode is ssl.CERT_REQUIRED
+    assert made.context.check_hostname
+    assert made.context.cert_store_stats()["x509_ca"] > 0
 
 
 async def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""The clock for silence: it bounds each of many short waits, with one timer for all of them.
+
+A timer for each wait would cost more than the wait for a chunk itself. This one looks, when it
+comes, how long the current wait has lasted, and comes again when that would be too long.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+
+class Silence:
+    """Ends a wait within its `with` block that lasts too long; to be closed after the last wait.
+
+        with closing(Silence(30.0)) as silence:
+            while …:
+                with silence:
+                    piece = await …
+
+    Time between the waits does not count. Needs a running event loop, and one task at a time.
+
+    Args:
+        longest: Seconds that a wait can last; a `TimeoutError` ends it then.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_longest", "_loop", "_since", "_task", "_timer")
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._since = 0.0
+        self._cancelling = 0
+        self._expired = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Silence needs a task to end.")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._since + self._longest, self._look)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if not self._expired or task is None:
+            return
+        self._expired = False
+        # As `asyncio.timeout` does: somebody else's cancellation stays one.
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        ends = self._since + self._longest
+        if self._loop.time() < ends:
+            self._timer = self._loop.call_at(ends, self._look)
+        else:
+            self._expired = True
+            self._task.cancel()

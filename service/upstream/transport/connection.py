@@ -1,0 +1,293 @@
+"""One connection, and on it one request and its response at a time.
+
+    exchange ─► the head of the response ─► read, read, … ─► b"" at its end ─► rest ─► exchange …
+
+What the server sends is parsed as it arrives and waits in the parser, a little more than
+`MOST_BUFFERED` at the most: beyond that the socket is not read. Every wait has at most one timer.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Final, cast
+
+import httpx
+
+from service.upstream.transport.parser import ResponseParser
+
+MOST_BUFFERED: Final = 64 * 1024
+"""Bytes of a body that wait for their reader before the socket is no longer read."""
+
+SLICE: Final = 64 * 1024
+"""Bytes of a request that are handed to the transport at a time."""
+
+
+class ServerDisconnected(httpx.RemoteProtocolError):
+    """The server closed the connection before the head of its response was complete.
+
+    A class of its own, because no other error of a protocol is silence: the server may have crashed
+    or may have closed a connection that it had kept for too long.
+    """
+
+
+class Connection(asyncio.Protocol):
+    """A connection to a server.
+
+    Args:
+        lost: Called once, with the connection, when it ends while it rests.
+    """
+
+    __slots__ = (
+        "_active",
+        "_closed",
+        "_congested",
+        "_failure",
+        "_gone",
+        "_lost",
+        "_paused",
+        "_poll",
+        "_sent",
+        "_transport",
+        "_waiter",
+        "parser",
+        "resting_since",
+    )
+
+    def __init__(self, lost: Callable[["Connection"], None]) -> None:
+        self.parser: Final = ResponseParser()
+        self.resting_since = 0.0
+        """When it was kept, by the clock of the event loop."""
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._failure: httpx.TransportError | None = None
+        self._active = False
+        self._congested = False
+        self._gone = False
+        self._paused = False
+        self._sent = True
+
+    # ---- the event loop calls ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        # Congested as soon as the socket does not take everything: the clock for writing runs then.
+        # At 0, TLS would be congested for ever.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._active:
+            # Nobody asked for it.
+            self.abort()
+            self._lost(self)
+            return
+        parser = self.parser
+        try:
+            parser.feed(data)
+        except httpx.RemoteProtocolError as error:
+            self._failure = error
+            self.abort()
+        else:
+            if parser.buffered > MOST_BUFFERED and not self._paused:
+                self._paused = True
+                transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """End: HTTP has no half-closed connections."""
+        transport = self._transport
+        self._end(None)
+        if transport is not None:
+            # It would close itself only after everything was sent.
+            transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End."""
+        self._gone = True
+        self._end(error)
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Note that the socket does not take everything."""
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        """Note that the socket took everything."""
+        self._congested = False
+        self._wake()
+
+    # ---- the pool calls ----
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request can be sent, once this one is over."""
+        parser = self.parser
+        return (
+            self._transport is not None
+            and self._failure is None
+            and self._sent
+            and not self._congested
+            and parser.complete
+            and parser.keep_alive
+            and not parser.surplus
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether a connection that rested can be used: the server has not closed it.
+
+        What has not reached the event loop yet counts, too: there is nothing that a server could
+        say now, so that a readable socket is one at its end.
+        """
+        return self._transport is not None and not self._poll.poll(0)
+
+    def rest(self, now: float) -> None:
+        """Wait for the next request; whatever comes ends the connection."""
+        self._active = False
+        self.resting_since = now
+        self._resume()
+
+    def abort(self) -> None:
+        """Close at once, whatever is not sent or read."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        if self._active and self._failure is None and not self.parser.complete:
+            self._failure = httpx.ReadError("The connection was closed.")
+        transport.abort()
+        self._wake()
+
+    async def closed(self) -> None:
+        """Return when the socket of a connection that was aborted is closed."""
+        if not self._gone:
+            self._closed = asyncio.get_running_loop().create_future()
+            await self._closed
+
+    # ---- the exchange ----
+
+    async def exchange(
+        self, head: bytes, body: bytes, *, bodiless: bool, read: float | None, write: float | None
+    ) -> None:
+        """Send a request and return when the head of its response is in the parser.
+
+        The response may come before all of the request is sent: the rest is not sent then.
+
+        Args:
+            head: The request line and the headers.
+            body: The body, framed.
+            bodiless: Whether the response has no body, whatever its head announces.
+            read: Seconds between bytes that the server sends; None for no limit.
+            write: Seconds between bytes that the server takes; None for no limit.
+
+        Raises:
+            httpx.TransportError: there is no response. The connection is to be aborted, as after
+                any other exception.
+        """
+        if self._transport is None:
+            raise ServerDisconnected("The server closed the connection before the request.")
+        parser = self.parser
+        parser.start(bodiless=bodiless)
+        self._active = True
+        await self._send(head, body, write)
+        while not parser.head_complete:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait(read, httpx.ReadTimeout)
+
+    async def _send(self, head: bytes, body: bytes, write: float | None) -> None:
+        self._write(head + body[:SLICE])
+        if len(body) > SLICE:
+            rest = memoryview(body)
+            self._sent = False
+            for start in range(SLICE, len(body), SLICE):
+                await self._drained(write)
+                if self.parser.head_complete or self._failure is not None:
+                    return
+                self._write(rest[start : start + SLICE])
+            self._sent = True
+        await self._drained(write)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def _drained(self, write: float | None) -> None:
+        while self._congested and not self.parser.head_complete and self._failure is None:
+            await self._wait(write, httpx.WriteTimeout)
+
+    async def read(self, patience: float | None) -> bytes:
+        """Return what has come of the body, at least a byte; b"" at its end.
+
+        Args:
+            patience: Seconds until something has come; None for no limit.
+
+        Raises:
+            httpx.TransportError: the rest of the body does not come. The connection is to be
+                aborted, as after any other exception.
+        """
+        parser = self.parser
+        while not parser.pieces:
+            if parser.complete:
+                return b""
+            if self._failure is not None:
+                raise self._failure
+            await self._wait(patience, httpx.ReadTimeout)
+        data = parser.take()
+        self._resume()
+        return data
+
+    # ---- waiting ----
+
+    async def _wait(self, patience: float | None, expired: type[httpx.TimeoutException]) -> None:
+        """Wait until anything has happened."""
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None if patience is None else loop.call_later(patience, _expire, waiter, expired)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def _end(self, error: Exception | None) -> None:
+        """Note that nothing more comes, and why; None for an orderly end."""
+        self._transport = None
+        if not self._active:
+            self._lost(self)
+            return
+        parser = self.parser
+        if self._failure is None and not parser.complete:
+            if error is not None:
+                self._failure = httpx.ReadError(str(error))
+            elif not parser.head_complete:
+                self._failure = ServerDisconnected("The server sent no complete head.")
+            elif not parser.finish():
+                self._failure = httpx.RemoteProtocolError("The server sent no complete body.")
+        self._wake()
+
+
+def _expire(waiter: asyncio.Future[None], expired: type[httpx.TimeoutException]) -> None:
+    if not waiter.done():
+        waiter.set_exception(expired("The server was silent for too long."))

@@ -1,0 +1,117 @@
+"""httpx's transport interface on the pool: a request in, a response out.
+
+    Request ─► request_head ─► pool.acquire ─► exchange ─► Response ─► its stream ─► pool.give_back
+
+The timeouts are those of the request's extension `timeout`, as in httpx: `pool` for a place among
+the connections, `connect` for a new one, `write` and `read` for each wait. Every error is the one
+that httpx's own transport raises, or a subclass of it. A request's body is sent whole, and no
+request is sent twice.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from typing import Final
+
+import httpx
+
+from service.upstream.transport import request_head
+from service.upstream.transport.connection import Connection
+from service.upstream.transport.pool import Origin, Pool
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Http11Transport(httpx.AsyncBaseTransport):
+    """Carries requests over HTTP/1.1.
+
+    Args:
+        context: How TLS is spoken.
+        max_connections: The most connections at a time, to all servers together.
+        keepalive: Seconds that a connection is kept without a request.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, max_connections: int, keepalive: float) -> None:
+        context.set_alpn_protocols(["http/1.1"])
+        self._pool = Pool(context, size=max_connections, keepalive=keepalive)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, whose stream must be closed.
+
+        Raises:
+            httpx.TransportError: there is no response.
+        """
+        url = request.url
+        port = _PORTS.get(url.scheme)
+        if port is None or not url.host:
+            raise httpx.UnsupportedProtocol("The URL is not one of HTTP.")
+        origin = Origin(url.scheme == "https", url.raw_host.decode("ascii"), url.port or port)
+        body = await request.aread()
+        head, chunked = request_head.write(request.method, url.raw_path, request.headers.raw, body)
+        if chunked:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
+        read = timeouts.get("read")
+        pool = self._pool
+        connection = await pool.acquire(
+            origin, wait=timeouts.get("pool"), connect=timeouts.get("connect")
+        )
+        try:
+            await connection.exchange(
+                head,
+                body,
+                bodiless=request.method == "HEAD",
+                read=read,
+                write=timeouts.get("write"),
+            )
+        except BaseException:
+            pool.drop(connection)
+            raise
+        parser = connection.parser
+        return httpx.Response(
+            parser.status,
+            headers=parser.headers,
+            stream=_Body(connection, pool, read),
+            extensions={"http_version": parser.version, "reason_phrase": parser.reason},
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a response, as it comes; a connection that is not read to its end is closed."""
+
+    __slots__ = ("_connection", "_ended", "_pool", "_read")
+
+    def __init__(self, connection: Connection, pool: Pool, read: float | None) -> None:
+        self._connection: Connection | None = connection
+        self._pool = pool
+        self._read = read
+        self._ended = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        connection = self._connection
+        if connection is None:
+            raise StopAsyncIteration if self._ended else httpx.StreamClosed
+        try:
+            data = await connection.read(self._read)
+        except BaseException:
+            self._connection = None
+            self._pool.drop(connection)
+            raise
+        if data:
+            return data
+        self._ended = True
+        self._connection = None
+        self._pool.give_back(connection)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the response is not complete."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)
