@@ -19,7 +19,6 @@ of the body among them: long chunk extensions and trailers do not accumulate."""
 
 _LENGTH: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
-_SWITCHING_PROTOCOLS: Final = 101
 _VERSIONS: Final = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1"}
 
 
@@ -168,9 +167,10 @@ class ResponseParser:
         version = _VERSIONS.get(parser.get_http_version())
         if version is None:
             raise self._refuse("The response has another version of HTTP.")
-        if status < 100 or status == _SWITCHING_PROTOCOLS:
+        if status < 100:
             raise self._refuse("The response has an illegal status.")
         if status < 200:
+            # After 101, which nobody asked for, llhttp refuses all that follows.
             self.headers.clear()
             self.reason = b""
             self._delimited = False

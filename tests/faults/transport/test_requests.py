@@ -200,6 +200,8 @@ async def test_an_answer_before_the_body_ends_the_body(ours: Carrier) -> None:
         response = await client.open(server.url, content=LARGE)
         body = pieces(response)
         assert await anext(body) == b"n"
+        (connection,) = client.transport._pool._connections  # type: ignore[attr-defined]
+        assert connection._transport.get_write_buffer_size() <= SLICE
         read.set()
         assert await anext(body) == b"o"
         await response.aclose()
