@@ -32,6 +32,10 @@ UNKNOWN_ROUTE: Final = "unknown"
 class ClientConnection(Protocol):
     """The connection of an exchange, in what no ASGI application can do."""
 
+    @property
+    def has_body(self) -> bool:
+        """Whether all of the request's body has arrived."""
+
     def cut(self) -> None:
         """Close it after everything sent so far, without the end of the answer."""
 

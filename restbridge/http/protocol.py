@@ -122,6 +122,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deaf = True
             self.cycle.keep_alive = False
 
+    @property
+    def has_body(self) -> bool:
+        """Whether all of the request's body has arrived."""
+        return not self.cycle.more_body
+
     def watch(self, left: Callable[[], None] | None) -> None:
         """Have this called once when the client leaves, now if it has left; None calls nothing."""
         self._left = left

@@ -19,6 +19,9 @@ costs some 10 µs of the event loop on its way; the longest conversations have s
 
 _MOST_BRACES: Final = 16 * MOST
 
+_SMALL: Final = 2 * min(MOST, openai_json.MAX_UNKNOWN)
+"""Bytes of a message that hold no crowd: each entry of one takes at least two."""
+
 MOST_BIASES: Final = 32_768
 """Entries of logit_bias, at some 0.5 µs: an eighth of the largest vocabulary."""
 
@@ -32,6 +35,8 @@ def crowd(params: ChatCompletionParams) -> Violation | None:
     Args:
         params: The parameters, canonical or not.
     """
+    if params.ByteSize() < _SMALL:
+        return None
     return next(chain(_crowds(params), _crowds_in_all(params)), None)
 
 

@@ -125,6 +125,8 @@ def _asks_for_more_than_text(params: ChatCompletionParams) -> bool:
 
 
 def _asks_for_cache(params: ChatCompletionParams) -> bool:
+    if not params.HasField("prompt_cache_options"):
+        return False
     options = params.prompt_cache_options
     return options.HasField("ttl") and options.ttl != OWN_TTL
 

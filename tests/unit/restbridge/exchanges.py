@@ -65,6 +65,7 @@ class Wire:
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
         self.was_cut = False
+        self.has_body = False
         self.gate = asyncio.Event()
         self.gate.set()
         self._received: asyncio.Queue[Message] = asyncio.Queue()
