@@ -1,4 +1,4 @@
-# One command per intention; CI runs the same ones.
+# CI runs these targets too; see .ci/run.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,23 +26,23 @@ $(STAMP): requirements-dev.lock
 	$(BIN)/python -m compileall -q protos process service restbridge
 	@touch $@
 
-# The tests with OpenAI's Node SDK need Node; without it they are skipped, but not in CI.
+# The tests with OpenAI's Node SDK need Node; without it they are skipped, or fail in CI.
 $(NODE_STAMP): $(NODE_TESTS)/package-lock.json
 	@if command -v npm >/dev/null; then \
 	  npm ci --prefix $(NODE_TESTS) --silent --no-audit --no-fund --ignore-scripts && touch $@; \
-	else echo "npm is not here: the tests with the Node SDK are left out"; fi
+	else echo "npm is not installed: the tests with the Node SDK will be skipped"; fi
 
-# The tests with langchain4j need Maven and a JDK; without them they are skipped, but not in CI.
+# The tests with langchain4j need Maven and a JDK; without them they are skipped, or fail in CI.
 $(JAVA_STAMP): $(JAVA_TESTS)/pom.xml
 	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
 	  for version in $(LANGCHAIN4J); do \
 	    mvn --quiet --batch-mode --strict-checksums --file $(JAVA_TESTS) \
 	      -Dlangchain4j.version=$$version dependency:copy-dependencies || exit 1; \
 	  done && touch $@; \
-	else echo "Maven or a JDK is not here: the tests with langchain4j are left out"; fi
+	else echo "Maven or a JDK is not installed: the tests with langchain4j will be skipped"; fi
 
 .PHONY: setup
-setup: $(STAMP) ## Make the environment in .venv
+setup: $(STAMP) ## Create the environment in .venv
 
 # -------------------------------------------------------------------------- run
 
@@ -50,7 +50,7 @@ setup: $(STAMP) ## Make the environment in .venv
 up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051, a simulated upstream
 	@exec $(BIN)/python -m restbridge --standalone
 
-# ------------------------------------------------------------------------ prove
+# ------------------------------------------------------------------------- test
 
 .PHONY: test
 test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) ## Run every test
@@ -66,9 +66,9 @@ test-faults: ## Run the failure catalogue
 test-unit test-contract test-e2e test-faults:
 	$(BIN)/python -m pytest -q tests/$(@:test-%=%)
 
-# Each in a copy of the tree. SAMPLE=12 makes only so many, chosen by the commit.
+# Makes each mutation in a copy of the tree. SAMPLE=12 makes 12 of them; the commit selects them.
 .PHONY: mutants
-mutants: $(STAMP) ## Make mutations of the product, and see that the tests fail
+mutants: $(STAMP) ## Check that the tests fail for each mutation of the product
 	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE))
 
 .PHONY: check
@@ -80,8 +80,8 @@ check: $(STAMP) breaking ## Check style, types, protos and import boundaries
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python -m pytest -q tests/contract/test_imports.py
 
-# The contract may only grow: it stays compatible with the frozen contract and with each one that
-# was ever committed. A test fails until a contract that grew is frozen.
+# The contract must be compatible with the frozen contract and with every committed version of it.
+# After an addition to the contract, a test fails until `make freeze`.
 .PHONY: breaking
 breaking: $(STAMP)
 	$(BIN)/buf breaking --against $(FROZEN)
@@ -90,7 +90,7 @@ breaking: $(STAMP)
 	  git show "$$commit:$(FROZEN)" | $(BIN)/buf breaking --against -#format=binpb || exit 1; done
 
 .PHONY: bench
-bench: $(STAMP) ## Print what the parts cost; asserts nothing
+bench: $(STAMP) ## Print the cost of each part
 	@for file in tests/load/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 # ----------------------------------------------------------------------- change
@@ -102,7 +102,7 @@ format: $(STAMP) ## Format the sources
 	$(BIN)/buf format --write
 
 .PHONY: freeze
-freeze: breaking ## Freeze the contract: later changes must stay compatible with it
+freeze: breaking ## Freeze the contract: later changes must be compatible with it
 	$(BIN)/buf build --exclude-source-info --output $(FROZEN)
 
 .PHONY: stubs

@@ -1,10 +1,10 @@
 """Generate the Python stubs beside their `.proto` files: `make stubs`.
 
-    *.proto         ──protoc──► *_pb2.py       *_pb2.pyi
-    *_service.proto ──protoc──► *_pb2_grpc.py  *_pb2_grpc.pyi
+    *.proto         -> *_pb2.py       *_pb2.pyi
+    *_service.proto -> *_pb2_grpc.py  *_pb2_grpc.pyi
 
-The proto path equals the import path, so that the generated imports are right as they are. The
-output depends on the inputs and the pinned tools only: a test generates it again and compares.
+The proto path equals the import path, so that the generated imports work unchanged. The output
+depends only on the inputs and the pinned tools: a test generates it again and compares.
 """
 
 import sys
@@ -20,7 +20,7 @@ def generate(out: Path) -> None:
     """Write all stubs below `out`, in the layout of `protos/`.
 
     Raises:
-        RuntimeError: protoc refused a file, and has said why on stderr.
+        RuntimeError: protoc failed; it printed the reason to stderr.
     """
     sources = sorted(str(path) for path in PROTOS.rglob("*.proto"))
     services = [source for source in sources if source.endswith("_service.proto")]
@@ -35,7 +35,7 @@ def generate(out: Path) -> None:
     messages = [f"--python_out={out}", f"--mypy_out={out}", *sources]
     stubs = [f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *services]
     if protoc.main(common + messages) != 0 or protoc.main(common + stubs) != 0:
-        raise RuntimeError("protoc refused a file")
+        raise RuntimeError("protoc failed; its messages are above")
 
 
 if __name__ == "__main__":

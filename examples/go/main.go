@@ -1,4 +1,4 @@
-// Command assistant asks the service for a completion, then for the same as a stream.
+// Command assistant requests a completion from the service, then the same completion as a stream.
 package main
 
 import (
@@ -42,7 +42,7 @@ func run(target, key string) error {
 			Content: &chat.ChatMessage_ContentText{ContentText: "Hello"},
 		}},
 	}
-	// The deadline bounds both calls, the work of the upstream included.
+	// The deadline bounds both calls, including the upstream's work.
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
@@ -84,5 +84,5 @@ func describe(err error) string {
 				detail.GetRetryable(), detail.GetError().GetMessage())
 		}
 	}
-	return err.Error() // Not from the service: it was not reached, for example.
+	return err.Error() // Not from the service: for example, the connection failed.
 }

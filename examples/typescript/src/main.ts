@@ -1,4 +1,4 @@
-// Asks the service for a completion, then for the same as a stream.
+// Requests a completion from the service, then the same completion as a stream.
 import { create } from "@bufbuild/protobuf";
 import { type CallOptions, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -16,7 +16,7 @@ async function run(target: string, key: string): Promise<void> {
     model: "default",
     messages: [{ role: "user", content: { case: "contentText", value: "Hello" } }],
   });
-  // The deadline bounds a call, the work of the upstream included.
+  // The deadline bounds each call, including the upstream's work.
   const options: CallOptions = {
     headers: { authorization: `Bearer ${key}` },
     timeoutMs: 30_000,
@@ -40,7 +40,7 @@ async function run(target: string, key: string): Promise<void> {
 function describe(thrown: unknown): string {
   const failure = ConnectError.from(thrown);
   const [detail] = failure.findDetails(ErrorDetailSchema);
-  if (detail === undefined) return failure.message; // Not from the service: it was not reached, for example.
+  if (detail === undefined) return failure.message; // Not from the service: for example, the connection failed.
   const { error, httpStatus, reason, retryable } = detail;
   return `${ErrorReason[reason]} (HTTP ${httpStatus}, retryable: ${retryable}): ${error?.message}`;
 }

@@ -17,7 +17,7 @@ import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
 import java.util.concurrent.TimeUnit;
 
-/** Asks the service for a completion, then for the same as a stream. */
+/** Requests a completion from the service, then the same completion as a stream. */
 public final class Assistant {
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
@@ -38,7 +38,7 @@ public final class Assistant {
   private static void run(ManagedChannel channel, String key) {
     var metadata = new Metadata();
     metadata.put(AUTHORIZATION, "Bearer " + key);
-    // The deadline bounds both calls, the work of the upstream included.
+    // The deadline bounds both calls, including the upstream's work.
     var stub =
         ChatCompletionServiceGrpc.newBlockingStub(channel)
             .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
@@ -80,7 +80,7 @@ public final class Assistant {
                 detail.getError().getMessage());
       }
     }
-    return failure.getMessage(); // Not from the service: it was not reached, for example.
+    return failure.getMessage(); // Not from the service: for example, the connection failed.
   }
 
   private Assistant() {}
