@@ -1,8 +1,10 @@
-"""What the deployables have in common as processes.
+"""Code that both deployables share.
 
-settings     environment → frozen dataclass, every wrong value refused by its name
+settings     environment -> frozen dataclass; reports every wrong variable by name
 log          one JSON line per event, without exception texts
-request_id   a caller's id where it is sane, a new one otherwise
+request_id   the caller's id if it is valid, otherwise a new one
 lifetime     the signals that end a process, and its drain
-metrics      the port that Prometheus reads
+metrics      the HTTP port for Prometheus
+randomness   random bytes for ids
+in_process   a gRPC channel to a server in the same process, without a socket
 """

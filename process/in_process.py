@@ -1,17 +1,16 @@
-"""A channel to a server in the same process: no socket, and nothing is serialised.
+"""A gRPC channel to a server in the same process, without a socket and without serialization.
 
-    stub ─► InProcessChannel ─► interceptors ─► handler          all in the caller's own task
-      ▲                                            │
-      └─ the response, the messages, AioRpcError ◄─┘
+    stub -> InProcessChannel -> interceptors -> handler          all in the caller's task
+    stub <- response or messages, or AioRpcError <- handler
 
-A call means what it means on the wire: the metadata, the deadline, the status with its details and
-trailing metadata, and back-pressure, since a handler that writes waits until the message is taken.
-Two things are simpler. The deadline has one owner, the handler: the channel only passes it on. And
-the call is its caller's task: cancelling the one cancels the other.
+Metadata, deadline, cancellation, status details, trailing metadata and back-pressure work as on the
+wire: a handler's write returns when the caller has taken the message. Two things are simpler: the
+channel only passes the deadline on, and the handler enforces it; and the call runs in its caller's
+task, so that cancelling the task cancels the call.
 
-A message belongs to who receives it. The channel serves handlers that read their request from the
-context, as the interceptors of the service make them, and nothing of a call that grpc does without
-a handler: no compression, no limits on sizes, no connectivity.
+The receiver of a message owns it and can change it. Handlers must read their request from the
+context, as the service's interceptors make them. The channel has no compression, no limits on
+message sizes and no connectivity states.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -38,23 +37,23 @@ _Take: TypeAlias = Callable[[Sequence[Any]], Awaitable[None]]
 _T = TypeVar("_T")
 
 MetadataPairs: TypeAlias = Sequence[tuple[str, str | bytes]]
-"""Keys and values, as a caller gives them."""
+"""Metadata: pairs of key and value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CallDetails:
-    """What interceptors are told of a call."""
+    """The call details that interceptors receive."""
 
     method: str
     invocation_metadata: MetadataPairs = ()
 
 
 class InProcessChannel:
-    """Calls the methods of a server, as the stubs do through `grpc.aio.Channel`.
+    """A channel for stubs, in place of a `grpc.aio.Channel`.
 
     Args:
-        interceptors: The server's, the first one outermost.
-        handlers: The server's methods, by path; may still grow until the first call of a method.
+        interceptors: The server's interceptors, the outermost first.
+        handlers: The server's methods by path. Can be extended until a method is first called.
     """
 
     def __init__(
@@ -66,15 +65,15 @@ class InProcessChannel:
         self._handlers = handlers
 
     def unary_unary(self, method: str, *_: Any, **__: Any) -> _Method:
-        """Return a method that answers one message with one."""
+        """Return a unary method."""
         return _Method(partial(self._find, method), UnaryCall)
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> _Method:
-        """Return a method that answers one message with several."""
+        """Return a server-streaming method."""
         return _Method(partial(self._find, method), StreamCall)
 
     async def close(self, grace: float | None = None) -> None:
-        """Do nothing: there is no connection, and calls end with their callers."""
+        """Do nothing: there is no connection, and each call ends with its caller's task."""
 
     async def _find(self, method: str) -> _Serve:
         handler = await self._intercepted(0, cast("Any", _CallDetails(method)))
@@ -96,11 +95,11 @@ class InProcessChannel:
 
 
 class _Method:
-    """One method of a stub; it looks for its handler at its first call.
+    """One method of a stub. It finds its handler when it is first called.
 
     Args:
         find: Returns the handler.
-        call: Makes a call of it.
+        call: Creates the call object for the handler's response.
     """
 
     def __init__(
@@ -119,17 +118,17 @@ class _Method:
         timeout: float | None = None,
         metadata: MetadataPairs | None = None,
     ) -> Any:
-        """Make a call; it begins when it is awaited.
+        """Create a call, which starts when it is awaited.
 
         Args:
-            request: The message.
-            timeout: Seconds from now until its deadline; None is none.
-            metadata: What is told beside the message.
+            request: The request message.
+            timeout: Seconds until the deadline, or None for no deadline.
+            metadata: The metadata of the call.
         """
         return self._call(self, InProcessContext(request, metadata or (), timeout))
 
     async def serve(self, context: InProcessContext) -> Any:
-        """Have the handler serve a call, to its end."""
+        """Run the handler of a call until it ends."""
         if self._serve is None:
             self._serve = await self._find()
         try:
@@ -139,7 +138,7 @@ class _Method:
 
 
 class InProcessContext:
-    """A call, as its handler sees it: what of `grpc.aio.ServicerContext` makes sense here."""
+    """A call as its handler sees it: the methods of `grpc.aio.ServicerContext` that apply here."""
 
     __slots__ = ("_deadline", "_done", "_loop", "_metadata", "_request", "initial_metadata", "take")
 
@@ -150,27 +149,27 @@ class InProcessContext:
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._done: list[Callable[[Any], None]] | None = []
         self.initial_metadata = Metadata()
-        """What the handler sent before its response."""
+        """The initial metadata that the handler sent."""
         self.take: _Take | None = None
-        """Takes the messages of a stream."""
+        """Receives the messages of a stream."""
 
     async def read(self) -> Any:
-        """Return the message of the call the first time, and then `grpc.aio.EOF`."""
+        """Return the request message, then `grpc.aio.EOF` on further calls."""
         request, self._request = self._request, grpc.aio.EOF
         return request
 
     async def write(self, message: object) -> None:
-        """Give a message to the caller; return when it is taken."""
+        """Send a message to the caller and wait until the caller has taken it."""
         await self.write_all((message,))
 
     async def write_all(self, messages: Sequence[object]) -> None:
-        """Give messages to the caller that are there at the same time."""
+        """Send several messages to the caller at once and wait until it has taken them."""
         if self.take is None:
             raise TypeError("the method answers with one message")
         await self.take(messages)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Tell the caller what comes before the response."""
+        """Send the initial metadata to the caller."""
         self.initial_metadata = metadata
 
     async def abort(
@@ -179,15 +178,15 @@ class InProcessContext:
         details: str = "",
         trailing_metadata: MetadataPairs = (),
     ) -> NoReturn:
-        """End the call with a status, which is raised."""
+        """Raise an `AioRpcError` that ends the call with this status."""
         raise AioRpcError(code, self.initial_metadata, Metadata(*trailing_metadata), details)
 
     def invocation_metadata(self) -> MetadataPairs:
-        """Return what the caller told beside the message."""
+        """Return the caller's metadata."""
         return self._metadata
 
     def time_remaining(self) -> float | None:
-        """Return how many seconds are left until the deadline, or None where there is none."""
+        """Return the seconds until the deadline, or None if there is no deadline."""
         return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
 
     def done(self) -> bool:
@@ -195,21 +194,21 @@ class InProcessContext:
         return self._done is None
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call back when the call is over."""
+        """Add a function to call when the call ends."""
         if self._done is None:
             callback(self)
         else:
             self._done.append(callback)
 
     def end(self) -> None:
-        """Take note that the call is over."""
+        """Mark the call as ended and run its callbacks."""
         callbacks, self._done = self._done or (), None
         for callback in callbacks:
             callback(self)
 
 
 class _Call:
-    """What both kinds of calls can be asked."""
+    """The methods of both kinds of calls."""
 
     __slots__ = ("_context", "_method")
 
@@ -218,48 +217,48 @@ class _Call:
         self._context = context
 
     async def initial_metadata(self) -> Metadata:
-        """Return what the handler sent before its response, as far as it is there."""
+        """Return the initial metadata that the handler has sent so far."""
         return self._context.initial_metadata
 
     def cancel(self) -> bool:
-        """Do nothing: the call ends with the task that awaits it."""
+        """Do nothing: the call ends when the task that awaits it is cancelled."""
         return False
 
 
 class UnaryCall(_Call):
-    """A call whose response is one message: `await` it, once."""
+    """A unary call. Await it once."""
 
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Return the response; raise `AioRpcError` where the call fails."""
+        """Return the response, or raise `AioRpcError` if the call fails."""
         return self._method.serve(self._context).__await__()
 
 
 class StreamCall(_Call):
-    """A call whose response is a stream of messages: see `each`."""
+    """A server-streaming call. `each` runs it."""
 
     __slots__ = ()
 
     async def deliver(self, take: _Take) -> None:
-        """Run the call, and have its messages taken.
+        """Run the call and pass its messages to `take`.
 
         Raises:
-            AioRpcError: the call failed.
+            AioRpcError: The call failed.
         """
         self._context.take = take
         await self._method.serve(self._context)
 
 
 async def each(call: AsyncIterable[_T], take: Callable[[Sequence[_T]], Awaitable[None]]) -> None:
-    """Have the messages of a streaming call taken as they come, in this process or on the wire.
+    """Pass the messages of a streaming call to `take` as they arrive, in-process or on the wire.
 
     Args:
         call: The call.
-        take: Awaited for all messages that are there; the next ones come when it returns.
+        take: Receives all messages that have arrived. It is awaited before the next messages.
 
     Raises:
-        AioRpcError: the call failed.
+        AioRpcError: The call failed.
     """
     if isinstance(call, StreamCall):
         await call.deliver(take)
@@ -269,7 +268,7 @@ async def each(call: AsyncIterable[_T], take: Callable[[Sequence[_T]], Awaitable
 
 
 async def write_all(context: Any, messages: Sequence[object]) -> None:
-    """Write messages that are there at the same time, in this process or on the wire."""
+    """Write several messages at once, in-process or on the wire."""
     if isinstance(context, InProcessContext):
         await context.write_all(messages)
     else:

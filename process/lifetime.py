@@ -1,8 +1,8 @@
-"""The life of a process: it serves until a signal, then drains.
+"""The lifetime of a process: it serves until a signal, then drains.
 
-SIGTERM            drains with the delay of the settings
-SIGINT             a person's: drains without the delay
-a second of either ends at once what is left
+SIGTERM            drains, after the configured delay
+SIGINT             drains without the delay, because a person sent it
+a second signal    ends the delay and the grace immediately
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from process import log
 
 
 class Stop(Protocol):
-    """Drains what was started, and returns when nothing is left."""
+    """Drains the process and returns when all work has ended."""
 
     async def __call__(self, *, delay: float | None) -> None:
-        """Drain; calls are still accepted for `delay` seconds, or as the settings say."""
+        """Drain after `delay` seconds, or after the configured delay if it is None."""
 
 
 class Signals:
-    """The signals that end a process, from its construction on. Needs a running event loop."""
+    """Handles the signals that end a process. The constructor needs a running event loop."""
 
     def __init__(self) -> None:
         self._received: asyncio.Queue[signal.Signals] = asyncio.Queue()
@@ -31,12 +31,12 @@ class Signals:
             loop.add_signal_handler(number, self._received.put_nowait, number)
 
     async def drain(self, logger: str, stop: Stop, hurry: Callable[[], None]) -> None:
-        """Wait for a signal, and drain.
+        """Wait for a signal, then drain.
 
         Args:
-            logger: Whose log lines tell it.
-            stop: Drains.
-            hurry: Makes `stop` end at once what is left.
+            logger: The name of the logger.
+            stop: Drains the process.
+            hurry: Makes `stop` end the remaining work immediately.
         """
         first = await self._received.get()
         log.event(logger, "draining", signal=first.name)
@@ -51,6 +51,6 @@ class Signals:
 
 
 def settle() -> None:
-    """Have the collector leave alone what stands now: it stands for the life of the process."""
+    """Exclude all current objects from garbage collection: they live as long as the process."""
     gc.collect()
     gc.freeze()

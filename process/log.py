@@ -2,12 +2,12 @@
 
     {"time": "2026-01-31T12:00:00.000Z", "level": "info", "event": "call", "request_id": …, …}
 
-A record's own members are given with `extra=fields(...)`. Of an exception a line has the type and
-the places it passed, never its text: that could quote a key or a message. For the same reason the
-event of a library's record is its template, without the arguments.
+Pass the members of a record with `extra=fields(...)`. For an exception, the line has its type and
+the innermost places of its traceback, never its text, which could contain a key or a message. For
+the same reason, the event of a library's record is its format string, without the arguments.
 
-The lines of one turn of the event loop are written together at its end; an error, and what a thread
-says, is written at once.
+The lines of one iteration of the event loop are written together at its end. Errors, and lines from
+other threads, are written immediately.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-"""The levels that `configure` takes."""
+"""The valid levels of `configure`."""
 
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
@@ -44,14 +44,14 @@ def fields(**members: object) -> dict[str, dict[str, object]]:
 
 
 def event(logger: str, name: str, **members: object) -> None:
-    """Log one event of a process at the level info."""
+    """Log one event at level info."""
     logging.getLogger(logger).info(name, extra=fields(**members))
 
 
 def exception_members(
     kind: type[BaseException], trace: TracebackType | None
 ) -> dict[str, str | list[str]]:
-    """Return what a line says about an exception: its type and the innermost places."""
+    """Return the members for an exception: its type and the innermost places of its traceback."""
     frames = traceback.extract_tb(trace)[-8:]
     places = [f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in frames]
     return {"exception": kind.__qualname__, "places": places}
@@ -83,7 +83,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return _encode(line).decode()
         except UnicodeEncodeError:
-            # Half of a surrogate pair, as in the name of a file; escapes can say it.
+            # An unpaired surrogate, for example in a file name, needs an escape.
             return json.dumps(line, default=_name_of_type)
 
     def _time(self, seconds: float) -> str:
@@ -98,7 +98,7 @@ class LineHandler(logging.Handler):
     """Writes records to a stream, each as one line.
 
     Args:
-        stream: Where the lines go.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -106,13 +106,13 @@ class LineHandler(logging.Handler):
         self._stream = stream
         self._lines: list[str] = []
         self._turn: asyncio.AbstractEventLoop | None = None
-        """The event loop at the end of whose turn the lines are written."""
+        """The event loop that writes the lines at the end of its current iteration."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record; its line is written at the end of this turn of the event loop."""
+        """Queue the line of a record until the end of this iteration of the event loop."""
         try:
             self._lines.append(self.format(record))
-        except Exception:  # noqa: BLE001  (as in every handler of the library)
+        except Exception:  # noqa: BLE001  (as every handler of the standard library does)
             self.handleError(record)
         if (
             record.levelno >= logging.ERROR
@@ -122,7 +122,7 @@ class LineHandler(logging.Handler):
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines."""
+        """Write the queued lines."""
         with self.lock or nullcontext():
             self._turn = None
             lines, self._lines = self._lines, []
@@ -146,7 +146,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def report_exceptions(loop: asyncio.AbstractEventLoop) -> None:
-    """Have an event loop report what nobody awaited as a log line, without the exception's text."""
+    """Make an event loop log unhandled exceptions as log lines, without their texts."""
 
     def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         exception = context.get("exception")
@@ -160,8 +160,8 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     """Send all logging of the process to `stream` as JSON lines.
 
     Args:
-        level: The least level shown, one of `LEVELS`. Libraries show warnings and errors only.
-        stream: Where the lines go.
+        level: The minimum level, one of `LEVELS`. Libraries log warnings and errors only.
+        stream: The stream to write to.
     """
     handler = LineHandler(stream)
     handler.setFormatter(JsonFormatter())
@@ -170,6 +170,6 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     root.setLevel(logging.WARNING)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
-    # No line tells these; looking for them costs more than the line.
+    # The lines have none of these members, and collecting them costs more than the line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # as the documentation of `logging` has it
+    logging._srcfile = None  # as the documentation of `logging` recommends

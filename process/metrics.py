@@ -1,4 +1,4 @@
-"""The port on which Prometheus reads a process: apart from where it serves."""
+"""The HTTP port on which Prometheus reads the metrics of a process."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ def serve(listen: Address, registry: CollectorRegistry) -> tuple[int, Callable[[
     """Serve a registry from a thread.
 
     Returns:
-        The port, and what closes it; that blocks.
+        The port, and a blocking function that closes it.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: The address cannot be listened on.
     """
     server, thread = start_http_server(listen.port, listen.host, registry)
 

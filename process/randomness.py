@@ -1,4 +1,4 @@
-"""Random bytes for ids, read from the system many at a time."""
+"""Random bytes for ids, read from the operating system in blocks."""
 
 import os
 from typing import Final
@@ -10,10 +10,10 @@ _pool: Final[list[bytes]] = []
 
 
 def sixteen() -> bytes:
-    """Return 16 random bytes that nobody else gets: not another thread, nor a forked process."""
+    """Return 16 random bytes that no other thread and no forked process receives."""
     while True:
         try:
-            return _pool.pop()  # one thread gets each
+            return _pool.pop()  # atomic: each element goes to one thread
         except IndexError:
             block = os.urandom(_SIZE * _AT_A_TIME)
             _pool.extend(block[at : at + _SIZE] for at in range(0, len(block), _SIZE))

@@ -3,10 +3,10 @@
     class Settings:
         listen: Address = setting("CHAT_LISTEN", "0.0.0.0:50051", address, "Where gRPC listens.")
 
-    read(Settings, os.environ) ──► Settings(...)            or SettingsError, naming each wrong one
-    rows(Settings)             ──► the table, for documents and --help
+    read(Settings, os.environ) -> Settings(...)    or SettingsError, which names each wrong variable
+    rows(Settings)             -> the table, for the documentation and --help
 
-The environment is passed in. An empty variable counts as absent.
+Callers pass the environment in. An empty variable counts as absent.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 
 class Parser(Protocol[_T_co]):
-    """Turns the text of a variable into its value; raises ValueError where it is not allowed."""
+    """Parses the text of a variable. Raises ValueError if the text is not allowed."""
 
     allowed: str
-    """What is allowed, as the end of the sentence "NAME must be …"."""
+    """The allowed values, as the end of the sentence "NAME must be …"."""
 
     def __call__(self, text: str) -> _T_co:
         """Parse `text`."""
 
 
 class SettingsError(Exception):
-    """At least one variable is wrong. The text has a line for each, without the value."""
+    """At least one variable is wrong. The text has a line for each, without its value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class Row:
 
     name: str
     default: str
-    """The text that stands for an absent variable; "" where absence is a value of its own."""
+    """The text that is parsed if the variable is absent; "" if absence has its own meaning."""
     allowed: str
     meaning: str
 
@@ -52,14 +52,14 @@ def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str) -
 
     Args:
         name: The environment variable.
-        default: The text taken where the variable is absent or empty.
+        default: The text that is parsed if the variable is absent or empty.
         parse: A parser from this module, or one made with `parser`.
         meaning: One sentence for the table of settings.
     """
     allowed = cast("Parser[_T]", parse).allowed
     row = Row(name=name, default=default, allowed=allowed, meaning=meaning)
     shown = parse not in (api_key, header_key, database_url)
-    # The dataclass machinery replaces the field by its value: the cast says which.
+    # dataclasses replaces the field with its value, which has type _T.
     return cast("_T", dataclasses.field(metadata={_ROW: (row, parse)}, repr=shown))
 
 
@@ -72,7 +72,7 @@ def read(settings: type[_T], environment: Mapping[str, str]) -> _T:
     """Read a settings dataclass from an environment.
 
     Raises:
-        SettingsError: one or more variables are not allowed.
+        SettingsError: One or more variables are not allowed.
     """
     values: dict[str, object] = {}
     wrong: list[str] = []
@@ -110,7 +110,7 @@ def parser(allowed: str) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen on TCP. Port 0 asks the system for a free one."""
+    """A TCP address to listen on. Port 0 takes a free port."""
 
     host: str
     port: int
@@ -120,7 +120,7 @@ class Address:
         return f"{host}:{self.port}"
 
     def dialable(self, port: int) -> "Address":
-        """Return where a client on this machine dials, given the port that was bound."""
+        """Return the address for clients on this machine, with the port that was bound."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (only looked up)
         return Address(everywhere.get(self.host, self.host), port)
 
@@ -150,7 +150,7 @@ def optional_address(text: str) -> Address | None:
 
 @parser("the path of a file that can be read")
 def readable_file(value: str) -> str:
-    """Take a path whose file can be opened, or "" where the variable is absent."""
+    """Parse the path of a readable file, or "" if the variable is absent."""
     try:
         if value:
             Path(value).open("rb").close()
@@ -161,7 +161,7 @@ def readable_file(value: str) -> str:
 
 @parser("a path")
 def path(value: str) -> str:
-    """Take a path; there need not be anything yet."""
+    """Parse a path. It does not have to exist."""
     if not value or "\0" in value:
         raise ValueError
     return value
@@ -169,7 +169,7 @@ def path(value: str) -> str:
 
 @parser("sqlite:///file or postgresql://user@host/database")
 def database_url(value: str) -> str:
-    """Take the address of a database."""
+    """Parse the URL of a database."""
     scheme, separator, rest = value.partition("://")
     is_file = scheme == "sqlite" and rest.startswith("/") and rest.strip("/")
     if not separator or not (is_file or (scheme in {"postgres", "postgresql"} and rest)):
@@ -179,7 +179,7 @@ def database_url(value: str) -> str:
 
 @parser("an amount of credits from 0 to 1000000000, with at most 9 decimals")
 def credits_amount(value: str) -> Decimal:
-    """Take an amount of credits, exactly."""
+    """Parse an amount of credits exactly."""
     try:
         amount = Decimal(value)
     except InvalidOperation as error:
@@ -191,7 +191,7 @@ def credits_amount(value: str) -> Decimal:
 
 @parser("a key of 16 to 256 printable ASCII characters without spaces")
 def api_key(value: str) -> str:
-    """Take an API key, or "" where the variable is absent."""
+    """Parse an API key, or "" if the variable is absent."""
     if value and not (16 <= len(value) <= 256 and all("!" <= c <= "~" for c in value)):
         raise ValueError
     return value
@@ -199,11 +199,11 @@ def api_key(value: str) -> str:
 
 @parser("a key of up to 16384 printable ASCII characters without a space at either end")
 def header_key(value: str) -> str:
-    """Take a key for another server, as weak as that server allows, or "" if there is none.
+    """Parse the key of an upstream, or "" if the variable is absent.
 
-    It travels in an HTTP header, so only characters that arrive as they were sent are allowed:
-    control characters would end the header, spaces at its end are cut, and other characters have
-    no encoding on which servers agree (RFC 9110, section 5.5). Servers refuse a longer header.
+    The key is sent in an HTTP header. Control characters would end the header, servers remove
+    spaces at its end, and other characters have no common encoding (RFC 9110, section 5.5).
+    Servers reject longer headers. A short key is valid, because the upstream decides.
     """
     if not (value.isascii() and value.isprintable()) or value != value.strip(" "):
         raise ValueError
@@ -214,7 +214,7 @@ def header_key(value: str) -> str:
 
 @parser("an http:// or https:// address without credentials, query or fragment")
 def base_url(value: str) -> str:
-    """Take a base URL without its trailing slash, or "" where the variable is absent."""
+    """Parse a base URL without its trailing slash, or "" if the variable is absent."""
     if not value:
         return value
     parts = urlsplit(value)
@@ -229,7 +229,7 @@ def base_url(value: str) -> str:
 
 
 def seconds(least: float, most: float) -> Callable[[str], float]:
-    """Make a parser for a duration in seconds within a range, both ends included."""
+    """Return a parser for a duration in seconds, from `least` to `most`."""
 
     @parser(f"a number of seconds from {least:g} to {most:g}")
     def parse(value: str) -> float:
@@ -242,7 +242,7 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:
-    """Make a parser for an integer within a range, both ends included."""
+    """Return a parser for an integer from `least` to `most`."""
 
     @parser(f"an integer from {least} to {most}")
     def parse(value: str) -> int:
@@ -255,7 +255,7 @@ def integer(least: int, most: int) -> Callable[[str], int]:
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """Make a parser for one of a few words."""
+    """Return a parser that accepts one of these words."""
 
     @parser("one of " + ", ".join(names))
     def parse(value: str) -> str:

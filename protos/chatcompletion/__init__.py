@@ -1,4 +1,4 @@
-"""The contract, as both sides of the wire import it.
+"""The contract, which clients and servers import.
 
 v1/           the .proto files and their generated stubs
 openai_json/  the OpenAI JSON form of the same messages

@@ -1,8 +1,8 @@
-"""Credits as text, exactly: decimal to people, integers of nano-credits inside.
+"""Amounts of credit: decimal text for people, integers of nano-credits in code. Exact, no floats.
 
-    "24.5"  ──to_nano──►  24_500_000_000  ──to_text──►  "24.5"
+    "24.5"  -> to_nano ->  24_500_000_000  -> to_text ->  "24.5"
 
-A credit is 10^9 nano-credits, so that at most nine decimals are ever needed. No float is involved.
+A credit is 10^9 nano-credits, so that an amount has at most nine decimals.
 """
 
 import re
@@ -25,11 +25,11 @@ def to_nano(text: str) -> int:
         text: Digits with at most nine decimals, without sign or exponent: 0 to a billion credits.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: The text has another form, or the amount is larger.
     """
     if not _AMOUNT.fullmatch(text):
         raise ValueError("not an amount of credits")
-    # 19 digits at the most: within the precision of the default context.
+    # At most 19 digits, which is within the precision of the default context.
     amount = int(Decimal(text).scaleb(9))
     if amount > MOST:
         raise ValueError("more than a billion credits")
@@ -37,12 +37,12 @@ def to_nano(text: str) -> int:
 
 
 def to_text(nano: int) -> str:
-    """Return an amount of nano-credits in credits, with no more decimals than it needs."""
+    """Return an amount of nano-credits as decimal credits, without trailing zeros."""
     whole, rest = divmod(abs(nano), NANO)
     decimals = f".{rest:09}".rstrip("0").rstrip(".")
     return f"{'-' if nano < 0 else ''}{whole}{decimals}"
 
 
 def members(name: str, nano: int) -> dict[str, str | int]:
-    """Return the members of a JSON object that tell an amount: in credits, and in nano-credits."""
+    """Return JSON members for an amount: `name`, in credits, and `name_nano_credits`."""
     return {name: to_text(nano), f"{name}_nano_credits": nano}

@@ -1,7 +1,7 @@
-"""The text of each reason for people, for failures that have no text of their own.
+"""The default message of each reason, for failures without a more specific message.
 
 service      raises a failure              DEFAULT_MESSAGES
-restbridge   finds the failure itself      BRIDGE_MESSAGES, otherwise DEFAULT_MESSAGES
+restbridge   detects a failure itself      BRIDGE_MESSAGES, otherwise DEFAULT_MESSAGES
 """
 
 from collections.abc import Mapping
@@ -45,4 +45,4 @@ BRIDGE_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
         "OVERLOADED": "The server has as many requests as it accepts. Try again later.",
     }
 )
-"""The texts that differ when the bridge finds the failure itself."""
+"""The messages that replace the defaults if the bridge detects the failure itself."""

@@ -1,8 +1,6 @@
-"""Why a call can fail, and how each door says so.
+"""The error table, which the service and the bridge share.
 
-    v1/error.proto ── options of ErrorReason ──► RULES: reason → gRPC code, HTTP status, type, code
-
-There is no second table: the service raises by it and the bridge answers by it.
+v1/error.proto -> options of ErrorReason -> RULES: reason, gRPC code, HTTP status, type, code
 """
 
 from collections.abc import Mapping
@@ -23,19 +21,19 @@ _STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReasonRule:
-    """How one reason is told."""
+    """How one reason appears in gRPC and in HTTP."""
 
     reason: str
     """`google.rpc.ErrorInfo.reason`: the enum value's name without its prefix."""
     grpc_code: grpc.StatusCode
     http_status: int
-    """The status where nothing was sent yet."""
+    """The HTTP status, if no part of the response was sent before the failure."""
     type: str
     """`type` of the OpenAI error object."""
     code: str
-    """`code` of the OpenAI error object, unless a specific one is given."""
+    """The default `code` of the OpenAI error object. A failure can have a more specific one."""
     retryable: bool
-    """Whether the same request may succeed later, unless the failure says otherwise."""
+    """Whether a client can send the same request again. A failure can override it."""
 
 
 def _read(name: str) -> ReasonRule:
@@ -58,4 +56,4 @@ RULES: Final[Mapping[str, ReasonRule]] = MappingProxyType(
         if number != error_pb2.ERROR_REASON_UNSPECIFIED
     }
 )
-"""Every reason but UNSPECIFIED, by its name."""
+"""Every reason except UNSPECIFIED, by name."""

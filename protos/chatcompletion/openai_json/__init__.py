@@ -10,23 +10,23 @@ r"""The OpenAI JSON form of the messages: lossless in both directions.
                                     }
      "usage": null}                 null_fields: "\006"
 
-`decode_*` reads JSON, `encode_*` writes it, each per kind of document. A member that no field can
-carry stands in extra_json at the same object, so that nothing is lost: writing what was read gives
-the same JSON, except what JSON itself does not distinguish: the order of members, spaces and the
-escapes of a string. The last of duplicate members is kept, and numbers in fields are spelt anew.
+`decode_*` reads JSON and `encode_*` writes it, one pair per kind of document. A member that no
+field can carry is kept in the extra_json of the same object. Decoding and encoding a document
+returns the same JSON, except for the order of members, spaces, escapes in strings and the spelling
+of numbers that are in fields. Of duplicate members, the last is kept.
 
-Pure functions: no I/O, no state, no policy. A chunk takes a few microseconds, for the code for each
-message is generated from its descriptor at import.
+Pure functions: no I/O, no state, no policy. A chunk takes a few microseconds, because the code for
+each message is generated from its descriptor at import.
 
-    shapes       what each message says in JSON, from the descriptors
-    readers      JSON → message, generated; strict_values and lenient_values read single values
-    writers      message → JSON, generated
-    canonical    whether a message is what its JSON says, generated
-    places       paths, and the members of a wrong type
-    numbers      which number fits which field
-    verbatim     JSON that stays text
-    document_limits   depth, number of values, and how long JSON can be
-    documents    the public functions, by kind of document
+    shapes            the JSON form of each message, from the descriptors
+    readers           JSON -> message, generated; strict_values and lenient_values read values
+    writers           message -> JSON, generated
+    canonical         whether a message equals the one decoded from its JSON, generated
+    places            the paths of members, and members of a wrong type
+    numbers           which number fits which field
+    verbatim          JSON that stays text
+    document_limits   depth, number of values and length of JSON
+    documents         the public functions, by kind of document
 """
 
 from chatcompletion.openai_json.codec_errors import CodecError, DecodeError, EncodeError

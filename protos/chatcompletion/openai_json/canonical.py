@@ -1,17 +1,18 @@
-r"""Messages that do not come from JSON: made the same as if they did.
+r"""Canonical messages: a gRPC caller's message as if it had been decoded from JSON.
 
-    a caller may send                           it becomes
+    a caller can send                           result
     extra_json["model"] = '"expensive"'         model = "expensive"
-    extra_json["x"] = '1,"model":"expensive"'   refused: not one JSON value
-    extra_json["model"] and model               refused: a name in two places
-    temperature = NaN                           refused: JSON cannot say it
+    extra_json["x"] = '1,"model":"expensive"'   rejected: not one JSON value
+    extra_json["model"] and model               rejected: a member in two places
+    temperature = NaN                           rejected: not a JSON number
     RawJson(text='{"a":1,"a":2}')               RawJson(text='{"a":2}')
     extra_json["refusal"] = "null"              null_fields = b"\x07"
-    null_fields = b"\x01" and model            refused: a name in two places
+    null_fields = b"\x01" and model            rejected: a member in two places
 
-A message is canonical when it is what reading its own JSON gives. That is how one is made, too;
-only where a walk has found text or a number that could make a difference, though, which few
-messages have. The walk is one function per message, generated from the shapes:
+A message is canonical if encoding and decoding it returns an equal message. To make a message
+canonical, the codec encodes and decodes it. Most messages need neither: the checks here walk a
+message and find out whether it contains text or a number that could change. There is one check per
+message type, generated from the shapes:
 
     def is_plain_ChatMessage(message):
         has = message.HasField
@@ -38,7 +39,7 @@ from chatcompletion.openai_json import verbatim
 from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 
 Check = Callable[[Message], bool]
-"""Whether a message is canonical as far as a look at it can tell; False is a maybe."""
+"""Returns True if a message is canonical. If it returns False, the message can still be."""
 
 
 ExtraCheck = Callable[[Mapping[str, str], Mapping[str, Member]], bool]
@@ -46,12 +47,12 @@ ExtraCheck = Callable[[Mapping[str, str], Mapping[str, Member]], bool]
 
 
 def checks(shapes: dict[str, Shape], *, extra: ExtraCheck | None = None) -> dict[str, Check]:
-    """Make a check per shape, by full name.
+    """Generate a check for each shape, by full name.
 
     Args:
-        shapes: The shapes, complete.
-        extra: Looks at each extra_json that is not empty, in place of the whole check, which also
-            looks at numbers, text and nulls.
+        shapes: All shapes, including those of nested messages.
+        extra: Checks each extra_json that is not empty. If given, it replaces all other checks:
+            those of numbers, text and nulls.
     """
     namespace: dict[str, Any] = {
         "isfinite": (lambda _: True) if extra else isfinite,
@@ -93,17 +94,17 @@ def _is_plain_nulls(message: Message, nulls: bytes, members: Mapping[int, Member
 
 
 def has_plain_names(extra: Mapping[str, str], members: Mapping[str, Member]) -> bool:
-    """Whether no known member stands in extra_json."""
+    """Whether extra_json contains no member that has a field."""
     return not any(name in members for name in extra)
 
 
 def is_empty(extra: Mapping[str, str], _: Mapping[str, Member]) -> bool:
-    """Whether nothing stands in extra_json."""
+    """Whether extra_json is empty."""
     return not extra
 
 
 def is_set(message: Message, arm: Arm) -> bool:
-    """Whether a message says something in an arm."""
+    """Whether the field of an arm is set."""
     return bool(getattr(message, arm.field)) if arm.repeated else message.HasField(arm.field)
 
 
@@ -135,7 +136,7 @@ def _function(shape: Shape) -> Iterator[str]:
 
 
 def _arm(arm: Arm) -> Iterator[str]:
-    """Statements that return False where the value of an arm is not plain."""
+    """Yield statements that return False if the value of an arm is not plain."""
     field = f"message.{arm.field}"
     check = _function_name(arm.shape) if arm.shape else ""
     match arm.form:

@@ -1,4 +1,4 @@
-"""What is refused, and how it is told.
+"""The errors of the codec.
 
     DecodeError   JSON that cannot become a message, or a message that cannot be made canonical
     EncodeError   a message that cannot become JSON
@@ -8,20 +8,20 @@
     invalid_type        JSON, but not the kind of value that the document is
     duplicate_member    a member in two places, or in one of them twice
     invalid_null_field  a number in null_fields that is not the first field of a member
-    invalid_number      NaN or an infinity, which JSON cannot say
+    invalid_number      NaN or an infinity, which JSON cannot express
 
-No text here quotes what a caller sent: names of fields and offsets, never values.
+The messages contain names of fields and offsets, never values that a caller sent.
 """
 
 
 class CodecError(ValueError):
-    """A document or a message that has no counterpart on the other side.
+    """A document that cannot become a message, or a message that cannot become a document.
 
     Attributes:
-        message: What is wrong, for people.
-        param: The member at fault by its path, such as `messages[0].content`; None where it is the
-            document as a whole.
-        code: What is wrong, for machines: see the table of this module.
+        message: A description of the error, for people.
+        param: The path of the member at fault, such as `messages[0].content`; None if the whole
+            document is at fault.
+        code: The code of the error, from the table of this module.
     """
 
     def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
@@ -32,7 +32,7 @@ class CodecError(ValueError):
 
 
 class DecodeError(CodecError):
-    """What was received cannot be understood."""
+    """JSON cannot become a message, or a message cannot become canonical."""
 
 
 class EncodeError(CodecError):

@@ -1,4 +1,4 @@
-"""How deep and how wide a document may be, found out before anything is built from it.
+"""Limits on the depth and the number of values of a document, checked before it is parsed.
 
     document      {"a": [1, "x]", {"b": 2}]}
     structure     {:[,,{:}]}                      everything outside of strings
@@ -6,9 +6,9 @@
     values        one per comma and opening bracket, and the document: empty arrays count twice
     lines         one per comma and bracket, where the document is indented
 
-A parser recurses once per level and allocates once per value: both are bounded here, at a cost
-that grows with the number of bytes only. A document that is not JSON is measured up to its first
-error at least, which is as far as a parser comes.
+A parser recurses once per level and allocates once per value. These checks bound both, at a cost
+that is linear in the number of bytes. A document that is not JSON is measured at least up to its
+first error, where a parser stops.
 """
 
 from itertools import accumulate
@@ -16,40 +16,41 @@ from itertools import accumulate
 from chatcompletion.openai_json.codec_errors import DecodeError
 
 MAX_DEPTH = 128
-"""Levels of arrays and objects in a document. Go accepts 10,000, .NET 64, Rust's serde 128; what
-people send needs about 20."""
+"""Maximum levels of arrays and objects in a document. Go accepts 10,000, .NET 64, Rust's serde 128;
+real requests need about 20."""
 
 MAX_VALUES = 262_144
-"""Values in a request. The largest that people send hold token ids: 131,072 for a full context."""
+"""Maximum values in a request. The largest real requests contain token ids: 131,072 for a full
+context."""
 
 MAX_UNKNOWN = 16_384
-"""Entries of extra_json in a message that is received: some for each of the most messages that a
-request has. Each is parsed, and costs a few microseconds."""
+"""Maximum entries of extra_json in a received message: several for each of the maximum number of
+messages in a request. Parsing one takes a few microseconds."""
 
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LINES = bytes.maketrans(b"[]{},", b"\x01\xff\x01\xff\x00")
 _NOT_LINES = bytes(set(range(256)) - set(b"[]{},"))
 _LONGEST_NUMBER = 24
-"""Characters of a double: 1e20 may be written with all its digits, 0.1 with 17."""
+"""Maximum characters of a double: a writer can write 1e20 with all its digits, and 0.1 with 17."""
 _ESCAPE = rb"\u003c"
 _SPECIAL = (b"<", b">", b"&", b"'", b"\x7f")
-"""What may be escaped, but need not."""
+"""Characters that a writer can escape although JSON does not require it."""
 
 
 def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -> None:
-    """Refuse a document that is deeper or wider than is allowed.
+    """Reject a document with too many levels or too many values.
 
     Args:
         data: The document.
         max_depth: Levels of arrays and objects, at least 0.
-        max_values: Values of any kind; None for any number.
+        max_values: Values of any kind; None for no limit.
 
     Raises:
-        DecodeError: The code is `invalid_json`.
+        DecodeError: The document exceeds a limit (`invalid_json`).
     """
-    # Most documents are seen to be within the limits without a look at their structure: each level
-    # has an opening bracket, each value a byte.
+    # Counting brackets and bytes shows for most documents that they are within the limits: each
+    # level has an opening bracket, each value at least a byte.
     openers = data.count(b"{") + data.count(b"[")
     if openers <= max_depth and (max_values is None or len(data) <= max_values):
         return
@@ -68,13 +69,10 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
 
 
 def longest_size(data: bytes) -> int:
-    r"""Return the most bytes of a document that is parsed and written again, by whatever writes it.
+    r"""Return the maximum bytes of a document after any program has parsed and rewritten it.
 
-    With each value on a line of its own, as `json.dumps(…, indent=4)` does; with \uXXXX for each
-    character of a string that is not printable ASCII, or that HTML knows.
-
-    Args:
-        data: A document.
+    The longest form has each value on its own line, as `json.dumps(…, indent=4)` writes it, and
+    \uXXXX for each character of a string that is not printable ASCII or is special in HTML.
     """
     size = len(data)
     if not data.isascii():
@@ -90,13 +88,13 @@ def longest_size(data: bytes) -> int:
 
 
 def indentation(text: str, *, depth: int) -> int:
-    """Return the most bytes that a text gains where it is JSON, parsed and written on many lines.
+    """Return the maximum bytes that a text gains if a program parses and indents it as JSON.
 
-    See `longest_size`. Of what is not JSON, the brackets and commas are counted all the same.
+    If the text is not JSON, its brackets and commas count in the same way.
 
     Args:
         text: Any text.
-        depth: Levels of arrays and objects around it.
+        depth: The number of arrays and objects around the text.
     """
     return _indentation(_without_escapes(text.encode()), depth)
 
@@ -124,15 +122,15 @@ def _without_escapes(data: bytes) -> bytes:
 
 
 def _outside_strings(data: bytes) -> bytes:
-    """Return what stands outside of strings in a document without escaped quotation marks."""
+    """Remove the strings of a document that has no escaped quotation marks."""
     return b"".join(data.split(b'"')[::2])
 
 
 def count_values(data: bytes) -> int:
-    """How many values a document has; where it has too many, some number above `MAX_VALUES`.
+    """Return the number of values of a document, or any number above `MAX_VALUES` if it has more.
 
     Args:
-        data: The document; what is not JSON is counted, too.
+        data: The document. It can be invalid JSON.
     """
     bare = _without_escapes(data)
     if bare.count(b'"') > 4 * MAX_VALUES:
@@ -145,5 +143,5 @@ def _values(structure: bytes) -> int:
 
 
 def too_wide(max_values: int) -> DecodeError:
-    """Make the error for more values than are allowed."""
+    """Return the error for a document with more than `max_values` values."""
     return DecodeError(f"The JSON has more than {max_values} values.", code="invalid_json")

@@ -1,4 +1,4 @@
-"""The documents of the API, each with its message: the functions of this package.
+"""The public functions of this package: one pair for each kind of document.
 
     decode_                 encode_                  message
     request                 request                  ChatCompletionParams
@@ -8,9 +8,9 @@
     model                   model                    Model
     model_list              model_list               ListModelsResponse
 
-Reading tries the strict values first. A document that msgspec refuses may only have half of a
-surrogate pair somewhere; then it is read again with the lenient values, which also say what else is
-wrong with it.
+Decoding first uses msgspec, the strict values. msgspec rejects strings with unpaired surrogates; a
+document that it rejects is decoded again with the lenient values, which accept them and report
+every other error.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +51,7 @@ from chatcompletion.v1.error_pb2 import ApiError
 from chatcompletion.v1.model_service_pb2 import ListModelsResponse, Model
 
 _EXTRA_TAG = b"z"
-"""What each entry of extra_json begins with on the wire: field 15, with a length."""
+"""The tag of each entry of extra_json on the wire: field 15, length-delimited."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Value = str | int | float | bool
@@ -97,30 +97,30 @@ class _Codec(Generic[AnyMessage]):
         )
 
     def decode(self, data: bytes) -> AnyMessage:
-        """Decode a document whose shape is checked."""
+        """Decode a document whose depth and number of values were checked."""
         message = self.message()
         members, strict = _members(data)
         (self.read if strict else self.read_lenient)(message, members)
         return message
 
     def members(self, message: AnyMessage) -> dict[str, Any] | msgspec.Raw:
-        """Return the members of a message's document, or its text: see `Writer`."""
+        """Return the JSON members of a message, or its JSON text, as a `Writer` does."""
         try:
             return self.write(message)
         except EncodeError as error:
             raise self._located(error, message) from None
 
     def encode(self, message: AnyMessage) -> bytes:
-        """Encode a message as its document."""
+        """Encode a message as JSON on one line."""
         return encode_value(self.members(message))
 
     def _located(self, error: EncodeError, message: AnyMessage) -> EncodeError:
-        """Give an error its whole path: the first object that cannot be written has it."""
+        """Return an error with the full path of the first object that cannot be encoded."""
         for path, shape, inner in places.objects(SHAPES, self.shape, message):
             try:
                 _WRITERS[shape.name](inner)
             except EncodeError as found:
-                # A name that the contract does not have is the caller's, and is not repeated.
+                # A name outside the contract comes from the caller, so the error omits it.
                 is_ours = found.param in shape.members or found.param == NULLS
                 name = found.param if is_ours else EXTRA
                 param = places.join(path, name or EXTRA)
@@ -137,21 +137,21 @@ _MODEL_LIST = _Codec.of(ListModelsResponse)
 
 
 def _members(data: bytes) -> tuple[dict[str, Any], bool]:
-    """Slice a document that is an object by name, and tell whether the slices are strict values.
+    """Return the slices of an object by name, and whether they are strict values.
 
     Raises:
-        DecodeError: It is not JSON (`invalid_json`), or not an object (`invalid_type`).
+        DecodeError: The document is not JSON (`invalid_json`) or not an object (`invalid_type`).
     """
     try:
         if not data.isascii():
-            data.decode()  # msgspec does not look into the strings that it passes over
+            data.decode()  # msgspec does not check the strings that it skips
         return strict_values.members(data), True
     except UnicodeDecodeError as error:
         raise _malformed(f"not UTF-8 (byte {error.start})") from None
     except msgspec.DecodeError:
         if lenient_values.CUT_PAIR.search(data):
             return lenient_values.document(data), False
-    # The type is told before the rest is looked at.
+    # msgspec reports the wrong type before it checks the syntax.
     try:
         strict_values.whole(data)
     except msgspec.DecodeError as error:
@@ -170,11 +170,11 @@ def decode_request(
 
     Args:
         data: The body.
-        max_depth: Levels of arrays and objects, at most 500.
-        max_values: Values of any kind, those in arrays and objects included.
+        max_depth: Maximum levels of arrays and objects: up to 500.
+        max_values: Maximum values of any kind, including those in arrays and objects.
 
     Raises:
-        DecodeError: It is not JSON or beyond a limit (`invalid_json`), or not an object
+        DecodeError: The body is not JSON or exceeds a limit (`invalid_json`), or is not an object
             (`invalid_type`).
     """
     check_shape(data, max_depth=max_depth, max_values=max_values)
@@ -188,18 +188,17 @@ def encode_request(
 
     Args:
         params: The request.
-        changes: The top-level members that are written otherwise than the request has them; None
-            leaves a member out.
+        changes: Top-level members that replace those of the request. None removes a member.
 
     Raises:
-        EncodeError: A number is not finite, or the text in extra_json or RawJson is not JSON or
-            says what a field says.
+        EncodeError: A number is not finite, text in extra_json or RawJson is not JSON, or a member
+            is both in extra_json and in a field.
     """
     members = _REQUEST.members(params)
     if not changes:
         return encode_value(members)
     if isinstance(members, msgspec.Raw):
-        # A name in it is not Unicode, which msgspec does not write.
+        # A name contains an unpaired surrogate, which msgspec cannot write.
         texts = lenient_values.document(bytes(members))
         _change(texts, changes, lambda value: encode_value(_written(value)).decode())
         return verbatim.object_text(texts).encode()
@@ -246,11 +245,11 @@ def encode_chunk(chunk: ChatCompletionChunk) -> bytes:
 
 
 def decode_error(data: bytes, *, max_depth: int = MAX_DEPTH) -> ApiError:
-    """Read an error body: `{"error": {...}}`. What stands beside "error" is left out.
+    """Read an error body, `{"error": {...}}`, and ignore its other members.
 
     Raises:
-        DecodeError: It is not JSON or too deep (`invalid_json`), or not an object with an object
-            `error` (`invalid_type`; the param is "error" where the body is an object).
+        DecodeError: The body is not JSON or too deep (`invalid_json`), or has no object `error`
+            (`invalid_type`; the param is "error" if the body is an object).
     """
     check_shape(data, max_depth=max_depth)
     body, strict = _members(data)
@@ -267,7 +266,7 @@ def decode_error(data: bytes, *, max_depth: int = MAX_DEPTH) -> ApiError:
 
 
 def encode_error(error: ApiError) -> bytes:
-    """Write an error body on one line; message, type, param and code are there, null if need be.
+    """Write an error body on one line. Absent message, type, param and code are written as null.
 
     Errors are those of `encode_request`.
     """
@@ -295,7 +294,7 @@ def decode_model_list(data: bytes, *, max_depth: int = MAX_DEPTH) -> ListModelsR
 
 
 def encode_model_list(models: ListModelsResponse) -> bytes:
-    """Write a `list` of models on one line; `data` is there even where it is empty.
+    """Write a `list` of models on one line. An empty `data` is written as [].
 
     Errors are those of `encode_request`.
     """
@@ -306,10 +305,10 @@ def encode_model_list(models: ListModelsResponse) -> bytes:
 
 
 def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
-    """Return the message that reading the JSON of `params` gives; `params` itself where it is that.
+    """Return the canonical form of a message, or `params` itself if it is canonical.
 
-    For messages that do not come from `decode_request`. After it, what a field can say is in the
-    field, so that a policy that looks at fields sees all that the upstream will see.
+    Use it for messages that do not come from `decode_request`. In the canonical form, every member
+    that has a field is in that field, so that rules that check fields see what the upstream sees.
 
     Raises:
         DecodeError: A number is not finite (`invalid_number`), text in extra_json or RawJson is not
@@ -326,17 +325,17 @@ def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
 
 
 def check_size(params: ChatCompletionParams) -> None:
-    """Refuse a message whose text is too much to be parsed, at a cost of some ns per byte.
+    """Reject a message whose JSON text is too large to parse, at a cost of some ns per byte.
 
-    For messages that do not come from `decode_request`. What is in fields is for the policy to
-    bound, before this: it is walked over.
+    Use it for messages that do not come from `decode_request`. It walks the fields, so bound the
+    number of messages, parts and tools first.
 
     Raises:
-        DecodeError: It has more than `MAX_UNKNOWN` entries of extra_json, or the text in these and
-            in RawJson has more than `MAX_VALUES` values, in all (`invalid_json`).
+        DecodeError: The message has more than `MAX_UNKNOWN` entries of extra_json, or its
+            extra_json and RawJson together have more than `MAX_VALUES` values (`invalid_json`).
     """
     data = params.SerializeToString()
-    # Most messages are seen to be within the limits by the bytes that each of these takes.
+    # The number of bytes shows for most messages that they are within the limits.
     if data.count(_EXTRA_TAG) > MAX_UNKNOWN:
         entries = sum(len(getattr(owner, EXTRA)) for _, _, owner in _objects(params))
         if entries > MAX_UNKNOWN:
@@ -348,7 +347,7 @@ def check_size(params: ChatCompletionParams) -> None:
 
 
 def _verbatim(params: ChatCompletionParams) -> Iterator[bytes]:
-    """Each JSON text in a message."""
+    """Yield each JSON text in a message."""
     for _, shape, owner in _objects(params):
         extra = getattr(owner, EXTRA)
         yield from (extra[name].encode() for name in extra)
@@ -362,39 +361,36 @@ def _objects(params: ChatCompletionParams) -> Iterator[tuple[str, Shape, Message
 
 
 def is_typed(params: ChatCompletionParams) -> bool:
-    """Whether no member of a canonical request stands in extra_json.
-
-    If so, it has neither mistyped nor unknown members.
-    """
+    """Whether every extra_json of a canonical request is empty: no mistyped, no unknown member."""
     return _IS_TYPED(params)
 
 
 def mistyped_members(params: ChatCompletionParams) -> Iterator[Mistyped]:
-    """Yield the members of a canonical request whose values are not what their fields carry.
+    """Yield the members of a canonical request whose values have another type than their fields.
 
-    They stand in extra_json under the name of a field. An empty array or object whose field is
-    repeated or a map does not count, nor does a string with half of a surrogate pair.
+    Such a member is in extra_json under the name of a field. Empty arrays and objects of repeated
+    and map fields, and strings with unpaired surrogates, do not count.
     """
     if not _HAS_PLAIN_NAMES(params):
         yield from places.mistyped_members(SHAPES, _REQUEST.shape, params)
 
 
 def unknown_members(params: ChatCompletionParams) -> Iterator[Unknown]:
-    """Yield the objects of a canonical request that have members which the contract does not know.
+    """Yield the objects of a canonical request that have members outside the contract.
 
-    Null does not count. The document itself comes last, inner objects before those around them.
+    Null members do not count. Nested objects come before the objects that contain them.
     """
     if not _IS_TYPED(params):
         yield from places.unknown_members(SHAPES, _REQUEST.shape, params)
 
 
 def member_names(message: type[Message]) -> frozenset[str]:
-    """Return the names of the members that the fields of a message say, as they are in JSON."""
+    """Return the JSON names of the members that a message type has fields for."""
     return frozenset(SHAPES[message.DESCRIPTOR.full_name].members)
 
 
 def has_member(params: ChatCompletionParams, name: str) -> bool:
-    """Whether a canonical request has a top-level member, known or not; null does not count."""
+    """Whether a canonical request has a non-null top-level member, in the contract or not."""
     member = _REQUEST.shape.members.get(name)
     if member is not None and any(is_set(params, arm) for arm in member.arms):
         return True
@@ -407,7 +403,7 @@ def is_null(message: Message, name: str) -> bool:
 
 
 def clear_member(message: Message, name: str) -> None:
-    """Remove a member of the contract from a message, wherever it stands."""
+    """Remove a member of the contract from its field, null_fields and extra_json."""
     member = SHAPES[message.DESCRIPTOR.full_name].members[name]
     for arm in member.arms:
         message.ClearField(arm.field)

@@ -1,8 +1,8 @@
-r"""Reading one JSON value at a time, where strings may have half of a surrogate pair.
+r"""Readers of single JSON values in documents whose strings can have unpaired surrogates.
 
-The functions of `strict_values` with the standard library: here a slice is a `str`. Upstreams that
-cut an emoji between two chunks send such documents. No protobuf string can hold such a string, so
-that here it is a misfit, and stays in extra_json as it is spelt.
+These are the functions of `strict_values`, built on the standard library; a slice is a `str`.
+Upstreams that cut an emoji between two chunks send such documents. A protobuf string cannot hold an
+unpaired surrogate, so such a string is a misfit and stays in extra_json unchanged.
 
     before the value   the value          after it
     {"a":␣             "\ud83d"           ,"b":1}
@@ -20,10 +20,10 @@ from chatcompletion.openai_json.shapes import Form
 from chatcompletion.openai_json.strict_values import MisfitError
 
 MISFITS = (MisfitError,)
-"""What a reader of values raises."""
+"""The exceptions that a reader of values raises."""
 
 CUT_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Where a document may have half of a surrogate pair."""
+"""Matches an escape that can be an unpaired surrogate."""
 
 
 def _refuse_constant(_: str) -> NoReturn:
@@ -35,10 +35,10 @@ _space = re.compile(r"[ \t\n\r]*").match
 
 
 def document(data: bytes) -> dict[str, str]:
-    """Slice a document that is an object by name.
+    """Return the slices of an object by name.
 
     Raises:
-        DecodeError: It is not JSON (`invalid_json`), or not an object (`invalid_type`).
+        DecodeError: The document is not JSON (`invalid_json`) or not an object (`invalid_type`).
     """
     whole = data.decode()
     try:
@@ -60,7 +60,7 @@ def document(data: bytes) -> dict[str, str]:
 
 
 def members(text: str) -> dict[str, str]:
-    """Slice a valid JSON object by name; of duplicates the last counts."""
+    """Return the slices of a valid JSON object by name; the last of duplicates wins."""
     found = {}
     at = _skip_space(text, 1)
     while text[at] != "}":
@@ -73,7 +73,7 @@ def members(text: str) -> dict[str, str]:
 
 
 def elements(text: str) -> list[str]:
-    """Slice a valid JSON array."""
+    """Return the slices of a valid JSON array."""
     found = []
     at = _skip_space(text, 1)
     while text[at] != "]":
@@ -84,7 +84,7 @@ def elements(text: str) -> list[str]:
 
 
 def reader(forms: tuple[Form, ...]) -> Callable[[str], Any]:
-    """Make what reads a slice of any of these forms, or null."""
+    """Return a function that reads a slice of any of these forms, or null as None."""
     if forms == (Form.ANY,):
         return lambda value: None if value == "null" else text(value)
     readers = [READERS[form] for form in forms]
@@ -103,7 +103,7 @@ def reader(forms: tuple[Form, ...]) -> Callable[[str], Any]:
 
 
 def text(value: str) -> str:
-    """Return the JSON text of a slice, as extra_json keeps it."""
+    """Return the JSON text of a slice, in the form of extra_json."""
     return verbatim.kept(value.encode())
 
 

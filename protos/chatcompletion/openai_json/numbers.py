@@ -1,16 +1,16 @@
-"""JSON numbers and the two types that carry them.
+"""JSON numbers, and the two types of fields that carry them.
 
     literal                     int64 field            double field
-    7                           7                      7.0, written again as 7
-    7.0, 70e-1                  7                      7.0, written again as 7
-    7.5                         cannot say             7.5
-    9223372036854775808         cannot say             9.223372036854775808e18
-    9007199254740993            9007199254740993       cannot say: no double is that integer
-    0.1000000000000000055511    cannot say             0.1: the nearest double
-    1e999, 1e-999               cannot say             cannot say: infinite, or zero
+    7                           7                      7.0, written as 7
+    7.0, 70e-1                  7                      7.0, written as 7
+    7.5                         does not fit           7.5
+    9223372036854775808         does not fit           9.223372036854775808e18
+    9007199254740993            9007199254740993       does not fit: no double equals it
+    0.1000000000000000055511    does not fit           0.1: the nearest double
+    1e999, 1e-999               does not fit           does not fit: infinite, or zero
 
-What a field cannot say stays in extra_json as it is spelt. Integers are exact; other numbers are
-the nearest double, which is what readers of JSON agree on (RFC 8259, section 6).
+A number that does not fit its field stays in extra_json unchanged. Integers are exact. For other
+numbers the nearest double suffices, because JSON parsers agree on it (RFC 8259, section 6).
 """
 
 from decimal import Decimal, InvalidOperation
@@ -21,11 +21,11 @@ from chatcompletion.openai_json.codec_errors import EncodeError
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 CONSECUTIVE = 2.0**53
-"""Below this magnitude each integer is a double."""
+"""Every integer up to this magnitude is a double."""
 
 
 def integral(literal: str) -> int | None:
-    """Return the int64 that a JSON number is, however it is spelt; None where it is none."""
+    """Return the int64 that equals a JSON number in any spelling, or None."""
     try:
         number = Decimal(literal)
         # The magnitude first: the integer of 1e999999999 has as many digits.
@@ -37,9 +37,9 @@ def integral(literal: str) -> int | None:
 
 
 def says(value: float, literal: str) -> bool:
-    """Whether `value`, the double nearest to `literal`, says that number.
+    """Whether `value`, the double nearest to `literal`, represents that number.
 
-    For magnitudes from 2**53 and for zero; between them each double does.
+    Needed only for zero and for magnitudes from 2**53: between them, every double does.
     """
     try:
         number = Decimal(literal)
@@ -51,7 +51,7 @@ def says(value: float, literal: str) -> bool:
 
 
 def is_double(literal: str) -> bool:
-    """Whether a double says the number `literal`."""
+    """Whether a double represents the number `literal`."""
     return says(float(literal), literal)
 
 
@@ -60,17 +60,21 @@ def exceeds_int64(literal: str) -> bool:
     try:
         return not INT64_MIN <= Decimal(literal) <= INT64_MAX
     except InvalidOperation:
-        # No Decimal has an exponent of so many digits: the number is beyond all, or next to zero.
+        # The exponent has too many digits for a Decimal: the number is huge, or almost zero.
         return "e-" not in literal.lower()
 
 
 def written(value: float, name: str) -> int | float:
-    """Return what stands in JSON for a double: an integer without a fraction where it is one.
+    """Return the JSON number for a double: an int if it is integral.
 
-    A consumer that wants an integer may refuse `-100.0`; none refuses `-100`.
+    Some consumers reject `-100.0` for an integer; all accept `-100`.
+
+    Args:
+        value: The double.
+        name: The member that has the value, for the error.
 
     Raises:
-        EncodeError: `value` is NaN or infinite; `name` is its member.
+        EncodeError: `value` is NaN or infinite.
     """
     if value.is_integer():
         if -CONSECUTIVE < value < CONSECUTIVE and (value or copysign(1.0, value) > 0):

@@ -1,12 +1,12 @@
-"""Where in a document something is: messages and members by their paths.
+"""The paths of objects and members in a document.
 
     messages[0]                           an element of an array of objects
     messages[0].content[1].image_url      an object in an object
     messages[0].content                   a member
     stop[2]                               an element of an array of strings
 
-`mistyped_members` walks a message for the members whose values are not what their fields carry,
-`unknown_members` for those that no field carries.
+`mistyped_members` finds the members whose values have another type than their fields, and
+`unknown_members` finds those that have no field.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,15 @@ from chatcompletion.openai_json.shapes import EXTRA, Arm, Form, Member, Shape
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Mistyped:
-    """A member, or an element of it, whose value is not what its field carries.
+    """A member, or an element of one, whose value has another type than its field.
 
     Attributes:
-        param: Its path, such as `messages[0].content[1]`.
+        param: The path of the member or element, such as `messages[0].content[1]`.
         name: The name of the member, such as `content`.
-        expected: What it may be, for people, such as ("string", "array of objects"). For an element
-            the same of the element.
-        out_of_range: Whether it is a number, as it should be, beyond what the field can hold.
+        expected: The allowed types of the member or element, for people, such as ("string", "array
+            of objects").
+        out_of_range: Whether the value has the right type but is a number that the field cannot
+            hold.
     """
 
     param: str
@@ -40,12 +41,12 @@ class Mistyped:
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Unknown:
-    """An object with members that the contract does not know.
+    """An object with members outside the contract.
 
     Attributes:
         path: The path of the object, such as `messages[0].content[1]`; empty for the document.
         owner: The object.
-        names: The keys of these members in its extra_json.
+        names: The keys of these members in the object's extra_json.
     """
 
     path: str
@@ -54,14 +55,19 @@ class Unknown:
 
 
 def join(path: str, name: str) -> str:
-    """Join the path of an object, which is empty for the document, and the name of its member."""
+    """Return the path of a member.
+
+    Args:
+        path: The path of its object; empty for the document.
+        name: The name of the member.
+    """
     return f"{path}.{name}" if path else name
 
 
 def objects(
     shapes: dict[str, Shape], shape: Shape, message: Message, path: str = ""
 ) -> Iterator[tuple[str, Shape, Message]]:
-    """Each object in a message with its path, inner ones first."""
+    """Yield each object in a message with its path, nested objects first."""
     for member in shape.members.values():
         for arm in member.arms:
             if arm.shape is None or not (arm.repeated or message.HasField(arm.field)):
@@ -79,10 +85,10 @@ def objects(
 def mistyped_members(
     shapes: dict[str, Shape], shape: Shape, message: Message
 ) -> Iterator[Mistyped]:
-    """Yield what in the canonical `message` stands in extra_json for being of another type.
+    """Yield the members in extra_json of a canonical message whose type does not match their field.
 
-    Not null, which a field cannot say but an optional member may be; nor an empty array or object
-    where it could have items; nor strings with half of a surrogate pair.
+    Null, empty arrays and objects of repeated and map fields, and strings with unpaired surrogates
+    are in extra_json too, but have the right type.
     """
     for path, inner, owner in objects(shapes, shape, message):
         extra = getattr(owner, EXTRA)
@@ -110,7 +116,7 @@ SCALAR_STARTS = {
     Form.BOOLEAN: "tf",
     Form.OBJECT: "{",
 }
-"""What a value of these forms begins with."""
+"""The first characters that a value of each form can have."""
 
 ELEMENTS = {
     Form.STRINGS: ("[", Form.STRING),
@@ -118,7 +124,7 @@ ELEMENTS = {
     Form.STRING_MAP: ("{", Form.STRING),
     Form.NUMBER_MAP: ("{", Form.NUMBER),
 }
-"""What a value of these forms begins with, and the form of what is in it."""
+"""The first character of a value of each form, and the form of its elements."""
 
 
 def _mistyped(member: Member, text: str, path: str) -> Mistyped | None:

@@ -1,6 +1,6 @@
-r"""From JSON to messages: one function per message, generated from the shapes.
+r"""From JSON to messages: one function per message type, generated from the shapes.
 
-For the role and the content of a message, say, it is
+For the role of a message, for example, the function is
 
     def read_ChatMessage(message, members):
         nulls = b""
@@ -24,7 +24,7 @@ For the role and the content of a message, say, it is
         if nulls:
             message.null_fields = nulls
 
-Members that the fields can say are taken out of `members`; what is left is what extra_json keeps.
+The function removes each member that fits its field from `members`. The rest goes to extra_json.
 The same source runs on the values of `strict_values` and of `lenient_values`.
 """
 
@@ -46,7 +46,7 @@ class ValueReaders(Protocol):
     MISFITS: tuple[type[Exception], ...]
 
     def reader(self, forms: tuple[Form, ...]) -> Callable[[Any], Any]:
-        """Make what reads a slice of any of these forms, or null."""
+        """Return a function that reads a slice of any of these forms, or null as None."""
 
     def text(self, value: Any) -> str:
         """Return the JSON text of a slice."""
@@ -62,15 +62,15 @@ PYTHON_TYPES = {
     Form.STRINGS: "list",
     Form.OBJECTS: "list",
 }
-"""What a value of each form is read as, where a member has several."""
+"""The Python type of a value of each form, for members with several forms."""
 
 
 def readers(shapes: dict[str, Shape], values: Any) -> dict[str, Reader]:
-    """Make a reader per shape, by full name.
+    """Generate a reader for each shape, by full name.
 
     Args:
-        shapes: The shapes, complete: each that an arm names is there.
-        values: A module that has the functions of `ValueReaders`.
+        shapes: All shapes, including those of nested messages.
+        values: A module with the functions of `ValueReaders`.
     """
     module: ValueReaders = values
     namespace: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _misfit(member: Member) -> Iterator[str]:
 
 
 def _assignment(arm: Arm) -> Iterator[str]:
-    """Statements that put what was read, in `read`, into an arm."""
+    """Yield statements that assign `read` to the field of an arm."""
     field = f"message.{arm.field}"
     reader = _function_name(arm.shape) if arm.shape else ""
     if arm.boxed:

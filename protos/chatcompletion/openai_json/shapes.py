@@ -1,4 +1,4 @@
-"""What each message says in JSON, read from the descriptors.
+"""The JSON form of each message, read from the descriptors.
 
     field in the .proto                    form           JSON
     optional string                        STRING         string
@@ -6,15 +6,15 @@
     optional double                        NUMBER         number
     optional bool                          BOOLEAN        true, false
     optional bytes                         BYTES          array of integers from 0 to 255
-    RawJson                                ANY            any value but null
+    RawJson                                ANY            any value except null
     another message                        OBJECT         object
     repeated string, StringList            STRINGS        array of strings
     repeated message, ContentPartList      OBJECTS        array of objects
     map<string, string>                    STRING_MAP     object with string values
     map<string, double>                    NUMBER_MAP     object with number values
 
-A plain field is a member with one arm. A oneof is a member with an arm for each JSON type, and a
-list in it is boxed in a message of its own, which has presence: there `[]` can be said.
+A plain field is a member with one arm. A oneof is a member with an arm for each JSON type. A list
+in a oneof is boxed in a separate message, which has presence, so that it can express `[]`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ NULLS = "null_fields"
 
 
 class Form(enum.Enum):
-    """How a field stands in JSON; the value names it for people."""
+    """The JSON form of a field. The value names it for people."""
 
     STRING = "string"
     INTEGER = "integer"
@@ -65,18 +65,18 @@ MAPS = {
 }
 
 ARMS_BY_TYPE = {Form.STRING, Form.INTEGER, Form.OBJECT, Form.STRINGS, Form.OBJECTS}
-"""The forms that a oneof may have as arms: the JSON value alone tells them apart."""
+"""The forms that the arms of a oneof can have: a JSON value fits only one of them."""
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Arm:
-    """One way to say a member.
+    """A field that can carry a member.
 
     Attributes:
         field: The name of the field.
-        form: How it stands in JSON.
-        shape: For OBJECT and OBJECTS, the full name of the message that an object is.
-        boxed: Whether the list is the field `items` of a message of its own.
+        form: The JSON form of the field.
+        shape: For OBJECT and OBJECTS, the full name of the message type of an object.
+        boxed: Whether the list is the field `items` of a separate message.
     """
 
     field: str
@@ -86,7 +86,7 @@ class Arm:
 
     @property
     def repeated(self) -> bool:
-        """Whether the field has no presence, so that empty and absent look alike."""
+        """Whether the field has no presence, so that empty and absent are the same."""
         lists = {Form.STRINGS, Form.OBJECTS, Form.STRING_MAP, Form.NUMBER_MAP}
         return self.form in lists and not self.boxed
 
@@ -97,7 +97,7 @@ class Member:
 
     Attributes:
         name: Its name.
-        number: The number of its first field, which stands for it in null_fields.
+        number: The number of its first field, which represents the member in null_fields.
         arms: The fields that can carry it.
     """
 
@@ -127,10 +127,10 @@ class Shape:
 
 
 def shapes_below(*roots: Descriptor) -> dict[str, Shape]:
-    """Return the shapes of these messages and of all that stand in them, by full name.
+    """Return the shapes of these messages and of all nested messages, by full name.
 
     Raises:
-        TypeError: A field that no rule of this module covers.
+        TypeError: No rule of this module covers a field.
     """
     found: dict[str, Shape] = {}
     waiting = list(roots)

@@ -1,9 +1,9 @@
-"""Reading one JSON value at a time, where each string is Unicode.
+"""Readers of single JSON values in documents whose strings are all valid Unicode.
 
-A *slice* is the text of one value: here a msgspec.Raw, cut out of the document without a copy. What
-a value holds is itself slices until the level that they stand on is read.
+A *slice* is the text of one value: here a msgspec.Raw, cut out of the document without a copy. The
+elements and members of a value are slices too, until they are read.
 
-    form          slice               read
+    form          slice               result
     STRING        "a"                 'a'
     INTEGER       7                   7
     NUMBER        0.5                 0.5
@@ -11,11 +11,11 @@ a value holds is itself slices until the level that they stand on is read.
     ANY           {"b": [1.0]}        '{"b": [1.0]}'
     OBJECT        {"b": [1.0]}        {'b': <slice of [1.0]>}
     OBJECTS       [{"b": 1}]          [{'b': <slice of 1>}]
-    each          null                None
-    each          another type        raises a misfit
+    any           null                None
+    any           another type        raises a misfit
 
-This module is built on msgspec, which refuses half a surrogate pair anywhere in a document;
-`lenient_values` has the same functions for such documents.
+This module uses msgspec, which rejects a document with an unpaired surrogate. `lenient_values` has
+the same functions for such documents.
 """
 
 from collections.abc import Callable, MutableMapping
@@ -30,11 +30,11 @@ from chatcompletion.openai_json.shapes import Form
 
 
 class MisfitError(Exception):
-    """A value that is not of the form wanted."""
+    """A value does not have the expected form."""
 
 
 MISFITS = (msgspec.ValidationError, MisfitError)
-"""What a reader of values raises."""
+"""The exceptions that a reader of values raises."""
 
 TYPES: dict[Form, Any] = {
     Form.STRING: str,
@@ -52,23 +52,23 @@ TYPES: dict[Form, Any] = {
 _float = msgspec.json.Decoder(float | None).decode
 
 members: Callable[[bytes], dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw]).decode
-"""The slices of a document that is an object by name; of duplicates the last.
+"""Returns the slices of an object by name; the last of duplicates wins.
 
 Raises:
-    msgspec.ValidationError: It is of another type; whether it is JSON is not looked at.
-    msgspec.DecodeError: It is not JSON, or it has half of a surrogate pair.
+    msgspec.ValidationError: The document begins like a value of another type.
+    msgspec.DecodeError: The document is not JSON, or has an unpaired surrogate.
 """
 
 whole: Callable[[bytes], Raw] = msgspec.json.Decoder(Raw).decode
-"""A document of any type.
+"""Checks a document of any type.
 
 Raises:
-    msgspec.DecodeError: It is not JSON, or it has half of a surrogate pair.
+    msgspec.DecodeError: The document is not JSON, or has an unpaired surrogate.
 """
 
 
 def reader(forms: tuple[Form, ...]) -> Callable[[Raw], Any]:
-    """Make what reads a slice of any of these forms, or null."""
+    """Return a function that reads a slice of any of these forms, or null as None."""
     if forms == (Form.NUMBER,):
         return _number
     if forms == (Form.ANY,):
@@ -85,7 +85,7 @@ def reader(forms: tuple[Form, ...]) -> Callable[[Raw], Any]:
 
 
 def text(value: Raw) -> str:
-    """Return the JSON text of a slice, as extra_json keeps it."""
+    """Return the JSON text of a slice, in the form of extra_json."""
     return verbatim.kept(bytes(value))
 
 
@@ -110,7 +110,7 @@ def _numbers(items: dict[str, Raw]) -> dict[str, float]:
     numbers = {name: _number(value) for name, value in items.items()}
     if None in numbers.values():
         raise MisfitError
-    return numbers  # type: ignore[return-value]  # the line above: there is no None in it
+    return numbers  # type: ignore[return-value]  # the line above rejects None
 
 
 def _any(value: Raw) -> str | None:

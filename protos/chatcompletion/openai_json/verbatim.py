@@ -1,14 +1,14 @@
-r"""JSON text that travels as text: the values of extra_json, and RawJson.
+r"""JSON that stays text: the values of extra_json, and RawJson.
 
 received             kept
-{"a":\n 1}           {"a":  1}          no line break ever reaches a line of an event stream
-{"a":1,"a":2}        {"a":2}            of duplicate members the last
-[1.0, 1e2, 10000000000000000000000]     as it is: numbers, order and escapes are not touched
+{"a":\n 1}           {"a":  1}          without line breaks, which would break an event stream
+{"a":1,"a":2}        {"a":2}            the last of duplicate members
+[1.0, 1e2, 10000000000000000000000]     unchanged: numbers, order and escapes
 
-name                 its key in extra_json
+name                 key in extra_json
 top_k                top_k
-"quoted              "\"quoted"         a name that begins with a quotation mark, and one
-\ud83d               "\ud83d"          with half of a surrogate pair: as a JSON string
+"quoted              "\"quoted"         a JSON string, if the name begins with a quotation mark
+\ud83d               "\ud83d"          or has an unpaired surrogate
 """
 
 import json
@@ -28,7 +28,7 @@ _NO_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class _Literal(str):
-    """A number as it is spelt."""
+    """A number in its original spelling."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ _read_literally = json.JSONDecoder(
 
 
 def kept(value: bytes) -> str:
-    """Return the text to keep of one valid JSON value: on one line, without duplicate members."""
+    """Return a valid JSON value on one line, without duplicate members."""
     if value[:1] in (b"{", b"["):
         if b"\n" in value or b"\r" in value:
             value = value.translate(_NO_LINE_BREAKS)
@@ -53,7 +53,7 @@ def kept(value: bytes) -> str:
 
 
 def is_kept(text: str) -> bool:
-    """Whether `text` is one JSON value in the form that `kept` gives it."""
+    """Whether `text` is one JSON value in the form that `kept` returns."""
     if not is_value(text) or text != text.strip(" \t\r\n"):
         return False
     if text[0] not in "{[":
@@ -62,7 +62,7 @@ def is_kept(text: str) -> bool:
 
 
 def is_value(text: str) -> bool:
-    """Whether `text` is exactly one JSON value, nested no deeper than a document may be."""
+    """Whether `text` is exactly one JSON value of up to `MAX_DEPTH` levels."""
     try:
         value = text.encode()
         check_shape(value, max_depth=MAX_DEPTH)
@@ -70,7 +70,7 @@ def is_value(text: str) -> bool:
     except (DecodeError, UnicodeEncodeError):
         return False
     except msgspec.DecodeError:
-        # It may be half of a surrogate pair, which msgspec refuses.
+        # It can be an unpaired surrogate, which msgspec rejects.
         try:
             _read_literally(text)
         except ValueError:
@@ -79,7 +79,7 @@ def is_value(text: str) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a string has no half of a surrogate pair."""
+    """Whether a string has no unpaired surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -114,21 +114,25 @@ def one_line(text: str) -> str:
 
 
 def object_text(members: dict[str, str]) -> str:
-    """Return the JSON object of these names, of any characters, and values in JSON text."""
+    """Return a JSON object.
+
+    Args:
+        members: The JSON text of each value, by name. A name can have any characters.
+    """
     return "{" + ",".join(f"{_write_name(n)}:{value}" for n, value in members.items()) + "}"
 
 
 def _has_duplicates(value: bytes) -> bool:
     """Whether an object in a JSON value has a name twice.
 
-    A parser keeps one of them, so that what it writes again has fewer strings.
+    A parser keeps only one of them, so that the rewritten value has fewer strings.
     """
     if value.count(b":") < 2:
         return False
     try:
         again = _write_value(_read_value(value))
     except (msgspec.MsgspecError, OverflowError):
-        # Half of a surrogate pair, or a number that no type here holds.
+        # It has an unpaired surrogate, or a number beyond every type here.
         return _has_duplicates_literally(value)
     return _strings(again) != _strings(value)
 
@@ -145,14 +149,14 @@ def _has_duplicates_literally(value: bytes) -> bool:
 
 
 def _strings(value: bytes) -> int:
-    """Twice the number of strings in a JSON value, names included."""
+    """Return twice the number of strings in a JSON value, including names."""
     if b"\\" in value:
         value = value.replace(b"\\\\", b"").replace(b'\\"', b"")
     return value.count(b'"')
 
 
 def _spell(value: Any) -> str:
-    """JSON text of a value in which numbers are literals."""
+    """Return the JSON text of a value whose numbers are literals."""
     if type(value) is _Literal:
         return value
     if type(value) is dict:

@@ -1,6 +1,6 @@
-"""From messages to JSON: one function per message, generated from the shapes.
+"""From messages to JSON: one function per message type, generated from the shapes.
 
-For the role and the content of a message, say, it is
+For the role and the content of a message, for example, the function is
 
     def write_ChatMessage(message):
         has = message.HasField
@@ -23,9 +23,9 @@ For the role and the content of a message, say, it is
             return with_extra(members, extra)
         return members
 
-A slice of a repeated field is a list, and iterates faster. What is returned is written by msgspec;
-msgspec.Raw stands for text that goes in as it is. Such text is checked here, so that whatever a
-message holds, the outcome is one JSON object on one line in which each name stands once.
+`items[:]` copies a repeated field into a list, which iterates faster. msgspec writes the result; a
+msgspec.Raw in it is text that is written unchanged. The functions check that text. The result is
+therefore always one JSON object on one line, in which each name occurs once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -40,13 +40,13 @@ from chatcompletion.openai_json.numbers import written
 from chatcompletion.openai_json.shapes import EXTRA, NULLS, Arm, Form, Member, Shape
 
 Writer = Callable[[Any], dict[str, Any] | msgspec.Raw]
-"""Gives the members of a message's object, or its text where a name in it is not Unicode."""
+"""Returns the members of a message's object, or its text if a name has an unpaired surrogate."""
 
 encode_value = msgspec.json.Encoder().encode
 
 
 def writers(shapes: dict[str, Shape]) -> dict[str, Callable[[Message], Any]]:
-    """Make a writer per shape, by full name."""
+    """Generate a writer for each shape, by full name."""
     namespace: dict[str, Any] = {
         "any_value": _any_value,
         "number": written,
@@ -68,7 +68,7 @@ def _any_value(text: str, name: str) -> msgspec.Raw:
 
 
 def _add_nulls(members: dict[str, Any], numbers: bytes, names: Mapping[int, str]) -> None:
-    # A number that stands twice is refused as well: so the numbers are no more than the members.
+    # A repeated number is rejected too, so that there are at most as many numbers as members.
     for number in numbers:
         name = names.get(number)
         if name is None:
@@ -85,7 +85,7 @@ def _add_nulls(members: dict[str, Any], numbers: bytes, names: Mapping[int, str]
 
 
 def _with_extra(members: dict[str, Any], extra: Mapping[str, str]) -> dict[str, Any] | msgspec.Raw:
-    cut: dict[str, str] = {}  # under names that are not Unicode, which msgspec does not write
+    cut: dict[str, str] = {}  # names with unpaired surrogates, which msgspec cannot write
     for key in extra:
         text = extra[key]
         if text == "null" and key[:1] != '"' and key not in members:
@@ -152,7 +152,7 @@ def _arm(member: Member, arm: Arm, otherwise: str) -> Iterator[str]:
         yield f"items = message.{arm.field}"
         yield "if items:"
     elif arm.form in {Form.STRING, Form.INTEGER, Form.BOOLEAN} and not otherwise:
-        # A value that is not the type's zero is set; that is cheaper to ask.
+        # A non-zero value is set; checking that first is cheaper than HasField.
         yield f"value = message.{arm.field}"
         yield f"if value or has({arm.field!r}):"
     else:
@@ -165,7 +165,7 @@ def _arm(member: Member, arm: Arm, otherwise: str) -> Iterator[str]:
 
 
 def _value(member: Member, arm: Arm) -> str:
-    """Return an expression for the JSON value of an arm: of `value`, or of its `items`."""
+    """Return an expression for the JSON value of an arm, in terms of `value` or `items`."""
     write = _function_name(arm.shape) if arm.shape else ""
     return {
         Form.STRING: "value",

@@ -79,8 +79,8 @@ class Account(_message.Message):
     and CreditService.
 
     A credit is 10^9 nano-credits. Every amount is an integer number of
-    nano-credits. A field is `optional` only if its absence has a meaning of its
-    own, which its comment states.
+    nano-credits. A field is `optional` only if an absent value and zero differ;
+    its comment states the meaning of absence.
     ---------------------------------------------------------------------------
 
     A holder of prepaid credit. The API keys of an account spend its credit.
@@ -138,7 +138,7 @@ class AllowedModels(_message.Message):
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the models: 1 to 100 different names of 1 to 256 printable
-        characters each. A name need not be the name of a model that is served.
+        characters each. The server does not check that the models exist.
         """
 
     def __init__(
@@ -183,9 +183,7 @@ class KeyLimits(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """The time from which the key is not valid. If absent, the key does not
-        expire.
-        """
+        """The time at which the key expires. If absent, the key does not expire."""
 
     def __init__(
         self,

@@ -497,8 +497,8 @@ class ListUsageRequest(_message.Message):
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The start of the time range, rounded down to a full hour in UTC. If absent,
-        the range starts 29 days before the current day in UTC, on every page as on
-        the first.
+        the range starts 29 days before the day, in UTC, on which the first page was
+        requested.
         """
 
     @_builtins.property

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class AccountServiceStub:
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 
@@ -99,7 +99,7 @@ class AccountServiceStub:
 
 class AccountServiceServicer:
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 
@@ -175,9 +175,9 @@ class AccountServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """Revokes an API key permanently. Revoking a revoked key changes nothing.
-        After the response, no call that can cost anything is admitted with the
-        key; calls in flight continue. Calls that cost nothing can succeed for up
-        to five more seconds.
+        After the response, calls that can have a cost are rejected; calls in
+        flight continue. Calls that cost nothing can succeed for up to five more
+        seconds.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
@@ -262,7 +262,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 

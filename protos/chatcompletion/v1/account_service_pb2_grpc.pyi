@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class AccountServiceStub:
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 
@@ -83,9 +83,9 @@ class AccountServiceStub:
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
-    After the response, no call that can cost anything is admitted with the
-    key; calls in flight continue. Calls that cost nothing can succeed for up
-    to five more seconds.
+    After the response, calls that can have a cost are rejected; calls in
+    flight continue. Calls that cost nothing can succeed for up to five more
+    seconds.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
@@ -104,7 +104,7 @@ class AccountServiceStub:
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 
@@ -156,9 +156,9 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
-    After the response, no call that can cost anything is admitted with the
-    key; calls in flight continue. Calls that cost nothing can succeed for up
-    to five more seconds.
+    After the response, calls that can have a cost are rejected; calls in
+    flight continue. Calls that cost nothing can succeed for up to five more
+    seconds.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
@@ -176,7 +176,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages accounts, their credit and their API keys. For operators; served on a
-    listener of its own.
+    separate listener.
 
     Metadata of a call:
 
@@ -268,9 +268,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeApiKeyResponse]]:
         """Revokes an API key permanently. Revoking a revoked key changes nothing.
-        After the response, no call that can cost anything is admitted with the
-        key; calls in flight continue. Calls that cost nothing can succeed for up
-        to five more seconds.
+        After the response, calls that can have a cost are rejected; calls in
+        flight continue. Calls that cost nothing can succeed for up to five more
+        seconds.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """

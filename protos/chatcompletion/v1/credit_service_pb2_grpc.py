@@ -50,7 +50,7 @@ class CreditServiceServicer:
 
     def GetCredits(self, request, context):
         """Gets the credit of the caller's account, the limits of the API key, and the
-        recent usage of the key. All of them are of one point in time.
+        recent usage of the key, all read at the same point in time.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """

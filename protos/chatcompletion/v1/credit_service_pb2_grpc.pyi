@@ -37,7 +37,7 @@ class CreditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CreditServiceAsyncStub: ...
     GetCredits: _grpc.UnaryUnaryMultiCallable[_credit_service_pb2.GetCreditsRequest, _credit_service_pb2.GetCreditsResponse]
     """Gets the credit of the caller's account, the limits of the API key, and the
-    recent usage of the key. All of them are of one point in time.
+    recent usage of the key, all read at the same point in time.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
@@ -51,7 +51,7 @@ class CreditServiceAsyncStub(CreditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCredits: _aio.UnaryUnaryMultiCallable[_credit_service_pb2.GetCreditsRequest, _credit_service_pb2.GetCreditsResponse]  # type: ignore[assignment]
     """Gets the credit of the caller's account, the limits of the API key, and the
-    recent usage of the key. All of them are of one point in time.
+    recent usage of the key, all read at the same point in time.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
@@ -68,7 +68,7 @@ class CreditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_credit_service_pb2.GetCreditsResponse, _abc.Awaitable[_credit_service_pb2.GetCreditsResponse]]:
         """Gets the credit of the caller's account, the limits of the API key, and the
-        recent usage of the key. All of them are of one point in time.
+        recent usage of the key, all read at the same point in time.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """

@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server reached its maximum of calls in flight. With google.rpc.RetryInfo."""
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 18
     """The server is shutting down. With google.rpc.RetryInfo if the call was not
-    started. A call that the server cut off must not be retried.
+    started. A call that the server ended must not be retried.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """The store of accounts cannot be reached. With google.rpc.RetryInfo."""
@@ -95,8 +95,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
     value without the prefix ERROR_REASON_. ErrorInfo.metadata["retryable"] is
-    "true" or "false" for the individual failure: once the upstream may have
-    worked for the call, no failure is retryable.
+    "true" or "false" for the individual failure: if the upstream can have started
+    to generate, no failure is retryable.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -149,7 +149,7 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
 """The server reached its maximum of calls in flight. With google.rpc.RetryInfo."""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 18
 """The server is shutting down. With google.rpc.RetryInfo if the call was not
-started. A call that the server cut off must not be retried.
+started. A call that the server ended must not be retried.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 19
 """The store of accounts cannot be reached. With google.rpc.RetryInfo."""
@@ -179,8 +179,8 @@ class ErrorRule(_message.Message):
     grpc_code: _builtins.int
     """The gRPC status code: a value of google.rpc.Code."""
     http_status: _builtins.int
-    """The HTTP status of a response of which nothing was sent before the failure:
-    400 to 599.
+    """The HTTP status, if no part of the response was sent before the failure: 400
+    to 599.
     """
     type: _builtins.str
     """The `type` of the OpenAI error object."""
@@ -305,8 +305,8 @@ class ErrorDetail(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     http_status: _builtins.int
-    """The HTTP status of a response of which nothing was sent before the failure:
-    400 to 599.
+    """The HTTP status, if no part of the response was sent before the failure: 400
+    to 599.
     """
     reason: Global___ErrorReason.ValueType
     """The reason of the failure. The same as google.rpc.ErrorInfo.reason, for
