@@ -1,19 +1,19 @@
-"""The REST bridge: OpenAI's HTTP contract in front of the gRPC one.
+"""The REST bridge: OpenAI's HTTP API in front of the gRPC contract.
 
-    stranger ── HTTP/1.1 ──► http ► app ► chat_completions, model_routes ── gRPC ──► service
-                             limits,  routes   decode, call, encode
-                             id, log
+    client -> HTTP/1.1 -> http -> app -> chat_completions, model_routes -> gRPC -> service
+                          limits, routes   decode, call, encode
+                          id, log
 
-It transcodes and decides nothing: keys, models, validation and limits of use are the service's. It
-owns no secret and no state.
+The bridge transcodes and makes no decisions: the service checks keys, models, requests and limits
+of use. The bridge has no secrets and no state.
 
-http/                      HTTP/1.1 against strangers: head, body, time, number, early ending
-error_responses, headers   what crosses from gRPC to HTTP and back, as tables
-failures                   every exception becomes the one answer that is still possible
-answers, event_stream      the two kinds of answer: one JSON document, or events with keep-alive
+http/                      HTTP/1.1 for untrusted clients: limits on heads, bodies, time, number
+error_responses, headers   errors and headers from gRPC to HTTP and back, as tables
+failures                   turns each exception into the best response that is still possible
+answers, event_stream      the two kinds of response: a JSON document, or events with keep-alive
 chat_completions,
 model_routes               the resources of the API; forward: their unary calls
-credits, probes            an extension; what whoever runs the bridge asks
+credits, probes            the credits extension; the health endpoints
 telemetry                  the names of metrics and log fields
-app, channel, server       the routes, the way to the service, start and drain
+app, channel, server       the routes, the gRPC channels, start and drain
 """

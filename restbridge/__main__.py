@@ -1,14 +1,14 @@
 """`python -m restbridge`: read the settings, serve until a signal, drain.
 
-    python -m restbridge               the bridge, to a service elsewhere
+    python -m restbridge               the bridge, which calls a service in another process
     python -m restbridge --standalone  the bridge and the service in one process, for one machine
 
-SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain delay; a second signal
-of either kind ends at once what is left. The exit status is 0 after a drain, 1 where an address
-cannot be listened on, 2 where a setting is wrong.
+SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
+remaining requests immediately. The exit status is 0 after a drain, 1 if an address cannot be
+listened on, and 2 if a setting is wrong.
 
-This is the only file of the bridge that knows the service, and only in the second form. There, the
-bridge calls the service's handlers without a socket; the gRPC port listens for everybody else.
+Only this file of the bridge imports the service, and only for --standalone. The bridge then calls
+the service's handlers without a socket; other clients use the gRPC port.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ COMMAND: Final = "python -m restbridge [--standalone]"
 _KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
 _KEY_BYTES: Final = 32
 _FILES_BESIDES: Final = 128
-# Descriptors that are not connections of clients: the channel, the metrics, the process's own.
+# Descriptors in addition to client connections: the channel, the metrics, the process's own.
 
 
 async def serve(settings: Settings) -> None:
-    """Run a bridge until the first signal, and drain it.
+    """Run a bridge until the first signal, then drain it.
 
     Raises:
-        ListenError: an address cannot be listened on.
+        ListenError: An address cannot be listened on.
     """
     log.report_exceptions(asyncio.get_running_loop())
     signals = Signals()
@@ -60,11 +60,11 @@ async def serve(settings: Settings) -> None:
 
 
 async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Run a bridge and a service until the first signal, and drain both, the bridge first.
+    """Run a bridge and a service until the first signal, then drain the bridge, then the service.
 
     Raises:
-        SettingsError: a setting of the service is wrong.
-        ListenError: an address cannot be listened on.
+        SettingsError: A setting of the service is wrong.
+        ListenError: An address cannot be listened on.
     """
     from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
     from service.server import Server, StartError  # noqa: PLC0415 - as above
@@ -81,7 +81,7 @@ async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -
     bridge = Bridge(settings, channel=server.channel())
 
     async def stop(*, delay: float | None) -> None:
-        # One process has one drain delay; during it both still serve.
+        # One delay is enough: both serve during the bridge's.
         await bridge.stop(delay=delay)
         await server.stop(delay=0)
 
@@ -132,7 +132,10 @@ def _curl(rest: Address, key: str, *, model: str) -> str:
 
 
 def allow_connections(settings: Settings) -> Settings:
-    """Raise the process's limit of descriptors to what the settings need, as far as it goes."""
+    """Raise the process's limit of descriptors, and return the settings.
+
+    If the system does not allow enough descriptors, the returned settings have fewer connections.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.max_connections + _FILES_BESIDES
     unlimited = resource.RLIM_INFINITY

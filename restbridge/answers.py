@@ -1,10 +1,10 @@
-"""Answers that are one JSON document.
+"""Responses that are one JSON document.
 
-    with the request's body read     answer, and the connection serves the next request
-    with the body unread             answer, close; what still arrives is read away first
+    request body was read         respond; the connection serves the next request
+    request body was not read     respond, discard the rest of the body, close the connection
 
-Closing a connection on which a client still sends resets it, and the client may then never see the
-answer: so the bridge goes on reading for a moment, and throws away what it reads.
+Closing a connection while the client still sends would reset it, and the client could lose the
+response. The bridge therefore reads and discards for a moment before it closes.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 async def answer(
     scope: Scope, receive: Receive, send: Send, *, status: int, body: bytes, headers: Headers
 ) -> None:
-    """Send a JSON document, and end the exchange."""
+    """Send a JSON document and end the exchange."""
     exchange = exchange_of(scope)
     sent = [
         (b"content-type", b"application/json"),
@@ -42,7 +42,7 @@ async def answer(
 async def refuse(
     scope: Scope, receive: Receive, send: Send, failure: ErrorResponse, body: bytes
 ) -> None:
-    """Send a failure with its status, and end the exchange."""
+    """Send the error response of a failure and end the exchange."""
     await answer(scope, receive, send, status=failure.status, body=body, headers=failure.headers())
 
 

@@ -1,17 +1,18 @@
 """The routes, and the layers around them.
 
-    Edge ► [Cors] ► Failures ► Routes ► Resource ► chat_completions, models, probes
-    id, log         answers    404      405
+    Edge -> [Cors] -> Failures -> Routes -> Resource -> chat_completions, models, probes
+    id, log           errors      404       405
 
     POST  /v1/chat/completions
     GET   /v1/models
     GET   /v1/models/{model}
-    GET   /v1/credits            not of OpenAI's API
+    GET   /v1/credits            not in OpenAI's API
     GET   /healthz
     GET   /readyz
 
-Everything else is 404, also with a trailing slash: nothing is redirected. Query strings and Accept
-are ignored, as OpenAI does. Starlette's own error answers are not JSON and never used.
+Every other path is 404, including these with a trailing slash; there are no redirects. Query
+strings and Accept are ignored, as OpenAI ignores them. Starlette's own error responses are not
+JSON, so they are not used.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,11 +44,11 @@ POST: Final = ("POST",)
 
 
 class Resource:
-    """An ASGI application that has some methods only.
+    """Rejects requests with other methods with 405.
 
     Args:
         app: The application.
-        methods: The methods.
+        methods: The methods that the application handles.
     """
 
     def __init__(self, app: ASGIApp, methods: tuple[str, ...]) -> None:
@@ -62,7 +63,7 @@ class Resource:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's CORS; a preflight that is not allowed is told in OpenAI's shape too."""
+    """Starlette's CORS, with an OpenAI error object for a preflight that is not allowed."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a preflight request."""
@@ -79,11 +80,11 @@ class Cors(CORSMiddleware):
 
 
 class Routes:
-    """Gives each request to the application of its path.
+    """Runs the application for the path of each request.
 
     Args:
-        exact: The applications, by path.
-        below: Those of every path that begins in a way, by that and then the name of the route.
+        exact: The applications by path.
+        below: For each prefix of paths, the name of the route and its application.
     """
 
     def __init__(
@@ -122,12 +123,12 @@ def create_app(
 
     Args:
         settings: The settings.
-        service: The service that it bridges to.
-        telemetry: Told of every exchange.
+        service: The service to call.
+        telemetry: Records every exchange.
         limits: The limits on requests.
-        draining: Whether the bridge shuts down.
-        silence: Seconds without an event after which a stream says that it is alive.
-        clock: The time; the event loop's where it is None.
+        draining: Returns whether the bridge is shutting down.
+        silence: Seconds without an event after which a stream sends a keep-alive comment.
+        clock: The clock, or None for the event loop's.
     """
     clock = clock or LoopClock()
     api = InFlight(limits.in_flight)

@@ -1,15 +1,15 @@
-"""The way to the service: its channels, and the stubs on them.
+"""The gRPC channels to the service, and their stubs.
 
-    one address        pick_first    every call
-    several replicas   round_robin   a replica that is SERVING, if any is
-                       round_robin   otherwise any replica: a second channel, without health checks
-    this process       none          every call: the service's own handlers are called
+    one address        pick_first    one channel
+    several replicas   round_robin   a channel with health checks: replicas that are SERVING
+                       round_robin   a second channel without: any replica, if none is SERVING
+    this process       none          calls the service's handlers directly
 
-A replica that drains is NOT_SERVING but still answers, and so does one whose store is away: if no
-replica is SERVING, the service's own answer is better than none. gRPC checks the health of replicas
-only under round_robin, and then fails every call if none is SERVING.
+A replica that drains, or whose store is away, is NOT_SERVING but still responds. If no replica is
+SERVING, such a response is clearer than a failed call. gRPC checks health only with round_robin,
+and then fails every call if no replica is SERVING.
 
-Every option that matters is set here; none is left to what grpcio defaults to today.
+This module sets every option that matters, so that a new default of grpcio changes nothing.
 """
 
 import json
@@ -29,7 +29,7 @@ from chatcompletion.v1 import (
 from process.in_process import InProcessChannel
 from restbridge.config import SEVERAL, Settings
 
-if TYPE_CHECKING:  # the stubs for asyncio exist for the type checker only
+if TYPE_CHECKING:  # the types of asyncio stubs exist only in the .pyi files
     from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceAsyncStub
     from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceAsyncStub
     from chatcompletion.v1.model_service_pb2_grpc import ModelServiceAsyncStub
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the stubs for asyncio exist for the type checker only
 _MEBIBYTE: Final = 1024 * 1024
 
 LARGEST_ANSWER: Final = 64 * _MEBIBYTE
-"""The largest message that is taken from the service, in bytes."""
+"""Maximum size of a message from the service, in bytes."""
 
 
 _ServiceConfig = Mapping[str, object]
@@ -52,28 +52,28 @@ def options(
 ) -> tuple[tuple[str, str | int], ...]:
     """Return the options of a channel."""
     return (
-        # A request can be longer as a message than as JSON: twice, where every value is tiny.
+        # A request of tiny values is up to twice as long as a message as in JSON.
         ("grpc.max_send_message_length", 2 * settings.max_body_bytes + _MEBIBYTE),
         ("grpc.max_receive_message_length", LARGEST_ANSWER),
-        # With the default of 8 KiB an error's details can be lost, and its status with them.
+        # Error details above the default of 8 KiB would be lost together with the status.
         ("grpc.max_metadata_size", 65_536),
         ("grpc.absolute_max_metadata_size", 65_536),
-        # A dead peer is noticed while calls run. The service permits a ping per 20 s or less.
+        # Detects a dead peer while calls run. The service allows a ping every 20 s.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.http2.max_pings_without_data", 0),
-        # Without a policy, gRPC sends again only what the service never saw: a call that met the
-        # end of an old connection. Anything else is retried by one layer, and it is the service.
+        # Without a retry policy, gRPC retries only calls that never reached the service, such as
+        # those on a closing connection. All other retries are the service's.
         ("grpc.enable_retries", 1),
-        # A service that starts late is found within a second.
+        # Finds a service that starts later within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-        # A reader that does not read holds 64 KiB of the stream here, not megabytes.
+        # Limits the buffer of a stream whose client does not read to 64 KiB, instead of megabytes.
         ("grpc.http2.bdp_probe", 0),
-        # The settings alone say where the service is.
+        # Only the settings determine the address of the service, not a proxy variable.
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.service_config", json.dumps(service_config)),
@@ -84,7 +84,7 @@ def options(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stubs:
-    """The services of the contract, and the health, on one channel."""
+    """The stubs of the contract's services and of the health service, on one channel."""
 
     channel: "Channel"
     completions: "ChatCompletionServiceAsyncStub"
@@ -94,17 +94,15 @@ class Stubs:
 
 
 Channel: TypeAlias = "grpc.aio.Channel | InProcessChannel"
-"""What stubs call through."""
+"""A channel that stubs can use."""
 
 
 class Service:
-    """The service, as the bridge calls it. It connects at the first call.
-
-    Needs a running event loop.
+    """The service, as the bridge calls it. Connects at the first call. Needs a running event loop.
 
     Args:
         settings: The settings.
-        channel: The way to a service in this process; None is the address in the settings.
+        channel: A channel to a service in this process, or None to dial the configured address.
     """
 
     def __init__(self, settings: Settings, channel: InProcessChannel | None = None) -> None:
@@ -119,14 +117,14 @@ class Service:
     def stubs(self) -> Stubs:
         """Return the stubs for the next call."""
         if self._otherwise is not None:
-            # Neither a connection that is being made nor a check that is under way is a failure.
+            # While the channel connects or checks health, calls wait on it.
             state = cast("grpc.aio.Channel", self._first.channel).get_state()
             if state is ChannelConnectivity.TRANSIENT_FAILURE:
                 return self._otherwise
         return self._first
 
     async def close(self) -> None:
-        """Close the channels; calls that still run are cancelled."""
+        """Close the channels and cancel the calls in flight."""
         await self._first.channel.close()
         if self._otherwise is not None:
             await self._otherwise.channel.close()
@@ -139,7 +137,9 @@ def _dial(settings: Settings, service_config: _ServiceConfig) -> grpc.aio.Channe
 
 
 def _stubs(channel: "Channel") -> Stubs:
-    through = cast("grpc.aio.Channel", channel)  # all that stubs want of one
+    through = cast(
+        "grpc.aio.Channel", channel
+    )  # an InProcessChannel has all methods that stubs use
     return Stubs(
         channel=channel,
         completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(through),

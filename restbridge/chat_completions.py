@@ -1,12 +1,11 @@
-"""POST /v1/chat/completions: decode, call, encode; whole or streamed.
+"""POST /v1/chat/completions: decode, call, encode; as one document or as a stream.
 
-    read body ► decode ► stream? ─ no ─► CreateChatCompletion ► one document
-                            │
-                            yes ► StreamChatCompletion ► take the first message
-                                                            ├─ failed: a status and an error
-                                                            └─ there: 200, events, [DONE]
+    read body -> decode -> CreateChatCompletion -> one document
+                        -> StreamChatCompletion -> await the first message
+                                                     failure: a status and an error object
+                                                     message: 200, events, [DONE]
 
-There is no `try` here: a failure is raised, and `failures` knows what can still be answered.
+There is no `try` here: `failures` catches each exception and sends the best possible response.
 """
 
 import asyncio
@@ -34,18 +33,18 @@ from restbridge.http.limits import Bodies, check_json
 from restbridge.telemetry import Telemetry
 
 _DECODED_IN_PLACE: Final = 256 * 1024
-# A larger body is decoded in a thread: other streams go on meanwhile.
+# A larger body is decoded in a thread, so that it does not delay other streams.
 
 
 class ChatCompletions:
-    """The resource, as an ASGI application.
+    """POST /v1/chat/completions, as an ASGI application.
 
     Args:
         service: The service.
         bodies: Reads the request bodies.
-        telemetry: Told of open streams.
+        telemetry: Counts open streams.
         clock: Measures silence.
-        silence: Seconds without an event after which a stream says that it is alive.
+        silence: Seconds without an event after which a stream sends a keep-alive comment.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class ChatCompletions:
         self._silence = silence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         check_json(scope)
         with self._bodies.holding() as body:
             params = await _decode(await body.read(scope, receive))
@@ -107,19 +106,19 @@ class ChatCompletions:
 
 
 class Responses(Protocol):
-    """A streaming call, as far as it is relayed."""
+    """The methods of a streaming call that `relay` uses."""
 
     def __aiter__(self) -> AsyncIterator[StreamChatCompletionResponse]:
-        """Return the messages; the iteration raises where the call failed."""
+        """Iterate over the messages. The iteration raises if the call failed."""
 
     async def initial_metadata(self) -> headers.Metadata:
-        """Return what the service sent before its first message."""
+        """Return the initial metadata of the call."""
 
 
 async def relay(call: Responses, events: EventStream) -> None:
     """Send the messages of a call as events.
 
-    Nothing is sent before the first message is there: until then a failure has its status.
+    Send nothing before the first message, so that an earlier failure has its own HTTP status.
     """
 
     async def send(responses: Sequence[StreamChatCompletionResponse]) -> None:

@@ -1,4 +1,4 @@
-"""Time, as the bridge asks for it; passed in, so that no test waits."""
+"""The clock of the bridge. It is passed in, so that tests do not wait."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A call that is due later."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Have it not happen."""
+        """Cancel the call."""
 
 
 class Clock(Protocol):
-    """A clock that can call back."""
+    """A clock with timers."""
 
     def time(self) -> float:
         """Return a monotonic time in seconds."""
@@ -24,9 +24,9 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The clock of the running event loop.
+    """The timers of the running event loop, with the system's monotonic clock.
 
-    Reads the system's clock: an event loop's own may be as coarse as a millisecond.
+    An event loop's own clock can be as coarse as a millisecond.
     """
 
     def time(self) -> float:

@@ -25,12 +25,12 @@ _DNS: Final = "dns:///"
 _LIST: Final = "ipv4:"
 
 SEVERAL: Final = (_DNS, _LIST)
-"""How a target begins that can name several replicas."""
+"""The prefixes of targets that can name several replicas."""
 
 
 @parser("host:port, unix:PATH, dns:///host:port or ipv4:IP:port,IP:port")
 def target(text: str) -> str:
-    """Take the gRPC name of a service."""
+    """Parse the gRPC target of a service."""
     if text.startswith(_UNIX):
         if not text.removeprefix(_UNIX) or any(c.isspace() for c in text):
             raise ValueError
@@ -45,7 +45,7 @@ def target(text: str) -> str:
 
 @parser("origins such as https://chat.example separated by commas, or *")
 def origins(text: str) -> tuple[str, ...]:
-    """Take a list of web origins; none where the variable is absent."""
+    """Parse a list of web origins; empty if the variable is absent."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
         raise ValueError
@@ -54,7 +54,7 @@ def origins(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the bridge is told at its start."""
+    """The settings of the bridge, read at start."""
 
     listen: Address = setting(
         "CHAT_BRIDGE_LISTEN",

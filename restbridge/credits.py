@@ -1,13 +1,13 @@
-"""GET /v1/credits: what callers see of their own account. An extension of OpenAI's API.
+"""GET /v1/credits: the caller's own account, limits and usage. OpenAI's API has no such route.
 
     {"object": "credits", "account": "acme", "key": "ci",
      "balance": "24.5", "balance_nano_credits": 24500000000, "held": …, "available": …,
      "limits": {"models": null, "requests_per_minute": 60, …, "expires_at": null},
      "usage": [{"start": 1767225600, "model": "default", "requests": 3, …, "charged": "0.25", …}]}
 
-Amounts are told twice: in credits as a decimal string, and in nano-credits as an integer, which
-never is a float on the way. Times are seconds since the Unix epoch, as in OpenAI's objects. A limit
-that is null is none.
+Each amount has two members: credits as a decimal string, and nano-credits as an integer. No float
+is involved. Times are seconds since the Unix epoch, as in OpenAI's objects. A null limit means "no
+limit".
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from restbridge.forward import forward
 
 
 class Credits:
-    """The caller's credit, as an ASGI application.
+    """GET /v1/credits, as an ASGI application.
 
     Args:
         service: The service.
@@ -34,7 +34,7 @@ class Credits:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         await forward(
             scope,
             receive,
@@ -48,7 +48,7 @@ class Credits:
 
 
 def document(response: GetCreditsResponse) -> dict[str, Any]:
-    """Return the JSON document of an answer."""
+    """Return the JSON document of a response."""
     account, key = response.account, response.api_key
     return {
         "object": "credits",

@@ -1,11 +1,11 @@
-"""Why a request failed, as HTTP tells it.
+"""Failures of requests, as HTTP responses.
 
-    our reason in the call's status details  ►  the service's own status and error object
-    none, but a gRPC status                  ►  FOREIGN: what grpcio or a proxy on the way means
-    found by the bridge itself               ►  BRIDGE, or a reason of `chatcompletion.reasons`
+    status details with a reason     ->  the service's own HTTP status and error object
+    gRPC status without a reason     ->  FOREIGN: grpcio or a proxy failed the call
+    detected by the bridge itself    ->  BRIDGE, or a reason of `chatcompletion.reasons`
 
-Whatever is unforeseen is one fixed text with the request id: a foreign text never leaves the
-process.
+Every other failure gets one fixed text with the request id. The text of a gRPC status never reaches
+the client.
 """
 
 import math
@@ -33,29 +33,29 @@ _LONGEST_WAIT_MS: Final = 3_600_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorResponse:
-    """Why a request failed, and how it is answered."""
+    """A failure, and the HTTP response for it."""
 
     reason: str
-    """A name from `REASONS`: bounded, for logs and metrics."""
+    """A name from `REASONS`, for logs and metrics."""
     status: int
-    """The HTTP status where nothing was sent yet."""
+    """The HTTP status, if no part of the response was sent before the failure."""
     error: ApiError
     retryable: bool | None = None
-    """What x-should-retry says; None says nothing."""
+    """The value of x-should-retry; None omits the header."""
     retry_after_ms: int | None = None
     closes: bool = False
-    """Whether the connection is of no further use."""
+    """Whether the bridge closes the connection after the response."""
     allow: str = ""
-    """The methods that the resource has, where the method was wrong."""
+    """The methods of the resource, if the method was wrong."""
     metadata: tuple[tuple[bytes, bytes], ...] = ()
-    """Headers that the service told with its failure, by the allow-list."""
+    """Headers from the service's metadata, by the allow-list."""
 
     def body(self) -> bytes:
         """Return the JSON document `{"error": {...}}`, on one line."""
         return encode_error(self.error)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that tell of this failure, without those of the body."""
+        """Return the headers for this failure, without those of the body."""
         told = dict(self.metadata)
         if self.retryable is not None:
             told[b"x-should-retry"] = b"true" if self.retryable else b"false"
@@ -80,12 +80,12 @@ class RefusedError(Exception):
         self.failure = failure
 
 
-# ------------------------------------------------------------------------- found by the bridge
+# ---------------------------------------------------------------------- detected by the bridge
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeRule:
-    """How a failure that only the bridge finds is told."""
+    """The HTTP status and error object of a failure that only the bridge detects."""
 
     status: int
     code: str
@@ -148,15 +148,15 @@ BRIDGE: Final[Mapping[str, BridgeRule]] = MappingProxyType(
         ),
     }
 )
-"""Failures that only the bridge finds, by their reason."""
+"""Failures that only the bridge detects, by reason."""
 
 REASONS: Final = frozenset({*RULES, *BRIDGE})
-"""Every reason that a failure can have."""
+"""Every reason of a failure."""
 
 _MESSAGES: Final = MappingProxyType({**DEFAULT_MESSAGES, **BRIDGE_MESSAGES})
 
 _PAUSE_MS: Final = 1000
-"""Retry-After of a server that is busy, not there, or gone."""
+"""Retry-After in seconds, if a server is busy, unreachable or shutting down."""
 
 _PAUSING: Final = frozenset({"OVERLOADED", "DRAINING", "STORE_UNAVAILABLE", "SERVICE_UNAVAILABLE"})
 
@@ -173,10 +173,10 @@ def of_reason(
 
     Args:
         reason: One of `REASONS`.
-        message: What to say instead of the reason's usual text.
+        message: A message in place of the reason's default.
         param: The path of the member at fault.
-        code: A more specific code than the reason's own.
-        allow: The methods that the resource has, where the method was wrong.
+        code: A code in place of the reason's default.
+        allow: The methods of the resource, if the method was wrong.
     """
     error = ApiError()
     pause = _PAUSE_MS if reason in _PAUSING else None
@@ -212,39 +212,40 @@ def of_reason(
 
 
 LEFT: Final = of_reason("CANCELLED")
-"""The failure of an exchange whose caller left. Never sent."""
+"""The failure of an exchange whose client disconnected. Never sent."""
 
 
 def internal(exchange_id: str) -> ErrorResponse:
-    """Return the failure for whatever nobody foresaw."""
+    """Return the failure for an unexpected error."""
     text = f"{_MESSAGES['INTERNAL']} Please give the request id {exchange_id} when you report it."
     return of_reason("INTERNAL", message=text)
 
 
 def of_document(error: DecodeError) -> ErrorResponse:
-    """Return the failure for a body that is not a request."""
+    """Return the failure for a body that cannot be decoded."""
     reason = "INVALID_JSON" if error.code == "invalid_json" else "INVALID_REQUEST"
     return of_reason(reason, message=error.message, param=error.param, code=error.code)
 
 
-# ------------------------------------------------------------------------ told by the gRPC call
+# ---------------------------------------------------------------------- from the gRPC status
 
 FOREIGN: Final[Mapping[grpc.StatusCode, str]] = MappingProxyType(
     {
         grpc.StatusCode.UNAVAILABLE: "SERVICE_UNAVAILABLE",
-        # The bridge's own cancellations never get here. grpc core cancels calls that arrive while
-        # a server closes its listener; a proxy cancels the calls of a connection that it ends.
+        # Not the bridge's own cancellations, which end the exchange earlier. gRPC cancels calls
+        # that arrive while a server closes its listener; a proxy cancels the calls of a connection
+        # that it closes.
         grpc.StatusCode.CANCELLED: "SERVICE_UNAVAILABLE",
         grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
         grpc.StatusCode.RESOURCE_EXHAUSTED: "OVERLOADED",
     }
 )
-"""What a status without a reason of ours means. Any other code is a defect: INTERNAL."""
+"""The reason for a status without an ErrorReason. Any other code is a defect: INTERNAL."""
 
-# grpcio tells its own causes of RESOURCE_EXHAUSTED apart by their text only. None of them is a
-# limit of the caller's use.
+# Only the text distinguishes grpcio's own causes of RESOURCE_EXHAUSTED. None of them is a limit of
+# the caller's key.
 _EXHAUSTED: Final = (
-    ("client: received message larger than max", "INTERNAL"),  # an answer beyond our own limit
+    ("client: received message larger than max", "INTERNAL"),  # a response beyond our own limit
     ("message larger than max", "REQUEST_TOO_LARGE"),
     ("metadata size exceeds", "HEADERS_TOO_LARGE"),
 )
@@ -260,12 +261,12 @@ def of_call(
 ) -> ErrorResponse:
     """Return the failure for a call that ended with an error status.
 
-    Initial metadata prove that the service took the call: without a word of the service, such a
-    call is not retryable, since the upstream may have worked for it.
+    Initial metadata prove that the service accepted the call, so the upstream can have started to
+    generate. Such a call is not retryable unless the service itself reports that it is.
 
     Args:
         code: The status code.
-        text: The status's text. Used only to tell grpcio's own failures apart.
+        text: The status's text. Used only to distinguish grpcio's own failures.
         exchange_id: The request id, for failures that are defects.
         metadata: The initial metadata.
         trailers: The trailing metadata.
@@ -287,7 +288,7 @@ def _foreign(code: grpc.StatusCode, text: str | None, exchange_id: str) -> Error
 
 
 def _told(trailers: Metadata | None, exchange_id: str) -> ErrorResponse | None:
-    """Read the failure that the service itself tells; None where it tells none."""
+    """Return the failure in the service's status details, or None if there is none."""
     packed = next((value for key, value in trailers or () if key == STATUS_DETAILS), None)
     info = error_details_pb2.ErrorInfo()
     detail = ErrorDetail()
@@ -295,7 +296,7 @@ def _told(trailers: Metadata | None, exchange_id: str) -> ErrorResponse | None:
     try:
         status = status_pb2.Status.FromString(packed if isinstance(packed, bytes) else b"")
         for item in status.details:
-            # Unpack answers whether the item is of that type.
+            # Unpack returns False if the item has another type.
             _ = item.Unpack(info) or item.Unpack(detail) or item.Unpack(retry)
     except ProtoDecodeError:
         return None

@@ -3,12 +3,12 @@
     data: {"id":"chatcmpl-1", …}      write    one line of JSON each
     : keep-alive                               after each silence
     data: [DONE]                      finish   the stream is complete
-    data: {"error":{ … }}             (`failures`)  it is not: nothing follows, and the
-                                               connection is closed without the last chunk
+    data: {"error":{ … }}             (`failures`)  the stream failed: nothing follows, and the
+                                               bridge closes the connection without the last chunk
 
-Never `id:`, `event:` or `retry:`: with a blank line after them, some SDKs fail to parse. The status
-line goes out with `open`, or with the first keep-alive where nothing was there to say until then.
-There is no queue: who writes waits until the client has read.
+The stream has no `id:`, `event:` or `retry:` lines: if a blank line follows one, some SDKs fail to
+parse it. `open` sends the status line, or the first keep-alive if it comes earlier. There is no
+queue: a write returns when the client has read.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from restbridge.clock import Clock, Timer
 from restbridge.http.exchange import Exchange
 
 SILENCE: Final = 15.0
-"""Seconds without an event after which a comment is sent: well below the idle limits of proxies."""
+"""Seconds without an event before a comment is sent: well below the idle timeouts of proxies."""
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -39,10 +39,10 @@ def event(document: bytes) -> bytes:
 
 
 class EventStream:
-    """One answer as a stream of events.
+    """One response, as a stream of events.
 
     Args:
-        exchange: The exchange that is answered.
+        exchange: The exchange of the response.
         send: The ASGI channel.
         clock: The clock of the exchange.
         silence: Seconds of silence before a comment is sent.
@@ -59,7 +59,7 @@ class EventStream:
         self._timer: Timer | None = None
         self._comment: asyncio.Task[None] | None = None
         self.is_open = False
-        """The first event is there."""
+        """Whether the first event has arrived."""
 
     async def __aenter__(self) -> Self:
         self._timer = self._clock.call_later(self._silence, self._tick)
@@ -77,7 +77,7 @@ class EventStream:
             await asyncio.gather(self._comment, return_exceptions=True)
 
     async def open(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the status line, unless it is out already: the first event is there."""
+        """Send the status line, unless a keep-alive sent it. Call it for the first event."""
         await self._after_comment()
         if not self._exchange.streams_events:
             await self._begin(headers)
@@ -85,7 +85,7 @@ class EventStream:
         self._exchange.first_event = self._clock.time()
 
     async def write(self, *documents: bytes) -> None:
-        """Send events that are there at the same time; returns when the client keeps up."""
+        """Send several events at once. Return when the client has read enough."""
         if self._comment is not None:
             await self._after_comment()
         self._last = self._clock.time()
@@ -94,7 +94,7 @@ class EventStream:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self) -> None:
-        """Say that the stream is complete, and end it."""
+        """Send `data: [DONE]` and end the stream."""
         await self._after_comment()
         self._hush()
         await self._send({"type": "http.response.body", "body": DONE, "more_body": False})
@@ -107,7 +107,7 @@ class EventStream:
         await self._send(
             {"type": "http.response.start", "status": 200, "headers": [*HEADERS, *headers]}
         )
-        # After the await: the status line is out, and a failure is an event from now on.
+        # After the await, the status line is sent, so that a later failure is an event.
         self._exchange.streams_events = True
 
     def _tick(self) -> None:
@@ -126,6 +126,6 @@ class EventStream:
         self._comment = None
 
     async def _after_comment(self) -> None:
-        # A comment that waits for a slow reader goes first: the status line may be in it.
+        # A comment that waits for a slow reader goes first, because it can carry the status line.
         if self._comment is not None:
             await self._comment

@@ -1,13 +1,13 @@
-"""Every exception becomes the one answer that is still possible.
+"""Turns every exception into the best response that is still possible.
 
-what is out already     what the client gets
+already sent            response to the client
 nothing                 the status, and {"error": …}
-a stream of events      one event data: {"error": …}; the connection is closed: no [DONE]
-a part of a document    the connection is closed
-the caller is gone      nothing
+a stream of events      one event data: {"error": …}, no [DONE]; the connection is closed
+a part of a document    none; the connection is closed
+anything, client gone   none
 
-The bridge closes the connection without the last chunk of the body (RFC 9112, section 8): some
-clients ignore an error event and take a clean end of the body for success.
+The bridge closes the connection without the last chunk of the body (RFC 9112, section 8), because
+some clients ignore an error event and treat a clean end of the body as success.
 """
 
 import asyncio
@@ -25,17 +25,18 @@ from restbridge.event_stream import event
 from restbridge.http.exchange import Exchange, exchange_of
 
 AHEAD: Final = 0.05
-"""Seconds by which an error event goes out before the connection is closed.
+"""Seconds between an error event and the close of the connection.
 
-A proxy that speaks HTTP/2 to the client turns the close into RST_STREAM. If it reads both at once,
-it may drop the event: Envoy dropped 7 of 40 without this time, and none of 40 with 0.01.
+A proxy that speaks HTTP/2 to the client turns the close into RST_STREAM. If it reads the event and
+the close together, it can drop the event: Envoy dropped 7 of 40 without the delay, and none of 40
+with 0.01 s.
 """
 
 _log = logging.getLogger(__name__)
 
 
 class Failures:
-    """Answers for an application that raises.
+    """Responds for an application that raises.
 
     Args:
         app: The application.
@@ -47,14 +48,14 @@ class Failures:
         self._ahead = ahead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and answer if it raises."""
+        """Run the application and, if it raises, send the error."""
         exchange = exchange_of(scope)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             if not exchange.was_ended():
                 raise
-        except Exception as exception:  # noqa: BLE001 - the last resort: each has an answer
+        except Exception as exception:  # noqa: BLE001 - every exception gets a response
             exchange.failure = _failure_of(exception, exchange)
         exchange.settle()
         failure = exchange.failure
@@ -99,5 +100,5 @@ def _document(failure: ErrorResponse, exchange: Exchange) -> bytes:
     try:
         return failure.body()
     except EncodeError:
-        # The error object of the service is not JSON: its reason still stands.
+        # The service's error object cannot be encoded as JSON.
         return internal(exchange.request_id).body()

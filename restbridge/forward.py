@@ -25,17 +25,17 @@ async def forward(
     deadline: float,
     besides: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Answer a request, whose body is read, with the response of a method of the service.
+    """Call a unary method of the service and send its response. The request body has been read.
 
     Args:
         scope: The ASGI scope.
         receive: The ASGI channel of the request.
-        send: The ASGI channel of the answer.
+        send: The ASGI channel of the response.
         method: The method.
-        request: The message that it is called with.
-        encode: Writes its response as a JSON document.
+        request: The request message.
+        encode: Encodes the response message as a JSON document.
         deadline: The deadline of the call, in seconds.
-        besides: Headers of the answer that the service does not send.
+        besides: Response headers in addition to those from the service.
     """
     exchange = exchange_of(scope)
     call = method(

@@ -1,11 +1,11 @@
-"""What crosses between HTTP and gRPC, by allow-list; everything else stays outside.
+"""The allow-lists of headers that the bridge passes on; it drops all others.
 
-request header        ► metadata          condition
+request header        -> metadata         condition
 authorization           authorization     one, printable ASCII, at most 4 KiB
-x-request-id            x-request-id      the exchange's id, made where the caller's is not sane
-traceparent, tracestate as they are       W3C Trace Context, well formed
+x-request-id            x-request-id      the caller's id if it is valid, otherwise a new one
+traceparent, tracestate same name         W3C Trace Context, well formed
 
-metadata              ► response header
+metadata              -> response header
 x-ratelimit-* (six)     same name         printable ASCII, at most 256
 openai-processing-ms    same name         same
 retry-after(-ms)        same name         same
@@ -18,28 +18,28 @@ from typing import Final
 from process import request_id
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
-"""Header names in lower case and their values, as ASGI has them."""
+"""Pairs of a lower-case header name and its value, as ASGI has them."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
-"""Keys and values of gRPC metadata."""
+"""Pairs of key and value of gRPC metadata."""
 
 RATE_LIMIT: Final = tuple(
     f"x-ratelimit-{what}-{unit}"
     for what in ("limit", "remaining", "reset")
     for unit in ("requests", "tokens")
 )
-"""The headers in which OpenAI tells the state of a key's limits."""
+"""OpenAI's headers for the state of a key's limits."""
 
 ANSWER: Final = frozenset({*RATE_LIMIT, "openai-processing-ms", "retry-after", "retry-after-ms"})
 """The metadata of the service that become response headers."""
 
 EXPOSED: Final = (request_id.HEADER, "x-should-retry", *sorted(ANSWER))
-"""The response headers that a web page may read."""
+"""The response headers that web pages can read."""
 
 _LONGEST_KEY: Final = 4096
-# grpcio refuses more than 8 KiB of metadata; nothing that could be a key is as long as this.
+# grpcio rejects more than 8 KiB of metadata. No valid key is this long.
 _LONGEST_ANSWER: Final = 256
-_LONGEST_STATE: Final = 512  # W3C Trace Context, section 3.3.1.5: what must be propagated at least
+_LONGEST_STATE: Final = 512  # W3C Trace Context, section 3.3.1.5: the minimum to propagate
 _PRINTABLE: Final = re.compile(r"[ -~]+")
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -47,7 +47,7 @@ _TRACEPARENT: Final = re.compile(
 
 
 def single(headers: RawHeaders, name: bytes) -> bytes | None:
-    """Return the value of a header that is there exactly once, otherwise None."""
+    """Return the value of a header that occurs exactly once, otherwise None."""
     values = [value for key, value in headers if key == name]
     return values[0] if len(values) == 1 else None
 
@@ -55,7 +55,7 @@ def single(headers: RawHeaders, name: bytes) -> bytes | None:
 def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call to the service for a request with these headers.
 
-    An authorization that cannot be a key is left out: the service then answers as to a missing one.
+    Omit an authorization that cannot be a key; the service then rejects the call as without a key.
     """
     pairs = [(request_id.HEADER, exchange_id)]
     key = single(headers, b"authorization")
@@ -73,7 +73,7 @@ def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ..
 
 
 def answer(*metadata: Metadata | None) -> list[tuple[bytes, bytes]]:
-    """Return the response headers for the service's metadata; the last of a name counts."""
+    """Return the response headers for the service's metadata; the last of a repeated key wins."""
     found: dict[bytes, bytes] = {}
     for key, value in (pair for pairs in metadata for pair in pairs or ()):
         if (

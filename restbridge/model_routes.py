@@ -1,7 +1,7 @@
 """GET /v1/models and GET /v1/models/{model}.
 
-A model's name may contain "/" and ":", as it is or percent-encoded: SDKs differ in that. It is
-decoded once, and nothing in it is resolved: to the bridge, `..` is a name like any other.
+A model's name can contain "/" and ":", which SDKs send percent-encoded or not. The bridge decodes
+the name once and resolves nothing in it: `..` is an ordinary name.
 """
 
 from typing import Final
@@ -19,7 +19,7 @@ _PREFIX: Final = b"/v1/models/"
 
 
 class ModelListRoute:
-    """The list of models, as an ASGI application.
+    """GET /v1/models, as an ASGI application.
 
     Args:
         service: The service.
@@ -42,7 +42,7 @@ class ModelListRoute:
 
 
 class ModelRoute:
-    """One model, as an ASGI application.
+    """GET /v1/models/{model}, as an ASGI application.
 
     Args:
         service: The service.
@@ -65,10 +65,10 @@ class ModelRoute:
 
 
 def model_name(raw_path: bytes) -> str:
-    """Return the model that a path names.
+    """Return the name of the model in a path.
 
     Raises:
-        RefusedError: the path does not name one.
+        RefusedError: The path has no valid name.
     """
     if not raw_path.startswith(_PREFIX):
         raise RefusedError(of_reason("UNKNOWN_URL"))

@@ -1,9 +1,9 @@
-"""GET /healthz and GET /readyz: is the bridge up, and is there a service to bridge to.
+"""GET /healthz and GET /readyz: liveness and readiness of the bridge.
 
-    /healthz   200 as long as the process answers
-    /readyz    200 while the service says SERVING and the bridge does not shut down, otherwise 503
+    /healthz   200 while the process runs
+    /readyz    200 while the service is SERVING and the bridge is not draining, otherwise 503
 
-Neither needs a key, and neither costs a completion.
+Neither needs a key, and neither calls an upstream.
 """
 
 from collections.abc import Callable
@@ -19,24 +19,24 @@ from restbridge.error_responses import RefusedError, of_reason
 from restbridge.http.exchange import Departure, exchange_of
 
 SERVICE: Final = "chatcompletion.v1.ChatCompletionService"
-"""The name under which the service tells whether it is ready."""
+"""The name of the service's readiness in grpc.health.v1."""
 
 _DEADLINE: Final = 1.0
 _UNCACHED: Final = (b"cache-control", b"no-store")
 
 
 async def healthz(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say that the process answers."""
+    """Respond with 200."""
     body = b'{"status":"ok"}'
     await answer(scope, receive, send, status=200, body=body, headers=[_UNCACHED])
 
 
 class Readyz:
-    """Tells whether requests can be answered, as an ASGI application.
+    """GET /readyz, as an ASGI application.
 
     Args:
         service: The service.
-        draining: Whether the bridge shuts down.
+        draining: Returns whether the bridge is draining.
     """
 
     def __init__(self, service: Service, draining: Callable[[], bool]) -> None:
@@ -44,7 +44,7 @@ class Readyz:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if self._draining():
             raise RefusedError(of_reason("DRAINING"))
         with Departure(exchange_of(scope), receive):

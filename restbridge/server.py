@@ -1,10 +1,10 @@
 """One bridge, from start to drain.
 
-start   listen ► metrics ► channels ► uvicorn
-stop    1 /readyz says 503; requests are still accepted,     drain_delay
-          and each answer closes its connection
-        2 stop accepting; what runs may finish               drain_grace
-        3 end what is left: an error, never a silent end
+start   listen -> metrics -> channels -> uvicorn
+stop    1 /readyz returns 503; requests are still accepted,        drain_delay
+          and each response closes its connection
+        2 stop accepting; requests in flight can finish            drain_grace
+        3 end the remaining requests, each with an error
         4 close the channels and the metrics
 """
 
@@ -32,16 +32,16 @@ from restbridge.http.protocol import BoundedProtocol
 from restbridge.telemetry import Telemetry
 
 CUT_OFF: Final[ErrorResponse] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)
-"""The failure of an exchange that a shutdown ends: it had begun, and is not to be retried."""
+"""The failure of an exchange that a shutdown ends. Not retryable, because it had begun."""
 
 _AFTER_GRACE: Final = 5.0
-# For how long an ended exchange may take to say so, before its task is cancelled outright.
+# Seconds for an ended exchange to send its error before its task is cancelled.
 
 _FLUSH_INTERVAL: Final = 0.02
 
 
 class ListenError(Exception):
-    """An address cannot be listened on. The text names the setting, and says which and why."""
+    """An address cannot be listened on. The text has the setting, the address and the cause."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -59,10 +59,10 @@ class Bridge:
     """One bridge in this process and event loop.
 
     Args:
-        settings: The settings; port 0 takes a free one.
-        limits: The limits, where they are not what the settings say.
-        silence: Seconds without an event after which a stream says that it is alive.
-        channel: The way to a service in this process; None is the address in the settings.
+        settings: The settings. Port 0 takes a free port.
+        limits: The limits, or None for those of the settings.
+        silence: Seconds without an event after which a stream sends a keep-alive comment.
+        channel: A channel to a service in this process, or None to dial the configured address.
     """
 
     def __init__(
@@ -85,25 +85,25 @@ class Bridge:
         self._server: _Server
         self._serving: asyncio.Task[None]
         self.port = 0
-        """The port on which it listens, once started."""
+        """The port of the listener, set by `start`."""
         self.metrics_port: int | None = None
-        """The port of the metrics, once started, where there are any."""
+        """The port of the metrics, set by `start` unless metrics are off."""
 
     @property
     def address(self) -> str:
-        """Where it listens, as host:port."""
+        """The address of the listener, as host:port."""
         return str(Address(self._settings.listen.host, self.port))
 
     @property
     def running(self) -> int:
-        """How many exchanges run."""
+        """The number of exchanges in progress."""
         return self._edge.running
 
     async def start(self) -> None:
-        """Listen, and return when requests are answered.
+        """Listen, and return when the bridge accepts requests.
 
         Raises:
-            ListenError: an address is not free or not ours.
+            ListenError: An address is in use or not local.
         """
         async with contextlib.AsyncExitStack() as stack:
             listener = stack.enter_context(_listener(self._settings.listen))
@@ -124,15 +124,15 @@ class Bridge:
             self._serving.add_done_callback(lambda _: self._server.ready.set())
             await self._server.ready.wait()
             if self._serving.done():
-                await self._serving  # raises why
+                await self._serving  # raises the cause
             self._exit = stack.pop_all()
 
     async def stop(self, *, delay: float | None = None, grace: float | None = None) -> None:
-        """Shut down: see the table of this module.
+        """Drain and close, in the steps of this module's table.
 
         Args:
-            delay: How long requests are still accepted, in seconds; the setting where it is None.
-            grace: How long what runs may go on, in seconds; the setting where it is None.
+            delay: Seconds during which requests are still accepted; None for the setting.
+            grace: Seconds in which requests in flight can finish; None for the setting.
         """
         self._draining = True
         for connection in self._server.server_state.connections:
@@ -143,7 +143,7 @@ class Bridge:
         grace = self._settings.drain_grace if grace is None else grace
         if self._hurry.is_set():
             grace = 0
-        # uvicorn's annotation says int; both times only reach asyncio, which takes fractions.
+        # uvicorn's type is int, but it only passes the value to asyncio, which takes fractions.
         self._server.config.timeout_graceful_shutdown = cast("int", grace + _AFTER_GRACE)
         ending = asyncio.get_running_loop().call_later(grace, self._edge.end_all, CUT_OFF)
         try:
@@ -155,7 +155,7 @@ class Bridge:
             await self._exit.aclose()
 
     def hurry(self) -> None:
-        """Cut the delay and the grace of `stop` short."""
+        """End the delay and the grace of `stop` immediately."""
         self._hurry.set()
         self._edge.end_all(CUT_OFF)
 
@@ -193,7 +193,7 @@ class Bridge:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server as a part of a process: it tells when it is ready and takes no signals."""
+    """uvicorn's server without signal handlers. It reports when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -206,14 +206,14 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):
-            # Each tick renews the date in the answers.
+            # Each tick updates the Date header.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.leave.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # 1. Stop accepting. On asyncio's own loop, what was accepted just now is a connection after
-        # two more turns; CPython 3.11 leaves it open for good if the listener is closed by then.
+        # 1. Stop accepting. With asyncio's own loop, an accepted socket becomes a connection two
+        # iterations later; if the listener is closed by then, CPython 3.11 never closes it.
         loop = asyncio.get_running_loop()
         for server in self.servers:
             for listening in server.sockets:
@@ -222,14 +222,14 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0)
         for server in self.servers:
             server.close()
-        # 2. Idle connections close now, the others with their answer.
+        # 2. Idle connections close now, the others with their response.
         for connection in tuple(self.server_state.connections):
             connection.shutdown()
-        # 3. What runs may finish; it is ended in time by who called.
+        # 3. Exchanges in progress can finish; `stop` ends them when the grace is over.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
                 await self._until_closed()
-        # 4. What is left has a client who does not read.
+        # 4. The remaining connections have clients that do not read.
         for connection in tuple(self.server_state.connections):
             connection.transport.abort()
         for task in tuple(self.server_state.tasks):
@@ -239,7 +239,7 @@ class _Server(uvicorn.Server):
     async def _until_closed(self) -> None:
         while self.server_state.tasks:
             await asyncio.wait(tuple(self.server_state.tasks))
-        while self.server_state.connections:  # noqa: ASYNC110 - nothing tells when they have sent all
+        while self.server_state.connections:  # noqa: ASYNC110 - no event signals that all are closed
             await asyncio.sleep(_FLUSH_INTERVAL)
 
     @contextlib.contextmanager
@@ -250,7 +250,7 @@ class _Server(uvicorn.Server):
 @contextlib.contextmanager
 def _listener(listen: Address) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    # With the protocol named, asyncio switches Nagle's algorithm off on each connection.
+    # asyncio disables Nagle's algorithm only if the socket names its protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with contextlib.closing(listener):
         try:

@@ -1,12 +1,12 @@
-"""What the bridge shows of itself: the names of its metrics and the fields of its log lines.
+"""The names of the bridge's metrics and the fields of its log lines.
 
-    an exchange ends ──► end(exchange) ──┬─► histograms and gauges on CHAT_BRIDGE_METRICS_LISTEN
-                                         └─► one log line
+    end(exchange) -> histograms and gauges on CHAT_BRIDGE_METRICS_LISTEN
+                  -> one log line
 
-Metrics are named after OpenTelemetry's semantic conventions for HTTP servers, in Prometheus'
-spelling, where these have one; `error_type` is a reason, and empty for success. Labels are bounded:
-routes are templates, methods those of the contract, reasons those of the tables. Looking for the
-metric of some labels costs more than counting, so that it is remembered.
+Metric names follow OpenTelemetry's semantic conventions for HTTP servers, in Prometheus' spelling.
+`error_type` is the reason, empty for success. The number of labels is bounded: routes are
+templates, methods are those of the contract, reasons are those of the tables. Finding the metric
+for a set of labels costs more than counting, so each is cached.
 """
 
 import logging
@@ -20,9 +20,9 @@ from restbridge.error_responses import LEFT, ErrorResponse
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD: Final = "_OTHER"
-"""The label of any other method, as the conventions want it."""
+"""The label of any other method, which the conventions define."""
 
-# The buckets of the conventions, and beyond: completions take minutes.
+# The buckets of the conventions, and larger ones, because completions can take minutes.
 _DURATION_BUCKETS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0),
     *(2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class RecordedExchange(Protocol):
-    """A request and its answer, as far as they are recorded."""
+    """The attributes of an exchange that are recorded."""
 
     request_id: str
     began: float
@@ -47,7 +47,7 @@ class Telemetry:
     """The metrics of one bridge.
 
     Args:
-        registry: Where they are registered; the bridge's own, so that tests have their own.
+        registry: The registry of the metrics; None creates one.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -55,17 +55,17 @@ class Telemetry:
         self._duration = cache(
             Histogram(
                 "http_server_request_duration_seconds",
-                "Time from a request's head to the end of its answer; its count is the number.",
+                "Duration of requests. The count is the number of requests.",
                 ("http_request_method", "http_route", "http_response_status_code", "error_type"),
                 registry=self.registry,
                 buckets=_DURATION_BUCKETS,
             ).labels
         )
         self._active = Gauge(
-            "http_server_active_requests", "Requests that are answered.", registry=self.registry
+            "http_server_active_requests", "Requests in flight.", registry=self.registry
         )
         self.connections = Gauge(
-            "http_server_open_connections", "Connections that are open.", registry=self.registry
+            "http_server_open_connections", "Open connections.", registry=self.registry
         )
         self._first_event = Histogram(
             "chat_bridge_time_to_first_event_seconds",
@@ -73,30 +73,28 @@ class Telemetry:
             registry=self.registry,
             buckets=_DURATION_BUCKETS,
         )
-        self.streams = Gauge(
-            "chat_bridge_streams_open", "Streams open to clients.", registry=self.registry
-        )
+        self.streams = Gauge("chat_bridge_streams_open", "Open streams.", registry=self.registry)
         self._events = Counter(
             "chat_bridge_events", "Events sent, without comments.", registry=self.registry
         )
         self._refused = cache(
             Counter(
                 "chat_bridge_refused_connections",
-                "Connections refused before a request was understood.",
+                "Connections closed before a request was parsed.",
                 ("error_type",),
                 registry=self.registry,
             ).labels
         )
 
     def begin(self) -> None:
-        """Count an exchange as running."""
+        """Count an exchange as in progress."""
         self._active.inc()
 
     def end(self, exchange: RecordedExchange, *, method: str, route: str, now: float) -> None:
         """Record an exchange that ended, in the metrics and as a log line."""
         duration = now - exchange.began
         method = method if method in METHODS else OTHER_METHOD
-        # Where nothing could be sent, what the table says of the failure.
+        # If no status was sent, record the failure's own.
         status = exchange.status or (exchange.failure.status if exchange.failure else 0)
         if exchange.failure is LEFT:
             status = LEFT.status
@@ -120,7 +118,7 @@ class Telemetry:
         _log.info("request", extra=log.fields(**members))
 
     def refused(self, failure: ErrorResponse, request_id: str) -> None:
-        """Record a connection that was refused before a request was understood."""
+        """Record a connection that was closed before a request was parsed."""
         self._refused(failure.reason).inc()
         _log.info(
             "refused connection",

@@ -1,8 +1,8 @@
-"""HTTP/1.1 against strangers: what a request meets before and after the application.
+"""HTTP/1.1 for untrusted clients: the parts around the application.
 
-protocol   a connection, bounded; the only file that knows uvicorn's inside
-head       what llhttp lets pass in a request's head, and must not pass
-limits     what a stranger can send, and how many at a time
-edge       what every request meets first and last: id, early ending, metrics, log line
-exchange   a request and its answer, and what ends them early
+protocol   a connection and its limits; the only file that uses uvicorn's private names
+head       checks of a request's head that llhttp lacks
+limits     limits on the size, duration and number of requests
+edge       the outermost layer of each request: id, metrics, log line
+exchange   a request and its response, and the events that end them early
 """

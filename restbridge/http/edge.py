@@ -1,8 +1,8 @@
-"""What every request meets first and last.
+"""The outermost layer of every request.
 
-    request ──► id ──► application ──► x-request-id on the answer ──► metrics, one log line
+    request -> id -> application -> x-request-id on the response -> metrics, one log line
 
-The id is the caller's where it is sane. The log line has the route's template, never the URL.
+The id is the caller's if it is valid. The log line has the route's template, never the URL.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ class Edge:
     """The outermost application.
 
     Args:
-        app: The application inside.
-        telemetry: Told of every exchange.
-        clock: Measures them.
+        app: The wrapped application.
+        telemetry: Records every exchange.
+        clock: Measures the exchanges.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, clock: Clock) -> None:
@@ -45,7 +45,7 @@ class Edge:
         async def start(message: Message) -> None:
             message["headers"] = [*message["headers"], named]
             await send(message)
-            # After the await: uvicorn waits for a slow reader before it writes, never after.
+            # After the await, because uvicorn waits for a slow reader before it writes.
             exchange.status = message["status"]
 
         def send_named(message: Message) -> Awaitable[None]:
@@ -66,11 +66,11 @@ class Edge:
 
     @property
     def running(self) -> int:
-        """How many exchanges run."""
+        """The number of exchanges in progress."""
         return len(self._running)
 
     def end_all(self, failure: ErrorResponse) -> None:
-        """End every exchange that runs, with this failure."""
+        """End every exchange in progress with this failure."""
         for exchange in tuple(self._running):
             exchange.end(failure)
 

@@ -1,11 +1,12 @@
-"""One exchange: a request and its answer.
+"""One exchange: a request and its response.
 
-    running ──► answered                       the application returned
-       ├──────► failed                         it raised; `failure` says why
-       └─ end(failure) ─► cancelled ─► failed  the caller left, or the bridge shuts down
+    running -> completed                        the application returned
+            -> failed                           the application raised; `failure` has the reason
+            -> end(failure) -> cancelled -> failed    the client left, or the bridge shuts down
 
-What ends an exchange early cancels its task, whatever it waits for: the body, the service, a reader
-that does not read. The reason travels beside the cancellation, as in `asyncio.timeout`.
+`end` cancels the task of the exchange, which can wait for the body, the service or a slow reader.
+The exchange stores the failure, so that the handler of the CancelledError finds it, as in
+`asyncio.timeout`.
 """
 
 import asyncio
@@ -22,63 +23,63 @@ from restbridge.error_responses import LEFT, ErrorResponse, RefusedError
 _KEY: Final = "restbridge.http.exchange"
 
 CONNECTION: Final = "restbridge.connection"
-"""The key, in the state of a scope, under which `protocol` gives `Exchange.connection`."""
+"""The key under which `protocol` puts `Exchange.connection` into the state of a scope."""
 
 
 UNKNOWN_ROUTE: Final = "unknown"
-"""The route of a request to nothing that there is."""
+"""The route of a request without a resource."""
 
 
 class ClientConnection(Protocol):
-    """The connection of an exchange, in what no ASGI application can do."""
+    """The connection of an exchange, with operations that ASGI lacks."""
 
     @property
     def has_body(self) -> bool:
         """Whether all of the request's body has arrived."""
 
     def cut(self) -> None:
-        """Close it after everything sent so far, without the end of the answer."""
+        """Close it after sending all written data, without the end of the response."""
 
     def watch(self, left: Callable[[], None] | None) -> None:
-        """Have this called once when the client leaves, now if it has left; None calls nothing."""
+        """Call `left` once when the client disconnects, or now if it has. None cancels this."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Exchange:
-    """What is known of a request while it is answered."""
+    """The state of a request and its response."""
 
     request_id: str
     task: asyncio.Task[object] = field(repr=False)
     began: float
-    """When it began, by the bridge's clock."""
+    """The time at which it began, by the bridge's clock."""
     connection: ClientConnection = field(repr=False)
     route: str = UNKNOWN_ROUTE
     """The template of its path."""
     status: int = 0
     """The HTTP status that was sent; 0 before."""
     body_is_pending: bool = False
-    """The request has a body that was not read."""
+    """Whether the request has a body that was not read."""
     streams_events: bool = False
-    """The answer that began is a stream of events."""
+    """Whether a stream of events has begun."""
     first_event: float | None = None
-    """When the first event of a stream was there, by the same clock."""
+    """The time of the first event of a stream, by the same clock."""
     events: int = 0
-    """How many events were sent."""
+    """The number of events that were sent."""
     failure: ErrorResponse | None = None
     _running: bool = True
 
     def end(self, failure: ErrorResponse) -> None:
-        """End the exchange early with this failure. The first one counts."""
+        """End the exchange early with this failure. Later calls have no effect."""
         if self._running and self.failure is None:
             self.failure = failure
             self.task.cancel()
 
     def settle(self) -> None:
-        """Take note that the application returned or raised: nothing ends the exchange now."""
+        """Mark the application as finished, so that `end` has no effect any more."""
         self._running = False
 
     def was_ended(self) -> bool:
-        """Tell, in the handler of a CancelledError, whether `end` was its only cause."""
+        """Return whether `end` is the only cause of a CancelledError. Call it in its handler."""
         return self.failure is not None and self.task.uncancel() == 0
 
 
@@ -88,12 +89,12 @@ def exchange_of(scope: Scope) -> Exchange:
 
 
 def attach(scope: Scope, exchange: Exchange) -> None:
-    """Make this the exchange of a scope."""
+    """Attach an exchange to a scope."""
     scope[_KEY] = exchange
 
 
 class Departure:
-    """Ends an exchange as soon as its caller leaves; entered once the body is read.
+    """Ends an exchange as soon as its client disconnects. Enter it after the body is read.
 
     with Departure(exchange, receive):
         ...                                  # cancelled when the client disconnects
@@ -105,7 +106,7 @@ class Departure:
         self._reading: asyncio.Task[None] | None = None
 
     async def _read_away(self) -> None:
-        """Read a body that nobody asked for: behind it, a departure would not be noticed."""
+        """Discard the rest of the body: a disconnection is only received after it."""
         while (message := await self._receive())["type"] != "http.disconnect":
             if not message.get("more_body", False):
                 self._exchange.body_is_pending = False
@@ -129,5 +130,5 @@ class Departure:
 
 
 def left() -> RefusedError:
-    """Return the exception of a caller who left before the request was complete."""
+    """Return the exception for a client that disconnected before its request was complete."""
     return RefusedError(LEFT)

@@ -1,11 +1,12 @@
-"""The head of one request while it arrives: how long it is, and whether it is one.
+"""Checks of a request's head while it arrives.
 
-    Host                none or two (HTTP/1.1), or not a host     400
-    Transfer-Encoding   anything but one `chunked`, or HTTP/1.0   400
-    version             not 1.0 or 1.1                            400
-    bytes, headers      too many                                  431
+    Host                none or two (HTTP/1.1), or not a host           400
+    Transfer-Encoding   anything except one `chunked`, or HTTP/1.0      400
+    version             not 1.0 or 1.1                                  400
+    bytes, headers      too many                                        431
 
-Two servers that read one of these differently can be made to see different requests. No I/O.
+If two servers interpreted one of the first three differently, a client could smuggle a request past
+one of them. No I/O.
 """
 
 import re
@@ -20,7 +21,7 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class BadHeadError(Exception):
-    """The head breaks a rule; `failure` says which."""
+    """The head violates a rule. `failure` is the response."""
 
     def __init__(self, failure: ErrorResponse) -> None:
         super().__init__(failure.reason)
@@ -28,7 +29,7 @@ class BadHeadError(Exception):
 
 
 class Head:
-    """Counts and checks; the headers of a trailer likewise.
+    """Counts and checks the bytes and headers of a head, including those of trailers.
 
     Args:
         limits: The limits.
@@ -44,15 +45,15 @@ class Head:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a byte of it is there."""
+        """Whether a byte of the head has arrived."""
         return self._size > 0 or self._unfinished > 0
 
     def line(self, url: bytes) -> None:
-        """Take a part of the request line."""
+        """Count a part of the request line."""
         self._grow(len(url))
 
     def header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Count a header and check it."""
         self._count += 1
         if self._count > self._limits.headers:
             raise BadHeadError(of_reason("HEADERS_TOO_LARGE"))
@@ -64,16 +65,17 @@ class Head:
             self._codings.append(value.strip().lower())
 
     def unfinished(self, size: int) -> None:
-        """Take note of so many bytes that arrived without completing the head.
+        """Count `size` bytes that arrived without completing the head.
 
-        The parser gives a header when it is complete: without this, one could grow for ever.
+        The parser reports only complete headers, so that a single header could otherwise grow
+        without limit.
         """
         self._unfinished += size
         if self._unfinished > self._limits.head_bytes:
             raise BadHeadError(of_reason("HEADERS_TOO_LARGE"))
 
     def complete(self, version: str) -> None:
-        """Check the whole.
+        """Check the complete head.
 
         Args:
             version: The HTTP version, such as "1.1".

@@ -1,11 +1,11 @@
-"""What a stranger may send, and how many at a time.
+"""Limits on the size, duration and number of requests.
 
-LIMITS                     otherwise   found in
+limit                      otherwise   enforced in
 head, bytes and headers    431         protocol
 head, seconds              408         protocol
 connections                503         protocol
 body, type and coding      415         here
-body, bytes                413         here, before it is read where its length is given
+body, bytes                413         here, before reading if the length is given
 body, seconds              408         here
 requests in flight         503         here
 bodies in flight, bytes    503         here
@@ -28,7 +28,7 @@ _JSON: Final = re.compile(rb"application/([a-z0-9!#$&^_.+-]+\+)?json[ \t]*(;.*)?
 
 
 LINGER: Final = 2.0
-"""Seconds for which the rest of a refused body is read away."""
+"""Seconds during which the rest of a rejected body is discarded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,31 +37,31 @@ class Limits:
 
     connections: int = 10_000
     head_bytes: int = 64 * 1024
-    """Request line and headers together."""
+    """Maximum size of the request line and headers together."""
     headers: int = 100
-    """nginx and Node accept a few thousand, Apache 100; the SDKs send about 20."""
+    """Maximum number of headers. nginx and Node accept some thousand, Apache 100; SDKs send 20."""
     head_seconds: float = 10.0
-    """From the first byte, or from the connection, until the head is complete."""
+    """Maximum time from the connection or the first byte until the head is complete."""
     body_bytes: int = 8 * 1024 * 1024
     body_seconds: float = 30.0
-    """Until the body is complete."""
+    """Maximum time until the body is complete."""
     bodies_bytes: int = 256 * 1024 * 1024
-    """All bodies together that are held at one time."""
+    """Maximum size of all bodies in memory."""
     idle_seconds: float = 75.0
-    """Between two requests on a connection."""
+    """Maximum time between two requests on a connection."""
     exchange_seconds: float = 660.0
-    """A whole exchange, a reader that does not read included; then the connection is reset."""
+    """Maximum duration of an exchange, including a slow reader; then the connection is reset."""
     stall_seconds: float = 120.0
-    """For how long a client may take nothing of what is sent to it."""
+    """Maximum time in which a client reads nothing."""
     in_flight: int = 1000
-    """Requests to the API."""
+    """Maximum concurrent requests to the API."""
 
 
 class InFlight:
-    """Lets a bounded number of requests run at a time. The count is shared by all it wraps.
+    """Limits the number of concurrent requests of all applications that it wraps.
 
     Args:
-        maximum: How many.
+        maximum: The maximum number of requests.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -70,7 +70,7 @@ class InFlight:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold one place; raises `RefusedError` where there is none."""
+        """Hold one place, or raise `RefusedError` if none is free."""
         if self._running >= self._maximum:
             raise RefusedError(of_reason("OVERLOADED"))
         self._running += 1
@@ -80,7 +80,7 @@ class InFlight:
             self._running -= 1
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        """Return the application, bounded."""
+        """Return the application with the limit."""
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
             with self.one():
@@ -100,7 +100,7 @@ def check_json(scope: Scope) -> None:
 
 
 class Bodies:
-    """Reads request bodies, each and all together within limits.
+    """Reads request bodies within the limits on each body and on all bodies together.
 
     Args:
         limits: The limits.
@@ -112,7 +112,7 @@ class Bodies:
 
     @contextmanager
     def holding(self) -> Iterator["Body"]:
-        """Give a reader; what it read counts until the context ends."""
+        """Yield a reader. The bytes that it reads count until the context ends."""
         body = Body(self, self._limits)
         try:
             yield body
@@ -120,7 +120,7 @@ class Bodies:
             self._held -= body.size
 
     def hold(self, size: int) -> None:
-        """Count so many bytes more; raises `RefusedError` where they are too many."""
+        """Count `size` more bytes, or raise `RefusedError` if they are too many."""
         if self._held + size > self._limits.bodies_bytes:
             raise RefusedError(of_reason("OVERLOADED"))
         self._held += size
@@ -133,13 +133,13 @@ class Body:
         self._bodies = bodies
         self._limits = limits
         self.size = 0
-        """How many bytes were read."""
+        """The number of bytes that were read."""
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the body to its end.
 
         Raises:
-            RefusedError: it is too large or too slow, or the caller left.
+            RefusedError: The body is too large or too slow, or the client disconnected.
         """
         length = single(scope["headers"], b"content-length")
         if length is not None and int(length) > self._limits.body_bytes:

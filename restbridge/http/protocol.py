@@ -1,16 +1,17 @@
-"""One HTTP/1.1 connection: what an ASGI application cannot see of it.
+"""One HTTP/1.1 connection, with limits that an ASGI application cannot enforce.
 
-    connected ─► head ─► exchange ─► idle ─► head ─► …         uvicorn's protocol, on llhttp
-        │         │         │         └ idle_seconds: closed
-        │         │         └ exchange_seconds: reset; a second request meanwhile: not answered
-        │         └ head_bytes, headers: 431 · head_seconds: 408 · malformed: 400
-        └ connections: 503
+    connected -> head -> exchange -> idle -> head -> …         uvicorn's protocol, on llhttp
 
-llhttp is strict: it refuses Transfer-Encoding together with Content-Length, a second
-Content-Length, folded lines, bare line feeds, spaces in names. `head` refuses the rest.
+    connected   connections: 503
+    head        head_bytes, headers: 431; head_seconds: 408; malformed: 400
+    exchange    exchange_seconds: reset; a second request in the meantime is ignored
+    idle        idle_seconds: closed
 
-After a refusal the connection is read on for a moment and then closed: closing it while the client
-still sends would reset it, and the client might never see the answer.
+llhttp rejects Transfer-Encoding together with Content-Length, a second Content-Length, folded
+lines, bare line feeds, and spaces in names. `head` rejects other malformed heads.
+
+After a rejection, the bridge reads and discards for a moment before it closes the connection.
+Closing it while the client still sends would reset it, and the client could lose the response.
 """
 
 import asyncio
@@ -32,13 +33,13 @@ from restbridge.http.limits import LINGER, Limits
 from restbridge.telemetry import Telemetry
 
 _MOST_IGNORED: Final = 1024 * 1024
-"""What is read away after a refusal, in bytes."""
+"""Maximum bytes to discard after a rejection."""
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class _SecondRequestError(Exception):
-    """A request began before the answer to the one before it was complete."""
+    """A request began before the response to the preceding one was complete."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -49,9 +50,9 @@ class BoundedProtocol(HttpToolsProtocol):
         server_state: uvicorn's state.
         app_state: uvicorn's state of the lifespan.
         limits: The limits.
-        telemetry: Told of connections.
-        closing: Whether connections are no longer accepted.
-        draining: Whether a connection ends with the next answer.
+        telemetry: Counts connections.
+        closing: Returns whether connections are no longer accepted.
+        draining: Returns whether connections close after their next response.
     """
 
     def __init__(
@@ -82,12 +83,12 @@ class BoundedProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------------------ asyncio's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        """Take a connection, if there is room."""
+        """Accept a connection, or reject it if there are too many."""
         super().connection_made(transport)
         self._telemetry.connections.inc()
         _limit_stall(transport, self._limits.stall_seconds)
         if self._closing():
-            # It was accepted just before: the shutdown does not know of it.
+            # It was accepted just before the shutdown, which has not seen it.
             transport.close()
         elif len(self.connections) > self._limits.connections:
             self._refuse(of_reason("OVERLOADED"))
@@ -118,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except BadHeadError as bad:
             self._refuse(bad.failure)
         except _SecondRequestError:
-            # The answer under way is finished; the client sends the other one again elsewhere.
+            # Finish the current response; the client must send the other request again.
             self._deaf = True
             self.cycle.keep_alive = False
 
@@ -128,30 +129,30 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self.cycle.more_body
 
     def watch(self, left: Callable[[], None] | None) -> None:
-        """Have this called once when the client leaves, now if it has left; None calls nothing."""
+        """Call `left` once when the client disconnects, or now if it has. None cancels this."""
         self._left = left
         if left is None:
             return
         if self.cycle.disconnected:
             left()
         else:
-            # Where the body was large, uvicorn has stopped reading.
+            # uvicorn stops reading after a large body.
             self.flow.resume_reading()
 
     def announce_end(self) -> None:
-        """Tell the client, with an answer that has not begun, that the connection ends after it."""
+        """Make the response, if it has not begun, announce the close of the connection."""
         if self._is_busy() and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def cut(self) -> None:
-        """Close the connection in the middle of an answer, after everything written is sent.
+        """Close the connection within a response, after sending all written data.
 
-        The last chunk is missing, so no client can take the answer for a complete one.
+        The last chunk is missing, so that no client can treat the response as complete.
         """
         cycle = self.cycle
         if cycle.disconnected or cycle.response_complete:
             return
-        # As uvicorn ends an answer after which the connection is closed.
+        # The state in which uvicorn ends a response before it closes the connection.
         cycle.response_complete = True
         cycle.message_event.set()
         self.transport.close()
@@ -165,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # ------------------------------------------------------------------------- llhttp's callbacks
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Start a request."""
         if self._replays:
             return
         if self._is_busy():
@@ -174,20 +175,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"][CONNECTION] = self
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the request line."""
+        """Count a part of the request line."""
         if not self._replays:
             self._head.line(url)
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. One that follows the body is counted and dropped."""
+        """Add a header. Count and drop trailers, which follow the body."""
         if not self._replays:
             self._head.header(name, value)
             if not self._is_busy():
                 super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin the exchange."""
+        """Start the exchange."""
         if self._replays:
             self._replays = False
             return
@@ -196,13 +197,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head = Head(self._limits)
         super().on_headers_complete()
         if self._draining():
-            # A client that sends on a connection that is about to close sees a reset.
+            # The client must not send another request: it would see a reset.
             self.cycle.keep_alive = False
         self._end_timer.start(self._limits.exchange_seconds, self.transport.abort)
 
     def on_message_complete(self) -> None:
-        """End the request; its answer may be under way."""
-        # Of a request that asks to switch protocols llhttp believes that the head is all.
+        """End the request. Its response can already have begun."""
+        # llhttp ends a request with Upgrade after its head, before its body.
         if not self.parser.should_upgrade():
             self._head = Head(self._limits)
             super().on_message_complete()
@@ -211,12 +212,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the next request, or for the end of the connection."""
         super().on_response_complete()
         self._end_timer.stop()
-        self.headers = []  # what comes next has headers of its own
+        self.headers = []  # the next request has its own
         if self.transport.is_closing():
-            # What is still to be sent goes to a client who may not read.
+            # The client possibly does not read the rest of the response.
             self._end_timer.start(self._limits.stall_seconds, self.transport.abort)
 
-    # ------------------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------------------ private
 
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -235,8 +236,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read the body of a request whose Upgrade is ignored (RFC 9110, section 7.8).
 
-        Java's HTTP client asks for HTTP/2 in this way with every first request. llhttp cannot be
-        told to go on, so that a new parser is told the framing of the same request.
+        Java's HTTP client requests HTTP/2 in this way with its first request. llhttp cannot
+        continue after an Upgrade, so a new parser receives the framing of the same request.
         """
         framing = [(name, value) for name, value in self.headers if name in _FRAMING]
         lines = [b"POST / HTTP/1.1", b"host: -", *(b"%b: %b" % line for line in framing)]
@@ -251,11 +252,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, failure: ErrorResponse) -> None:
-        """Answer what is not a request, and close."""
+        """Send an error for a malformed request and close the connection."""
         self._deaf = True
         self._head_timer.stop()
         if self._is_busy():
-            # The body cannot be read to its end: nobody waits for it any more.
+            # The body cannot be read to its end; stop waiting for it.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started:
@@ -287,7 +288,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Timer:
-    """One call that may be due.
+    """A timer for one call.
 
     Args:
         loop: The event loop.
@@ -298,19 +299,19 @@ class _Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Have the call after so many seconds, unless one is due already."""
+        """Call back after `seconds`, unless the timer already runs."""
         if self._handle is None:
             self._handle = self._loop.call_later(seconds, callback)
 
     def stop(self) -> None:
-        """Have no call."""
+        """Cancel the call."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
 
 def _limit_stall(transport: asyncio.Transport, seconds: float) -> None:
-    """Have the kernel reset a connection whose client takes nothing for so long."""
+    """Make the kernel reset a connection whose client reads nothing for `seconds`."""
     connection = transport.get_extra_info("socket")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
     if option is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
