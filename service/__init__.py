@@ -1,6 +1,6 @@
-"""The microservice: chat completions, prepaid, over OpenAI-compatible upstreams.
+"""The gRPC service: prepaid chat completions on OpenAI-compatible upstreams.
 
-server ─► interceptors ─► servicer ─► validation             is the request within the contract?
-                                  ├─► admission ─► accounts  may the caller have it? what it used
-                                  └─► upstream ─► sse        who answers it
+server -> interceptors -> servicer -> validation            checks the request
+                                   -> admission -> ledger   holds credit and settles
+                                   -> upstream -> sse       requests the completion
 """

@@ -1,11 +1,11 @@
 """`python -m service`: read the settings, serve until a signal, drain.
 
     python -m service                 the server
-    python -m service COMMAND …       what operators do on its store: see `cli`
+    python -m service COMMAND …       a command on its store, from `cli`
 
-SIGTERM drains by the settings; SIGINT, which a person sends, skips the drain delay; a second signal
-of either kind ends at once what is left. The exit status is 0 after a drain, 1 where the service
-could not start, 2 where a setting is wrong.
+SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
+remaining calls immediately. The exit status is 0 after a drain, 1 if the service could not start,
+and 2 if a setting is wrong.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from service.models import Catalogue
 
 
 async def serve(settings: Settings, catalogue: Catalogue) -> None:
-    """Run a service until the first signal, and drain it.
+    """Run a service until the first signal, then drain it.
 
     Raises:
-        StartError: an address cannot be listened on.
+        StartError: An address cannot be listened on.
     """
-    from service.server import Server  # noqa: PLC0415  (commands do without the server)
+    from service.server import Server  # noqa: PLC0415  (commands do not need the server)
 
     log.report_exceptions(asyncio.get_running_loop())
     signals = Signals()
@@ -50,7 +50,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]) or (arguments and arguments[0] in cli.AREAS):
         return cli.run(arguments, os.environ)
-    from service.server import StartError  # noqa: PLC0415  (commands do without the server)
+    from service.server import StartError  # noqa: PLC0415  (commands do not need the server)
 
     try:
         if arguments:
@@ -63,7 +63,7 @@ def main() -> int:
     try:
         uvloop.run(serve(settings, catalogue))
     except StartError as error:
-        print(error, file=sys.stderr)  # noqa: T201  (for the person who starts it)
+        print(error, file=sys.stderr)  # noqa: T201  (for the operator)
         return 1
     return 0
 

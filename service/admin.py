@@ -1,8 +1,9 @@
-"""The listener of operators: AccountService, health and reflection, apart from that of callers.
+"""The operators' listener: AccountService, health and reflection, separate from callers.
 
-    CHAT_ADMIN_LISTEN ─► the same interceptors ─► AccountServicer ─► the same store
+    CHAT_ADMIN_LISTEN -> the same interceptors -> AccountServicer -> the same store
 
-It has calls of its own, so that operators get through when callers are refused for their number.
+It has its own limit of concurrent calls, so that operators get through while callers are rejected
+with OVERLOADED.
 """
 
 import asyncio
@@ -44,14 +45,14 @@ _OPTIONS: Final = options(
 
 
 class AdminServer:
-    """One listener for operators.
+    """The operators' listener.
 
     Args:
-        access: The way to the store.
-        directory: What can be asked there.
-        telemetry: Told of every call.
-        listen: Where it listens, without TLS.
-        token: What operators show: 16 to 256 printable ASCII characters.
+        access: Access to the store.
+        directory: The accounts and keys in it.
+        telemetry: Records every call.
+        listen: The address to listen on, without TLS.
+        token: The bearer token of operators: 16 to 256 printable ASCII characters.
     """
 
     def __init__(
@@ -74,14 +75,14 @@ class AdminServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, as `host:port`; known after `start`."""
+        """The address of the listener as `host:port`; set by `start`."""
         return str(replace(self._listen, port=self._port))
 
     async def start(self) -> None:
-        """Start; the health is SERVING when this returns.
+        """Start listening. The health is SERVING when this returns.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: The address cannot be listened on.
         """
         interceptor = CallInterceptor(
             self._calls,
@@ -105,30 +106,30 @@ class AdminServer:
         self._server = server
 
     def set_serving(self, serving: bool) -> None:
-        """Say whether calls should be sent here, such as while the store is away."""
+        """Set the health to SERVING or, for example while the store is away, NOT_SERVING."""
         self._health.set(SERVING if serving else NOT_SERVING, "", SERVICE)
 
     async def stop(self) -> None:
-        """Stop: no new call, a few seconds for those that run, then their end."""
+        """Stop: accept no new calls, give calls in flight a few seconds, then end them."""
         if self._server is None:
             return
         self.set_serving(False)
         self._calls.close()
         await _within(_LONGEST_QUIET, self._calls.quiet())
         stopping = asyncio.create_task(self._server.stop(_GRACE + _LONGEST_ENDING))
-        await asyncio.sleep(0)  # it begins, and every connection gets its GOAWAY first
+        await asyncio.sleep(0)  # the stop begins: every connection gets its GOAWAY first
         self._calls.refuse()
         await _within(_GRACE, self._calls.idle())
         self._calls.cut()
         await _within(_LONGEST_ENDING, self._calls.settled())
         self._probes.end()
-        # Callers who do not read are all that may be left.
+        # Only calls whose callers do not read can be left.
         await self._server.stop(_LONGEST_ENDING)
         await stopping
 
 
 async def _within(seconds: float, event: Coroutine[None, None, None]) -> None:
-    """Wait for an event, but no longer than that."""
+    """Wait for an event, up to `seconds`."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event

@@ -1,11 +1,10 @@
-"""What a call can use: its hold, and the refusals of one.
+"""Admits a call: holds its maximum cost, or rejects it.
 
-    admit(caller, call, request) ──► hold ─► Progress ─► settlement, however the call ends
-                                      │
-                                      └─ MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS, CREDITS_HELD,
-                                         RATE_LIMITED, STORE_UNAVAILABLE
+    admit(caller, call, request) -> hold -> Progress -> settlement, also after a failure
+                                 -> MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS, CREDITS_HELD,
+                                    RATE_LIMITED, STORE_UNAVAILABLE
 
-The hold is the price of the most that the call can use, placed before anything is sent upstream.
+The hold is placed before anything is sent upstream.
 """
 
 import asyncio
@@ -28,20 +27,20 @@ from service.request import AcceptedRequest
 from service.settlement import Settlement, ending_of, release, unkept
 
 LEASE_BEYOND_DEADLINE: Final = 60.0
-"""Seconds that a hold outlives the deadline of its call."""
+"""Seconds from the deadline of a call until its hold expires."""
 
 _SECOND: Final = 10**9
 _MILLISECOND: Final = 10**6
 
 
 class Admission:
-    """Places holds, and has them settled.
+    """Places holds, and settles them when their calls end.
 
     Args:
         batches: Applies operations to the store.
         settlement: Ends holds.
-        owner: The name of this process, in its holds.
-        patience: Seconds that a call waits for the store.
+        owner: The name of this process, stored in its holds.
+        patience: Maximum seconds that a call waits for the store.
         wall_clock: Nanoseconds since the Unix epoch, for the ids of holds.
     """
 
@@ -69,11 +68,14 @@ class Admission:
         *,
         wants_usage: bool,
     ) -> AsyncIterator[Progress]:
-        """Hold what a call may use, and settle what it used however it ends.
+        """Hold the maximum cost of a call. Settle its usage when the context ends in any way.
+
+        Yields:
+            The progress of the response, which counts its usage.
 
         Raises:
-            Failure: the call is not admitted, and nothing is held; or, at the end of a call that
-                was complete, its settlement is on no disk.
+            Failure: The call is rejected and nothing is held; or, at the end of a complete call,
+                neither the store nor the journal could save the settlement.
         """
         model = request.model
         bound = bound_of(request.params, model, request.output_limit)
@@ -107,10 +109,10 @@ class Admission:
                 call.record.prompt_tokens = ending.prompt_tokens
                 call.record.completion_tokens = ending.completion_tokens
                 call.record.estimated = ending.estimated
-            # Chunks are given to the caller as they come, a whole answer only after this.
+            # The caller has received the chunks of a stream, but no part of a unary response.
             otherwise = unkept(ending, streamed=progress.is_streamed)
             settling = self._settlement.start(self._settlement.end(ending, otherwise), otherwise)
-            # A second cancellation leaves this wait, not the settlement.
+            # A second cancellation ends this wait, not the settlement.
             kept = await asyncio.shield(settling)
         if not kept:
             raise errors.StoreUnavailable(
@@ -123,7 +125,7 @@ class Admission:
             async with asyncio.timeout(self._patience):
                 outcome = await asyncio.shield(waiter)
         except BaseException as error:
-            # Whether the hold was placed is not known yet; if it is, nobody will use it.
+            # The store can still place the hold, which nobody would use.
             self._settlement.start(self._undo(place, waiter), release(place))
             if isinstance(error, (StoreError, TimeoutError)):
                 raise errors.StoreUnavailable from error
@@ -133,9 +135,9 @@ class Admission:
         return outcome
 
     async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> bool:
-        """Release a hold that was placed too late, once that is known; return whether it is."""
+        """Release a hold that was placed too late. Return whether the store or journal has that."""
         await asyncio.wait((waiter,), timeout=ANSWER_WITHIN)
-        # After an error the transaction may have been committed all the same.
+        # After an error, the transaction can still have been committed.
         answered = waiter.done() and waiter.exception() is None
         if answered and isinstance(waiter.result(), Refused):
             return True
@@ -148,7 +150,7 @@ def _lease(call: Call) -> int:
 
 
 def _failure(refused: Refused, bound: Bound, request: AcceptedRequest) -> errors.Failure:
-    """Return the failure of a call whose hold was refused."""
+    """Return the failure for a rejected hold."""
     match refused.refusal:
         case Refusal.KEY:
             return errors.InvalidApiKey()
@@ -164,7 +166,7 @@ def _failure(refused: Refused, bound: Bound, request: AcceptedRequest) -> errors
             hint = f" The largest max_tokens that it covers is {fits}." if fits else ""
             return kind(kind.default_message + hint)
         case limit:
-            # It is told in whole milliseconds, which are cut: one more, so that waiting suffices.
+            # The wait is sent in whole milliseconds, rounded down; one more makes it sufficient.
             wait = (refused.wait + _MILLISECOND) / _SECOND if refused.wait else None
             message = f"Rate limit reached: {limit.value}."
             if limit is Refusal.TOKENS and wait is None and refused.tokens is not None:

@@ -1,11 +1,11 @@
-"""Who calls: from the key in a call's metadata to the account that holds it.
+"""Authenticates callers: from the API key in the metadata to its account.
 
-    authorization ──► digest ──► remembered? ──► store ──► Caller
-                                                    └──► INVALID_API_KEY, alike for every cause
+    authorization -> digest -> cache -> store -> Caller
+                                              -> INVALID_API_KEY, the same for every cause
 
-A lookup is remembered for five seconds, so that a flood with one key, right or wrong, does not
-become a flood of queries. A revocation takes effect at once all the same: each request that costs
-something reads the row of its key in the transaction of its hold.
+Lookups are cached for five seconds, so that a flood of calls with one key, valid or not, does not
+become a flood of queries. A revocation still takes effect immediately for calls that have a cost,
+because the transaction of the hold reads the row of the key.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from service.ledger.coalescing import Coalesced
 from service.ledger.store import StoreError
 
 REMEMBERED: Final = 5.0
-"""Seconds that a lookup is remembered."""
+"""Seconds for which a lookup is cached."""
 
 LOOK_WITHIN: Final = 1.0
-"""Seconds that a call waits for the state of its limits, if no hold reported it."""
+"""Maximum seconds to wait for the state of the limits, if no hold reported it."""
 
 _SCHEME: Final = "bearer "
 _LONGEST_KEY: Final = 256
@@ -36,12 +36,12 @@ _MOST_REMEMBERED: Final = 10_000
 
 
 class Authentication:
-    """Knows who holds a key.
+    """Finds the caller of a call by its API key.
 
     Args:
         batches: Reads the store.
         directory: Finds keys in it.
-        patience: Seconds that a call waits for the store.
+        patience: Maximum seconds that a call waits for the store.
         clock: A monotonic clock, in seconds.
     """
 
@@ -56,21 +56,21 @@ class Authentication:
         self._batches = batches
         self._directory = directory
         self._patience = patience
-        # Two, so that no flood of wrong keys drives out the right ones.
+        # Two caches, so that a flood of invalid keys does not evict valid ones.
         self._callers = Remembered(clock)
         self._strangers = Remembered(clock)
         self._levels = Coalesced[int, Levels](partial(batches.read, directory.levels))
         self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
 
     async def authenticate(self, call: Call) -> Caller:
-        """Return who calls, and have the call know it, which asks only once.
+        """Return the caller of a call, and store it in the call for later requests.
 
         Args:
-            call: Its metadata `authorization` is the scheme Bearer (RFC 6750) and a key.
+            call: The call. Its metadata `authorization` is "Bearer " (RFC 6750) and a key.
 
         Raises:
-            InvalidApiKey: there is no key, or not a valid one.
-            StoreUnavailable: the keys cannot be read.
+            InvalidApiKey: There is no key, or the key is not valid.
+            StoreUnavailable: The keys cannot be read.
         """
         if isinstance(call.caller, Caller):
             return call.caller
@@ -81,7 +81,7 @@ class Authentication:
         return caller
 
     async def _limits(self, caller: Caller) -> Headers:
-        """Return how much of a caller's limits is left, or nothing where that is not to be had."""
+        """Return the state of a caller's limits, or nothing if the store does not report it."""
         try:
             async with asyncio.timeout(LOOK_WITHIN):
                 levels = await self._levels.get(caller.key_id)
@@ -106,7 +106,7 @@ class Authentication:
         return caller
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        """Find a key in the store; calls with the same key share the query."""
+        """Find a key in the store. Simultaneous lookups of a key share one query."""
         lookup = self._lookups.get(digest)
         if lookup is None:
             if len(self._lookups) >= _MOST_LOOKUPS:
@@ -120,7 +120,7 @@ class Authentication:
             raise errors.StoreUnavailable from error
 
     async def _find(self, digest: bytes) -> Caller | None:
-        # A lookup that takes too long leaves the queue: an unavailable store does not fill it.
+        # A lookup that takes too long leaves the queue, so that it does not fill up.
         async with asyncio.timeout(self._patience):
             caller = await self._batches.read(self._directory.find, digest)
         (self._strangers if caller is None else self._callers).put(digest, caller)
@@ -128,7 +128,7 @@ class Authentication:
 
 
 class Remembered:
-    """What lookups found, for a moment; None is remembered too.
+    """A cache of lookups, including those that found no key (None).
 
     Args:
         clock: A monotonic clock, in seconds.
@@ -139,14 +139,14 @@ class Remembered:
         self._found: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
 
     def get(self, key_digest: bytes) -> tuple[bool, Caller | None]:
-        """Return whether a lookup is remembered, and what it found."""
+        """Return whether a lookup is cached, and its result."""
         entry = self._found.get(key_digest)
         if entry is None or entry[0] <= self._clock():
             return False, None
         return True, entry[1]
 
     def put(self, key_digest: bytes, caller: Caller | None) -> None:
-        """Remember what a lookup found."""
+        """Cache the result of a lookup."""
         self._found.pop(key_digest, None)
         while len(self._found) >= _MOST_REMEMBERED:
             self._found.popitem(last=False)

@@ -1,4 +1,4 @@
-"""A call in flight, as the parts of the service know it, and the bounded set of all of them."""
+"""The calls in flight: one call, and the bounded set of all calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from service.errors import Draining, Overloaded
 from service.telemetry import CallRecord
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
-"""Names and values of metadata that become headers at the REST door."""
+"""Metadata that the bridge sends as response headers: pairs of name and value."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -21,29 +21,28 @@ class Call:
     authorization: str | None
     """The metadata `authorization` as received; never logged."""
     traceparent: str | None
-    """W3C Trace Context, to be carried to the upstream."""
+    """W3C Trace Context, which is sent to the upstream."""
     deadline: float
-    """When the call must have ended, by the event loop's clock: the caller's deadline or the
-    configured maximum, whichever is sooner."""
+    """The deadline by the event loop's clock: the earlier of the caller's deadline and the
+    configured maximum."""
     deadline_is_callers: bool
     task: asyncio.Task[object]
     caller: object = None
-    """Who calls, once the admission knows it."""
+    """The caller, set by the authentication."""
     receiving: bool = False
-    """The request message is awaited."""
+    """Whether the call waits for its request message."""
     draining: bool = False
-    """The server ends the call because it shuts down."""
+    """Whether the server ends the call because it shuts down."""
     dispatched: bool = False
-    """The upstream may have worked for the call."""
+    """Whether the upstream can have started to generate, so that a retry could pay twice."""
     begun: bool = False
-    """The initial metadata is sent or being sent, so that no client or proxy retries the call."""
+    """Whether the initial metadata is sent or being sent, so that no client or proxy retries."""
     failing: bool = False
-    """The call has failed and its status is being sent."""
+    """Whether the call has failed and its status is being sent."""
     rate_limit: Headers = ()
-    """The metadata that tells how much of the key's limits is left."""
+    """The metadata with the state of the key's limits, if a hold reported it."""
     limits: Callable[[], Awaitable[Headers]] | None = None
-    """Returns that metadata where no hold told it; there once it is known that the key has limits.
-    It does not raise."""
+    """Reads that metadata from the store. Set if the key has limits. It does not raise."""
 
 
 CURRENT: Final[ContextVar[Call]] = ContextVar("call")
@@ -51,21 +50,21 @@ CURRENT: Final[ContextVar[Call]] = ContextVar("call")
 
 
 _LOOK: Final = 0.005
-"""Seconds between two looks for calls that arrived."""
+"""Seconds between two checks for new calls."""
 _QUIET_LOOKS: Final = 10
-"""Looks in a row that find none before it is quiet: several, because an event loop that was busy
-finds an expired timer and a new call at once."""
+"""Consecutive checks without a new call before `quiet` returns. One is not enough, because a busy
+event loop can see an expired timer before a call that arrived earlier."""
 
 
 class Calls:
     """The calls in flight.
 
-        open ──► close(): new calls wait ──► refuse(): they end, and all later ones, with DRAINING
+        open -> close(): new calls wait -> refuse(): they and all later calls end with DRAINING
 
-    A call that ended counts until its caller has read the end, but not beyond its deadline.
+    A call that ended counts until its caller has read the end, and no longer than its deadline.
 
     Args:
-        most: How many there may be.
+        most: The maximum number of calls.
     """
 
     def __init__(self, most: int) -> None:
@@ -84,11 +83,11 @@ class Calls:
         return len(self._running) + len(self._unread)
 
     async def enter(self) -> None:
-        """See that a call that was added may run.
+        """Check that a call that was added can run.
 
         Raises:
             Overloaded: There are too many.
-            Draining: No new call is accepted; raised when `refuse` is called.
+            Draining: No new calls are accepted; raised when `refuse` is called.
         """
         if len(self) > self._most:
             self._let_go()
@@ -99,15 +98,15 @@ class Calls:
             raise Draining
 
     async def leave(self) -> None:
-        """Hold a call that is complete back while new ones wait for `refuse`.
+        """Delay the end of a complete call while new calls wait for `refuse`.
 
-        A caller who reads an end may call again at once, and that call would cross GOAWAY.
+        Otherwise, its caller could call again immediately, and that call would cross the GOAWAY.
         """
         if self._closing:
             await self._refused.wait()
 
     def close(self) -> None:
-        """Have every new call, and the end of every other, wait for `refuse`."""
+        """Make every new call, and the end of every other, wait for `refuse`."""
         self._closing = True
 
     async def quiet(self) -> None:
@@ -118,32 +117,32 @@ class Calls:
             looks, seen = (looks + 1 if seen == self._arrived else 0), self._arrived
 
     def refuse(self) -> None:
-        """End the calls that wait, and every later one, with the reason DRAINING."""
+        """End the waiting calls and every later call with DRAINING."""
         self._closing = True
         self._refused.set()
 
     def add(self, call: Call) -> None:
-        """Take note of a call that begins."""
+        """Add a call that begins."""
         self._arrived += 1
         self._running.add(call)
         self._settled.clear()
         self._idle.clear()
 
     def end(self, call: Call) -> None:
-        """Take note of a call that did its work: all that is left is that its caller reads."""
+        """Mark a call as done, except that its caller has not read the end."""
         if call in self._running:
             self._running.discard(call)
             self._unread.add(call)
             self._look()
 
     def discard(self, call: Call) -> None:
-        """Take note of a call whose end was sent."""
+        """Remove a call whose end was sent."""
         self._running.discard(call)
         self._unread.discard(call)
         self._look()
 
     def _let_go(self) -> None:
-        """Count no longer what should have been read by now."""
+        """Remove ended calls whose deadlines have passed."""
         now = asyncio.get_running_loop().time()
         self._unread = {call for call in self._unread if call.deadline > now}
         self._look()
@@ -155,15 +154,15 @@ class Calls:
                 self._idle.set()
 
     async def settled(self) -> None:
-        """Wait until every call did its work."""
+        """Wait until the work of every call is done."""
         await self._settled.wait()
 
     async def idle(self) -> None:
-        """Wait until the end of every call was sent."""
+        """Wait until the ends of all calls were sent."""
         await self._idle.wait()
 
     def cut(self) -> None:
-        """End every call that runs with the reason DRAINING, except calls that have failed."""
+        """End every call in flight with DRAINING, except calls that have failed."""
         for call in self._running:
             if not call.failing:
                 call.draining = True

@@ -5,11 +5,11 @@
     credit add ACCOUNT CREDITS [--id ID]        usage ACCOUNT           migrate
     ledger show ACCOUNT                         ledger verify
 
-    arguments ─► what is asked ─► `accounts.commands` on CHAT_DATABASE_URL ─► a table, or --json
+    arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
 
-The exit status is 0, or 1 where the command failed, or 2 where the arguments are wrong; `ledger
-verify` says with 1 that something differs, and with 3 that it failed. What went wrong is one line
-on standard error.
+The exit status is 0 on success, 1 if the command failed, and 2 if the arguments are wrong. `ledger
+verify` exits with 1 if a balance differs and with 3 if it failed. An error is one line on standard
+error.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from service.config import Settings
 PROGRAM: Final = "python -m service"
 
 AREAS: Final[Mapping[str, str]] = {
-    "accounts": "accounts of prepaid credit",
-    "keys": "API keys and their limits",
-    "credit": "credit of accounts",
-    "usage": "what was charged, by time, key and model",
-    "ledger": "what changed the balances",
-    "migrate": "bring the schema of the store up to date",
+    "accounts": "create and list accounts",
+    "keys": "create, list and revoke API keys",
+    "credit": "add credit to accounts",
+    "usage": "show usage and charges by time, key and model",
+    "ledger": "show and verify the ledger",
+    "migrate": "migrate the schema of the store",
 }
-"""The first words of commands."""
+"""The first word of each command, and its help."""
 
 _DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
 _UNITS: Final = {"m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
@@ -48,7 +48,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = "a duration such as 30d, 12h or 15m, or a time such as 2026-01-31T12:00:00Z"
 _DEFAULT_SINCE: Final = "30d"
 _FAILED: Final[Mapping[str, int]] = {"ledger verify": 3}
-"""The exit status where a command failed and 1 says something else."""
+"""The exit status of a failed command that uses 1 for something else."""
 
 _T = TypeVar("_T")
 
@@ -62,17 +62,17 @@ def run(
     """Run a command and return the exit status.
 
     Args:
-        arguments: What follows the program's name.
-        environment: Where CHAT_DATABASE_URL is read.
-        now: Nanoseconds since the Unix epoch, for durations.
+        arguments: The arguments after the program's name.
+        environment: The environment with CHAT_DATABASE_URL.
+        now: Returns the current time in nanoseconds since the Unix epoch.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal cannot show must not look like a command that failed. Standard error is
-        # like this from the start.
+        # A character that the terminal cannot show must not make the command fail. Python uses
+        # this setting for standard error by default.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         asked = parser(now()).parse_args(arguments)
-    except SystemExit as end:  # argparse has said why, or helped
+    except SystemExit as end:  # argparse has printed an error or the help
         return int(end.code or 0)
     try:
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
@@ -80,18 +80,18 @@ def run(
         return _failed(f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
     failed = _FAILED.get(asked.command, 1)
     if sys.stdout is None:
-        # Closed by whoever runs this. A new key would be shown to nobody.
+        # The parent process closed it. A new key could not be shown.
         return _failed("standard output is closed", failed)
     try:
         return _carry_out(asked, url, failed)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001  (its text could quote anything)
+    except Exception as error:  # noqa: BLE001  (its text could contain a secret)
         return _failed(f"unforeseen: {type(error).__name__}", failed)
 
 
 def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
-    # Imported here: whoever asks for help does not wait for the database's libraries.
+    # Imported here, so that --help does not wait for the database's libraries.
     from service.accounts.commands import COMMANDS, CREATING  # noqa: PLC0415
     from service.accounts.store_commands import open_store  # noqa: PLC0415
     from service.accounts.terminal import CommandError  # noqa: PLC0415
@@ -107,7 +107,7 @@ def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
     except OSError as error:
         _silence(sys.stdout)
         if isinstance(error, BrokenPipeError) and not answer.unwritten:
-            return failed  # whoever read has left, and knows it
+            return failed  # the reader has closed the pipe
         reason = f"the answer could not be written: {error.strerror}{answer.unwritten}"
         return _failed(reason, failed)
     if answer.note and not asked.json:
@@ -121,7 +121,7 @@ def _failed(text: str, status: int) -> int:
 
 
 def _tell(text: str) -> None:
-    """Write a line to standard error, if that can be: what was done is done."""
+    """Write a line to standard error. Ignore an error: the command has already run."""
     if sys.stderr is not None:
         try:
             sys.stderr.write(f"{text}\n")
@@ -131,7 +131,7 @@ def _tell(text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let what could not be written go: Python would try it again at its exit, and fail."""
+    """Discard unwritten output. Python would otherwise write it again at exit, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -142,12 +142,12 @@ def parser(now: int) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     Args:
-        now: What durations count from, in nanoseconds since the Unix epoch.
+        now: The current time in nanoseconds since the Unix epoch, for durations.
     """
     top = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=f"{PROGRAM}\n       {PROGRAM} COMMAND …",
-        description="Without a command: the server. With one: what operators do on its store.",
+        description="Without a command, run the server. With a command, manage its accounts.",
         epilog=usage(PROGRAM, (Settings,)).partition("\n")[2].strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -158,34 +158,34 @@ def parser(now: int) -> argparse.ArgumentParser:
     accounts = _area(areas, "accounts")
     create = _command(accounts, "accounts create", "create an account")
     create.add_argument("account", type=_text(field_rules.NAME), help="its name")
-    create.add_argument("--credit", type=_credits, default=0, help="what it begins with")
+    create.add_argument("--credit", type=_credits, default=0, help="initial credit; default: 0")
     _command(accounts, "accounts list", "list all accounts")
 
     keys = _area(areas, "keys")
-    create = _command(keys, "keys create", "create a key, and print it this once")
+    create = _command(keys, "keys create", "create a key and print it, once only")
     _account(create)
     create.add_argument(
-        "--name", type=_text(field_rules.NAME), required=True, help="the key's name"
+        "--name", type=_text(field_rules.NAME), required=True, help="the name of the key"
     )
     create.add_argument("--rpm", type=_limit, help="requests per minute")
     create.add_argument("--tpm", type=_limit, help="tokens per minute")
-    create.add_argument("--concurrency", type=_limit, help="calls in flight")
-    create.add_argument("--models", type=_models, help="the models it may use: a,b")
+    create.add_argument("--concurrency", type=_limit, help="maximum concurrent calls")
+    create.add_argument("--models", type=_models, help="the models that the key can use: a,b")
     create.add_argument("--expires", type=_later(now), help=_MOMENT)
     _account(_command(keys, "keys list", "list the keys of an account"))
-    revoke = _command(keys, "keys revoke", "revoke a key for good")
+    revoke = _command(keys, "keys revoke", "revoke a key permanently")
     _account(revoke)
-    revoke.add_argument("name", type=_text(field_rules.NAME), help="the key's name")
+    revoke.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
 
     credit = _area(areas, "credit")
     add = _command(credit, "credit add", "add credit to an account")
     _account(add)
-    add.add_argument("amount", type=_some_credits, help="how much, such as 10 or 0.5")
+    add.add_argument("amount", type=_some_credits, help="the amount in credits, such as 10 or 0.5")
     add.add_argument(
         "--id",
         type=_text(field_rules.IDEMPOTENCY_ID),
         default=uuid4().hex,
-        help="adds the credit once, however often it is given; made up where it is absent",
+        help="an id; repeating the command with the same id adds nothing; default: a new id",
     )
 
     used = _command(areas, "usage", AREAS["usage"])
@@ -195,17 +195,17 @@ def parser(now: int) -> argparse.ArgumentParser:
         "--since", type=_earlier(now), default=_DEFAULT_SINCE, help=f"default: {_DEFAULT_SINCE}"
     )
     used.add_argument("--until", type=_earlier(now), help="not included")
-    used.add_argument("--key", type=_text(field_rules.NAME), help="only with the key of this name")
-    used.add_argument("--model", type=_text(field_rules.MODEL), help="only of this model")
+    used.add_argument("--key", type=_text(field_rules.NAME), help="only usage of this key")
+    used.add_argument("--model", type=_text(field_rules.MODEL), help="only usage of this model")
 
     ledger = _area(areas, "ledger")
-    show = _command(ledger, "ledger show", "show the ledger of an account, the newest entry first")
+    show = _command(ledger, "ledger show", "show the ledger of an account, newest entry first")
     _account(show)
-    show.add_argument("--limit", type=_limit, default=100, help="how many entries; default: 100")
+    show.add_argument("--limit", type=_limit, default=100, help="maximum entries; default: 100")
     _command(
         ledger,
         "ledger verify",
-        "recompute every balance; exit status 1 where something differs, 3 where that failed",
+        "recompute every balance; exit with 1 if a balance differs, with 3 on failure",
     )
 
     _command(areas, "migrate", AREAS["migrate"])
@@ -223,7 +223,7 @@ def _command(area: Any, command: str, help_: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = area.add_parser(
         name, help=help_, description=help_, allow_abbrev=False
     )
-    made.add_argument("--json", action="store_true", help="one JSON document, for machines")
+    made.add_argument("--json", action="store_true", help="print one JSON document")
     made.set_defaults(command=command)
     return made
 
@@ -276,7 +276,7 @@ def _earlier(now: int) -> Callable[[str], int]:
 
 
 def _instant(text: str, now: int, direction: int) -> int:
-    """Return the time that a text names, or that is so long from now."""
+    """Parse a time, or a duration from `now` in a direction (1 or -1)."""
     duration = _DURATION.fullmatch(text)
     if duration:
         instant = now + direction * int(duration[1]) * _UNITS[duration[2]]

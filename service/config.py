@@ -1,10 +1,10 @@
-"""What the service is told: settings from the environment, models from a file.
+"""The configuration of the service: settings from the environment, models from a file.
 
-    environment ──► Settings ──┬─ CHAT_MODELS_FILE ──► models.toml ─┐
-                               └─ neither file nor upstream ────────┴──► Catalogue of models
+    environment -> Settings -> CHAT_MODELS_FILE -> Catalogue of models
+                            -> without a file: the built-in document of models -> Catalogue
 
-The environment is read here and nowhere else. Both are checked at start; a wrong entry is refused
-with its name and what is allowed.
+Only this module reads the environment. It checks settings and models at start; an error names the
+wrong entry and the allowed values.
 """
 
 import tomllib
@@ -199,7 +199,7 @@ def load(environment: Mapping[str, str]) -> tuple[Settings, Catalogue]:
     """Read settings and models.
 
     Raises:
-        SettingsError: a setting or the models file is wrong; has a line for each mistake.
+        SettingsError: A setting or the models file is wrong. The text has a line for each error.
     """
     settings = read(Settings, environment)
     try:
@@ -221,7 +221,7 @@ def _document(settings: Settings) -> Mapping[str, Any]:
 
 
 def _built_in(settings: Settings) -> Mapping[str, Any]:
-    """Return what models.toml would say where there is none."""
+    """Return the document of models that applies without a models file."""
     upstream: dict[str, Any]
     if settings.upstream_base_url:
         upstream = {

@@ -1,9 +1,10 @@
 """One exception per reason of the contract, and its form on the wire.
 
-    raise UpstreamTimeout()  ─► interceptors ─► status(failure, request_id) ─► code, text, trailers
+    raise UpstreamTimeout()  -> interceptors -> status(failure, request_id) -> code, text, trailers
 
-The gRPC code, the HTTP status, `type` and `code` of a reason stand in `v1/error.proto`, its default
-text in `chatcompletion.default_messages`. A test walks the reasons and finds one class for each.
+`v1/error.proto` has the gRPC code, the HTTP status, `type` and `code` of each reason, and
+`chatcompletion.default_messages` has its default message. A test checks that each reason has one
+class here.
 """
 
 from collections.abc import Sequence
@@ -26,34 +27,34 @@ STATUS_DETAILS: Final = "grpc-status-details-bin"
 _LONGEST_TEXT: Final = 1024
 _LONGEST_PATH: Final = 128
 _LARGEST_STATUS: Final = 4096
-"""Lengths in bytes; near 8 KiB of trailers grpcio replaces the status by one of its own."""
+"""Maximum lengths in bytes. Near 8 KiB of trailers, grpcio replaces the status with its own."""
 
 MOST_VIOLATIONS: Final = 8
-"""How many violations are told; there is no use in looking for more."""
+"""Maximum number of reported violations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Violation:
-    """One member of a request that breaks the contract."""
+    """A member of a request that violates the contract."""
 
     param: str
-    """Its path, such as `messages[0].role`."""
+    """The path of the member, such as `messages[0].role`."""
     message: str
-    """What is wrong with it, for people; never quotes the value."""
+    """The message for people. It never contains the value."""
     code: str = "invalid_value"
-    """For machines: `code` of the OpenAI error object."""
+    """The `code` of the OpenAI error object."""
     setting: str = ""
-    """The setting with which an operator allows it, for the log alone; "" if there is none."""
+    """The setting with which an operator can accept it, for the log only; "" if there is none."""
 
 
 class Failure(Exception):  # noqa: N818  (its subclasses are named after the reasons)
-    """A call fails for a reason of the contract."""
+    """A call fails with a reason of the contract."""
 
     reason: ClassVar[str]
     default_message: ClassVar[str]
     """From `DEFAULT_MESSAGES`."""
     default_retry_after: ClassVar[float | None] = None
-    """Seconds a retryable failure tells where nothing better is known; None tells none."""
+    """Default seconds before a retry of a retryable failure; None if the failure reports none."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -72,12 +73,13 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
         """Describe the failure.
 
         Args:
-            message: The text for people; the class has a default.
+            message: The message for people; None for the reason's default.
             param: The path of the request member at fault.
-            code: `code` of the error object, where it is more specific than the reason's.
-            kind: `type` of the error object, where the upstream gave one.
-            retry_after: After how many seconds the call may succeed.
-            dispatched: The upstream may have worked for this call, so that a retry pays twice.
+            code: The `code` of the error object; None for the reason's default.
+            kind: The `type` of the error object; None for the reason's.
+            retry_after: Seconds after which a retry can succeed; None for the class's default.
+            dispatched: Whether the upstream can have started to generate, so that a retry could
+                pay twice.
         """
         super().__init__(message or self.default_message)
         self.message = _cut(message or self.default_message, _LONGEST_TEXT)
@@ -89,7 +91,7 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
 
     @property
     def rule(self) -> ReasonRule:
-        """How the reason is told."""
+        """The row of the error table."""
         return RULES[self.reason]
 
     @property
@@ -103,44 +105,44 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
 
 
 class InvalidApiKey(Failure):
-    """See the reason in error.proto; one text for every cause."""
+    """The API key is missing, unknown, revoked or expired. One message for all of these."""
 
     reason = "INVALID_API_KEY"
 
 
 class InsufficientCredits(Failure):
-    """See the reason in error.proto."""
+    """The balance of the account cannot cover the request."""
 
     reason = "INSUFFICIENT_CREDITS"
 
 
 class CreditsHeld(Failure):
-    """See the reason in error.proto."""
+    """The balance could cover the request, but calls in flight hold a part of it."""
 
     reason = "CREDITS_HELD"
     default_retry_after = 1.0
 
 
 class ModelNotAllowed(Failure):
-    """See the reason in error.proto."""
+    """The API key is not allowed to use the model."""
 
     reason = "MODEL_NOT_ALLOWED"
 
 
 class ModelNotFound(Failure):
-    """See the reason in error.proto."""
+    """No model has the requested name."""
 
     reason = "MODEL_NOT_FOUND"
 
 
 class RequestTooLarge(Failure):
-    """See the reason in error.proto."""
+    """The request exceeds the maximum size."""
 
     reason = "REQUEST_TOO_LARGE"
 
 
 class InvalidRequest(Failure):
-    """See the reason in error.proto."""
+    """The request violates the contract, or the upstream refused it as invalid."""
 
     reason = "INVALID_REQUEST"
 
@@ -148,14 +150,14 @@ class InvalidRequest(Failure):
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "InvalidRequest":
-        """Make the failure of at least one violation; the first is the message."""
+        """Return the failure for at least one violation. The message is that of the first."""
         first = violations[0]
         failure = cls(first.message, param=first.param, code=first.code)
         failure.violations = tuple(violations)
         return failure
 
     def details(self) -> Sequence[Message]:
-        """Return a BadRequest with every violation, as far as the trailer allows."""
+        """Return a BadRequest with the violations that fit into the trailer."""
         listed = [
             error_details_pb2.BadRequest.FieldViolation(
                 field=_cut(violation.param, _LONGEST_PATH),
@@ -167,7 +169,7 @@ class InvalidRequest(Failure):
 
 
 class RateLimited(Failure):
-    """See the reason in error.proto."""
+    """The API key reached its limit of requests, tokens or concurrent calls."""
 
     reason = "RATE_LIMITED"
     default_retry_after = 1.0
@@ -175,16 +177,16 @@ class RateLimited(Failure):
     subject = ""
     """The limit that was reached, such as "requests per minute"."""
     fits_later = True
-    """Whether any wait helps; a request may be larger than the whole limit."""
+    """Whether waiting can help. It cannot if the request exceeds the whole limit."""
 
     @classmethod
     def of(cls, subject: str, message: str, retry_after: float | None) -> "RateLimited":
-        """Make the failure of a limit.
+        """Return the failure for a limit.
 
         Args:
-            subject: The limit.
-            message: The text for people.
-            retry_after: After how many seconds the call may succeed; None where no wait helps.
+            subject: The limit, such as "requests per minute".
+            message: The message for people.
+            retry_after: Seconds after which a retry can succeed; None if waiting cannot help.
         """
         failure = cls(message, retry_after=retry_after)
         failure.subject = subject
@@ -207,63 +209,63 @@ class RateLimited(Failure):
 
 
 class UpstreamRateLimited(Failure):
-    """See the reason in error.proto."""
+    """The upstream limits the requests of this service."""
 
     reason = "UPSTREAM_RATE_LIMITED"
     default_retry_after = 1.0
 
 
 class Internal(Failure):
-    """See the reason in error.proto. The text of the cause is never part of it."""
+    """The service failed. The message never contains the text of the cause."""
 
     reason = "INTERNAL"
 
 
 class UpstreamUnavailable(Failure):
-    """See the reason in error.proto."""
+    """The upstream could not be reached. Nothing was sent to it."""
 
     reason = "UPSTREAM_UNAVAILABLE"
 
 
 class UpstreamError(Failure):
-    """See the reason in error.proto."""
+    """The upstream failed after the request was sent to it."""
 
     reason = "UPSTREAM_ERROR"
 
 
 class UpstreamTimeout(Failure):
-    """See the reason in error.proto."""
+    """The upstream did not respond, or stopped sending, for longer than allowed."""
 
     reason = "UPSTREAM_TIMEOUT"
 
 
 class UpstreamInvalidResponse(Failure):
-    """See the reason in error.proto."""
+    """The response of the upstream is not a chat completion."""
 
     reason = "UPSTREAM_INVALID_RESPONSE"
 
 
 class UpstreamTruncated(Failure):
-    """See the reason in error.proto."""
+    """The response of the upstream ended before it was complete."""
 
     reason = "UPSTREAM_TRUNCATED"
 
 
 class UpstreamAccount(Failure):
-    """See the reason in error.proto."""
+    """The upstream refused this service's own key or account."""
 
     reason = "UPSTREAM_ACCOUNT"
 
     upstream = ""
-    """The upstream's name in the configuration; this and what follows is for the log only."""
+    """The upstream's name in the configuration. For the log only, like the next two."""
     status = 0
-    """The HTTP status of its answer."""
+    """The HTTP status of the upstream's response."""
     names: tuple[str, ...] = ()
-    """The codes, types and reasons in its answer, without secrets."""
+    """The codes, types and reasons in that response, without secrets."""
 
     @classmethod
     def of(cls, *, upstream: str, status: int, names: tuple[str, ...]) -> "UpstreamAccount":
-        """Make the failure of an answer; the upstream was reached."""
+        """Return the failure for a response of the upstream."""
         failure = cls(dispatched=True)
         failure.upstream = upstream
         failure.status = status
@@ -272,52 +274,52 @@ class UpstreamAccount(Failure):
 
 
 class Overloaded(Failure):
-    """See the reason in error.proto."""
+    """The service reached its maximum of calls in flight."""
 
     reason = "OVERLOADED"
     default_retry_after = 1.0
 
 
 class Draining(Failure):
-    """See the reason in error.proto."""
+    """The service is shutting down."""
 
     reason = "DRAINING"
     default_retry_after = 1.0
 
 
 class StoreUnavailable(Failure):
-    """See the reason in error.proto."""
+    """The store cannot be reached."""
 
     reason = "STORE_UNAVAILABLE"
     default_retry_after = 1.0
 
 
 class DeadlineExceeded(Failure):
-    """See the reason in error.proto."""
+    """The caller's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class Cancelled(Failure):
-    """See the reason in error.proto. Written to logs and metrics; nobody is left to be told."""
+    """The caller cancelled the call. Only for logs and metrics: no caller receives it."""
 
     reason = "CANCELLED"
 
 
 class AccountNotFound(Failure):
-    """See the reason in error.proto."""
+    """No account has the requested name."""
 
     reason = "ACCOUNT_NOT_FOUND"
 
 
 class ApiKeyNotFound(Failure):
-    """See the reason in error.proto."""
+    """The account has no API key with the requested name."""
 
     reason = "API_KEY_NOT_FOUND"
 
 
 class AlreadyExists(Failure):
-    """See the reason in error.proto."""
+    """The name or the idempotency id is already used."""
 
     reason = "ALREADY_EXISTS"
 
@@ -326,7 +328,7 @@ class AlreadyExists(Failure):
 
 
 class Status(NamedTuple):
-    """What `ServicerContext.abort` takes."""
+    """The arguments of `ServicerContext.abort`."""
 
     code: grpc.StatusCode
     details: str
@@ -393,5 +395,5 @@ def _pack(failure: Failure, details: Sequence[Message]) -> status_pb2.Status:
 
 
 def _cut(text: str, most: int) -> str:
-    """Return the beginning of a text, as far as it takes at most so many bytes."""
+    """Return the longest beginning of a text that has at most `most` bytes."""
     return text.encode(errors="replace")[:most].decode(errors="ignore")

@@ -1,7 +1,7 @@
-"""grpc.health.v1: whether calls should be sent here.
+"""grpc.health.v1: the health of the service.
 
-grpcio's own servicer holds a lock while it writes to a watcher: one that does not read would hold
-up every change of the health, and with it the drain.
+grpcio's own servicer holds a lock while it writes to a watcher. A watcher that does not read would
+block every change of the health, and with it the drain.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-# Quoted, since it is generic for type checkers only.
+# Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """The health, by names; a name that was never set is unknown."""
+    """The health by name. A name that was never set is NOT_FOUND or SERVICE_UNKNOWN."""
 
     def __init__(self) -> None:
         self._states: dict[str, Any] = {}
         self._changed = asyncio.Event()
 
     def set(self, status: Any, *names: str) -> None:
-        """Set the health of some names; watchers see the last of several changes."""
+        """Set the health of some names. A slow watcher receives only the last change."""
         self._states.update(dict.fromkeys(names, status))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -45,7 +45,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Watch(  # noqa: N802  (named by the protocol)
         self, request: health_pb2.HealthCheckRequest, context: _Context
     ) -> None:
-        """Write the health of a name, and every change of it."""
+        """Send the health of a name, then its changes."""
         last: Any = None
         while True:
             changed = self._changed

@@ -1,18 +1,19 @@
-"""Around each RPC of the contract: who calls, until when, and how it ended.
+"""Wraps each RPC of the contract: key, deadline, message, status.
 
-    metadata, deadline ──► Call ──► key ──► message ──► handler ──► response(s), or an exception
-                                                                         │
-                                              Failure ─► its status ◄────┤
-                                         the clock ran out ─► a Failure ◄┤
-                              the caller left ─► reason CANCELLED only ◄─┤
-                    anything else ─► INTERNAL; type and place to the log, the text to nobody
+    metadata, deadline -> Call -> key -> message -> handler -> response(s), or an exception
 
-A call is counted and has its clock from its headers on. Its message is read only if its key is
-valid and there is room for it, so that callers without a key cannot fill the memory.
+    Failure                  its status
+    the deadline passed      DEADLINE_EXCEEDED or UPSTREAM_TIMEOUT
+    the caller cancelled     CANCELLED, in logs and metrics only
+    any other exception      INTERNAL; the log has its type and place, never its text
 
-Handlers of streams yield the responses that are there at a time, in a sequence. They are written
-here rather than yielded to grpcio: so the clock covers a caller who does not
-read, and every ending passes this one place.
+A call is counted and has a deadline as soon as its headers arrive. Its message is read only after
+its key is valid and the number of calls is below the maximum, so that callers without a key cannot
+fill the memory.
+
+A handler of a stream yields sequences of responses that are available together. The interceptor
+writes the responses instead of yielding them to grpcio. The deadline therefore also applies to a
+caller who does not read, and every call ends in one place.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -43,7 +44,7 @@ from service.receiving import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
 
 _Response = TypeVar("_Response")
-# Quoted, since these are generic for type checkers only.
+# Quoted, because these are generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Continuation: TypeAlias = (
@@ -51,13 +52,13 @@ _Continuation: TypeAlias = (
 )
 
 CONTRACT: Final = "/chatcompletion."
-"""How the methods of the contract begin."""
+"""The prefix of the contract's methods."""
 
 _LONGEST_TRACEPARENT: Final = 128
 _TICK: Final = 0.002
-"""Seconds by which the loop's clock may lag when a deadline comes: uvloop counts milliseconds."""
+"""Seconds by which the loop's clock can lag at a deadline: uvloop's clock has milliseconds."""
 
-# grpc's own is of a message or its metadata that could not be written: the connection is lost.
+# grpc.aio raises InternalError if it cannot write, because the connection is lost.
 _GONE: Final = (asyncio.CancelledError, grpc.aio.InternalError)
 
 _log = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         calls: The set of calls in flight.
-        telemetry: Told of every call that begins and ends.
-        authenticate: Raises the failure of a call whose caller may not call at all.
-        longest: The longest a call takes, in seconds.
-        clock: A monotonic clock in seconds, finer than the event loop's, for what is measured.
+        telemetry: Records the begin and the end of every call.
+        authenticate: Raises the failure of a call without a valid key.
+        longest: Maximum duration of a call, in seconds.
+        clock: A monotonic clock in seconds, finer than the event loop's, for durations.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> _Handler | None:
-        """Return the handler of a method, wrapped once if it is of the contract."""
+        """Return the handler of a method, wrapped if the method belongs to the contract."""
         method = handler_call_details.method
         if not method.startswith(CONTRACT):
             return await continuation(handler_call_details)
@@ -153,12 +154,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @staticmethod
     async def _look_at_limits(call: Call) -> None:
-        """Have the call know how much is left, where no hold has said so."""
+        """Read the state of the limits for a call whose hold did not report it."""
         if call.limits is not None and not call.rate_limit:
             call.rate_limit = await call.limits()
 
     async def _begin_response(self, call: Call, context: _Context) -> None:
-        """Send the initial metadata, which commits clients and proxies to this response."""
+        """Send the initial metadata, after which clients and proxies do not retry the call."""
         call.begun = True
         await context.send_initial_metadata(self._initial_metadata(call))
 
@@ -175,7 +176,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method, context)
         CURRENT.set(call)
         self._calls.add(call)
-        # grpc has sent its end then, which takes a caller who reads.
+        # gRPC calls this after it has sent the end, for which the caller must read.
         context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
         self._telemetry.begin(call.record)
         try:
@@ -224,24 +225,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.record.upstream_status = failure.status
             call.record.upstream_names = failure.names
         if context.done() or isinstance(failure, errors.Cancelled):
-            # Nobody is left to be told; grpc would log any other exception.
+            # The caller is gone. gRPC would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
         if isinstance(failure, errors.InvalidApiKey):
-            call.limits = None  # a key that is valid no more is told what a stranger's is told
+            call.limits = None  # a revoked key gets the same response as an unknown one
         if failure.rule.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            # Where the service is in trouble no call asks it for more than it was told.
+            # While the service is overloaded or its store is away, do not read the limits as well.
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         trailers = (*status.trailing_metadata, *call.rate_limit)
         try:
             if (failure.dispatched or call.dispatched) and not call.begun:
-                # A proxy sends a call again if it was UNAVAILABLE and the status came alone
-                # (Trailers-Only); the upstream would work twice.
+                # Proxies retry a call that ends with UNAVAILABLE in a Trailers-Only response; the
+                # upstream would generate twice.
                 await self._begin_response(call, context)
-            self._calls.end(call)  # a caller who does not read holds this up
+            self._calls.end(call)  # sending the status can wait for a caller who does not read
             await context.abort(status.code, status.details, trailers)
         except grpc.aio.InternalError:
-            # The connection was lost: nobody is left to be told, as above.
+            # The connection is lost and the caller is gone, as above.
             raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
@@ -267,7 +268,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:
-    """Return the text metadata; what is given twice counts as absent."""
+    """Return the text metadata. A repeated key counts as absent."""
     values: dict[str, str] = {}
     twice: set[str] = set()
     for key, value in context.invocation_metadata() or ():

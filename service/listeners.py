@@ -1,10 +1,6 @@
-"""What every gRPC listener of the service shares, so that no stranger harms the others.
+"""The gRPC listeners of the service, and the options that all of them share.
 
-    server.py (callers)    ─┐
-                            ├─► listener(interceptors, options(...)) ─► grpc.aio.Server
-    admin.py  (operators)  ─┘
-
-A listener adds the options that only it needs.
+server.py (callers), admin.py (operators) -> listener(interceptors, options(...)) -> server
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -21,19 +17,19 @@ from grpc.aio import _server as aio
 from process.in_process import InProcessChannel
 
 Options: TypeAlias = Sequence[tuple[str, int]]
-"""Names and values of channel arguments of grpc core."""
+"""Channel arguments of gRPC: pairs of name and value."""
 
 _SHARED: Final[Options] = (
-    # Two processes on one port would share its calls; the second is refused instead.
+    # The start of a second process on the same port fails, instead of sharing its calls.
     ("grpc.so_reuseport", 0),
-    # grpc core keeps a header value that it cannot parse, with its error, in the HPACK table of the
-    # connection. Later values under that name then fail with the same error, and behind a proxy
-    # they are other callers'. Without a table, a bad value fails one call. Every call then carries
-    # its headers in full, which costs some 250 bytes and 5 µs of CPU.
+    # gRPC keeps a header value that it cannot parse, with its error, in the HPACK table of the
+    # connection. Later values of that header then fail with the same error, and behind a proxy
+    # they belong to other callers. Without a table, a bad value fails only its own call, and each
+    # call sends its headers in full, which costs some 250 bytes and 5 µs of CPU.
     ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
-    # A dead peer is found within 40 s.
+    # Detects a dead peer within 40 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
@@ -44,9 +40,9 @@ def options(*, max_request_bytes: int, max_response_bytes: int, max_streams: int
     """Return the options of a listener.
 
     Args:
-        max_request_bytes: The largest message that is received.
-        max_response_bytes: The largest message that is sent.
-        max_streams: The most calls at a time on one connection; further calls wait at the client.
+        max_request_bytes: Maximum size of a received message, in bytes.
+        max_response_bytes: Maximum size of a sent message, in bytes.
+        max_streams: Maximum concurrent calls on one connection; further calls wait at the client.
     """
     return (
         *_SHARED,
@@ -57,10 +53,10 @@ def options(*, max_request_bytes: int, max_response_bytes: int, max_streams: int
 
 
 def listener(interceptors: Sequence[grpc.aio.ServerInterceptor], options: Options) -> Any:
-    """Return a server like `grpc.aio.server`, for methods that are registered only.
+    """Return a server like `grpc.aio.server`, which serves only registered methods.
 
     Args:
-        interceptors: Around each call of a method that is registered.
+        interceptors: The interceptors of each registered method, the outermost first.
         options: The channel arguments.
     """
     return _Server(interceptors, options)
@@ -84,29 +80,29 @@ class _Server(aio.Server):
         )
 
     def in_process(self) -> InProcessChannel:
-        """Return a channel to this server's methods that needs no listener."""
+        """Return an in-process channel to this server's methods."""
         return InProcessChannel(self._interceptors, self._handlers)
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
-    """Answers the calls of unknown methods apart from grpcio's own loop.
+    """Ends calls of unknown methods with UNIMPLEMENTED, outside grpcio's own loop.
 
-    That loop decodes the path of each such call, and a path that is not UTF-8 ends it: one call
-    without a key would close the listener for good. Generated code registers its methods, so that
-    no other call comes this way.
+    grpcio's loop decodes the path of each unregistered method. A path that is not UTF-8 ends the
+    loop: one call without a key would close the listener. Generated code registers its methods, so
+    that only unknown methods reach this code.
     """
 
     _answers: set[asyncio.Task[None]]
 
     def _make_request_call_future(self, method: bytes | None) -> Any:
-        """Return a future of the next call of a method; None is any that is not registered."""
+        """Return a future of the next call of a method, or of an unregistered one if None."""
         if method is not None:
             return super()._make_request_call_future(method)
         self._answers = set()
         return asyncio.get_running_loop().create_task(self._answer_unknown())
 
     async def _answer_unknown(self) -> NoReturn:
-        """Answer calls of unknown methods until the listener closes, which raises."""
+        """End calls of unknown methods until the listener closes, which raises."""
         while True:
             call = await self._request_call()
             answer = asyncio.create_task(_unimplemented(call))
@@ -116,5 +112,5 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
 
 async def _unimplemented(call: Any) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
-    with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # the connection may be lost
+    with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # the connection can be lost
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())

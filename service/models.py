@@ -1,13 +1,13 @@
-"""The models that callers can name, and the upstreams that answer for them.
+"""The models that callers can name, and the upstreams that serve them.
 
     [upstreams.NAME]                      [models.NAME]
     base_url         = "https://…"        upstream              = "NAME"
     api_key_variable = "…"                upstream_model        = "vendor/model"
     or                                    default_output_tokens = 1024
     simulator        = true               maximum_output_tokens = 8192
-                                          …: see _MODEL and _UPSTREAM below
+                                          …, as in _MODEL and _UPSTREAM below
 
-Pure: a document goes in, a `Catalogue` comes out, or a `CatalogueError` that names the entry.
+Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that names the wrong entry.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,24 +24,24 @@ NANO: Final = 10**9
 """Nano-credits in a credit."""
 
 _CREATED: Final = 1741737600
-"""2025-03-12, when the built-in model's weights were published: the default of `created`."""
+"""The default of `created`: 2025-03-12, the release of the built-in model's weights."""
 
 ATTACHMENT_ESTIMATE: Final = 256
-"""The default of `attachment_estimate`: what a picture of common size is to common models."""
+"""The default of `attachment_estimate`: a picture of common size in common models."""
 
 OutputLimit = Literal["max_tokens", "max_completion_tokens"]
 OUTPUT_LIMITS: Final[tuple[OutputLimit, ...]] = ("max_tokens", "max_completion_tokens")
-"""The members in which a request may say how long an answer may be."""
+"""The members of the output limit of a request."""
 
 
 UnknownMembers = Literal["harmless", "forward", "refuse"]
 UNKNOWN_MEMBERS: Final[tuple[UnknownMembers, ...]] = ("harmless", "forward", "refuse")
-"""Which members of requests pass that the contract does not know: those that are known to leave the
-price of a call alone, all but those that are refused, or none."""
+"""Which members beyond the contract are accepted: those that do not change the cost of a call, all
+except those that are rejected, or none."""
 
 
 class CatalogueError(ValueError):
-    """The document of models is wrong; the text names the entry and what is allowed."""
+    """The document of models is wrong. The text names the entry and the allowed values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +50,9 @@ class Upstream:
 
     name: str
     base_url: str
-    """Up to and without `/chat/completions`; "" is the built-in simulator."""
+    """The URL before `/chat/completions`; "" for the built-in simulator."""
     api_key: str
-    """The bearer key; "" sends none."""
+    """The bearer key; "" for none."""
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key
@@ -65,52 +65,52 @@ class Model:
     name: str
     upstream: Upstream
     upstream_model: str
-    """Its name at the upstream."""
+    """The name of the model at the upstream."""
     default_output_tokens: int
-    """Tokens per choice where the request sets no limit."""
+    """Maximum tokens per choice, if the request sets no limit."""
     maximum_output_tokens: int
-    """Tokens per choice that a request may ask for."""
+    """The largest limit of tokens per choice that a request can set."""
     output_limit: OutputLimit
-    """The member in which the upstream is told the limit, whichever the request has it in."""
+    """The member in which the service sends the limit, whichever the request uses."""
     input_price: int
     """Nano-credits per million prompt tokens."""
     output_price: int
     """Nano-credits per million completion tokens."""
     margin: int
-    """What is added to both, in nano-percents: 10^9 is one percent."""
+    """The margin on both prices, in nano-percent: 10^9 is one percent."""
     attachment_tokens: int
-    """The most prompt tokens that one picture, sound or file is."""
+    """Maximum prompt tokens of one picture, sound or file."""
     attachment_estimate: int = ATTACHMENT_ESTIMATE
-    """About how many it is, where the upstream does not tell; at most `attachment_tokens`."""
+    """Charged tokens of one if the upstream reports no usage; at most `attachment_tokens`."""
     refused_members: frozenset[str] = frozenset()
-    """Top-level members of requests that are refused for this model, whatever else allows them."""
+    """Top-level members that this model rejects. They override every other rule."""
     allowed_members: frozenset[str] = frozenset()
-    """Members of requests that pass for this model, whatever else refuses them: names at the top
-    level, or paths without indexes, such as `messages.content.image_url.max_dynamic_patch`."""
+    """Members that this model accepts despite the other rules: top-level names, or paths without
+    indexes, such as `messages.content.image_url.max_dynamic_patch`."""
     unknown_members: UnknownMembers | None = None
-    """Which members pass that the contract does not know; None leaves it to the price."""
+    """Which members beyond the contract are accepted; None for the default, by price."""
     allowed_tools: frozenset[str] | None = None
-    """Types of tools that pass beside function and custom; None leaves it to the price."""
+    """Accepted types of tools besides function and custom; None for the default, by price."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
 
     @property
     def is_free(self) -> bool:
-        """Whether its tokens cost nothing."""
+        """Whether both prices are zero."""
         return not (self.input_price or self.output_price)
 
     @property
     def unknown(self) -> UnknownMembers:
-        """Which members pass that the contract does not know."""
+        """Which members beyond the contract are accepted."""
         return self.unknown_members or ("forward" if self.is_free else "harmless")
 
     def allows_tool(self, kind: str) -> bool:
-        """Whether a tool of a type that the upstream runs itself passes."""
+        """Whether a tool type that the upstream runs itself is accepted."""
         return self.is_free if self.allowed_tools is None else kind in self.allowed_tools
 
     def message(self) -> model_service_pb2.Model:
-        """Return the model as the contract shows it."""
+        """Return the model as a message of the contract."""
         return model_service_pb2.Model(
             id=self.name, object="model", created=self.created, owned_by=self.owned_by
         )
@@ -135,7 +135,7 @@ class Catalogue:
         return self.models.get(name)
 
 
-# -------------------------------------------------------------------- what an entry may hold
+# -------------------------------------------------------------------------- members of entries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +145,7 @@ class _Entry:
     allowed: str
     accepts: Callable[[Any], bool]
     default: Any = None
-    """Taken where the member is absent; None makes it required."""
+    """The value of an absent member; None if the member is required."""
 
 
 def _is_name(value: Any) -> bool:
@@ -162,7 +162,7 @@ def _is_price(value: Any) -> bool:
         and not isinstance(value, bool)
         and Decimal(value).is_finite()
         and 0 <= value <= 1_000_000
-        and Decimal(value) == round(Decimal(value), 9)  # compared exactly, however long it is
+        and Decimal(value) == round(Decimal(value), 9)  # exact for any number of digits
     )
 
 
@@ -209,7 +209,7 @@ _MODEL: Final[Mapping[str, _Entry]] = {
         default=0,
     ),
     "attachment_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=16384),
-    # Absent, it is ATTACHMENT_ESTIMATE, or attachment_tokens where that is less.
+    # If absent, the smaller of ATTACHMENT_ESTIMATE and attachment_tokens.
     "attachment_estimate": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
     "refused_members": _Entry(
         allowed="an array of names of members, without model and messages",
@@ -221,13 +221,13 @@ _MODEL: Final[Mapping[str, _Entry]] = {
         accepts=lambda value: _is_names(value) and not any("[" in name for name in value),
         default=(),
     ),
-    # Absent, it is "forward" if the model is free, else "harmless".
+    # If absent, "forward" for a free model, otherwise "harmless".
     "unknown_members": _Entry(
         allowed='"harmless", "forward" or "refuse"',
         accepts=lambda value: value in UNKNOWN_MEMBERS,
         default="",
     ),
-    # Absent, these are all if the model is free, else none.
+    # If absent, all types for a free model, otherwise none.
     "allowed_tools": _Entry(allowed="an array of types of tools", accepts=_is_names, default=False),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
@@ -258,10 +258,10 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
 
     Args:
         document: The parsed TOML, fractions as `Decimal`.
-        environment: Where the keys of the upstreams are looked up.
+        environment: The environment with the keys of the upstreams.
 
     Raises:
-        CatalogueError: an entry is unknown, missing or not allowed.
+        CatalogueError: An entry is unknown, missing or not allowed.
     """
     unknown = document.keys() - {"upstreams", "models"}
     if unknown:

@@ -1,13 +1,13 @@
-"""What anybody may ask without a key: the health and reflection, bounded in number and time.
+"""Limits on calls that need no key: health and reflection.
 
     Check, and any other unary call   at most MOST_CHECKS at a time, LONGEST seconds
-    Watch                             at most MOST_WATCHES at a time, for as long as it likes
+    Watch                             at most MOST_WATCHES at a time, any duration
     reflection                        at most MOST_REFLECTIONS at a time, LONGEST seconds
 
-They have bounds of their own, so that the health can be asked when the service has all the calls
-that it takes, and no stranger takes the place of a caller. One too many is OVERLOADED. Of Checks it
-is the oldest: one that is sent and read as it should be is over within a moment, so that strangers
-who let theirs hang keep nobody from asking.
+These limits are separate from the limit of calls: health checks work when the service has its
+maximum of calls, and probes do not take the place of calls. A further call ends with OVERLOADED. A
+further Check ends the oldest Check instead: a normal Check ends within a moment, so that the oldest
+ones are those that hang, and they do not block others.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -28,10 +28,10 @@ MOST_CHECKS: Final = 200
 MOST_WATCHES: Final = 1000
 MOST_REFLECTIONS: Final = 100
 
-# grpc's own is of a message that could not be written: the connection is lost.
+# grpc.aio raises InternalError if it cannot write, because the connection is lost.
 _ENDINGS: Final = (asyncio.CancelledError, grpc.aio.InternalError)
 
-# Quoted, since these are generic for type checkers only.
+# Quoted, because these are generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Continuation: TypeAlias = (
@@ -41,10 +41,10 @@ _Serve: TypeAlias = Callable[[Any, _Context], Awaitable[Any]]
 
 
 class ProbeInterceptor(grpc.aio.ServerInterceptor):
-    """Bounds the calls of the services that are not of the contract.
+    """Limits the calls of services outside the contract.
 
     Args:
-        contract: How the methods of the contract begin; they are left alone.
+        contract: The prefix of the contract's methods, which are not limited here.
     """
 
     def __init__(self, contract: str) -> None:
@@ -56,14 +56,14 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
 
     @property
     def running(self) -> int:
-        """How many such calls run."""
-        # No __len__: grpc leaves an interceptor out that is false.
+        """The number of these calls in flight."""
+        # Not __len__, because gRPC ignores an interceptor that is false.
         return sum(len(bound) for bound in (self._checks, self._watches, self._reflections))
 
     async def intercept_service(
         self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> _Handler | None:
-        """Return the handler of a method, wrapped once unless it is of the contract."""
+        """Return the handler of a method, wrapped unless the method belongs to the contract."""
         method = handler_call_details.method
         if method.startswith(self._contract):
             return await continuation(handler_call_details)
@@ -75,7 +75,7 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[method]
 
     def end(self) -> None:
-        """End every such call with DRAINING, and let none begin."""
+        """End these calls with DRAINING, and reject further ones."""
         for bound in (self._checks, self._watches, self._reflections):
             bound.end()
 
@@ -122,8 +122,8 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
     async def _bounded(
         self, bound: _Bound, context: _Context, longest: float | None
     ) -> AsyncIterator[None]:
-        """Run a call within a bound, and have what ends it become its status."""
-        # It counts until grpc has sent its end, which takes a caller who reads.
+        """Run a call within a limit, and turn an exception into its status."""
+        # The call counts until gRPC has sent its end, for which the caller must read.
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         bound.add(task)
         context.add_done_callback(cast("Any", lambda _: bound.discard(task)))
@@ -139,8 +139,8 @@ class _Bound:
     """A bounded set of calls.
 
     Args:
-        most: How many there may be.
-        oldest_goes: Whether one too many ends the oldest, rather than itself.
+        most: The maximum number of calls.
+        oldest_goes: Whether a further call ends the oldest call instead of itself.
     """
 
     def __init__(self, most: int, *, oldest_goes: bool = False) -> None:
@@ -154,20 +154,20 @@ class _Bound:
         return len(self._tasks)
 
     def add(self, task: asyncio.Task[Any]) -> None:
-        """Count a call."""
+        """Add a call."""
         self._tasks[task] = None
 
     def discard(self, task: asyncio.Task[Any]) -> None:
-        """Count a call no more."""
+        """Remove a call."""
         self._tasks.pop(task, None)
         self._displaced.discard(task)
 
     def check(self) -> None:
-        """See that a call may run.
+        """Check that a call can run.
 
         Raises:
-            Overloaded: There are too many.
-            Draining: The server ends.
+            Overloaded: There are too many calls.
+            Draining: The server shuts down.
         """
         if self._over:
             raise errors.Draining
@@ -186,7 +186,7 @@ class _Bound:
             task.cancel()
 
     def why(self, task: asyncio.Task[Any]) -> errors.Failure | None:
-        """Return the failure of a call that was cancelled, if it was cancelled here."""
+        """Return the failure of a call that this set cancelled, otherwise None."""
         if task in self._displaced:
             return errors.Overloaded()
         return errors.Draining() if self._over else None
@@ -194,7 +194,7 @@ class _Bound:
 
 async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
     if context.done() or isinstance(error, grpc.aio.InternalError):
-        raise asyncio.CancelledError  # nobody is left; grpc would log any other exception
+        raise asyncio.CancelledError  # the caller is gone; gRPC would log any other exception
     failure: errors.Failure
     if isinstance(error, errors.Failure):
         failure = error

@@ -1,4 +1,4 @@
-"""The metadata that report how much of a key's limits is left: OpenAI's headers, by name.
+"""The state of a key's limits as metadata, with the names of OpenAI's headers.
 
 x-ratelimit-limit-requests       x-ratelimit-limit-tokens        per minute
 x-ratelimit-remaining-requests   x-ratelimit-remaining-tokens
@@ -10,7 +10,7 @@ from service.ledger.rates import Level
 
 
 def headers(requests: Level | None, tokens: Level | None) -> Headers:
-    """Return the headers of the limits that a key has; None is no limit."""
+    """Return the headers for the limits of a key. None means no limit."""
     found: list[tuple[str, str]] = []
     for name, level in (("requests", requests), ("tokens", tokens)):
         if level is not None:
@@ -23,7 +23,7 @@ def headers(requests: Level | None, tokens: Level | None) -> Headers:
 
 
 def duration(level: Level) -> str:
-    """Return the time until a limit is full again as OpenAI writes it: `6m0s`, `1.2s`, `20ms`."""
+    """Return the time until a limit is full again, in OpenAI's form: `6m0s`, `1.2s`, `20ms`."""
     milliseconds = -(-level.reset // 1_000_000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"

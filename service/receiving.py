@@ -1,8 +1,8 @@
-"""The one message of a call, read here rather than by grpc: a call is ours from its headers on.
+"""Reads the one request message of a call, in place of grpc.aio.
 
-grpc.aio reads the message of a unary request before it calls a handler: until then, a call is not
-counted and has no clock, and without a message it never ends. A handler that is registered as one
-of a stream of requests runs as soon as the headers are there; on the wire, nothing differs.
+grpc.aio reads the message of a unary method before it calls the handler. Until then, the call is
+not counted and has no deadline, and without a message it never ends. A handler that is registered
+for a stream of requests runs as soon as the headers arrive. The two are the same on the wire.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -19,21 +19,21 @@ from process.in_process import InProcessContext
 from service import errors
 
 LONGEST: Final = 30.0
-"""Seconds within which a message must arrive, as at the REST door."""
+"""Maximum seconds until the message arrives, the same as for a body at the bridge."""
 
 _T = TypeVar("_T")
-# Quoted, since it is generic for type checkers only.
+# Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
 async def receive(context: _Context | InProcessContext) -> Any:
-    """Return the message of a call that takes exactly one, once all of it has arrived.
+    """Return the only request message of a call.
 
     Args:
-        context: The call's, with a deserializer that is `forgiving`.
+        context: The call's context, with a `forgiving` deserializer.
 
     Raises:
-        InvalidRequest: There is no message, or more than one, or it is not of this method, or it
+        InvalidRequest: There is no message or more than one, the message has another type, or it
             takes too long.
     """
     if isinstance(context, InProcessContext):
@@ -48,7 +48,7 @@ async def receive(context: _Context | InProcessContext) -> Any:
 async def _receive(context: _Context) -> Any:
     request = await context.read()
     if request is grpc.aio.EOF:
-        # A call that its caller cancelled looks the same, until we are cancelled, too.
+        # A cancelled call looks the same until this task is cancelled too.
         await asyncio.sleep(0)
         raise errors.InvalidRequest("The call has no request message.")
     if request is None:
@@ -59,10 +59,9 @@ async def _receive(context: _Context) -> Any:
 
 
 async def to_its_end(reading: Coroutine[Any, Any, _T]) -> _T:
-    """Await what reads a message; if the call ends meanwhile, it goes on without us.
+    """Await a read of a message. If this task is cancelled, the read continues.
 
-    grpc.aio never frees a message that arrives for a read that was cancelled. A read ends at the
-    latest with the call.
+    grpc.aio leaks a message that arrives for a cancelled read. The read ends with its call.
     """
     task = asyncio.create_task(reading)
     task.add_done_callback(_forget)
@@ -70,22 +69,22 @@ async def to_its_end(reading: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
-    """Have nobody complain that an exception was not looked at."""
+    """Retrieve the exception of a task, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 def too_late() -> errors.InvalidRequest:
-    """Return the failure of a call whose message does not arrive in time."""
+    """Return the failure for a message that does not arrive in time."""
     return errors.InvalidRequest(
         "The request message did not arrive in time.", code="request_timeout"
     )
 
 
 def forgiving(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Return a deserializer that returns None for bytes that are not such a message.
+    """Return a deserializer that returns None for malformed messages instead of raising.
 
-    grpc would send the exception's text to the caller, under UNKNOWN.
+    gRPC would send the exception's text to the caller, with the status UNKNOWN.
     """
     if deserialize is None:
         return None

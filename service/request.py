@@ -1,4 +1,4 @@
-"""A request that the service accepted: canonical, within the contract, for a known model."""
+"""An accepted request: canonical, within the contract, for a known model."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from service.models import Model
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AcceptedRequest:
-    """The parameters of a call, and what the service decided about them. Nobody changes them."""
+    """The parameters of a call, and the service's decisions about them. Do not change them."""
 
     params: ChatCompletionParams
     model: Model
     output_limit: int
-    """The tokens that each choice may have; the upstream is sent it as the maximum."""
+    """Maximum tokens of each choice, which the service sends to the upstream."""
 
     @property
     def choices(self) -> int:

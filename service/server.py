@@ -1,14 +1,14 @@
 """The service as a process: build the parts, start, drain.
 
-start  simulator, if it is the upstream · gRPC · metrics · health SERVING
-stop   health NOT_SERVING, for good · keep serving for the drain delay · stop accepting
-       · grace for what runs · end the rest with DRAINING · close the upstream · flush
+start  simulator, if it is an upstream -> gRPC -> metrics -> health SERVING
+stop   health NOT_SERVING -> accept calls for the drain delay -> stop accepting
+       -> grace for calls in flight -> end the rest with DRAINING -> close the upstream -> flush
 
-grpc sends GOAWAY, which moves callers to other replicas, only when the server stops, and from then
-on cancels each call that arrives on an open connection. So new calls wait until no more arrive, and
-so do calls that are complete, since their callers may call again. Then the server stops, and after
-GOAWAY the calls that wait end, the new ones with DRAINING: a caller that retries does so on another
-connection. grpc still cancels a call that crosses GOAWAY on the wire.
+gRPC sends GOAWAY, which moves callers to other replicas, only when the server stops. From then on,
+it cancels each call that arrives on an open connection. Before the server stops, the service
+therefore delays new calls until no more arrive. It also delays the ends of complete calls, because
+their callers could call again. After the GOAWAY, these calls end, the new ones with DRAINING, so
+that retries use another connection. gRPC still cancels a call that crosses the GOAWAY on the wire.
 """
 
 import asyncio
@@ -71,24 +71,24 @@ SERVICES: Final = tuple(
 """The services of the contract, by full name."""
 
 READINESS: Final = ("", *SERVICES)
-"""Health names that say whether calls should be sent here."""
+"""The names of the readiness in grpc.health.v1."""
 
 LIVENESS: Final = "liveness"
-"""The health name that says only that the process runs."""
+"""The name of the liveness in grpc.health.v1."""
 
 _SPARE_STREAMS: Final = 100
 _LONGEST_QUIET: Final = 0.5
-"""The longest wait for a moment without a new call before the listener closes, in seconds. Shorter
-than the RetryInfo of DRAINING: a retry finds the listener closed."""
+"""Maximum seconds to wait for a moment without new calls before the listener closes. Shorter than
+the RetryInfo of DRAINING, so that a retry finds the listener closed."""
 _LONGEST_ENDING: Final = PATIENCE + 5.0
-"""Seconds for the calls that were cut to settle and say so: more than they wait for the store and
-then need for the journal. A call that grpc itself ends in the middle of that is told nothing."""
+"""Maximum seconds for calls that a drain ends to settle and send their status: longer than the wait
+for the store plus a write to the journal. A call that gRPC ends earlier gets no status of ours."""
 _LONGEST_UNREAD: Final = 1.0
-"""Seconds for the statuses of the last calls to leave."""
+"""Maximum seconds for the statuses of the last calls to be sent."""
 
 
 class StartError(Exception):
-    """The service cannot start; the text names the setting at fault."""
+    """The service cannot start. The text names the setting at fault."""
 
 
 class Server:
@@ -115,7 +115,7 @@ class Server:
         self._grpc: Any = None
         self._port = 0
         self.metrics_port: int | None = None
-        """The port of the metrics, once started, where there are any."""
+        """The port of the metrics, set by `start` unless metrics are off."""
         self._draining = False
         self._batches: Batches
         self._access: Access
@@ -125,11 +125,11 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where a client on this machine dials, as `host:port`; known after `start`."""
+        """The address for clients on this machine, as `host:port`; set by `start`."""
         return str(self._settings.listen.dialable(self._port))
 
     def channel(self) -> InProcessChannel:
-        """Return a channel to this service for callers in the same process; after `start`."""
+        """Return an in-process channel to this service. Call it after `start`."""
         if self._grpc is None:
             raise RuntimeError("the service is not started")
         channel: InProcessChannel = self._grpc.in_process()
@@ -137,21 +137,21 @@ class Server:
 
     @property
     def probes_in_flight(self) -> int:
-        """How many questions about the health and for reflection are not over."""
+        """The number of health and reflection calls in flight."""
         return self._probes.running
 
     @property
     def upstream_description(self) -> str:
-        """Which upstreams answer, for people; never their keys."""
+        """The upstreams, for people. Without their keys."""
         return ", ".join(
             upstream.base_url or "the built-in simulator" for upstream in self._catalogue.upstreams
         )
 
     async def start(self) -> None:
-        """Start; the health is SERVING when this returns.
+        """Start the service. The health is SERVING when this returns.
 
         Raises:
-            StartError: an address cannot be listened on, or a file cannot be used.
+            StartError: An address cannot be listened on, or a file cannot be used.
         """
         try:
             await self._start()
@@ -225,44 +225,44 @@ class Server:
         self._grpc = server
 
     async def stop(self, *, delay: float | None = None) -> None:
-        """Drain and stop; returns when nothing is left.
+        """Drain and stop. Return when all calls have ended.
 
         Args:
-            delay: How long calls are still accepted, in seconds; the setting where it is None.
+            delay: Seconds during which calls are still accepted; None for the setting.
         """
         if self._grpc is None:
             return
-        # 1. No new caller should come here; those who do are still served.
+        # 1. Health moves callers to other replicas; calls that still arrive are served.
         self._draining = True
         self._health.set(NOT_SERVING, *READINESS)
         await self._wait(self._settings.drain_delay if delay is None else delay)
-        # 2. No new call is accepted; those in flight have their grace.
+        # 2. Accept no new calls; calls in flight have their grace.
         grace = self._settings.drain_grace
         self._calls.close()
         await self._wait(_LONGEST_QUIET, self._calls.quiet())
         stopping = asyncio.create_task(self._grpc.stop(grace + _LONGEST_ENDING))
-        await asyncio.sleep(0)  # it begins, and every connection gets its GOAWAY first
+        await asyncio.sleep(0)  # the stop begins: every connection gets its GOAWAY first
         self._calls.refuse()
         await self._wait(grace, self._calls.idle())
-        # 3. What is left ends with our own status, settled.
+        # 3. End the remaining calls with our own status, and settle them.
         self._calls.cut()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_ENDING):
                 await self._calls.settled()
-        # Watchers of the liveness, too: the process ends.
+        # Including watchers of the liveness, because the process ends.
         self._probes.end()
-        # Callers who do not read are all that may be left.
+        # Only calls whose callers do not read can be left.
         await self._grpc.stop(_LONGEST_UNREAD)
         await stopping
         # 4. Upstream connections, metrics, simulator.
         await self._resources.aclose()
 
     def hurry(self) -> None:
-        """Cut the delay and the grace of `stop` short."""
+        """End the delay and the grace of `stop` immediately."""
         self._hurry.set()
 
     async def _wait(self, seconds: float, event: Any = None) -> None:
-        """Wait for a time, or less where the event comes or `hurry` is called."""
+        """Wait for `seconds`, or until the event or `hurry`."""
         tasks = [asyncio.ensure_future(self._hurry.wait())]
         if event is not None:
             tasks.append(asyncio.ensure_future(event))
@@ -273,10 +273,10 @@ class Server:
                 task.cancel()
 
     async def _with_simulator(self) -> Catalogue:
-        """Return the catalogue, with a simulator started where it is an upstream."""
+        """Return the catalogue. If the simulator is an upstream, start it and set its URL."""
         if all(upstream.base_url for upstream in self._catalogue.upstreams):
             return self._catalogue
-        # A fifth of the service's code: only where it runs.
+        # Imported here, because the simulator is a fifth of the service's code.
         from service.simulator import SimulatorConfig, SimulatorServer  # noqa: PLC0415
 
         simulator = await SimulatorServer.start(
@@ -298,7 +298,7 @@ class Server:
         return Catalogue(models=MappingProxyType(models))
 
     async def _open_accounts(self) -> tuple[Authentication, Admission]:
-        """Open the store, bring its schema up to date, and make the bootstrap account."""
+        """Open the store, migrate its schema, and create the bootstrap account."""
         settings = self._settings
         try:
             store = Store(settings.database_url, timeouts=self._timeouts)
@@ -309,9 +309,9 @@ class Server:
             self._batches = batches = Batches(store)
             self._resources.push_async_callback(batches.close)
             self._directory = directory = Directory(store)
-            # Not in the time that a batch has: a migration takes as long as it takes.
+            # Without the time limit of a batch, because a migration can take long.
             await asyncio.to_thread(migrate, store)
-            # A file that is read-only, or a disk that is full, is better known now.
+            # Detects a read-only file or a full disk now instead of with the first call.
             await asyncio.to_thread(store.try_writing)
             await batches.call(
                 bootstrap, store, settings.bootstrap_api_key, settings.bootstrap_credit
@@ -340,13 +340,13 @@ class Server:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             patience=PATIENCE,
         )
-        # In reverse: what was kept a moment ago may be in the store now.
+        # Closing runs in reverse: a last round moves settlements from the journal to the store.
         self._resources.push_async_callback(self._housekeeping.round)
         self._resources.push_async_callback(settlement.settled)
         return authentication, admission
 
     def _open_access(self) -> Access:
-        """Open a way to the store: callers and operators each have one, and its room."""
+        """Open access to the store. Callers and operators have separate ones, with their limits."""
         access = Access(self._batches)
         self._resources.callback(access.close)
         return access
@@ -398,21 +398,21 @@ class Server:
 
 
 def _options(settings: Settings) -> Options:
-    """Return the options of the gRPC server: what its defaults leave open or leave to chance."""
+    """Return the options of the gRPC server."""
     return (
         *options(
-            # A request is measured by us, for our own status; this bounds what is read for that.
+            # The servicer checks the size, for a better error. This limits what gRPC reads.
             max_request_bytes=2 * settings.max_request_bytes,
             max_response_bytes=2 * settings.max_response_bytes,
-            # More than the calls we take: on one connection, too, a call too many is answered
-            # rather than queued at the client, and questions about the health go on.
+            # Above the maximum of calls, so that on a single connection a further call is rejected
+            # instead of queued at the client, and health checks still work.
             max_streams=2 * settings.max_concurrent_calls + _SPARE_STREAMS,
         ),
-        # A peer may ping every 10 s, call or no call.
+        # Clients can ping every 10 s, also without calls.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 3),
-        # Connections end now and then, so that balancers see new replicas; calls are left to end.
+        # Closes old connections, so that clients find new replicas. Calls on them can finish.
         ("grpc.max_connection_age_ms", 30 * 60 * 1000),
         ("grpc.max_connection_age_grace_ms", int(settings.request_timeout * 1000)),
     )

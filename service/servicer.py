@@ -1,7 +1,7 @@
-"""The RPCs. Each is one straight line: authenticate, accept, admit, ask the upstream.
+"""The RPCs for callers. Each is one straight line: authenticate, accept, admit, call the upstream.
 
-Nothing is caught here: a failure is an exception that the interceptor turns into a status, and the
-settlement records the use on its way out.
+Nothing is caught here: the interceptor turns each exception into a status, and the admission
+settles the usage when it ends.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -28,20 +28,20 @@ from service.models import Catalogue
 from service.request import AcceptedRequest
 from service.upstream.client import UpstreamClient
 
-# Quoted, since it is generic for type checkers only.
+# Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
 class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServiceServicer):
-    """Completions.
+    """The RPCs of ChatCompletionService.
 
     Args:
-        authentication: Who calls.
-        admission: What a call can use.
+        authentication: Finds the caller.
+        admission: Holds the cost of a call and settles it.
         catalogue: The models.
-        upstream: Who answers.
-        max_request_bytes: The largest request, in bytes of its message.
-        clock: A monotonic clock in seconds, for what is measured.
+        upstream: The client of the upstreams.
+        max_request_bytes: Maximum size of a request message, in bytes.
+        clock: A monotonic clock in seconds, for durations.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     def _accept(
         self, params: ChatCompletionParams, call: Call, *, streamed: bool
     ) -> AcceptedRequest:
-        """Return the request, canonical and within the contract.
+        """Return the canonical request.
 
         Raises:
-            Failure: it is not.
+            Failure: The request is too large, or it violates the contract or the model's rules.
         """
         _check_crowd(params)
         if params.ByteSize() > self._max_request_bytes:
@@ -116,7 +116,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             )
             raise errors.InvalidRequest.of([violation]) from error
         if canonical is not params:
-            # What was text is in fields now.
+            # Some members moved from extra_json to fields.
             _check_crowd(canonical)
             params = canonical
         _refuse(validation.violations(params, streamed=streamed))
@@ -142,10 +142,10 @@ def _refuse(violations: Sequence[errors.Violation]) -> None:
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """The models that callers can name.
+    """The RPCs of ModelService.
 
     Args:
-        authentication: Who calls.
+        authentication: Finds the caller.
         catalogue: The models.
     """
 

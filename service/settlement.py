@@ -1,17 +1,18 @@
-"""What a call used, brought into the books.
+"""Settlements: charge a call's usage and end its hold.
 
-    ending                              charge
-    complete                            the usage that the upstream reported, else what was counted
+    end of the call                     charge
+    complete                            the reported usage, otherwise the counted usage
     failed, nothing delivered           nothing
-    failed or left after some tokens    the same as complete, marked as partial
-    complete, but neither the store     as of a failed call, which it is, with STORE_UNAVAILABLE: of
-    nor the journal takes the charge    a whole answer nothing was delivered, of a stream all of it
+    failed or cancelled after output    the usage so far, marked as partial
+    complete, but neither the store     that of a failed call: the call fails with
+    nor the journal saves the charge    STORE_UNAVAILABLE. A unary response was not delivered, a
+                                        stream was
 
-    ending_of ─► start(end(…)) ─► the store, or ─► the journal, or ─► memory
+    ending_of -> start(end(…)) -> the store, otherwise the journal, otherwise memory
 
-A settlement is in the store, or on the disk of the journal, before its call ends with success. If
-neither takes it, it stays in memory until one of them does. The store may have taken a charge
-although its answer was lost: it then stands, also of an answer that was not delivered.
+A call succeeds only after its settlement is in the store or on the disk of the journal. If neither
+saves it, it stays in memory until one of them does. If the store's response is lost, the store can
+still have committed the charge, which then stands even if the response was not delivered.
 """
 
 import asyncio
@@ -34,23 +35,23 @@ from service.models import Model
 from service.telemetry import Telemetry
 
 SETTLED_WITHIN: Final = 20.0
-"""Seconds that a drain waits for settlements: as long as a place and its release can take."""
+"""Maximum seconds that a drain waits for settlements: the time of placing and releasing a hold."""
 
 _MOST_TOKENS: Final = 10**12
-"""More than any call uses: what the ledger records if an upstream reports more, so that sums of its
-entries stay within the store's integers."""
+"""Maximum tokens of a ledger entry. No call uses more; if an upstream reports more, the ledger
+records this, so that sums stay within the store's integers."""
 
 _log = logging.getLogger(__name__)
 
 
 class Settlement:
-    """Ends holds, each once, however its call ends.
+    """Ends each hold exactly once.
 
     Args:
         batches: Applies operations to the store.
         journal: Keeps settlements while the store is away.
         telemetry: Counts losses.
-        patience: Seconds that a settlement waits for the store before it goes to the journal.
+        patience: Maximum seconds to wait for the store before writing to the journal.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class Settlement:
         self._telemetry = telemetry
         self._patience = patience
         self._endings: dict[asyncio.Task[bool], Ending] = {}
-        # Why what was to be kept is not. When the store goes away under load, hundreds of calls end
-        # in the journal at once.
+        # The exception of each ending that the journal could not save. If the store goes away under
+        # load, hundreds of calls end in the journal at once and share one write.
         self._appends = Coalesced[Ending, Exception](self._append)
 
     async def settled(self) -> None:
         """Wait until every settlement that began is in the store or the journal.
 
-        What takes longer than `SETTLED_WITHIN` is in memory then, like what neither of them took.
+        After `SETTLED_WITHIN`, keep the remaining ones in memory.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLED_WITHIN):
@@ -80,11 +81,11 @@ class Settlement:
             self._journal.unwritten.add(ending)
 
     def start(self, task: Coroutine[None, None, bool], ending: Ending) -> asyncio.Task[bool]:
-        """Start what ends a hold, so that it goes on if its call is cancelled.
+        """Start a task that ends a hold and continues if its call is cancelled.
 
         Args:
-            task: Ends the hold; returns whether the store or the journal has that.
-            ending: How the hold ends if the process does not wait for it.
+            task: Ends the hold. Returns whether the store or the journal has the ending.
+            ending: The ending to keep if the drain does not wait for the task.
         """
         started = asyncio.create_task(task)
         self._endings[started] = ending
@@ -92,14 +93,14 @@ class Settlement:
         return started
 
     async def end(self, ending: Ending, otherwise: Ending) -> bool:
-        """Bring the end of a hold into the store, or into the journal.
+        """Save the ending of a hold in the store or, if it is away, in the journal.
 
         Args:
-            ending: How it ends.
-            otherwise: How it ends where neither of them takes that; it is kept in memory.
+            ending: The ending.
+            otherwise: The ending to keep in memory if neither of them saves `ending`.
 
         Returns:
-            Whether one of them has it.
+            Whether one of them saved it.
         """
         outcome: Outcome | None = None
         try:
@@ -108,7 +109,7 @@ class Settlement:
                     outcome = await asyncio.shield(self._batches.submit(ending))
         except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
             _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
-        # A store that does not know the hold is another one: the charge will be set aside.
+        # A store without the hold is another store; the journal will reject the charge.
         if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
             return await self._keep(ending, otherwise)
         if isinstance(outcome, Ended) and outcome.lost > 0:
@@ -135,13 +136,13 @@ class Settlement:
 
 
 def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -> Ending:
-    """Return how a hold ends, by the table of this module.
+    """Return the ending of a hold, by the table of this module.
 
     Args:
         place: The hold.
-        progress: What the answer used.
-        model: The model whose prices count.
-        failed: Whether the call fails.
+        progress: The usage of the response.
+        model: The model with the prices.
+        failed: Whether the call failed.
     """
     if failed and not progress.delivered:
         return release(place)
@@ -159,7 +160,7 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
 
 
 def unkept(ending: Ending, *, streamed: bool) -> Ending:
-    """Return how the hold ends of a call that fails for its ending cannot be kept."""
+    """Return the ending for a call that fails because its own ending could not be saved."""
     if isinstance(ending, Settle) and streamed:
         return structs.replace(ending, partial=True)
     return release(ending)

@@ -1,12 +1,12 @@
-"""What the service shows of itself: the names of its metrics and the fields of its log lines.
+"""The names of the service's metrics and the fields of its log lines.
 
-    a call ends ──► observe(call) ──┬─► histograms and counters on CHAT_METRICS_LISTEN
-                                    └─► one log line
+    end(call) -> histograms and counters on CHAT_METRICS_LISTEN
+              -> one log line
 
-Metrics are named after OpenTelemetry's semantic conventions for generative AI, in Prometheus'
-spelling, where these have one; `error_type` is a reason of the contract, and empty for success.
-Labels are bounded: methods of the contract, configured models, reasons of the contract. Looking
-for the metric of some labels costs more than counting, so that it is remembered.
+Metric names follow OpenTelemetry's semantic conventions for generative AI, in Prometheus' spelling.
+`error_type` is the reason, empty for success. The number of labels is bounded: methods and reasons
+of the contract, and configured models. Finding the metric for a set of labels costs more than
+counting, so each is cached.
 """
 
 import logging
@@ -39,7 +39,7 @@ _CLOSE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 @dataclass(kw_only=True, slots=True)
 class CallRecord:
-    """What is known of a call; filled while it runs, observed once when it ended.
+    """The recorded attributes of a call, filled while it runs and recorded when it ends.
 
     Times are readings of a monotonic clock, in seconds.
     """
@@ -49,36 +49,36 @@ class CallRecord:
     request_id: str
     started: float
     model: str = UNKNOWN_MODEL
-    """The name the caller used, once it is known to be configured."""
+    """The name that the caller used, if it is configured."""
     first_chunk: float | None = None
     last_chunk: float | None = None
     chunks: int = 0
-    """Chunks that were sent to the caller."""
+    """The number of chunks that were sent to the caller."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: bool = False
-    """The tokens are counted, not reported by the upstream."""
+    """Whether the tokens were counted, not reported by the upstream."""
     upstream_attempts: int = 0
     reason: str = ""
-    """The reason of the failure; "" is success."""
+    """The reason of the failure; "" for success."""
     overran: bool = False
-    """Its stream was cut, for the upstream said more than it may."""
+    """Whether the stream was cut, because the upstream exceeded the output limit."""
     key_name: str = ""
     """The name of the caller's key, never the key."""
     violations: tuple[str, ...] = ()
     """The paths of the members at fault, never their values."""
     settings: tuple[str, ...] = ()
-    """The settings that would allow these members."""
+    """The settings that accept these members."""
     upstream: str = ""
-    """The name of the upstream that refused this service's account; "" if none did. Only an
-    operator can end such a failure, so that the call is logged as an error."""
+    """The name of the upstream that refused this service's account; "" if none did. The call is
+    logged as an error, because only an operator can fix it."""
     upstream_status: int = 0
-    """The HTTP status of its answer."""
+    """The HTTP status of that upstream's response."""
     upstream_names: tuple[str, ...] = ()
-    """The codes, types and reasons in its answer, never its text."""
+    """The codes, types and reasons in that response, never its text."""
 
     def note_chunks(self, count: int, now: float) -> None:
-        """Count chunks that go to the caller at the same time."""
+        """Count chunks that are sent to the caller together."""
         if self.first_chunk is None:
             self.first_chunk = now
         self.last_chunk = now
@@ -89,7 +89,7 @@ class Telemetry:
     """The metrics of one process.
 
     Args:
-        registry: Where they are registered; the process's own, so that tests have their own.
+        registry: The registry of the metrics; None creates one.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -98,7 +98,7 @@ class Telemetry:
         self._duration = cache(
             Histogram(
                 "gen_ai_server_request_duration_seconds",
-                "Time from the arrival of a call to its end; its count is the number of calls.",
+                "Duration of calls. The count is the number of calls.",
                 (*call, "error_type"),
                 registry=self.registry,
                 buckets=_DURATION_BUCKETS,
@@ -125,7 +125,7 @@ class Telemetry:
         self._tokens = cache(
             Histogram(
                 "gen_ai_client_token_usage",
-                "Tokens of a call, reported by the upstream or else counted.",
+                "Tokens of a call, reported by the upstream or otherwise counted.",
                 ("gen_ai_request_model", "gen_ai_token_type"),
                 registry=self.registry,
                 buckets=_TOKEN_BUCKETS,
@@ -152,28 +152,28 @@ class Telemetry:
         )
         self._lost = Counter(
             "chat_usage_above_hold_nano_credits",
-            "What the upstream reported beyond a hold, and nobody was charged for.",
+            "Reported usage above holds, which was not charged.",
             registry=self.registry,
         )
         self._settlements_lost = Counter(
             "chat_settlements_lost",
-            "Ends of holds that neither store nor journal took while there was time.",
+            "Settlements that neither the store nor the journal saved.",
             registry=self.registry,
         )
         self._settlements_rejected = Counter(
             "chat_settlements_rejected",
-            "Lines of the journal that the store cannot take, and that wait for an operator.",
+            "Settlements in the journal that the store cannot apply.",
             registry=self.registry,
         )
         self._upstream_close = Histogram(
             "chat_cancel_to_upstream_close_seconds",
-            "Time from the cancellation of a call to the end of its upstream request.",
+            "Time from the cancellation of a call to the close of its upstream request.",
             registry=self.registry,
             buckets=_CLOSE_BUCKETS,
         )
 
     def begin(self, call: CallRecord) -> None:
-        """Count a call as running."""
+        """Count a call as in flight."""
         self._in_flight(call.method).inc()
 
     def upstream_closed(self, seconds: float) -> None:
@@ -181,15 +181,15 @@ class Telemetry:
         self._upstream_close.observe(seconds)
 
     def lost(self, nano_credits: int) -> None:
-        """Count usage that nobody was charged for."""
+        """Count usage above a hold, which is not charged."""
         self._lost.inc(nano_credits)
 
     def settlements_lost(self, count: int) -> None:
-        """Count ends of holds that are neither in the store nor on a disk."""
+        """Count settlements that neither the store nor the journal saved."""
         self._settlements_lost.inc(count)
 
     def settlements_rejected(self, count: int) -> None:
-        """Count ends of holds that were set aside."""
+        """Count settlements that were moved to a `.rejected` file."""
         self._settlements_rejected.inc(count)
 
     def end(self, call: CallRecord, now: float) -> None:
