@@ -1,15 +1,15 @@
-"""Accounts and API keys, as operators and callers see them; the money is in the ledger.
+"""Accounts and API keys, as operators and callers see them.
 
-account_servicer ─► store_access ─┐
-commands ─────────────────────────┴─► operations ─┬─► directory ─► ledger
-credit_servicer ──► store_access ─────────────────┘
+account_servicer -> store_access -> operations -> directory -> ledger
+commands         ----------------> operations -> directory -> ledger
+credit_servicer  -> store_access -> directory -> ledger
 
-operations    what operators do, once for RPCs and commands
+operations    the operators' operations, shared by RPCs and commands
 directory     accounts, keys, ledger entries and usage, as rows
 messages      the same, as messages of the contract
-field_rules, page_tokens   what operators can give, and where a list continues
-store_commands, terminal   commands on a store as a whole; what commands print
-verification  whether what is stored agrees with the ledger
+field_rules, page_tokens   the valid values of fields, and positions in lists
+store_commands, terminal   commands on a whole store; the output of commands
+verification  checks the stored balances against the ledger
 bootstrap     the account that the settings create
-keys          API keys: made, digested
+keys          creates and digests API keys
 """

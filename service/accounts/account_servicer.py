@@ -1,6 +1,6 @@
-"""AccountService: each RPC the operation of its name.
+"""AccountService: each RPC runs the operation of the same name.
 
-token ─► fields ─► the operation, in a thread of the store
+token -> fields -> the operation, in a thread of the store
 """
 
 import hmac
@@ -23,7 +23,7 @@ from service.call import CURRENT, Call
 SHORTEST_TOKEN: Final = 16
 """Characters."""
 
-# Quoted, since it is generic for type checkers only.
+# Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 _Request = TypeVar("_Request", bound=Message)
@@ -33,16 +33,16 @@ _SCHEME: Final = "bearer "
 
 
 class AccountServicer(AccountServiceServicer):
-    """Accounts, for operators.
+    """The RPCs of AccountService.
 
     Args:
-        access: The way to the store.
-        directory: What can be asked there.
-        token: What operators show; at least 16 characters.
-        now: Nanoseconds since the Unix epoch.
+        access: Access to the store.
+        directory: The accounts and keys in it.
+        token: The bearer token of operators: at least 16 characters.
+        now: Returns the current time in nanoseconds since the Unix epoch.
 
     Raises:
-        ValueError: the token is shorter. An empty one would let in everybody.
+        ValueError: The token is shorter. An empty one would admit everybody.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class AccountServicer(AccountServiceServicer):
         return await self._read(self._operations.list_usage, request)
 
     async def authenticate(self, call: Call) -> None:
-        """See that a call shows the token.
+        """Check the token of a call.
 
         Raises:
-            InvalidApiKey: the token is missing or wrong.
+            InvalidApiKey: The token is missing or wrong.
         """
         given = call.authorization or ""
         digest = keys.digest(given[len(_SCHEME) :].strip())
-        # Digests are compared, so that time tells nothing of the token or its length.
+        # Comparing digests reveals nothing about the token or its length through timing.
         is_token = hmac.compare_digest(digest, self._token)
         if given[: len(_SCHEME)].lower() != _SCHEME or not is_token:
             raise errors.InvalidApiKey("The admin token is missing or wrong.")

@@ -11,7 +11,7 @@ from service.ledger.store import Store
 from service.models import NANO
 
 BOOTSTRAP: Final = "bootstrap"
-"""The name of the account that the settings make, and of the grant it begins with."""
+"""The name of the bootstrap account, and the idempotency id of its initial grant."""
 
 
 def bootstrap(store: Store, key: str, credit: Decimal) -> None:
@@ -20,7 +20,7 @@ def bootstrap(store: Store, key: str, credit: Decimal) -> None:
     Args:
         store: The store.
         key: The API key; "" creates nothing.
-        credit: What the account begins with, in credits.
+        credit: The initial credit of the account, in credits.
     """
     directory = Directory(store)
     if not key or directory.find(keys.digest(key)) is not None:
@@ -28,10 +28,10 @@ def bootstrap(store: Store, key: str, credit: Decimal) -> None:
     with suppress(AlreadyExists):
         directory.create_account(BOOTSTRAP)
     if credit:
-        # Before the key, whose being there says that all of this was done.
-        with suppress(AlreadyExists):  # by another key, of other credit
+        # Before the key: if the key exists, everything else does too.
+        with suppress(AlreadyExists):  # an earlier bootstrap granted another amount
             directory.add_credit(BOOTSTRAP, int(credit * NANO), BOOTSTRAP)
     with suppress(AlreadyExists):
-        # The name is of the key's digest: another bootstrap key is another key.
+        # The name contains the key's digest, so that each bootstrap key has its own name.
         name = f"{BOOTSTRAP}-{keys.digest(key).hex()[:8]}"
         directory.create_key(BOOTSTRAP, name, key=key)

@@ -1,8 +1,8 @@
-"""CreditService: what callers see of their own account.
+"""CreditService: the caller's own account.
 
-key ─► caller ─► account, key and the usage of 30 days, all of one moment
+key -> caller -> account, key and the usage of 30 days, at one point in time
 
-Calls with one key share a query while it runs: however many there are, they leave the others room.
+Simultaneous calls with the same key share one query, so that they do not delay other callers.
 """
 
 import time
@@ -21,23 +21,23 @@ from service.accounts.store_access import Access
 from service.call import CURRENT, Call
 
 MOST_USAGE: Final = 1000
-"""Sums of usage in an answer."""
+"""Maximum usage totals in a response."""
 
 Authenticate = Callable[[Call], Awaitable[Caller]]
-"""Returns who makes a call, or raises INVALID_API_KEY."""
+"""Returns the caller of a call, or raises INVALID_API_KEY."""
 
-# Quoted, since it is generic for type checkers only.
+# Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 
 
 class CreditServicer(CreditServiceServicer):
-    """Credit, for callers.
+    """The RPCs of CreditService.
 
     Args:
-        authenticate: Who may call.
-        access: The way to the store.
-        directory: What can be asked there.
-        now: Nanoseconds since the Unix epoch.
+        authenticate: Finds the caller of a call.
+        access: Access to the store.
+        directory: The accounts and keys in it.
+        now: Returns the current time in nanoseconds since the Unix epoch.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CreditServicer(CreditServiceServicer):
     async def GetCredits(  # noqa: N802  (named by the contract)
         self, request: pb.GetCreditsRequest, context: _Context
     ) -> pb.GetCreditsResponse:
-        """Return the caller's credit."""
+        """Return the caller's account, key and usage."""
         call = CURRENT.get()
         caller = await self._authenticate(call)
         since = month_back(self._now())

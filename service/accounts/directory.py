@@ -1,15 +1,15 @@
-"""What operators and callers ask of the store. Functions that block; each is one transaction.
+"""The accounts and keys of a store. Each function blocks and is one transaction.
 
-    find ─► who holds a key    levels ─► what is left    callers
-    statement ─► account, key and usage, of one moment
+    find -> the caller of a key    levels -> the state of limits    callers
+    statement -> account, key and usage, at one point in time
     create_account  account  accounts                    operators
     add_credit
     create_key  keys  revoke_key
     ledger  usage
 
-Accounts, keys, entries of the ledger and sums of usage are rows as the store has them, a key's
-without its digest: amounts in nano-credits, times in nanoseconds since the Unix epoch. Names and
-ids are values of statements, never their text.
+Accounts, keys, ledger entries and usage totals are rows of the store; a key's row lacks its digest.
+Amounts are in nano-credits, times in nanoseconds since the Unix epoch. Names and ids are bound
+parameters, never part of a statement's text.
 """
 
 from collections.abc import Sequence
@@ -32,21 +32,21 @@ from service.ledger.usage import HOUR, SUMS
 DAY: Final = 24 * HOUR
 
 Levels = tuple[Level | None, Level | None]
-"""How much is left of a key's requests and of its tokens; None is no limit."""
+"""The state of a key's limits of requests and of tokens; None for no limit."""
 
 StoredRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
-"""A row of the store, with the names of its columns."""
+"""A row of the store, by column name."""
 
 
 def month_back(now: int) -> int:
-    """Return the beginning, in UTC, of the 30th day back, today included."""
+    """Return the start, in UTC, of the day 29 days before today."""
     return now - now % DAY - 29 * DAY
 
 
 class Directory:
     """The accounts and keys of a store.
 
-    Every function raises `StoreError` where the store is away.
+    Every function raises `StoreError` if the store is away.
 
     Args:
         store: The store.
@@ -58,7 +58,7 @@ class Directory:
     # ---------------------------------------------------------------------------------- callers
 
     def find(self, key_digest: bytes) -> Caller | None:
-        """Return who holds the key with this digest, or None where it is unknown or not valid."""
+        """Return the caller of the key with this digest, or None if no valid key has it."""
         with self._store.reading() as connection:
             row = connection.execute(
                 sa.select(
@@ -86,7 +86,7 @@ class Directory:
             )
 
     def levels(self, key_ids: Sequence[int]) -> dict[int, Levels]:
-        """Return how much is left of the requests and tokens per minute of keys, by their ids."""
+        """Return the state of the limits per minute of some keys, by key id."""
         with self._store.reading() as connection:
             found = connection.execute(
                 sa.select(
@@ -107,12 +107,14 @@ class Directory:
     def statement(
         self, caller: Caller, *, since: int, most: int
     ) -> tuple[StoredRow, StoredRow, Sequence[StoredRow]] | None:
-        """Return a caller's account, key and usage, or None where its key is not valid any more.
+        """Return a caller's account, key and usage, or None if its key is not valid any more.
+
+        The usage is totalled by day, newest first.
 
         Args:
-            caller: Who asks.
-            since: From which hour the usage of the key is told, by days, the newest first.
-            most: How many sums of usage are told at the most.
+            caller: The caller.
+            since: The start of the usage, in nanoseconds since the Unix epoch; a full hour.
+            most: Maximum number of usage totals.
         """
         with self._store.reading_at_once() as connection:
             key = connection.execute(
@@ -137,7 +139,7 @@ class Directory:
         """Create an account without credit.
 
         Raises:
-            AlreadyExists: the name is taken.
+            AlreadyExists: The name is taken.
         """
         with self._store.writing() as connection:
             values = {"name": name, "created_at": self._store.now(connection)}
@@ -147,16 +149,16 @@ class Directory:
                 raise AlreadyExists(f"{name!r} exists already.") from error
 
     def account(self, name: str) -> StoredRow:
-        """Return the account of that name.
+        """Return the account with a name.
 
         Raises:
-            AccountNotFound: there is none.
+            AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
             return _account(connection, name)
 
     def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
-        """Return accounts in the order of their ids, from the one after an id."""
+        """Return up to `limit` accounts in the order of their ids, starting after an id."""
         wanted = sa.select(accounts).where(accounts.c.id > after).order_by(accounts.c.id)
         with self._store.reading() as connection:
             return connection.execute(wanted.limit(limit)).all()
@@ -164,18 +166,18 @@ class Directory:
     def add_credit(
         self, account: str, amount: int, idempotency_id: str
     ) -> tuple[StoredRow, StoredRow]:
-        """Add credit once, and return the entry of the ledger and the account after it.
+        """Add credit once. Return the ledger entry, and the account after it.
 
         Args:
             account: The name of the account.
-            amount: In nano-credits.
-            idempotency_id: Where it was used before, nothing is added.
+            amount: The amount in nano-credits.
+            idempotency_id: The id of the grant. If it was used before, nothing is added.
 
         Raises:
-            AccountNotFound: there is no such account.
-            AlreadyExists: the id was used to add another amount.
-            InvalidRequest: the balance would exceed its largest value.
-            StoreError: the store is away. The credit may be added all the same.
+            AccountNotFound: There is no such account.
+            AlreadyExists: The id was used with another amount.
+            InvalidRequest: The balance would exceed its maximum.
+            StoreError: The store is away. The credit can still have been added.
         """
         owner = self.account(account)
         grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)
@@ -210,21 +212,23 @@ class Directory:
         concurrency: int | None = None,
         expires_at: int | None = None,
     ) -> tuple[StoredRow, str]:
-        """Create a key; the second value is the key itself, which is not kept.
+        """Create a key. Return its row and the key itself, which is not stored.
+
+        For each limit, None means no limit.
 
         Args:
             account: The name of the account.
             name: The name of the key, unique in the account.
-            key: The key, where it is given and not made.
-            models: The models that it may use; None is all. As of the following, None is no limit.
-            requests_per_minute: How many it may send.
-            tokens_per_minute: How many it may use, of the prompt and of the completion.
-            concurrency: How many calls it may have in flight.
-            expires_at: From when it is not valid.
+            key: The key, or None to create one.
+            models: The models that the key can use.
+            requests_per_minute: Maximum requests per minute.
+            tokens_per_minute: Maximum tokens per minute, prompt and completion together.
+            concurrency: Maximum calls in flight.
+            expires_at: The time at which the key expires, in nanoseconds since the Unix epoch.
 
         Raises:
-            AccountNotFound: there is no such account.
-            AlreadyExists: the name is taken, or the given key is.
+            AccountNotFound: There is no such account.
+            AlreadyExists: The name or the given key is taken.
         """
         key = keys.make() if key is None else key
         with self._store.writing() as connection:
@@ -247,15 +251,15 @@ class Directory:
             return connection.execute(_KEYS.where(api_keys.c.id == id_)).one(), key
 
     def keys(self, account: str, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
-        """Return keys of an account in the order of their ids, the revoked ones included.
+        """Return keys of an account in the order of their ids, including revoked ones.
 
         Args:
             account: The name of the account.
-            after: From the one after this id.
-            limit: How many at the most.
+            after: The id after which to start.
+            limit: Maximum number of keys.
 
         Raises:
-            AccountNotFound: there is no such account.
+            AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
@@ -263,11 +267,11 @@ class Directory:
             return connection.execute(wanted.order_by(api_keys.c.id).limit(limit)).all()
 
     def revoke_key(self, account: str, name: str) -> StoredRow:
-        """Revoke a key for good; revoking it again changes nothing.
+        """Revoke a key permanently. Revoking a revoked key changes nothing.
 
         Raises:
-            AccountNotFound: there is no such account.
-            ApiKeyNotFound: it has no such key.
+            AccountNotFound: There is no such account.
+            ApiKeyNotFound: The account has no such key.
         """
         with self._store.writing() as connection:
             id_ = _key_id(connection, _account(connection, account), name)
@@ -284,19 +288,19 @@ class Directory:
     def ledger(
         self, account: str, *, before: tuple[int, int] | None = None, limit: int = 100
     ) -> Sequence[StoredRow]:
-        """Return entries of the ledger, the newest first.
+        """Return ledger entries of an account, newest first.
 
         Args:
             account: The name of the account.
-            before: From the one before the entry with this `created_at` and `id`.
-            limit: How many at the most.
+            before: The `created_at` and `id` of the entry before which to start.
+            limit: Maximum number of entries.
 
         Raises:
-            AccountNotFound: there is no such account.
+            AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
-            # By time, then number: an index has them in this order.
+            # By time, then id: the order of an index.
             place = sa.tuple_(ledger.c.created_at, ledger.c.id)
             wanted = (
                 _ENTRIES.where(ledger.c.account_id == owner.id)
@@ -319,21 +323,21 @@ class Directory:
         after: tuple[int, str, str] | None = None,
         limit: int = 10_000,
     ) -> Sequence[StoredRow]:
-        """Return what was used, by interval, key and model, in this order.
+        """Return usage totals, ordered by interval, key and model.
 
         Args:
             account: The name of the account.
-            since: From when, in nanoseconds since the Unix epoch: from the hour that it is in.
-            until: Until when: until the end of the hour that is not over by then; None is no end.
+            since: The start in nanoseconds since the Unix epoch, rounded down to a full hour.
+            until: The end, rounded up to a full hour; None for no end.
             interval: `HOUR` or `DAY`, in UTC.
-            key_name: Only with this key.
-            model: Only of this model.
-            after: From the one after the total with this start, key and model.
-            limit: How many at the most.
+            key_name: Return only the usage of this key.
+            model: Return only the usage of this model.
+            after: The start, key and model of the total after which to start.
+            limit: Maximum number of totals.
 
         Raises:
-            AccountNotFound: there is no such account.
-            ApiKeyNotFound: it has no such key.
+            AccountNotFound: There is no such account.
+            ApiKeyNotFound: The account has no such key.
         """
         with self._store.reading() as connection:
             owner = _account(connection, account)
@@ -347,7 +351,7 @@ class Directory:
                 wanted = wanted.where(usage_totals.c.model == model)
             if after is not None:
                 place = sa.tuple_(_interval_start(interval), *_KEY_AND_MODEL)
-                # The first condition says nothing new, but an index knows it.
+                # The first condition is redundant, but an index can use it.
                 wanted = wanted.where(usage_totals.c.start >= after[0], place > after)
             ordered = wanted.order_by("start", *_KEY_AND_MODEL)
             return connection.execute(ordered.limit(limit)).all()
@@ -384,7 +388,7 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
             start,
             api_keys.c.name.label("key_name"),
             usage_totals.c.model,
-            # PostgreSQL sums 64-bit integers as decimals.
+            # PostgreSQL returns sums of 64-bit integers as decimals.
             *(sa.cast(sa.func.sum(usage_totals.c[n]), sa.BigInteger).label(n) for n in SUMS),
         )
         .join(api_keys, api_keys.c.id == usage_totals.c.key_id)

@@ -1,6 +1,6 @@
-"""What operators may give: names, amounts, limits, times. One rule per kind, for RPCs and commands.
+"""The valid values of operators' fields: names, amounts, limits, times. For RPCs and commands.
 
-NAME.accepts("acme") ─► True       "Must be " + NAME.allowed ─► the error text
+NAME.accepts("acme") -> True       "Must be " + NAME.allowed -> the error text
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ LONGEST_MODEL: Final = 256
 MOST_MODELS: Final = 100
 LARGEST_LIMIT: Final = 10**9
 LARGEST_AMOUNT: Final = 10**18
-"""Nano-credits: a billion credits."""
+"""Maximum amount in nano-credits: a billion credits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldRule:
-    """One kind of value."""
+    """The rule for one kind of value."""
 
     allowed: str
-    """What is allowed, as the end of the sentence "Must be …"."""
+    """The allowed values, as the end of the sentence "Must be …"."""
     accepts: Callable[[Any], bool]
 
 
@@ -64,5 +64,5 @@ PAGE_SIZE: Final = FieldRule(allowed="an integer of at least 0", accepts=lambda 
 
 
 def later_than(now: int) -> FieldRule:
-    """Return the rule of a time that is to come, both in nanoseconds since the Unix epoch."""
+    """Return the rule for a time after `now`, both in nanoseconds since the Unix epoch."""
     return FieldRule(allowed="in the future", accepts=lambda value: value > now)

@@ -1,8 +1,8 @@
-"""API keys: made, digested, and who holds one.
+"""API keys, their digests, and their callers.
 
-    sk-live-<43 characters>     256 random bits; shown once, stored as a SHA-256 digest only
+    sk-live-<43 characters>     256 random bits; shown once
 
-A key is found by its digest: no prefix of it is compared, no part of it is stored.
+The store finds a key by its SHA-256 digest and contains no part of the key itself.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ _KEY_BYTES: Final = 32
 
 
 def make() -> str:
-    """Make an API key."""
+    """Return a new API key."""
     return LIVE_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
 
 
 def digest(key: str) -> bytes:
-    """Return what is stored of a key."""
+    """Return the SHA-256 digest of a key, which the store contains."""
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who holds a key."""
+    """The account and key of a caller."""
 
     account_id: int
     account_name: str

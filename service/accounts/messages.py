@@ -1,4 +1,4 @@
-"""Rows of the directory as messages of the contract; and the limits of a new key, read from one.
+"""Converts rows of the directory to messages of the contract, and key limits from a message.
 
 Times are nanoseconds since the Unix epoch in rows, `google.protobuf.Timestamp` in messages.
 """
@@ -19,11 +19,11 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
     EntryKind.SETTLE: account_pb2.LEDGER_ENTRY_KIND_SETTLEMENT,
     EntryKind.ADJUST: account_pb2.LEDGER_ENTRY_KIND_ADJUSTMENT,
 }
-"""The kinds of entries, as the contract names them."""
+"""The contract's value for each kind of ledger entry."""
 
 
 def account(row: StoredRow) -> account_pb2.Account:
-    """Return an account."""
+    """Return the message for an account."""
     return account_pb2.Account(
         name=row.name,
         balance_nano_credits=row.balance,
@@ -34,7 +34,7 @@ def account(row: StoredRow) -> account_pb2.Account:
 
 
 def api_key(row: StoredRow) -> account_pb2.ApiKey:
-    """Return a key."""
+    """Return the message for a key."""
     models = None if row.models is None else account_pb2.AllowedModels(names=row.models)
     return account_pb2.ApiKey(
         account=row.account,
@@ -52,7 +52,7 @@ def api_key(row: StoredRow) -> account_pb2.ApiKey:
 
 
 def entry(row: StoredRow) -> account_pb2.LedgerEntry:
-    """Return an entry of the ledger."""
+    """Return the message for a ledger entry."""
     return account_pb2.LedgerEntry(
         id=row.id,
         kind=KINDS[row.kind],
@@ -70,7 +70,7 @@ def entry(row: StoredRow) -> account_pb2.LedgerEntry:
 
 
 def usage(row: StoredRow) -> account_pb2.UsageTotal:
-    """Return a sum of usage."""
+    """Return the message for a usage total."""
     return account_pb2.UsageTotal(
         start_time=timestamp(row.start),
         key_name=row.key_name,
@@ -83,7 +83,7 @@ def usage(row: StoredRow) -> account_pb2.UsageTotal:
 
 
 def key_limits(message: account_pb2.KeyLimits) -> dict[str, Any]:
-    """Return the limits of a new key as `create_key` takes them. The message is valid."""
+    """Return the arguments of `create_key` for a valid message."""
     limits = {field.name: value for field, value in message.ListFields()}
     if "models" in limits:
         limits["models"] = tuple(message.models.names)
@@ -93,9 +93,9 @@ def key_limits(message: account_pb2.KeyLimits) -> dict[str, Any]:
 
 
 def nanoseconds(instant: Timestamp) -> int:
-    """Return a timestamp in nanoseconds since the Unix epoch; -1 where it is none.
+    """Return a timestamp in nanoseconds since the Unix epoch, or -1 if it is not valid.
 
-    Its own comment says so: nanos count forward, and are less than a second.
+    Source: google/protobuf/timestamp.proto, where nanos are from 0 to 999,999,999.
     """
     if not 0 <= instant.nanos < _SECOND:
         return -1
@@ -103,7 +103,7 @@ def nanoseconds(instant: Timestamp) -> int:
 
 
 def timestamp(instant: int | None) -> Timestamp | None:
-    """Return a time as a timestamp; None where it is None."""
+    """Return a time as a timestamp, or None for None."""
     if instant is None:
         return None
     seconds, nanos = divmod(instant, _SECOND)

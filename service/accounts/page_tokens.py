@@ -19,18 +19,20 @@ can name 100 models of 256 characters of 4 bytes: with its names and limits, und
 
 _DIGEST: Final = 8
 _LONGEST: Final = 4096
-"""Characters; the longest position holds the name of a key and of a model."""
+"""Maximum characters of a token: the longest position has the names of a key and a model."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
 class TokenError(ValueError):
-    """It is not a token of this list."""
+    """The token does not belong to this list."""
 
 
 def size(wanted: int, largest: int = LARGEST_SIZE) -> int:
-    """Return how many entries a page has; 0 is the default, too many are the most there are.
+    """Return the number of entries of a page, as https://google.aip.dev/158 defines it.
 
-    Source: https://google.aip.dev/158. The number is at least 0.
+    Args:
+        wanted: The requested number, at least 0. 0 means the default.
+        largest: The maximum number.
     """
     return min(wanted or DEFAULT_SIZE, largest)
 
@@ -40,7 +42,7 @@ def encode(of: str, *position: int | str) -> str:
 
     Args:
         of: The list.
-        position: Integers of 64 bits, and texts.
+        position: 64-bit integers and texts.
     """
     text = json.dumps(position, ensure_ascii=False, separators=(",", ":"))
     packed = _digest(of) + text.encode()
@@ -56,7 +58,7 @@ def decode(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...]:
         kinds: The types of a position of this list: `int` or `str` each.
 
     Raises:
-        TokenError: the token is not one of this list.
+        TokenError: The token does not belong to this list.
     """
     if len(token) > _LONGEST:
         raise TokenError

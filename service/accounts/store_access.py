@@ -1,10 +1,10 @@
-"""The store as servicers use it: off the event loop, bounded, with failures of the contract.
+"""Access to the store for servicers: in threads, with limits, with failures of the contract.
 
-read  ─► two threads of its own, so that no query of a caller delays an admission
-share ─► the same, once for all who ask the same at the same time
-write ─► the store's thread, that of `batches`
+read  -> two separate threads, so that queries of callers do not delay admissions
+share -> the same threads; simultaneous equal queries run once
+write -> the store's thread, which `batches` uses
 
-StoreError, or no answer ─► STORE_UNAVAILABLE      too many wait ─► OVERLOADED
+StoreError, or no result in time -> STORE_UNAVAILABLE      too many queries -> OVERLOADED
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from service.ledger.batches import Batches
 from service.ledger.store import StoreError
 
 PATIENCE: Final = 5.0
-"""Seconds that a call waits for the store."""
+"""Maximum seconds that a call waits for the store."""
 
 MOST_READING: Final = 256
-"""Queries that run or wait; one more is refused."""
+"""Maximum queries that run or wait; further ones are rejected."""
 
 _THREADS: Final = 2
 
@@ -30,12 +30,12 @@ _T = TypeVar("_T")
 
 
 class Access:
-    """What servicers ask of a store.
+    """Runs functions on a store.
 
-    Every function raises the failures above, and those of the function that it runs.
+    Every method raises the failures above, and those of the function that it runs.
 
     Args:
-        batches: What applies operations to the store.
+        batches: Applies operations to the store.
     """
 
     def __init__(self, batches: Batches) -> None:
@@ -45,7 +45,7 @@ class Access:
         self._shared: dict[Hashable, asyncio.Task[Any]] = {}
 
     def close(self) -> None:
-        """Let the threads end, each with the query that it runs."""
+        """Stop the threads after their current queries."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
@@ -53,36 +53,36 @@ class Access:
         if not self._room.acquire(blocking=False):
             raise errors.Overloaded
         query = self._threads.submit(partial(function, *arguments, **options))
-        # The room is free when the query ended, not when its caller left.
+        # The query counts until it has ended, even if its caller has left.
         query.add_done_callback(self._ended)
         return await _bounded(asyncio.wrap_future(query))
 
     async def share(
         self, of: Hashable, function: Callable[..., _T], *arguments: Any, **options: Any
     ) -> _T:
-        """Run a query, or wait for the one that runs already.
+        """Run a query, or wait for an equal query that already runs.
 
         Args:
-            of: What is asked; who gives the same gets the same answer.
+            of: The key of the query. Callers with the same key share one result.
             function: The query.
-            arguments: Of the query.
-            options: Of the query.
+            arguments: The arguments of the query.
+            options: The keyword arguments of the query.
         """
         query: asyncio.Task[_T] | None = self._shared.get(of)
         if query is None:
             query = asyncio.create_task(self.read(function, *arguments, **options))
             self._shared[of] = query
             query.add_done_callback(lambda done: self._forget(of, done))
-        # Who leaves does not take the answer from the others.
+        # If one caller is cancelled, the others still get the result.
         return await asyncio.shield(query)
 
     def _forget(self, of: Hashable, done: asyncio.Task[Any]) -> None:
         del self._shared[of]
         if not done.cancelled():
-            done.exception()  # seen, even where all have left
+            done.exception()  # retrieved, in case all callers have left
 
     async def write(self, function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-        """Run a function that writes. Where no answer came, it may be done all the same."""
+        """Run a function that writes. If it fails, the change can still have been made."""
         return await _bounded(self._batches.call(partial(function, *arguments, **options)))
 
     def _ended(self, _: Future[Any]) -> None:

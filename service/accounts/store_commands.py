@@ -1,6 +1,6 @@
-"""The commands on a store as a whole, which are no operations of AccountService; and its opening.
+"""Opens the store for commands, and runs the commands on a whole store: `ledger verify`, `migrate`.
 
-open_store(url) ─► COMMANDS["ledger verify"](store, arguments) ─► Answer
+open_store(url) -> COMMANDS["ledger verify"](store, arguments) -> Answer
 """
 
 import argparse
@@ -20,15 +20,15 @@ Command = Callable[[Store, argparse.Namespace], Answer]
 
 @contextmanager
 def open_store(url: str, *, creates: bool) -> Iterator[Store]:
-    """Open a store, with its schema up to date.
+    """Open a store and migrate its schema.
 
     Args:
-        url: Its address.
-        creates: Whether a SQLite file is made where there is none. A mistyped name must not look
-            like an empty store.
+        url: The URL of the store.
+        creates: Whether to create a missing SQLite file. Most commands do not, so that a mistyped
+            name does not look like an empty store.
 
     Raises:
-        CommandError: there is no such store, or it cannot be used.
+        CommandError: There is no such store, or it cannot be used.
     """
     try:
         store = Store(url)
@@ -48,7 +48,7 @@ def open_store(url: str, *, creates: bool) -> Iterator[Store]:
 
 def _verify_ledger(store: Store, _: argparse.Namespace) -> Answer:
     found = [asdict(difference) for difference in differences(store)]
-    text = "All is as ledger and holds say."
+    text = "OK: all balances match the ledger and the holds."
     if found:
         rows = [[str(value) for value in difference.values()] for difference in found]
         text = table([*found[0]], rows, numbers=("stored", "recomputed"))

@@ -1,4 +1,4 @@
-"""What a command prints: a table or a line for people, or one JSON document.
+"""The output of commands: a table or a line for people, or one JSON document.
 
 ACCOUNT  BALANCE
 acme        24.5
@@ -14,21 +14,21 @@ from google.protobuf.message import Message
 
 
 class CommandError(Exception):
-    """The command failed; the text is one line for people."""
+    """The command failed. The text is one line for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a command has to say."""
+    """The output of a command."""
 
     document: Message | Mapping[str, Any]
     """For machines."""
     text: str
     """For people."""
     note: str = ""
-    """For people, beside the answer: not part of what is piped on."""
+    """A note for people on standard error, which is not part of piped output."""
     unwritten: str = ""
-    """What to do where the answer cannot be written, after a semicolon."""
+    """What to do if the output cannot be written; appended to the error."""
     is_failure: bool = False
 
     def json(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether what is stored agrees with the ledger and the holds: `ledger verify`."""
+"""Checks stored values against the ledger and the holds: `ledger verify`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from service.ledger.store import Store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """Something stored that is not what its ledger or holds say."""
+    """A stored value that differs from the ledger or the holds."""
 
     account: str
     of: str
-    """`balance`, `held`, `charged` (the sums of usage), or `running KEY`."""
+    """`balance`, `held`, `charged` (the usage totals), or `running KEY`."""
     stored: int
-    """Nano-credits; of `running`, calls."""
+    """In nano-credits; for `running`, in calls."""
     recomputed: int
 
 
 def differences(store: Store) -> Iterator[Difference]:
-    """Recompute from the ledger and the holds what is stored beside them, all of one moment.
+    """Recompute the stored values from the ledger and the holds, in one snapshot.
 
     Args:
         store: The store.
 
     Yields:
-        What is stored and should be something else.
+        Each stored value that differs.
     """
     charges = ledger.c.key_id.is_not(None)
     is_open = holds.c.state == HoldState.OPEN
@@ -70,6 +70,6 @@ def differences(store: Store) -> Iterator[Difference]:
 def _sums(
     connection: sa.Connection, by: sa.Column[Any], total: Any, *conditions: Any
 ) -> dict[int, int]:
-    # PostgreSQL sums 64-bit integers as decimals.
+    # PostgreSQL returns sums of 64-bit integers as decimals.
     found = connection.execute(sa.select(by, total).where(*conditions).group_by(by))
     return {id_: int(number) for id_, number in found}

@@ -1,7 +1,7 @@
-"""The most that a request can use, and about how much, before anything is sent upstream.
+"""The maximum usage of a request, and an estimate of its prompt, before anything is sent upstream.
 
-bound_of         the tokens that are held: see `Bound`
-estimate         about how many tokens the prompt has, for an upstream that reports none
+bound_of         the maximum tokens of a request, which are held
+estimate         about how many tokens the prompt has, if the upstream reports no usage
 largest_output   the largest output limit whose hold an amount of credit covers
 """
 
@@ -21,53 +21,52 @@ from service.metering.price import price
 from service.models import OUTPUT_LIMITS, Model
 
 TOKENS_PER_PROMPT: Final = 512
-"""More than chat templates and upstreams add to a prompt by themselves: the system message of a
-model that got none, the date, how tools are to be called."""
+"""Maximum tokens that chat templates and upstreams add to a prompt by themselves: a default system
+message, the date, instructions for tools."""
 
 TOKENS_PER_MESSAGE: Final = 16
-"""More than a chat template puts around a message."""
+"""Maximum tokens that a chat template adds to a message."""
 
 TOKENS_PER_TOOL: Final = 64
-"""More than a chat template puts around a tool or a call of one."""
+"""Maximum tokens that a chat template adds to a tool or a tool call."""
 
 MOST_PROMPT_TOKENS: Final = 10**9
-"""More than any model reads."""
+"""More tokens than any model reads."""
 
 _SPOKEN: Final = frozenset({"system", "developer", "user", "assistant"})
-"""The roles whose contents go into the prompt as they are. What a tool answered may be written as
-JSON, as Llama's templates do."""
+"""The roles whose contents go into the prompt unchanged. Some templates, such as Llama's, write the
+content of a tool message as JSON."""
 
 _TEXTS: Final = frozenset({"text", "refusal", "thinking", "reasoning"})
-"""Types of parts that hold a text, those of reasoning that is sent back among them."""
+"""The types of parts with a text, including reasoning that is sent back."""
 _FILMS: Final = frozenset({"video_url", "video", "input_video", "audio_url"})
-"""Types of parts that vendors add, each with a member of the same name: bytes of sound or film."""
+"""Vendors' types of parts with sound or film, each in a member of the same name."""
 
 _OWN_TOOLS: Final = frozenset({"function", "custom"})
 _AROUND_ARGUMENTS: Final = 5
-"""Levels around the arguments of a call: messages, message, calls, call, function."""
+"""Levels around the arguments of a tool call: messages, message, calls, call, function."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bound:
-    """The most that a request can use."""
+    """The maximum usage of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     predicted_tokens: int = 0
-    """Those of the completion that the output limit does not bound: a prediction that is rejected
-    is paid for."""
+    """Completion tokens beyond the output limit: rejected prediction tokens are charged too."""
 
     @property
     def tokens(self) -> int:
-        """Both together."""
+        """The sum of prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
 
 def output_limit(params: ChatCompletionParams, model: Model) -> int:
-    """Return how many tokens each choice may have.
+    """Return the maximum tokens of each choice.
 
     Raises:
-        InvalidRequest: the request asks for more than the model's maximum.
+        InvalidRequest: The request sets a limit above the model's maximum.
     """
     if params.HasField("max_completion_tokens"):
         name, asked = "max_completion_tokens", params.max_completion_tokens
@@ -89,21 +88,22 @@ def output_limit(params: ChatCompletionParams, model: Model) -> int:
 
 
 def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> Bound:
-    """Return the most that a request can use.
+    """Return the maximum usage of a request.
 
-    A token has at least one byte of text: the bytes of the message bound the tokens of the texts,
-    with what these gain in a Unicode normal form. Tools, formats, calls and what the contract does
-    not know are counted as templates write JSON at its longest, and what templates put around
-    messages, tools and calls is added. A picture is bounded by the model's configuration instead
-    of its bytes, a sound or film by whichever is more, a file by both; so is what the upstream
-    fetches or says by itself.
+    A token has at least one byte of text, so the bytes of the texts, plus the bytes that they gain
+    in a Unicode normal form, bound their tokens. Tools, formats, tool calls and unknown members
+    count as the longest JSON that a template can write. The overhead of templates for messages,
+    tools and calls is added.
 
-    Output counts against the limit that the upstream is sent, with reasoning.
+    A picture counts as the model's `attachment_tokens` instead of its bytes; a sound or film as
+    the larger of these and a bound by its bytes; a file as the sum of both.
+
+    The output limit bounds the output, including reasoning.
 
     Args:
-        params: The request, canonical and valid. The output limit in it does not count.
-        model: Says how many tokens an attachment is at the most.
-        output_limit: Tokens per choice.
+        params: The request, canonical and valid. Its own output limit is ignored.
+        model: The model, with the maximum tokens of an attachment.
+        output_limit: Maximum tokens per choice.
     """
     prompt = TOKENS_PER_PROMPT + TOKENS_PER_MESSAGE * len(params.messages)
     size = params.ByteSize() - _output_limits(params).ByteSize()
@@ -130,10 +130,10 @@ def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> B
 
 
 def estimate(params: ChatCompletionParams, model: Model) -> int:
-    """Return about how many tokens a prompt has, for an upstream that does not tell.
+    """Return an estimate of the tokens of a prompt, if the upstream does not report them.
 
-    English text has about four bytes per token, other text fewer; this errs in the caller's favour.
-    For a picture, sound or file the model's configuration says it.
+    It counts one token per four bytes. English has about four bytes per token and other text fewer,
+    so that errors favour the caller. An attachment counts as the model's `attachment_estimate`.
     """
     texts, attachments = params.ByteSize(), 0
     for attachment in _attachments(params):
@@ -146,7 +146,7 @@ def estimate(params: ChatCompletionParams, model: Model) -> int:
 
 
 def _output_limits(params: ChatCompletionParams) -> ChatCompletionParams:
-    """Return the limits of a request alone, with the explicit nulls of its members."""
+    """Return a copy of a request with only its output limits and its explicit nulls."""
     limits = ChatCompletionParams(null_fields=params.null_fields)
     for name in OUTPUT_LIMITS:
         if params.HasField(name):
@@ -157,12 +157,12 @@ def _output_limits(params: ChatCompletionParams) -> ChatCompletionParams:
 
 
 class _Attachment(NamedTuple):
-    """What is no text, as far as it is in the request: the bytes of its address or base64."""
+    """The bytes of the address or base64 of a picture, sound, film or file."""
 
     seen: int = 0
     heard: int = 0
     filed: int = 0
-    """Of a file, which may be text."""
+    """The bytes of a file, which can be text."""
 
 
 def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
@@ -172,7 +172,7 @@ def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
         if not message.HasField("content_parts"):
             continue
         for part in message.content_parts.items:
-            # A type in whose place another member stands is the upstream's to understand.
+            # The member can differ from the type; the upstream decides which one it uses.
             if part.HasField("image_url") or part.HasField("input_audio") or part.HasField("file"):
                 yield _Attachment(
                     seen=len(part.image_url.url),
@@ -190,14 +190,14 @@ def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
 
 
 class _Parts(NamedTuple):
-    """A prompt, by how it becomes tokens."""
+    """A prompt, by the way in which it becomes tokens."""
 
     written: ChatCompletionParams | None
-    """What a template may write as JSON, without pictures, sounds and films."""
+    """The parts that a template can write as JSON, without pictures, sounds and films."""
     texts: list[str]
-    """The other texts, as far as they are not ASCII."""
+    """The other texts that are not ASCII."""
     arguments: list[str]
-    """What tools were called with: a string in JSON, or JSON again."""
+    """The arguments of tool calls, which templates write as a JSON string or as JSON."""
 
 
 def _read(params: ChatCompletionParams) -> _Parts:
@@ -247,7 +247,7 @@ def _texts(message: ChatMessage) -> list[str]:
 
 
 def _written(message: ChatMessage) -> Iterator[ChatMessage]:
-    """Yield what of a message may be written as JSON although the rest is not."""
+    """Yield the parts of a message that a template can write as JSON, if it does not write all."""
     if message.tool_calls or _says_more(message.extra_json) or message.HasField("function_call"):
         beside = ChatMessage(tool_calls=message.tool_calls, extra_json=message.extra_json)
         if message.HasField("function_call"):
@@ -279,19 +279,19 @@ def _remove_attachments(message: ChatMessage) -> None:
 
 
 def _predicted(prediction: Prediction) -> int:
-    """Return the most tokens of a prediction."""
+    """Return the maximum tokens of a prediction."""
     texts = [prediction.content_text, *(part.text for part in prediction.content_parts.items)]
     return prediction.ByteSize() + tokens.gain(texts)
 
 
 def largest_output(model: Model, bound: Bound, n: int, credit: int) -> int:
-    """Return the largest output limit per choice whose hold fits into a credit; 0 where none.
+    """Return the largest output limit per choice whose hold the credit covers; 0 if none.
 
     Args:
-        model: Says the prices and the largest limit that there is.
-        bound: Of the request; its own output limit does not count.
-        n: How many choices, at least 1.
-        credit: Nano-credits.
+        model: The model, with its prices and its maximum output limit.
+        bound: The maximum usage of the request. Its completion tokens are ignored.
+        n: The number of choices, at least 1.
+        credit: The available credit in nano-credits.
     """
     low, high = 0, model.maximum_output_tokens
     while low < high:

@@ -1,43 +1,46 @@
-"""Watches an answer go by: whether it is complete, and what it used.
+"""Observes a response as it arrives: whether it is complete, and its usage.
 
-    the upstream reported           is charged
-    after all was said              the report
-    before that                     the report, or what was counted if that is more
-    nothing, or no sense            what was counted: a token for each piece of a token's size, and
-                                    for a larger one about a token for four bytes
+    usage reported                  charge
+    after the output ended          the reported usage
+    before the output ended         the larger of reported and counted usage
+    never, or implausible           the counted usage: one token for each piece of up to 16 bytes,
+                                    and one token per four bytes of a larger one
 
-No sense: a count that is missing or negative, or no completion tokens after some text. A report of
-no prompt tokens is believed, except that the prompt is estimated.
+A report is implausible if a count is missing or negative, or if it has no completion tokens
+although there was output. If only the prompt tokens are zero, the prompt is estimated.
 
-Several choices: llama.cpp reports the tokens of one choice, and in a stream those of each choice in
-a usage chunk of its own, right after its finish_reason. The reports of a stream come to
+Several choices: llama.cpp reports the tokens of one choice. In a stream, it reports those of each
+choice in a separate usage chunk, right after the finish_reason of the choice. The sum of the
+reports in a stream is
 
     usage chunk                     n = 1       n > 1
-    first, after all was said       the report  the report: a total
-    one choice finished since the   the report  their sum, up to what is held; the report alone if
-      last usage chunk                          it is no less than what was counted of all choices
-                                                (a total so far) or more than a choice may have
-    the same again                  the report  what they came to before
-    another, nothing finished       the report  the report: a total. Before the end, the upstream
-      since                                     reports as it goes: none is added up after it
-    beside choices, in each chunk   the report  the report, never a sum: of that choice alone at
-      or with a finish_reason                   vLLM, of all elsewhere
+    first, after the output ended   the report  the report, which is a total
+    one choice finished since the   the report  the sum so far plus the report, up to the hold. The
+      last usage chunk                          report alone, if it is at least the counted usage of
+                                                all choices (a running total) or above the limit of
+                                                one choice
+    repeated                        the report  the sum so far
+    another, and no choice          the report  the report, which is a total. If it came before the
+      finished since                            end, the upstream sends running totals, and no later
+                                                report is added up
+    in a chunk with choices         the report  the report, never a sum. vLLM reports that choice
+                                                alone, other upstreams all choices
 
-If several choices came, the larger of this and of what was counted is charged if
+If there are several choices, the larger of this sum and the counted usage is charged if
 
-    - the last report stood beside one of the choices, or something was said after it; or
-    - it is less than a token for six letters, and than a token a piece: about the share of one
-      choice. More tokens than one choice may have are never the report of one; or
-    - the last report is of as many tokens as one choice may have, and several choices ended by
-      their length. Each of them counts as that many tokens.
+    - the last report was in a chunk with choices, or output followed it; or
+    - the sum is less than one token per six letters and less than one token per piece, so that it
+      is probably the usage of one choice. Tokens above the limit of one choice are never that; or
+    - the last report equals the limit of one choice, and several choices ended by their length.
+      Each of them counts as that limit.
 
-The caller gets each report as the upstream sent it.
+The caller receives each report unchanged.
 
-What is held pays for no more than the limit. A stream is cut if it has twice as many pieces, and
-some more, and more bytes than so many tokens have in any text: an upstream may send a character a
-piece, or few large pieces. Reasoning and sound do not count for this: some upstreams do not limit
-them. The name of a call counts once: some upstreams (NVIDIA NIM) send it again with each piece of
-arguments.
+The hold covers only the limit. A stream is cut if it has more than twice as many pieces as the
+limit has tokens, and more bytes than that many tokens have in any text. Pieces alone prove nothing,
+because an upstream can send one character per piece. Reasoning and sound do not count here, because
+some upstreams do not limit them. The name of a call counts once, because some upstreams (such as
+NVIDIA NIM) repeat it in each piece of arguments.
 """
 
 import sys
@@ -54,67 +57,67 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from service.metering import tokens
 from service.metering.said import names, said, texts
 
-# Globals of this module are found faster, and this is per chunk.
+# Globals of this module, because looking them up for each chunk is faster.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
 _LONG_TOKEN: Final = tokens.LONG_TOKEN
 _SPARE: Final = 64
-"""Pieces and tokens that a short answer may have more, such as a character in several pieces, or a
-few of the longest tokens."""
+"""Pieces and tokens to spare for a short response: a character in several pieces, or a few of the
+longest tokens."""
 
 
 class Used(NamedTuple):
-    """The tokens that an answer is charged for."""
+    """The tokens that are charged for a response."""
 
     prompt: int
     completion: int
     estimated: bool
-    """Whether they were counted, because no report covers them."""
+    """Whether tokens were counted, because no report covers them."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """What is known of an answer so far."""
+    """The state of a response so far."""
 
     wants_usage: bool
-    """The caller asked for the usage chunk."""
+    """Whether the caller requested the usage chunk."""
     prompt_estimate: int = 0
-    """Tokens of the prompt: an estimate, until the upstream reports them."""
+    """The tokens of the prompt: an estimate until the upstream reports them."""
     most: int = sys.maxsize
-    """Maximum tokens of all choices together, by the limit that the upstream was sent for each."""
+    """Maximum tokens of all choices together, by the limit that was sent to the upstream."""
     choices: int = 1
-    """How many choices the caller asked for."""
+    """The number of choices that the caller requested."""
     _counted: int = 0
-    """About how many tokens went by."""
+    """The counted completion tokens so far."""
     _letters: float = 0
-    """How long the text is that the model wrote, if several choices were asked for."""
+    """The letters of the output so far, if several choices were requested."""
     _pieces: int = 0
-    """The pieces that went by of what the limit bounds."""
+    """The number of pieces so far that count against the output limit."""
     _bytes: int = 0
-    """The bytes of these."""
+    """The bytes of these pieces."""
     _whole: bool = False
-    """It came in one."""
+    """Whether the response is a unary one."""
     _reported: Usage | None = None
-    """The last report that makes sense."""
+    """The last plausible report."""
     _sum: int = 0
-    """The completion tokens that the reports come to."""
+    """The sum of the reported completion tokens, by the table of this module."""
     _as_it_goes: bool = False
-    """The upstream reports also when no choice has finished."""
+    """Whether the upstream sends running totals."""
     _finished_when_reported: int = 0
-    """How many choices had finished when the last usage chunk came."""
+    """The number of finished choices at the last usage chunk."""
     _counted_when_reported: int = -1
-    """What was counted when the last report came."""
+    """The counted tokens at the last report."""
     _settled: bool = False
-    """All had been said by then, and it was not of one of several choices."""
+    """Whether the output had ended at the last report, which was not of one of several choices."""
     _begun: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _calling: set[int] = field(default_factory=set)
     _named: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
-    """Id and name of each call, by the indexes of its choice and of itself."""
+    """The id and name of each call, by the indexes of its choice and of the call."""
     _full: set[int] = field(default_factory=set)
-    """The choices that ended by their length."""
+    """The choices that ended with finish_reason "length"."""
 
     def observe(self, chunk: ChatCompletionChunk) -> bool:
-        """Take note of a chunk and return whether it is the caller's."""
+        """Count a chunk, and return whether to send it to the caller."""
         choices = chunk.choices
         for choice in choices:
             self._begun.add(choice.index)
@@ -135,14 +138,14 @@ class Progress:
                     self._pieces += 1
                     self._bytes += bounded
         if chunk.HasField("usage"):
-            # Beside one of several choices it may be the usage of that choice alone.
+            # In a chunk with one of several choices, it can be the usage of that choice alone.
             whole = not choices or len(self._begun) == 1
             self._report(chunk.usage, beside=bool(choices), settled=whole and self.complete)
             return bool(choices) or self.wants_usage
         return True
 
     def take(self, completion: ChatCompletion) -> None:
-        """Take note of a whole completion."""
+        """Count a unary completion."""
         self._whole = True
         messages = [choice.message for choice in completion.choices]
         self._counted = tokens.about(sum(said(message)[0] for message in messages))
@@ -157,28 +160,28 @@ class Progress:
 
     @property
     def overruns(self) -> bool:
-        """Whether pieces and bytes both prove that the upstream ignores its limit."""
+        """Whether pieces and bytes both prove that the upstream ignores the output limit."""
         return self._pieces > 2 * self.most + _SPARE and self._bytes > _LONG_TOKEN * (
             self.most + _SPARE
         )
 
     @property
     def is_calling(self) -> bool:
-        """Whether a choice with a call of a tool or function has no finish_reason yet.
+        """Whether a choice with a tool or function call has no finish_reason yet.
 
-        Whether its arguments are whole is not known then.
+        The arguments of its call can be incomplete.
         """
         return not self._calling <= self._finished
 
     def cut(self, last: ChatCompletionChunk) -> Iterator[ChatCompletionChunk]:
-        """Finish an answer as the upstream should have: by its length.
+        """Finish a stream that is cut, with finish_reason "length".
 
         Args:
-            last: The chunk that came last; those that are made are of the same answer.
+            last: The last chunk, whose id and other attributes the new chunks get.
 
         Yields:
-            The chunks that are left to be given to the caller; the usage only if the upstream
-            reported it for all that was said.
+            The remaining chunks for the caller. A usage chunk is among them only if the upstream
+            reported usage for all output.
         """
         unfinished = self._begun - self._finished
         if unfinished:
@@ -190,28 +193,28 @@ class Progress:
         self._finished |= unfinished
         if self.wants_usage and covered and self._reported is not None:
             used = _alike(last)
-            used.extra_json["choices"] = "[]"  # empty, and not absent: the SDKs look into it
+            used.extra_json["choices"] = "[]"  # empty instead of absent, as the SDKs expect
             used.usage.CopyFrom(self._reported)
             yield used
 
     @property
     def counted(self) -> int:
-        """About how many tokens went by; a text of long words is no reason to count too many."""
+        """The counted completion tokens, at most the output limit."""
         return min(self._counted, self.most)
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the caller gets the answer as it comes, and not as a whole."""
+        """Whether the response is a stream."""
         return not self._whole
 
     @property
     def delivered(self) -> bool:
-        """Whether something that the model wrote was given to the caller."""
+        """Whether the caller received any output."""
         return self._whole or self._counted > 0
 
     @property
     def used(self) -> Used:
-        """What is to be charged, by the tables of this module."""
+        """The usage to charge, by the tables of this module."""
         reported = self._reported
         if reported is None:
             return Used(self.prompt_estimate, self.counted, estimated=True)
@@ -221,9 +224,10 @@ class Progress:
         return Used(self.prompt_estimate, self._sum, estimated=not reported.prompt_tokens)
 
     def _least(self, reported: Usage) -> int:
-        """Return how many tokens the reports, of which this is the last, come to if they cover all.
+        """Return the minimum of the reported tokens. A smaller sum does not cover all choices.
 
-        Reports that come to less are not believed.
+        Args:
+            reported: The last report.
         """
         if not self._settled or self._counted != self._counted_when_reported:
             return self.counted
@@ -232,22 +236,22 @@ class Progress:
             return 0
         least = min(self.counted, int(self._letters / tokens.LONG_PROSE))
         if of_one == limit:
-            # A choice that ended by its length has used up its limit.
+            # A choice that ended by its length used its whole limit.
             least = max(least, min(len(self._full) * limit, self.most))
         return least
 
     @property
     def _most_of_one(self) -> int:
-        """How many tokens a choice may have."""
+        """Maximum tokens of one choice."""
         return self.most // self.choices
 
     @property
     def complete(self) -> bool:
-        """Whether each choice that began has its finish_reason, and there is one."""
+        """Whether at least one choice began, and each has its finish_reason."""
         return bool(self._finished) and self._begun == self._finished
 
     def _repeated(self, choice: int, delta: ChatMessageDelta) -> int:
-        """Return the bytes of names in a piece that earlier pieces of their calls had."""
+        """Return the bytes of the names in a piece that repeat earlier pieces of their calls."""
         repeated = 0
         for index, id_, name in names(delta):
             known_id, known = self._named.get((choice, index), ("", ""))
@@ -258,7 +262,7 @@ class Progress:
         return repeated
 
     def _report(self, usage: Usage, *, beside: bool, settled: bool) -> None:
-        # What is no count, such as a text or a fraction, is not in the fields.
+        # A value that is not an integer, such as a text or a fraction, is not in the fields.
         if not (usage.HasField("prompt_tokens") and usage.HasField("completion_tokens")):
             return
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
@@ -271,7 +275,7 @@ class Progress:
         self.prompt_estimate = prompt or self.prompt_estimate
 
     def _come_to(self, completion: int, *, beside: bool) -> int:
-        """Return what the reports come to with one more."""
+        """Return the sum of the reports, including a new one."""
         if self.choices == 1:
             return completion
         finished = len(self._finished) - self._finished_when_reported
@@ -290,7 +294,7 @@ class Progress:
 
 
 def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
-    """Return a chunk of the same answer, in which nothing is said."""
+    """Return a chunk with the attributes of another, but without choices."""
     made = ChatCompletionChunk()
     made.CopyFrom(chunk)
     for name in ("choices", "usage", "null_fields", "extra_json"):

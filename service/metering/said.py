@@ -1,4 +1,4 @@
-"""How much the model wrote in a message, or in a piece of one."""
+"""How much the model wrote in a message or in a piece of one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
@@ -15,22 +15,23 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from service.metering import tokens
 
 Said: TypeAlias = tuple[int, int, bool]
-"""The bytes that the model wrote, those of them that an output limit bounds on every upstream, and
-whether a call of a tool or function is among them. A plain tuple: one is made per chunk."""
+"""The bytes that the model wrote, those of them that every upstream counts against the limit, and
+whether they include a tool or function call. A plain tuple, because one is made per chunk."""
 
 
 def said(message: ChatMessageDelta | ChatMessage) -> Said:
-    """Return about how many bytes of text the model wrote in a message, or in a piece of one.
+    """Return about how many bytes of text the model wrote in a message or in a piece of one.
 
-    0 is nothing at all: what says something without a text of its own counts as a byte. Sound
-    counts as text of as many tokens. The role is not the model's.
+    A piece with content other than text counts as at least one byte; 0 means no content. Sound
+    counts as text with the same number of tokens. The role does not count.
 
-    Some upstreams do not count reasoning against the limit, nor sound, of which they may send
-    several pieces a token; and what the contract does not know may be reasoning or a picture.
+    The second value excludes reasoning, sound and unknown members. Some upstreams do not count
+    reasoning or sound against the limit, and send several pieces of sound per token; an unknown
+    member can be reasoning or a picture.
     """
     text = message.content_text
     size = len(text) if text.isascii() else len(text.encode())
-    # Most pieces are a content and nothing else: on the wire, 2 or 3 bytes around a short one.
+    # Most pieces have only a content: on the wire, 2 or 3 bytes more than a short text.
     if message.ByteSize() - size <= (3 if size else 2):
         return size, size, False
     size, thought, calls, reasoning = 0, 0, False, ""
@@ -42,7 +43,7 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
             if name in _CALLS:
                 calls = True
         elif name in _REASONING:
-            # Upstreams that send both names send the same text under both.
+            # Upstreams that use both names send the same text under both.
             if value != reasoning:
                 thought += _text(value)
             reasoning = value
@@ -54,14 +55,14 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
             size += _parts(value)
             thought += _beside(value)
     if size + thought:
-        # Vendors say in members of their own once more what stands in the others.
+        # Vendors repeat the reasoning in members of their own.
         return size + thought, size, calls
     annotated = sum(annotation.ByteSize() for annotation in message.annotations)
     return annotated + _unknown(message.extra_json), 0, calls
 
 
 def names(delta: ChatMessageDelta) -> Iterator[tuple[int, str, str]]:
-    """Yield index, id and name of each call that a piece of an answer names; -1 without tools."""
+    """Yield the index, id and name of each call in a piece; the index of a function call is -1."""
     for call in delta.tool_calls:
         name = call.function.name if call.HasField("function") else call.custom.name
         if name:
@@ -71,7 +72,7 @@ def names(delta: ChatMessageDelta) -> Iterator[tuple[int, str, str]]:
 
 
 def texts(message: ChatMessageDelta | ChatMessage) -> Iterator[str]:
-    """Yield what the model wrote as text, without the names of calls."""
+    """Yield the texts that the model wrote, without the names of calls."""
     reasoning = ""
     for member, value in message.ListFields():
         name = member.name
@@ -104,7 +105,7 @@ def _beside(parts: ContentPartList) -> int:
 
 
 def _answers(part: ContentPart) -> bool:
-    """Return whether a part is text of the answer, and not a thought, a picture or nothing."""
+    """Return whether a part is text of the response, not reasoning, a picture or empty."""
     return part.type not in _THOUGHTS and bool(part.text or part.refusal)
 
 
@@ -133,19 +134,19 @@ _ANSWER: Final[Mapping[str, Callable[[Any], int]]] = {
     "refusal": _text,
     "function_call": _function,
 }
-"""What in a message is the model's answer, as text, and its bytes."""
+"""The fields of a message that count as output, each with a function that returns its bytes."""
 
 _PLAIN: Final = frozenset({"content_text", "refusal"})
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
 _REASONING: Final = frozenset({"reasoning", "reasoning_content"})
 _THOUGHTS: Final = frozenset({"thinking", "reasoning"})
-"""Types of parts in which vendors give reasoning."""
+"""The types of parts in which vendors send reasoning."""
 
 
 def _unknown(extra: Mapping[str, str]) -> int:
-    """Return the bytes of members that the contract does not know, or that have another type.
+    """Return the bytes of unknown members and of members with another type.
 
-    The same value under several names counts once. A content of another type is a piece of a
+    The same value under several names counts once. A content with another type is a part of a
     character that the upstream cut in two.
     """
     return sum(_text(text) for text in {extra[name] for name in extra} - _NOTHING)

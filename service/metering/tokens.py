@@ -1,9 +1,9 @@
-"""How many tokens a text or a sound is: at most, for holds, and about, for estimates.
+"""The tokens of a text or a sound: the maximum for holds, and an estimate for charges.
 
-    at most   a token for each byte of a text, in the normal form in which it has most of them
-    about     a token for four bytes
+    maximum    one token per byte of a text, in its longest Unicode normal form
+    estimate   one token per four bytes
 
-Tokenizers bring texts into a Unicode normal form: by that, U+FDFA alone becomes 33 bytes.
+Tokenizers convert texts to a Unicode normal form, in which U+FDFA alone has 33 bytes.
 """
 
 import json
@@ -15,13 +15,13 @@ from typing import Final
 from chatcompletion import openai_json
 
 BYTES_PER_TOKEN: Final = 4
-"""About as many as English text has; other text has fewer, which is in the caller's favour."""
+"""Bytes per token of English text. Other text has fewer, so the estimate favours the caller."""
 
 LONG_TOKEN: Final = 16
-"""Bytes up to which a piece of a stream is taken for one token, which it mostly is: a word of
-English and the space before it.
+"""Maximum bytes of a piece of a stream that counts as one token. Most such pieces are one token: an
+English word and the space before it.
 
-No ordinary text has as many per token on average. Measured with the vocabularies cl100k_base,
+No ordinary text has this many bytes per token on average. Measured with cl100k_base,
 o200k_base and Mistral's tekken: numbers and base64 1.0 to 1.7, JSON 2.3 to 2.8, English and code
 3.5 to 4.7, Chinese and Japanese 3 to 6, German 6, Arabic 7, Hindi 9, JSON at 32 columns and more
 10, Georgian 10, tables padded with spaces 12, and the longest words of Russian 12.4. The entries of
@@ -29,29 +29,28 @@ a vocabulary have 6.4 to 7.0 on average, and one in a hundred more than 16 to 19
 separator have more: dashes 27 to 40, spaces 64 to 127; the longest token has 128."""
 
 LONG_PROSE: Final = 6
-"""Letters, see `letters`: about as many as German has per token on average, and more than English,
-code, Arabic, Hindi, Georgian, Chinese, and JSON and tables with any indentation."""
+"""Letters per token, as `letters` counts them: the average of German. English, code, Arabic, Hindi,
+Georgian, Chinese, and JSON and tables with any indentation have fewer."""
 
 BYTES_PER_TOKEN_OF_SOUND: Final = 64
-"""Of base64. The densest speech, at 6 kbit/s, is 1,000 of them a second, of which common models
-make 25 tokens at the most."""
+"""Bytes of base64 per token. The densest speech, at 6 kbit/s, has 1,000 bytes a second, for which
+common models count at most 25 tokens."""
 
 _MOST_LOOKUPS: Final = 131_072
-"""Characters whose growth is looked up, at about 0.3 µs each. A prompt with more of them that is
-not normalized fits into no model: what follows is counted as the character that grows most."""
+"""Maximum characters whose growth is looked up, at about 0.3 µs each. A longer prompt that is not
+normalized fits no model; its rest counts as the character that grows most."""
 
 
 def about(size: int) -> int:
-    """Return about how many tokens so many bytes of text are."""
+    """Return an estimate of the tokens of `size` bytes of text."""
     return -(-size // BYTES_PER_TOKEN)
 
 
 def letters(text: str) -> float:
-    """Return about how many letters of English have as many tokens as a text.
+    """Return the number of English letters that have about as many tokens as a text.
 
-    A run of one separator counts as a letter, a letter of another script as one and a half, and a
-    character of Chinese, Japanese or Korean as two and a half. A long text is measured by its
-    beginning.
+    A run of one separator counts as one letter, a letter of a script other than Latin as 1.5, and a
+    Chinese, Japanese or Korean character as 2.5. A long text is extrapolated from its beginning.
     """
     part = text[:_MOST_LETTERS]
     size: float = len(part) - sum(run.end() - run.start() - 1 for run in _RUNS.finditer(part))
@@ -62,14 +61,14 @@ def letters(text: str) -> float:
 
 
 _MOST_LETTERS: Final = 16_384
-"""Characters, at up to 0.1 µs each."""
+"""Maximum characters to count, at up to 0.1 µs each."""
 
 _RUNS: Final = re.compile(r"(\W)\1+")
 _IDEOGRAPHS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
 def of_sound(size: int) -> int:
-    """Return the most tokens that so many bytes of base64 are, of a sound or a film."""
+    """Return the maximum tokens of `size` bytes of base64 of a sound or film."""
     return -(-size // BYTES_PER_TOKEN_OF_SOUND)
 
 
@@ -78,8 +77,8 @@ def of_sound(size: int) -> int:
 
 def _gains() -> dict[str, int]:
     gains = {}
-    # Beyond plane 2 no character is decomposed. Nor are the syllables of Hangul, here: their parts
-    # stand together, so that they are always composed again.
+    # No character beyond plane 2 has a decomposition. Hangul syllables are skipped: normalization
+    # decomposes and composes them again.
     for character in map(chr, range(0xA0, 0x30000)):
         if unicodedata.decomposition(character):
             forms = (unicodedata.normalize(form, character) for form in ("NFD", "NFKD"))
@@ -90,21 +89,21 @@ def _gains() -> dict[str, int]:
 
 
 _GAINS: Final = _gains()
-"""The bytes that a character gains where it is decomposed."""
+"""The bytes that each character gains when it is decomposed."""
 
 _LARGEST: Final = max(_GAINS, key=lambda character: _GAINS[character])
 
-# A range for all beyond plane 0: a set of single ones would be searched one by one.
+# One range for all characters beyond plane 0, because `re` would search a set one by one.
 _GAINING: Final = re.compile(
     f"[{re.escape(''.join(c for c in _GAINS if c < chr(0x10000)))}{chr(0x10000)}-{chr(0x2FFFF)}]"
 )
 
 
 def gain(texts: Iterable[str]) -> int:
-    """Return how many bytes texts gain in a normal form at the most.
+    """Return the maximum bytes that texts gain in any Unicode normal form.
 
-    Composition makes no text longer, so that the decompositions of the characters are a bound.
-    They are looked up: CPython normalizes a long run of combining marks in quadratic time.
+    Composition never makes a text longer, so the decompositions of its characters are a bound. They
+    are looked up, because CPython normalizes a long run of combining marks in quadratic time.
     """
     text = "".join(text for text in texts if not _is_normal(text))
     gained = 0
@@ -116,14 +115,14 @@ def gain(texts: Iterable[str]) -> int:
 
 
 def _is_normal(text: str) -> bool:
-    # What is as NFKC leaves it is as NFC leaves it, too.
+    # A text that is normal in NFKC is also normal in NFC.
     return text.isascii() or unicodedata.is_normalized("NFKC", text)
 
 
 def unescaped(text: str) -> str:
-    r"""Return JSON with its \uXXXX as characters; itself where it has none or is not JSON.
+    r"""Return JSON with its \uXXXX escapes as characters; other text unchanged.
 
-    What is too large to be parsed here is answered with a text that gains no less.
+    For JSON that is too large to parse, return a text that gains at least as many bytes.
     """
     if "\\u" not in text or "\\u" not in text.replace("\\\\", ""):
         return text

@@ -1,15 +1,15 @@
-"""What a request may hold: tables of rules, and functions that look at them.
+"""Rules for requests, as tables, and the functions that apply them.
 
 contract  the limits of OpenAI's contract
-aliases   names that an upstream may take for those of the contract
-crowds    too much of anything to look at the rest
-members   which members beyond the contract pass for a model
+aliases   misspellings that an upstream can read as a member of the contract
+crowds    limits on the number of messages, parts and tools
+members   which members beyond the contract a model accepts
 dialects  the members that upstreams add to the contract
 
-crowd(params)                  ──► None, or what there is too much of to look at the rest
-violations(params, streamed=…) ──► [] or the first violations, in the order of the tables
-refused(params, model)         ──► [] or the first members that do not pass for the model
-take_out_what_says_nothing(params, model)     refused members that are empty or false
+crowd(params)                  -> None, or the violation of a member with too many entries
+violations(params, streamed=…) -> [] or the first violations, in the order of the tables
+refused(params, model)         -> [] or the first members that the model rejects
+take_out_what_says_nothing(params, model)    removes rejected members that are empty or false
 """
 
 from service.validation.contract import OPEN, violations

@@ -1,4 +1,8 @@
-"""Names that an upstream may take for those of the contract, which were priced."""
+"""Misspellings that an upstream can read as a member of the contract.
+
+The service does not price such a member. The upstream could obey it, so that the call would cost
+more than its hold.
+"""
 
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -17,10 +21,10 @@ from service.errors import Violation
 
 
 def folded(name: str) -> str:
-    """Return a name as the most lenient reader takes it.
+    """Return the form of a name under which the most lenient parser looks it up.
 
-    Go takes capitals for small letters, and U+212A for a k; readers of protobuf's JSON take
-    maxTokens for max_tokens.
+    Go's JSON parser ignores case and reads U+212A as k. Parsers of protobuf's JSON read maxTokens
+    as max_tokens.
     """
     if not name.isascii() and len(name) <= _LONGEST_FOLDED:
         name = unicodedata.normalize("NFKC", name).casefold()
@@ -29,11 +33,11 @@ def folded(name: str) -> str:
 
 
 _LONGEST_FOLDED: Final = 128
-"""Characters; what is longer stands for no name that is known, however it is composed."""
+"""Maximum characters. A longer name cannot fold to a known name."""
 
 
 def _names(kind: type[Message]) -> Mapping[str, str]:
-    """Return the names of the contract by these and by their folded form."""
+    """Return the names of the contract, by name and by folded name."""
     names = openai_json.member_names(kind)
     return {folded(name): name for name in names} | {name: name for name in names}
 
@@ -45,7 +49,7 @@ _PART: Final = _names(ContentPart)
 
 
 def aliases(params: ChatCompletionParams) -> Iterator[Violation]:
-    """Find names that an upstream may take for those of the contract, which were priced."""
+    """Yield the misspelt members that an upstream can read as a member of the contract."""
     yield from _misspelt(params, _PARAMS, "")
     yield from _misspelt(params.stream_options, _OPTIONS, "stream_options.")
     for index, message in enumerate(params.messages):

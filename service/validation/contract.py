@@ -1,18 +1,16 @@
 """The limits of the contract, as tables of rules.
 
-    violations(params, streamed=…) ──► [] or the first violations, in the order of the tables
+    violations(params, streamed=…) -> [] or the first violations, in the order of the tables
 
-A rule is a function from the parameters to the violations it finds. `RULES` lists them with the
-members without which they find nothing, so that a request passes only the rules that it can break.
-The rule that depends on the RPC is apart; the plain ones (a range, a length, a pair that excludes
-each other) are rows of tables of their own.
-Unknown roles, part types and formats are the upstream's matter, unknown members that of `members`.
+A rule is a function that yields the violations in the parameters. `RULES` lists each rule with the
+members that it checks; a rule runs only if the request has one of them. Ranges, lengths and
+exclusive pairs are rows of separate tables. The rule that depends on the RPC is not in a table.
+The upstream checks unknown roles, part types and formats; `members` checks unknown members.
 
-The parameters are canonical (`openai_json.canonicalize_request`): an explicit null is the text
-"null" in `extra_json`, a known member of a wrong type is there under its name.
+The parameters are canonical (`openai_json.canonicalize_request`): a member of the wrong type is in
+`extra_json` under its name.
 
-Sources: the OpenAI API reference for chat completions, and for limits that it states in prose
-(metadata, names, logit_bias) that prose.
+Source: the OpenAI API reference for chat completions.
 """
 
 import math
@@ -37,26 +35,26 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "frequency_penalty": (-2, 2),
     "max_tokens": (1, math.inf),
     "max_completion_tokens": (1, math.inf),
-    # -1 asks vLLM for all of them.
+    # In vLLM, -1 requests all of them.
     "top_logprobs": (-1, 20),
 }
-"""Numbers: the least and the most, both allowed."""
+"""The minimum and the maximum of each number."""
 
 LENGTHS: Final[Mapping[str, tuple[str, int]]] = {
     "safety_identifier": ("characters", 64),
     "functions": ("entries", 128),
     "metadata": ("entries", 16),
 }
-"""Strings, arrays and maps: the longest."""
+"""The maximum length of each string, array and map."""
 
 EXCLUSIVE: Final[tuple[tuple[str, str], ...]] = (
     ("max_tokens", "max_completion_tokens"),
     ("functions", "tools"),
 )
-"""Members of which a request has one."""
+"""Pairs of members that exclude each other."""
 
 OPEN: Final = frozenset({"reasoning_effort"})
-"""Members that vendors take in further JSON types."""
+"""Members that vendors accept with additional JSON types."""
 
 _STOP_SEQUENCES: Final = 4
 _METADATA_NAME: Final = 64
@@ -67,11 +65,11 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violation]:
-    """Return what in a request breaks the contract, the most basic first, as far as it is told.
+    """Return the first violations of the contract in a request, the most basic first.
 
     Args:
         params: The parameters, canonical.
-        streamed: Whether the answer is streamed.
+        streamed: Whether the RPC is StreamChatCompletion.
     """
     present = {field.name for field, _ in params.ListFields()}
     rules = [rule for rule, about in RULES if about is None or not about.isdisjoint(present)]
@@ -137,10 +135,10 @@ def _says_something(message: ChatMessage, role: str) -> bool:
     if message.HasField("content_parts"):
         return bool(message.content_parts.items)
     if _is_mistyped(message, "content"):
-        return True  # reported as such
+        return True  # reported as mistyped
     match role:
         case "assistant":
-            # A refusal or spoken answer that is sent back has null content.
+            # A refusal or audio message of the assistant has null content when it is sent back.
             return bool(
                 message.tool_calls
                 or message.HasField("function_call")
@@ -152,7 +150,7 @@ def _says_something(message: ChatMessage, role: str) -> bool:
         case "developer" | "system" | "user" | "tool":
             return False
         case _:
-            return True  # "function" allows null; other roles are the upstream's matter
+            return True  # "function" allows null; the upstream checks other roles
 
 
 def _is_mistyped(message: ChatMessage, name: str) -> bool:
@@ -163,7 +161,7 @@ def _is_mistyped(message: ChatMessage, name: str) -> bool:
 
 
 def _members(params: ChatCompletionParams) -> Iterator[Violation]:
-    # One walk for both; most requests are typed.
+    # Most requests are typed, so that one walk replaces both checks.
     if not openai_json.is_typed(params):
         yield from _types(params)
         yield from aliases(params)
@@ -265,7 +263,7 @@ def _name(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violation
 
 
 def _absent(extra: Mapping[str, str], place: str, name: str) -> Iterator[Violation]:
-    """Yield that a member is missing, unless it is there and reported as mistyped."""
+    """Yield the violation of a missing member, unless it is present and reported as mistyped."""
     if extra.get(name, "null") == "null":
         yield _missing(f"{place}.{name}" if place else name)
 
@@ -340,7 +338,7 @@ RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
     (_tool_choice, frozenset({"tool_choice_mode", "tool_choice_object"})),
     (_cache_breakpoints, frozenset({"messages"})),
 )
-"""Each rule, and the fields of the parameters of which it wants one; None wants none."""
+"""Each rule, and the fields of which a request must have one for the rule to run; None always."""
 
 
 def _missing(param: str) -> Violation:

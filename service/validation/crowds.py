@@ -1,8 +1,8 @@
-"""What in a request there is too much of for a walk over it.
+"""Limits on the number of entries in a request. They run before all other rules.
 
-    crowd(params) ──► None, or the member at fault
+    crowd(params) -> None, or the violation of the member with too many entries
 
-The parameters are as they come, canonical or not.
+The parameters can be canonical or not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sized
@@ -14,8 +14,8 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import Violation
 
 MOST: Final = 4096
-"""Messages, parts of contents, tools and calls of tools in a request, of each kind in all. Each
-costs some 10 µs of the event loop on its way; the longest conversations have some hundreds."""
+"""Maximum messages, content parts, tools and tool calls in a request, of each kind in total. Each
+takes some 10 µs of the event loop; the longest conversations have some hundreds."""
 
 _MOST_BRACES: Final = 16 * MOST
 
@@ -23,14 +23,13 @@ _SMALL: Final = 2 * min(MOST, openai_json.MAX_UNKNOWN)
 """Bytes of a message that hold no crowd: each entry of one takes at least two."""
 
 MOST_BIASES: Final = 32_768
-"""Entries of logit_bias, at some 0.5 µs: an eighth of the largest vocabulary."""
+"""Maximum entries of logit_bias, at some 0.5 µs each: an eighth of the largest vocabulary."""
 
 
 def crowd(params: ChatCompletionParams) -> Violation | None:
-    """Return what in a request there is too much of for a walk over it, or None.
+    """Return the violation of a member with too many entries, or None.
 
-    Costs next to nothing where there is, whatever else the request holds. How much text there is
-    in `extra_json` is the matter of `openai_json.check_size`.
+    The check is cheap for any request. `openai_json.check_size` limits the text in `extra_json`.
 
     Args:
         params: The parameters, canonical or not.
@@ -52,7 +51,7 @@ def _crowds(params: ChatCompletionParams) -> Iterator[Violation]:
                 yield too_long(name, most, "entries")
     if params.extra_json:
         for name in ("messages", "tools", "functions"):
-            # Where they are text yet, whose objects are not counted: braces may be in strings.
+            # Still text, so count braces instead of objects; some can be in strings.
             if params.extra_json.get(name, "").count("{") > _MOST_BRACES:
                 yield too_long(name, MOST, "entries")
         if len(params.extra_json) > openai_json.MAX_UNKNOWN:
@@ -79,7 +78,7 @@ _COUNTED: Final[Mapping[str, tuple[str, int, Callable[[Any], Sized]]]] = {
     "metadata": ("metadata", MOST, _itself),
     "logit_bias": ("logit_bias", MOST_BIASES, _itself),
 }
-"""Fields with entries: the member's name, how many there may be, and where they are."""
+"""Fields with entries: the name of the member, its maximum, and a function that returns them."""
 
 
 def _crowds_in_all(params: ChatCompletionParams) -> Iterator[Violation]:

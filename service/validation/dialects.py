@@ -1,17 +1,17 @@
 """The members that upstreams add to OpenAI's contract, as tables.
 
-    REFUSED            can change what a call costs, or whom it reaches   refused by default
-    REFUSED_PREFIXES   families of such names                             refused where names
-                                                                          that are unknown pass
-    CHARGED            are billed separately                              refused by default
-                                                                          unless the model is free
-    HARMLESS           sampling, constraints, reasoning within the limit  pass, except where only
-                                                                          the contract does
+    REFUSED            can change the cost or the destination of a call   rejected
+    REFUSED_PREFIXES   prefixes of such names                             rejected
+    CHARGED            are billed separately                              rejected unless the model
+                                                                          is free
+    HARMLESS           sampling, output format, reasoning within the      accepted unless the model
+                       output limit                                       accepts only the contract
     TEMPLATE_REFUSED, TEMPLATE_HARMLESS, ATTACHMENT, REFUSED_INSIDE, HARMLESS_INSIDE, ECHOED
-                       the same for the objects inside a request
+                       the same for nested objects of a request
 
-`members` says what becomes of each. Names are compared as `aliases.folded` writes them where they
-are refused, and exactly where they pass.
+`members` applies these tables; the settings of a model can override them. Names are folded
+(`aliases.folded`) before they are compared with tables of rejected names; accepted names must match
+exactly.
 
 Sources: request schemas of vLLM, SGLang, llama.cpp, TGI, LMDeploy, TensorRT-LLM, Aphrodite, MLX,
 KoboldCpp, text-generation-webui, TabbyAPI, mistral.rs, Dynamo and LiteLLM; the API references of
@@ -48,12 +48,12 @@ REFUSED: Final = _reasons(
             *("prompt_template", "preset", "character", "role_mapping", "custom_prompt_dict"),
             *("roles", "initial_prompt_value", "final_prompt_value", "bos_token", "eos_token"),
             *("name1", "name2", "user_name", "bot_name", "adapter"),
-            # Prompts and conversations that the upstream keeps.
+            # Prompts and conversations that the upstream stores.
             *("prompt_id", "prompt_variables", "prompt_version", "prompt_label"),
             *("prompt_environment", "inputs", "environment", "version_id"),
             *("previous_response_id", "session_params", "session_id", "conversation_params"),
             *("cached_content", "data_sources", "enhancements", "store_messages"),
-            # In place of the messages.
+            # Replacements of the messages.
             *("prompt", "input_ids", "prompt_token_ids", "prompt_token_ids_b64", "transforms"),
             # Pictures, sounds and films.
             *("max_dynamic_patch", "min_dynamic_patch", "images_config", "video_config"),
@@ -130,7 +130,7 @@ REFUSED: Final = _reasons(
         ),
     }
 )
-"""Names at the top level, and the text of the error for each."""
+"""Names at the top level, each with the text of its error."""
 
 REFUSED_PREFIXES: Final = _reasons(
     {
@@ -144,7 +144,7 @@ REFUSED_PREFIXES: Final = _reasons(
         _SIZE: ("return_",),
     }
 )
-"""Prefixes of names, in snake case, and the text of the error for each."""
+"""Prefixes of names, in snake case, each with the text of its error."""
 
 _BILLED: Final = "It is billed separately, and this model has no price for it."
 
@@ -163,9 +163,9 @@ CHARGED_REASON: Final = _BILLED
 
 HARMLESS: Final = frozenset(
     {
-        # What is reported, as OpenRouter's SDK asks for it: {"include": true}.
+        # OpenRouter's option to report usage: {"include": true}.
         "usage",
-        # Which tokens may follow, and how likely.
+        # The sampling of tokens.
         *("top_k", "min_p", "top_a", "tfs", "typical_p", "typical", "top_n_sigma", "nsigma"),
         *("top_p_min", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "repeat_penalty"),
         *("rep_pen", "repetition_penalty_range", "repeat_last_n", "repetition_context_size"),
@@ -178,45 +178,45 @@ HARMLESS: Final = frozenset(
         *("dynatemp_max", "dynatemp_low", "dynatemp_high", "dynatemp_exponent"),
         *("smoothing_factor", "smoothing_curve", "temperature_last", "skew", "samplers"),
         *("sampler_order", "sampler_priority", "do_sample", "random_seed"),
-        # Where the answer ends, within the limit.
+        # The end of the response, within the output limit.
         *("min_tokens", "min_new_tokens", "ignore_eos", "ban_eos_token", "stop_token_ids"),
         *("stop_regex", "include_stop_str_in_output", "no_stop_trim", "skip_special_tokens"),
         *("spaces_between_special_tokens", "bad_words", "allowed_token_ids", "banned_tokens"),
         *("banned_strings", "t_max_predict_ms", "repetition_detection"),
-        # What form it has.
+        # The format of the response.
         *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
         *("guided_decoding_backend", "structured_outputs", "regex", "ebnf", "grammar"),
         *("grammar_string", "json_schema", "n_indent"),
-        # Reasoning, within the limit.
+        # Reasoning, within the output limit.
         *("reasoning", "thinking", "enable_thinking", "thinking_budget"),
         *("thinking_budget_tokens", "thinking_token_budget", "reasoning_budget_tokens"),
         *("reasoning_format", "include_reasoning"),
-        # The prompt: not longer than the messages.
+        # The prompt, without making it longer than the messages.
         *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
         *("truncate_prompt_tokens", "truncation_side", "cache_prompt", "n_keep", "n_discard"),
         *("n_cache_reuse", "timings_per_token", "chat_template_kwargs"),
     }
 )
-"""Members at the top level. `chat_template_kwargs` has tables of its own."""
+"""Members at the top level. `chat_template_kwargs` has separate tables."""
 
-# ------------------------------------------------------------------- values that say nothing
+# ----------------------------------------------------------------------- values without effect
 
 SAY_SOMETHING_EMPTY: Final = frozenset(
     {
-        # False is what is refused.
+        # The value false has the rejected effect.
         *("ssl_verify", "separate_reasoning", "stream_reasoning", "incremental_output", "cache"),
-        # Without entries it is still an order: no adapter, a search with its defaults.
+        # An empty value still has an effect: no adapter, a search with its defaults.
         *("lora", "adapters", "adapter", "caching"),
         *("search_parameters", "search_settings", "search_options", "cache_control"),
     }
 )
-"""Members of which only null says nothing. Of the others false, "", [] and {} do."""
+"""Members for which only null has no effect. For others, false, "", [] and {} have none either."""
 
 ZERO_SAYS_NOTHING: Final = frozenset({"num_retries", "max_retries", "max_fallbacks"})
-"""Members of which 0 does, too. A limit of 0 is none at some upstreams, a slot or rank 0 is the
-first, and a timeout of 0 fails a call that the upstream has begun."""
+"""Members for which 0 has no effect either. For others it does: at some upstreams, a limit of 0 is
+no limit, slot or rank 0 is the first, and a timeout of 0 fails a call that has begun."""
 
-# ---------------------------------------------------------------------- inside of the request
+# ----------------------------------------------------------------------------- nested objects
 
 TEMPLATE_REFUSED: Final = frozenset(
     {
@@ -224,12 +224,12 @@ TEMPLATE_REFUSED: Final = frozenset(
         *("chat_template", "tokenize", "padding", "max_length", "truncation", "return_tensors"),
         *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "conversation"),
         *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
-        # What it takes for variables of the template: texts that stand around each message.
+        # Variables that it passes to the template: texts around each message.
         *("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token"),
         *("mask_token", "additional_special_tokens"),
     }
 )
-"""Members of chat_template_kwargs that no value makes harmless."""
+"""Members of chat_template_kwargs that are rejected with any value."""
 
 TEMPLATE_HARMLESS: Final = frozenset(
     {
@@ -237,7 +237,7 @@ TEMPLATE_HARMLESS: Final = frozenset(
         *("preserve_thinking", "clear_thinking", "date_string", "builtin_tools"),
     }
 )
-"""Members of chat_template_kwargs that pass with a short value. Others pass as booleans."""
+"""Members of chat_template_kwargs that are accepted with a short value; others only as booleans."""
 
 TEMPLATE_REASON: Final = _PROMPT
 
@@ -250,16 +250,16 @@ ATTACHMENT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "image": frozenset({"url", "data", "format"}),
     }
 )
-"""Members of parts that hold a picture, sound or film, and what these may say of it. Any other
-member may change how many tokens it is: frames per second, most pixels, tiles."""
+"""The members of parts for a picture, sound or film, and the accepted members inside each. Any
+other member can change its number of tokens: frames per second, maximum pixels, tiles."""
 
 ATTACHMENT_OBJECTS: Final = frozenset({"ImageUrl", "InputAudio", "InputFile"})
-"""The same as messages of the contract."""
+"""The same, by message of the contract."""
 
 ATTACHMENT_TYPES: Final[tuple[Literal["image_url", "input_audio", "file"], ...]] = (
     *("image_url", "input_audio", "file"),
 )
-"""The types of parts that hold them, and their members."""
+"""The types of parts with a picture, sound or film, and their members."""
 
 ATTACHMENT_REASON: Final = "It can change how many tokens an attachment is."
 
@@ -276,12 +276,12 @@ REFUSED_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "ChatMessage": frozenset({"images", "videos", "audios"}),
     }
 )
-"""Members of objects of the contract, by their messages, that change how many tokens there are."""
+"""Members of nested objects, by message of the contract, that change the number of tokens."""
 
 HARMLESS_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "ChatMessage": frozenset({"prefix", "partial"}),
-        # The reasoning of an answer that is sent back.
+        # The reasoning of a completion that is sent back.
         "ContentPart": frozenset({"thinking", "reasoning", "signature", "closed"}),
         "ImageUrl": frozenset({"format"}),
         "InputFile": frozenset({"format"}),
@@ -289,7 +289,7 @@ HARMLESS_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "Tool": frozenset({"strict"}),
     }
 )
-"""Members that pass in objects of which others do not."""
+"""The accepted members of objects whose other members are rejected."""
 
 ECHOED: Final = frozenset(
     {
@@ -298,6 +298,6 @@ ECHOED: Final = frozenset(
         *("CustomToolFormat", "Grammar", "ResponseFormat", "JsonSchemaFormat"),
     }
 )
-"""Objects whose members pass: an answer has to be sent back as it came, and what describes tools
-and formats is text, which is held by its bytes. Messages of the assistant are like them, and so are
-their parts, except pictures, sounds and films."""
+"""Objects whose unknown members are all accepted. Callers send completions back unchanged, and
+tools and formats are text, which the hold covers by its bytes. The same applies to messages of the
+assistant and their parts, except pictures, sounds and films."""

@@ -1,18 +1,18 @@
-"""Which members beyond the contract pass for a model, and which of the contract's cost extra.
+"""Checks members beyond the contract, and members of the contract that have an extra cost.
 
-    in the order of the rules            harmless          forward           refuse
-    the model's refused_members          refused           refused           refused
-    the model's allowed_members          passes            passes            passes
-    null                                 passes            passes            passes
-    dialects.REFUSED                     refused           refused           refused
-    dialects.CHARGED, if not free        refused           refused           refused
-    dialects.HARMLESS                    passes            passes            refused
-    dialects.REFUSED_PREFIXES            refused           refused           refused
-    any other                            refused           passes            refused
+    first rule that applies              harmless          forward           refuse
+    the model's refused_members          rejected          rejected          rejected
+    the model's allowed_members          accepted          accepted          accepted
+    null                                 accepted          accepted          accepted
+    dialects.REFUSED                     rejected          rejected          rejected
+    dialects.CHARGED, if not free        rejected          rejected          rejected
+    dialects.HARMLESS                    accepted          accepted          rejected
+    dialects.REFUSED_PREFIXES            rejected          rejected          rejected
+    any other                            rejected          accepted          rejected
 
-The column is the model's `unknown_members`. Members inside of objects have tables of their own.
-A refused member whose value says nothing (false, "", [] or {}, as frameworks send them) is taken
-out of the request instead: what an upstream makes of it need not be known then.
+The columns are the values of the model's `unknown_members`. Nested members have separate tables.
+If a rejected member has a value without effect (false, "", [] or {}, which frameworks send), it is
+removed from the request instead, so that its meaning at the upstream does not matter.
 
 A request without unknown members costs one walk over its objects.
 """
@@ -36,10 +36,10 @@ OWN_TOOLS: Final = frozenset({"function", "custom"})
 """Types of tools that the caller runs."""
 
 OWN_TIERS: Final = frozenset({"auto", "default"})
-"""Values of service_tier that a model's prices are for."""
+"""Values of service_tier that a model's prices cover."""
 
 OWN_TTL: Final = "30m"
-"""How long OpenAI caches a prompt, with or without being asked."""
+"""The lifetime of OpenAI's prompt cache, with or without the parameter."""
 
 _TEMPLATE: Final = "chat_template_kwargs"
 _LONGEST_VALUE: Final = 64
@@ -59,11 +59,11 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def refused(params: ChatCompletionParams, model: Model) -> list[Violation]:
-    """Return the first members of a request that do not pass for a model, each once.
+    """Return the first members of a request that a model rejects, each once.
 
     Args:
         params: The parameters, canonical and within the contract.
-        model: Says by its settings which members pass.
+        model: The model, whose settings select the accepted members.
     """
     found: dict[str, Violation] = {}
     for violation in chain(
@@ -76,11 +76,11 @@ def refused(params: ChatCompletionParams, model: Model) -> list[Violation]:
 
 
 def take_out_what_says_nothing(params: ChatCompletionParams, model: Model) -> None:
-    """Remove the refused members whose values say nothing.
+    """Remove rejected members whose values have no effect.
 
     Args:
-        params: Parameters of which `refused` found nothing to refuse.
-        model: The same.
+        params: Parameters for which `refused` returned nothing.
+        model: The model.
     """
     extra = params.extra_json
     for name in list(extra):
@@ -138,12 +138,12 @@ PRICED: Final[Mapping[str, tuple[_Asks, str]]] = {
     "web_search_options": (lambda params: params.HasField("web_search_options"), ""),
     "prompt_cache_options.ttl": (_asks_for_cache, f"This model supports '{OWN_TTL}'."),
 }
-"""Members of the contract that ask for what tokens at the model's prices do not pay: whether a
-request does, and which values do not ("" if any does)."""
+"""Members of the contract that have a cost beyond the model's prices: a function that returns
+whether a request uses one, and the values that do not ("" if all do)."""
 
 
 def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
-    """Find what the contract knows and the model has no price for."""
+    """Yield the members of the contract for which the model has no price."""
     for index, tool in enumerate(params.tools):
         if tool.type not in OWN_TOOLS and not model.allows_tool(tool.type):
             kinds = sorted(OWN_TOOLS | (model.allowed_tools or _NOTHING), key=_own_first)
@@ -197,7 +197,7 @@ def _own_first(kind: str) -> tuple[bool, str]:
 
 
 def _unknown(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
-    """Find what the contract does not know and the model does not take."""
+    """Yield the members beyond the contract that the model rejects."""
     top: openai_json.Unknown | None = None
     inner: list[Iterator[Violation]] = []
     for found in openai_json.unknown_members(params):
@@ -234,7 +234,7 @@ def _is_harmless(name: str, model: Model) -> bool:
 
 
 def _reason(plain: str, model: Model) -> str:
-    """Return why the tables refuse a member by its folded name; "" if they do not."""
+    """Return the reason why the tables reject a folded name; "" if they do not."""
     if plain in _REFUSED:
         return _REFUSED[plain]
     return dialects.CHARGED_REASON if plain in _CHARGED and not model.is_free else ""
@@ -266,11 +266,14 @@ def _says_nothing(plain: str, text: str) -> bool:
 _LONGEST_EMPTY: Final = 16
 
 
-# ------------------------------------------------------------------------- inside of a request
+# ----------------------------------------------------------------------------- nested objects
 
 
 def _in_template(name: str, text: str, model: Model) -> Iterator[Violation]:
-    """Find variables of chat templates that are arguments of what renders these, or may be."""
+    """Yield the rejected variables of a chat template.
+
+    A variable can be an argument of the function that renders the template.
+    """
     value = json.loads(text, parse_int=str, parse_float=str)
     strict = model.unknown != "forward"
     if not isinstance(value, dict):
@@ -290,7 +293,7 @@ def _in_template(name: str, text: str, model: Model) -> Iterator[Violation]:
 
 
 def _is_harmless_value(name: str, value: Any) -> bool:
-    """Whether a variable of a chat template cannot lengthen a prompt by much."""
+    """Whether a variable of a chat template cannot make a prompt much longer."""
     if value is None or isinstance(value, bool):
         return True
     if name not in dialects.TEMPLATE_HARMLESS:
@@ -305,7 +308,7 @@ def _is_short(value: Any) -> bool:
 
 
 def _inside(found: openai_json.Unknown, model: Model, *, echoed: bool) -> Iterator[Violation]:
-    """Find unknown members of an object that is not the document."""
+    """Yield the rejected members of a nested object."""
     kind = found.owner.DESCRIPTOR.name
     place = _without_indexes(found.path)
     for name in found.names:
@@ -323,7 +326,7 @@ def _inside(found: openai_json.Unknown, model: Model, *, echoed: bool) -> Iterat
 def _reason_inside(
     kind: str, name: str, found: openai_json.Unknown, model: Model, *, echoed: bool
 ) -> str:
-    """Return why a member of an object does not pass; "" if it does."""
+    """Return the reason why a member of a nested object is rejected; "" if it is accepted."""
     plain = folded(name)
     if plain == _CACHE_CONTROL and not model.is_free:
         return dialects.CHARGED_REASON
@@ -338,7 +341,7 @@ def _passes_inside(
     kind: str, name: str, found: openai_json.Unknown, model: Model, *, echoed: bool
 ) -> bool:
     if kind == "Tool" and found.owner.type not in OWN_TOOLS:
-        return True  # a type that passes brings its members
+        return True  # an accepted type includes its members
     if model.unknown == "refuse":
         return False
     is_echoed = echoed and not (kind == "ContentPart" and _by_prefix(name))
@@ -347,13 +350,13 @@ def _passes_inside(
     if model.unknown == "harmless" or kind in dialects.ATTACHMENT_OBJECTS:
         return False
     if kind == "Tool":
-        # Some upstreams look at the members of a tool and not at its type.
+        # Some upstreams use the members of a tool and ignore its type.
         return model.is_free and model.allowed_tools is None
     return kind != "ContentPart" or not _by_prefix(name)
 
 
 def _is_echoed(found: openai_json.Unknown, params: ChatCompletionParams) -> bool:
-    """Whether members of an object pass because an answer has to be sent back as it came."""
+    """Whether an object accepts all members because callers send completions back unchanged."""
     kind = found.owner.DESCRIPTOR.name
     if kind == "ContentPart":
         message = _MESSAGE.match(found.path)
@@ -362,12 +365,12 @@ def _is_echoed(found: openai_json.Unknown, params: ChatCompletionParams) -> bool
     if kind == "ChatMessage":
         return bool(found.owner.role == "assistant")
     if kind == "Tool":
-        return found.path.startswith("tool_choice")  # it names a tool, and adds none
+        return found.path.startswith("tool_choice")  # it names a tool and adds none
     return kind in dialects.ECHOED
 
 
 def _is_attachment(part: ContentPart) -> bool:
-    """Return whether a part is a picture, sound or film, by its type or by what it holds."""
+    """Return whether a part is a picture, sound or film, by its type or its members."""
     return (
         part.type in dialects.ATTACHMENT
         or part.type in dialects.ATTACHMENT_TYPES
@@ -378,7 +381,7 @@ def _is_attachment(part: ContentPart) -> bool:
 def _attachment(
     found: openai_json.Unknown, name: str, model: Model, *, allowed: bool
 ) -> Iterator[Violation]:
-    """Find what a picture, sound or film of a vendor's part says beside where it is."""
+    """Yield the members of a vendor's picture, sound or film other than its address."""
     path = f"{found.path}.{name}"
     setting = _setting(model, "allowed")
     text = found.owner.extra_json[name]
@@ -390,8 +393,8 @@ def _attachment(
         if not passes:
             yield _unsupported(f"{path}.{_shown(inner)}", dialects.ATTACHMENT_REASON, setting)
     if model.unknown == "harmless" and not allowed:
-        # An array is several, of which one is held; in a part of another type none is. An object
-        # in the place of an address has members that nobody has looked at.
+        # The hold covers one attachment of an array, and none in a part of another type. An object
+        # in place of an address has unchecked members.
         several = isinstance(value, list) or any(
             isinstance(said, list | dict) for said in inside.values()
         )
@@ -432,7 +435,7 @@ def _without_indexes(path: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return a name of a caller's choice as messages and log lines show it."""
+    """Return a name that a caller chose, in a form that is safe in messages and log lines."""
     if len(name) <= _LONGEST_PATH and name.isprintable():
         return name
     return json.dumps(name[:_LONGEST_PATH])[1:-1][:_LONGEST_PATH]

@@ -71,7 +71,7 @@ async def test_from_nothing_to_a_verified_ledger(database: str) -> None:
     revoked = await document(database, "keys", "revoke", "acme", "ci")
     assert "revoke_time" in revoked["api_key"]
     status, out, _ = await command(database, "ledger", "verify")
-    assert (status, out) == (0, "All is as ledger and holds say.\n")
+    assert (status, out) == (0, "OK: all balances match the ledger and the holds.\n")
 
 
 async def test_failures_are_one_line(database: str) -> None:

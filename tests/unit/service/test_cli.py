@@ -255,7 +255,7 @@ def test_usage_and_ledger_tell_what_was_spent(
 def test_a_balance_that_is_not_its_ledger_is_found(run: Run, url: str) -> None:
     run("accounts", "create", "acme", "--credit", "1")
     run("accounts", "create", "sound", "--credit", "1")
-    assert run("ledger", "verify") == (0, "All is as ledger and holds say.\n", "")
+    assert run("ledger", "verify") == (0, "OK: all balances match the ledger and the holds.\n", "")
     with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
         database.execute("UPDATE accounts SET balance = balance + 5 WHERE name = 'acme'")
     database.close()
