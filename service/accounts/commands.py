@@ -1,8 +1,8 @@
-"""The commands on accounts: the operations of AccountService, in this process and on the store.
+"""The commands on accounts: they run the operations of AccountService on the store.
 
-    arguments ─► request ─► check, Operations ─► response ─► Answer: the response, and its text
+    arguments -> request -> check, Operations -> response -> Answer: the response, and its text
 
-A list is all of its pages, as one response.
+A list is one response with all pages.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from service.errors import Failure
 from service.ledger.store import Store, StoreError
 
 MOST_USAGE: Final = 100_000
-"""Sums that one answer holds."""
+"""Maximum usage totals in one output."""
 
 _PAGE: Final = 1000
 _OPENING: Final = "opening"
-"""The idempotency id of the credit that an account is created with."""
+"""The idempotency id of the initial credit of an account."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -148,25 +148,25 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "usage": _on_store(_usage),
     **store_commands.COMMANDS,
 }
-"""The arguments of each are those of its command line, and `now` in nanoseconds."""
+"""Each receives the arguments of its command line, and `now` in nanoseconds."""
 
 CREATING: Final = frozenset({"accounts create", "migrate"})
-"""The commands that make a store where there is none."""
+"""The commands that create a missing store."""
 
 
 def _ask(operation: _Operation[_Request, _Response], request: _Request) -> _Response:
-    """Have an operation done, as AccountService does it."""
+    """Check a request and run its operation, as AccountService does."""
     try:
         check(request)
         return operation(request)
     except Failure as failure:
-        # A line that begins with the program's name.
+        # The text follows the program's name and a colon.
         text = failure.message[:1].lower() + failure.message[1:].removesuffix(".")
         raise CommandError(text) from failure
 
 
 def _all(operation: _Operation[Any, _Response], request: Any, most: int = sys.maxsize) -> _Response:
-    """Return the pages of a list as one response, with so many entries at the most."""
+    """Return all pages of a list as one response, with up to `most` entries."""
     request.page_size = min(_PAGE, most)
     found: Any = _ask(operation, request)
     (entries,) = (field.name for field in found.DESCRIPTOR.fields if field.is_repeated)
@@ -228,7 +228,7 @@ _USAGE: Final[_Columns] = {
     "completion": "completion_tokens",
     "charged": "charged_nano_credits",
 }
-"""The columns of each table, and the field of a message that each shows, or what makes its text."""
+"""The columns of each table, each with the path of a field or a function that returns its text."""
 
 _NUMBERS: Final = frozenset(
     {
@@ -236,7 +236,7 @@ _NUMBERS: Final = frozenset(
         *("id", "amount", "requests", "prompt", "completion", "charged"),
     }
 )
-"""The columns that are aligned on the right."""
+"""The right-aligned columns."""
 
 
 def _table(columns: _Columns, rows: Iterable[Message]) -> str:
@@ -248,7 +248,7 @@ def _table(columns: _Columns, rows: Iterable[Message]) -> str:
 
 
 def _cell(value: Any, path: str) -> str:
-    """Return the text of a field: "-" if it is absent, of a time whole seconds in UTC."""
+    """Return the text of a field: "-" if it is absent, a time in whole seconds in UTC."""
     for name in path.split("."):
         field = value.DESCRIPTOR.fields_by_name[name]
         if field.has_presence and not value.HasField(name):

@@ -1,8 +1,8 @@
-"""What operators do, once for both doors: RPCs of AccountService, and commands.
+"""The operators' operations, shared by the RPCs of AccountService and the commands.
 
-    request ─► check ─► Operations ─► response
+    request -> check -> Operations -> response
 
-What a field may hold is a row of `FIELDS`; every request has its rows.
+`FIELDS` has a row for each field of each request, with the rule for its value.
 """
 
 import time
@@ -74,18 +74,18 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         Field("end_time", field_rules.INSTANT),
     ),
 }
-"""What each request may hold. A list reads its page token, and a new key its time against now."""
+"""The rules for the fields of each request. The operations check page tokens and expire times."""
 
 
 class Operations:
-    """The RPCs of AccountService, each a function of its request, which `check` accepted.
+    """The operations of AccountService. `check` must have accepted the request.
 
-    Every function blocks, and raises `StoreError` where the store is away. The other failures are
-    those that the contract names.
+    Every method blocks, and raises `StoreError` if the store is away. The contract documents the
+    other failures.
 
     Args:
         directory: The accounts and keys.
-        now: Nanoseconds since the Unix epoch.
+        now: Returns the current time in nanoseconds since the Unix epoch.
     """
 
     def __init__(self, directory: Directory, *, now: Callable[[], int] = time.time_ns) -> None:
@@ -164,7 +164,7 @@ class Operations:
         start = _value(request, "start_time")
         of = f"usage/{request.account}/{request.key_name}/{request.model}/{interval}/{start}/{end}"
         position = _position(of, request.page_token, (int, int, str, str))
-        # A range without a start begins on every page where it began on the first.
+        # Without a start, every page uses the start of the first page, which is in the token.
         start = start if start is not None else month_back(self._now())
         begin, *after = position or (start,)
         if position is not None and not field_rules.INSTANT.accepts(begin):
@@ -189,10 +189,10 @@ class Operations:
 
 
 def check(request: Message) -> None:
-    """See that the fields of a request are allowed.
+    """Check the fields of a request.
 
     Raises:
-        InvalidRequest: a field is missing or not allowed.
+        InvalidRequest: A field is missing or not allowed.
     """
     found = [*_violations(request)]
     if found:
@@ -212,9 +212,9 @@ def _violations(request: Message) -> Iterator[Violation]:
 
 
 def _value(message: Any, path: str) -> Any:
-    """Return the value at a path, None if it is absent; of a time its nanoseconds.
+    """Return the value at a path, or None if it is absent. A time is returned in nanoseconds.
 
-    A field without presence is absent if it has its default value.
+    A field without presence counts as absent if it has its default value.
     """
     for name in path.split("."):
         field = message.DESCRIPTOR.fields_by_name[name]
@@ -242,7 +242,7 @@ def _not_of_this_list() -> InvalidRequest:
 def _more(
     of: str, found: Sequence[Any], size: int, position: Callable[[Any], tuple[int | str, ...]]
 ) -> str:
-    """Return the token of the next page, "" if all that was found fits on this one."""
+    """Return the token of the next page, or "" if this is the last page."""
     return page_tokens.encode(of, *position(found[size - 1])) if len(found) > size else ""
 
 

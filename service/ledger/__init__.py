@@ -1,21 +1,21 @@
 """The ledger: balances, holds, charges and limits, over one SQL store.
 
-    batches ──► store ──► decisions                one transaction for what arrives together
-                  │          ├─ rates              limits over time
-                  │          └─ rows               what is stored, and the operations
-              statements                           what is read and written, for each engine
-              sqlite, postgres                     the engines; the tables are in schema
-                          ├─ postgres_statements
-                          └─ pipeline              few round trips
+    batches -> store -> decisions        one transaction for operations that arrive together
 
-    steps         work that a thread or an event loop can run: how batches reach the store
-    usage         totals of the ledger by hour, which grow with it
-    coalescing    simultaneous questions, asked as one query or one flush
-    ids           the names of holds
+    decisions     the operations, as pure functions on rows
+    rates         limits over time
+    rows          stored rows and operations, as values
+    database      the interface of a database, in a thread or on an event loop
+    sqlite, postgres    the databases; schema has the tables
+    statements, sqlite_statements, postgres_statements    the SQL of a batch
+    pipeline      libpq's pipeline mode
+    usage         usage totals by hour
+    coalescing    merges simultaneous queries or flushes into one
+    ids           the ids of holds
     journal       settlements that wait for the store
-    housekeeping  is the store there, whose lease expired, what is old
-    migrations/   the tables over time
+    housekeeping  checks the store, replays the journal, expires and prunes holds
+    migrations/   the changes of the tables over time
 
-After every transaction, a balance equals the sum of its ledger entries, nothing is negative, the
-held amount equals the open holds, and a hold ends once.
+After every transaction, each balance equals the sum of its ledger entries, no amount is negative,
+the held amount equals the sum of the open holds, and each hold ends at most once.
 """

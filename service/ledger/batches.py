@@ -1,19 +1,18 @@
 """Group commit: operations that arrive together share a transaction.
 
-    submit ─► pending ─► [up to 256] ─► the store applies them ─► the waiters are told
-                 ▲                            │
-                 └── what arrives meanwhile ◄─┘ is the next batch
-    call ─► the store's thread, in which SQLite's transactions are, too
-    read ─► threads of its own, so that no number of queries delays a transaction
+    submit -> pending -> [up to 256] -> the store applies them -> results to the callers
+              operations that arrive in the meantime are the next batch
+    call -> the store's thread, which also runs SQLite's transactions
+    read -> separate threads, so that queries do not delay transactions
 
-One batch is applied at a time, and begins when the event loop has brought nothing new for some of
-its turns: a transaction costs about as much as ten operations in it. So batches grow under load,
-and an idle service begins after some microseconds. The event loop itself waits for a server: to
-hand each batch to a thread and back would take a quarter more CPU. An operation that was submitted
-is carried out even if nobody waits for it any more.
+One batch is applied at a time. It begins when no operation has arrived for some iterations of the
+event loop, because a transaction costs about as much as ten operations in it. Batches therefore
+grow under load, and on an idle service one begins after some microseconds. The event loop itself
+waits for PostgreSQL: handing each batch to a thread would take a quarter more CPU. A submitted
+operation is applied even if its caller does not wait any more.
 
-Nobody waits for long either: what a store that is away fails, it fails for all that wait by then,
-and a store that does not even fail is interrupted.
+No caller waits long: if the store fails a batch, the operations that wait behind it fail too, and
+a store that does not respond is interrupted.
 """
 
 import asyncio
@@ -28,21 +27,21 @@ from service.ledger.store import Store, StoreError
 LARGEST_BATCH: Final = 256
 MOST_PENDING: Final = 20_000
 PATIENCE: Final = 5.0
-"""Seconds that a call waits for the store."""
+"""Maximum seconds that a call waits for the store."""
 
 ANSWER_WITHIN: Final = 10.0
-"""Seconds that the store has for a batch or a function; more than it gives itself."""
+"""Maximum seconds of the store for a batch or a function; longer than its own timeouts."""
 
 _QUIET_TURNS: Final = 8
-"""Turns of the event loop without a new operation after which a batch begins."""
+"""Iterations of the event loop without a new operation after which a batch begins."""
 GATHER_WITHIN: Final = 0.01
-"""Seconds after which it begins in any case."""
+"""Maximum seconds until a batch begins."""
 
 _SECOND_LOOK: Final = 0.05
-"""Seconds from the time when the store seems late until it is interrupted."""
+"""Seconds between the first sign that the store is late and its interruption."""
 
 _READERS: Final = 2
-"""Threads: where one query is slow the next is not."""
+"""The number of threads: several, so that a slow query does not block the others."""
 
 _T = TypeVar("_T")
 _Result = Outcome | Exception
@@ -53,8 +52,8 @@ class Batches:
 
     Args:
         store: The store.
-        answer_within: Seconds after which what the store does is interrupted.
-        gather_within: Seconds after which a batch begins, however many operations still arrive.
+        answer_within: Seconds after which the store is interrupted.
+        gather_within: Maximum seconds until a batch begins.
     """
 
     def __init__(
@@ -69,23 +68,23 @@ class Batches:
         self._answer_within = answer_within
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
-        """What is applied now."""
+        """The batch that is being applied."""
         self.failures = 0
-        """How many batches the store has failed so far."""
+        """The number of batches that the store has failed."""
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-lookup")
         self._began: dict[int, float] = {}
-        """Since when each thread has been busy with what it does, the event loop's with a batch."""
+        """The time at which each busy thread started its work; the event loop's, its batch."""
         self._late: float | None = None
-        """What began then took too long when that was last looked at."""
+        """The start times of work that was late at the last check."""
         self._watch: asyncio.TimerHandle | None = None
 
     def submit(self, operation: Operation) -> "asyncio.Future[Outcome]":
-        """Have an operation applied.
+        """Submit an operation.
 
         Returns:
-            The outcome, once it is committed; or StoreError where the store is away.
+            A future of the outcome, set after the commit; or StoreError if the store is away.
         """
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if len(self._pending) >= MOST_PENDING:
@@ -98,18 +97,18 @@ class Batches:
         return waiter
 
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run a function that blocks in the store's thread."""
+        """Run a blocking function in the store's thread."""
         return await self._run_in(self._thread, function, arguments)
 
     async def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Run a query that blocks in one of the readers' threads.
+        """Run a blocking query in one of the readers' threads.
 
-        Who is cancelled before it begins takes it back.
+        If the caller is cancelled before the query begins, it does not run.
         """
         return await self._run_in(self._readers, function, arguments)
 
     async def close(self) -> None:
-        """Wait for what was submitted, and for the threads, each with the query that it runs."""
+        """Wait for the submitted operations, and for the threads to finish their queries."""
         while self._running is not None:
             await asyncio.wait((self._running,))
         self._readers.shutdown(wait=False, cancel_futures=True)
@@ -133,19 +132,19 @@ class Batches:
             results = await self._timely([operation for operation, _ in self._batch])
             if isinstance(results, StoreError):
                 self.failures += 1
-                # What waits behind it has waited for as long.
+                # The operations behind the batch fail too: they have waited as long.
                 self._batch += self._pending
                 self._pending.clear()
                 results = [results] * len(self._batch)
             for (_, waiter), result in zip(self._batch, results, strict=True):
                 _tell(waiter, result)
-            # Those who were told come first: what they submit belongs to the next batch.
+            # Let the callers run first, so that their new operations join the next batch.
             await asyncio.sleep(0)
         self._batch = []
         self._running = None
 
     async def _quiet(self) -> None:
-        """Wait until the event loop has brought no new operation for some turns."""
+        """Wait until no operation has arrived for some iterations of the event loop."""
         loop = asyncio.get_running_loop()
         quiet = loop.create_future()
         end = loop.time() + self._gather_within
@@ -166,7 +165,7 @@ class Batches:
     def _ended(self, run: asyncio.Task[None]) -> None:
         if self._running is not run:
             return
-        # It ended before its time, or never began. Nobody waits for ever.
+        # It ended early or never began. Fail the waiting operations.
         self._running = None
         ended = StoreError("what applies operations has ended")
         for _, waiter in (*self._batch, *self._pending):
@@ -175,7 +174,7 @@ class Batches:
         self._pending.clear()
 
     async def _timely(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
-        """Apply a batch, within the time that the store has for all of it."""
+        """Apply a batch within the time limit of the store."""
         loop = asyncio.get_running_loop()
         self._see_to(loop)
         self._began[get_ident()] = loop.time()
@@ -185,7 +184,7 @@ class Batches:
             del self._began[get_ident()]
 
     async def _apply(self, operations: Sequence[Operation]) -> Sequence[_Result] | StoreError:
-        """Apply a batch; where it fails for its content, each operation by itself."""
+        """Apply a batch. If an operation makes it fail, apply each operation alone."""
         try:
             return await self._store.applying(operations, self.call)
         except StoreError as error:
@@ -215,14 +214,14 @@ class Batches:
             self._watch = loop.call_later(self._answer_within, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Interrupt the store where it takes too long; look again while it is busy."""
+        """Interrupt the store if it takes too long. Check again while it is busy."""
         self._watch = None
         began = min(self._began.values(), default=None)
         if began is None:
             return
         left = began + self._answer_within - loop.time()
         if left <= 0:
-            # Where it was the event loop that was late, the answer is there, but not heard yet.
+            # If the event loop was late instead, the result has arrived but was not processed.
             left = _SECOND_LOOK
             if began == self._late:
                 self._store.interrupt()
@@ -236,7 +235,7 @@ def _tell(waiter: "asyncio.Future[Outcome]", result: _Result) -> None:
         return
     if isinstance(result, Exception):
         waiter.set_exception(result)
-        # Seen, even where nobody waits any more: asyncio would log it as forgotten.
+        # Retrieve the exception, in case no caller waits any more; asyncio would log it.
         waiter.exception()
     else:
         waiter.set_result(result)

@@ -1,10 +1,10 @@
-"""One query about all that is asked for at the same time.
+"""Merges simultaneous queries into one.
 
-    get(1), get(2), get(1) ──► query([1, 2])           one at a time
-          meanwhile get(3), get(4) ────────► query([3, 4])
+    get(1), get(2), get(1) -> query([1, 2])           one at a time
+    get(3), get(4) in the meantime -> query([3, 4])
 
-An answer is of a time after it was asked for. However many ask, the store or the disk has one query
-to do at a time, and nobody is turned away.
+A query starts after all `get` calls that it answers. The store or the disk runs one query at a time
+for any number of callers, and no caller is rejected.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 MOST_AT_ONCE: Final = 500
-"""Keys of one query; who comes after them belongs to the next."""
+"""Maximum keys of one query; further keys go to the next query."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -22,33 +22,33 @@ class Coalesced(Generic[_K, _V]):
     """A query that its callers share.
 
     Args:
-        query: Returns the values of some keys; of what does not exist there is none.
+        query: Returns the values of some keys, without those that do not exist.
     """
 
     def __init__(self, query: Callable[[Sequence[_K]], Awaitable[Mapping[_K, _V]]]) -> None:
         self._query = query
         self._turn = asyncio.Lock()
         self._keys: dict[_K, None] = {}
-        """Those of the next query, each once."""
+        """The keys of the next query, each once."""
         self._next: asyncio.Task[Mapping[_K, _V]] | None = None
 
     async def get(self, key: _K) -> _V | None:
-        """Return the value of a key, or None where there is none; raises what the query raises."""
+        """Return the value of a key, or None if there is none. Raise what the query raises."""
         if self._next is None or len(self._keys) >= MOST_AT_ONCE:
             self._keys = {}
             self._next = asyncio.create_task(self._ask(self._keys))
             self._next.add_done_callback(_seen)
         self._keys[key] = None
-        # Who leaves does not take the answer from the others.
+        # If one caller is cancelled, the others still get the result.
         return (await asyncio.shield(self._next)).get(key)
 
     async def _ask(self, keys: dict[_K, None]) -> Mapping[_K, _V]:
         async with self._turn:
             if keys is self._keys:
-                self._next = None  # from now on, who comes is too late for this one
+                self._next = None  # later callers join the next query
             return await self._query(list(keys))
 
 
 def _seen(done: asyncio.Task[object]) -> None:
     if not done.cancelled():
-        done.exception()  # also where all have left
+        done.exception()  # retrieved, in case all callers have left

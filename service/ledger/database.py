@@ -1,10 +1,10 @@
 """A database, as the store uses it, in a thread or on an event loop.
 
     run(store.applying(operations))                 in a thread, which blocks
-    await store.applying(operations, in_thread)     on an event loop; `in_thread` calls what blocks
+    await store.applying(operations, in_thread)     on an event loop
 
-Both run the same coroutines. On SQLite all of a transaction blocks. On PostgreSQL only a new
-connection does; the round trips of a transaction are awaited.
+Both run the same coroutines. `in_thread` runs blocking functions: on SQLite whole transactions, on
+PostgreSQL only new connections. The round trips of a transaction on PostgreSQL are awaited.
 """
 
 from collections import deque
@@ -20,18 +20,18 @@ _T = TypeVar("_T")
 
 
 class InThread(Protocol):
-    """Calls a function in a thread where it can block."""
+    """Runs a blocking function in a thread."""
 
     def __call__(self, function: Callable[[], _T], /) -> Awaitable[_T]:
         """Return the function's result, or raise its error."""
 
 
 async def blocking(function: Callable[[], _T], in_thread: InThread | None) -> _T:
-    """Call a function that blocks.
+    """Call a blocking function.
 
     Args:
         function: The function.
-        in_thread: Calls it. None lets it block the caller.
+        in_thread: Runs it in a thread; None blocks the caller.
     """
     return function() if in_thread is None else await in_thread(function)
 
@@ -45,13 +45,13 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         work.send(None)
     except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # as typeshed has it
+        return done.value  # type: ignore[no-any-return]  # typeshed's type is Any
     work.close()
     raise RuntimeError("the coroutine waits for an event loop")
 
 
 class ConnectionLostError(Exception):
-    """The connection broke in a transaction, which may be committed or not."""
+    """The connection broke in a transaction, which can be committed or not."""
 
 
 class Transaction(Protocol):
@@ -61,18 +61,18 @@ class Transaction(Protocol):
         """Lock the accounts, and return the rows and the store's clock."""
 
     async def any_hold(self, ids: Sequence[str]) -> bool:
-        """Return whether one of these holds is there."""
+        """Return whether one of these holds exists."""
 
     def write(self, rows: Rows, changes: Changes) -> None:
-        """Write what changed."""
+        """Write the changes."""
 
 
 class Database(Protocol):
-    """What the store needs of an engine."""
+    """The interface of a database."""
 
     @property
     def name(self) -> str:
-        """The file or the address, without a password."""
+        """The file or the URL, without a password."""
 
     @property
     def engine(self) -> sa.Engine:
@@ -84,17 +84,17 @@ class Database(Protocol):
 
     @property
     def errors(self) -> type[Exception]:
-        """What the driver raises."""
+        """The exceptions of the driver."""
 
     @property
     def faults(self) -> tuple[type[Exception], ...]:
-        """Those of the errors that an operation causes, and not the state of the database."""
+        """Those exceptions that an operation causes, not the state of the database."""
 
     def now(self, connection: sa.Connection) -> int:
         """Return the store's clock, in nanoseconds since the Unix epoch."""
 
     def take_time(self, connection: sa.Connection) -> None:
-        """Let the transaction run, and wait for locks, for as long as it takes."""
+        """Remove the time limits of the transaction, including those for locks."""
 
     async def transact(
         self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
@@ -102,30 +102,30 @@ class Database(Protocol):
         """Run a body in a transaction that writes, and commit it.
 
         Args:
-            body: What the transaction does.
-            in_thread: Calls functions that block. None lets them block the caller.
+            body: The body of the transaction.
+            in_thread: Runs blocking functions in a thread; None blocks the caller.
 
         Raises:
-            ConnectionLostError: The connection broke. The transaction may be committed or not.
+            ConnectionLostError: The connection broke. The transaction can be committed or not.
         """
 
     def close(self) -> None:
-        """Close all connections; later ones are opened again."""
+        """Close all connections. Later uses open new ones."""
 
     def interrupt(self, driver: Any) -> None:
-        """Make what a connection does fail; from any thread."""
+        """Make the current work of a connection fail. Call it from any thread."""
 
     def is_closed(self, driver: Any) -> bool:
-        """Whether a connection is closed; from any thread."""
+        """Whether a connection is closed. Call it from any thread."""
 
 
 class Spare:
     """A connection that is kept for the next transaction.
 
-    Having the pool check it in and out again costs as much as a statement.
+    Checking it in and out of the pool would cost as much as a statement.
 
     Args:
-        pool: The pool that it belongs to.
+        pool: The pool of the connection.
     """
 
     def __init__(self, pool: sa.Engine) -> None:
@@ -133,24 +133,24 @@ class Spare:
         self._kept: deque[sa.PoolProxiedConnection] = deque()
 
     def take(self) -> sa.PoolProxiedConnection | None:
-        """Return it and keep it no longer, or return None if there is none."""
+        """Remove and return the connection, or None if there is none."""
         try:
             return self._kept.pop()
         except IndexError:
             return None
 
     def connect(self) -> sa.PoolProxiedConnection:
-        """Return a new one from the pool; blocks."""
+        """Return a new connection from the pool. Blocks."""
         return self._pool.raw_connection()
 
     def keep(self, connection: sa.PoolProxiedConnection) -> None:
-        """Keep a connection, in which no transaction is open."""
+        """Keep a connection without an open transaction."""
         if self._kept:
             connection.close()
         else:
             self._kept.append(connection)
 
     def close(self) -> None:
-        """Give it back to the pool."""
+        """Return the connection to the pool."""
         while (connection := self.take()) is not None:
             connection.close()

@@ -1,9 +1,9 @@
-"""What each operation does: one function from rows and operations to rows and outcomes.
+"""The operations on accounts: a pure function from rows and operations to rows and outcomes.
 
-    decide(rows, [operation, …], now) ──► [outcome, …], changes      rows are changed in place
+    decide(rows, [operation, …], now) -> [outcome, …], changes      rows are changed in place
 
-It reads no clock and no store. Operations are applied in the order of their arrival, each to what
-the ones before it left; a refused one leaves nothing behind.
+It reads no clock and no store. Operations are applied in the order of their arrival, each to the
+result of the preceding ones. A rejected operation changes nothing.
 """
 
 from collections.abc import Sequence
@@ -36,18 +36,18 @@ from service.ledger.rows import (
 )
 
 LARGEST_BALANCE: Final = 2**62
-"""Nano-credits: some four billion credits, half of what the store's integers hold."""
+"""Maximum balance in nano-credits: some four billion credits, half of the store's integer range."""
 
 CONCURRENCY_WAIT: Final = 10**9
-"""Nanoseconds that a caller at its limit of concurrent calls is told to wait."""
+"""The wait in nanoseconds that is reported at the limit of concurrent calls."""
 
 
 def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[Outcome], Changes]:
     """Apply operations to rows.
 
     Args:
-        rows: Every row that an operation names, if it exists.
-        operations: In the order of their arrival.
+        rows: Every existing row that an operation names.
+        operations: The operations in the order of their arrival.
         now: The store's clock.
     """
     changes = Changes()
@@ -77,7 +77,7 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
     if placed is not None:
         if not _is_same(placed, place):
             raise ValueError("the id is that of another hold")
-        # Sent again, for its answer was lost; that the key was revoked meanwhile changes nothing.
+        # Sent again, because the response was lost. A revocation in the meantime changes nothing.
         return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
     if not is_valid(key, now):
         return Refused(refusal=Refusal.KEY)
@@ -114,7 +114,7 @@ def _is_same(hold: Hold, place: Place) -> bool:
 
 
 def _heed_clock(key: Key, now: int, changes: Changes) -> None:
-    """Where the clock was set back, have the key's buckets refill by the clock as it is now."""
+    """If the clock was set back, make the key's buckets refill by the new clock."""
     before = key.requests_tat, key.tokens_tat
     if key.requests_per_minute is not None:
         key.requests_tat = rates.within_reach(key.requests_per_minute, key.requests_tat, now)
@@ -136,10 +136,10 @@ def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
 
 
 def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
-    """Take what a request needs from each limit of its key, or nothing.
+    """Take the needs of a request from all limits of its key, or from none.
 
-    Of several limits that refuse, the one that does so for longest is told: waiting for another
-    would end with the next refusal.
+    If several limits reject the request, report the one with the longest wait: after a shorter
+    wait, the request would be rejected again.
     """
     requests_tat, tokens_tat = key.requests_tat, key.tokens_tat
     refusal, longest = None, 0
@@ -164,7 +164,7 @@ def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
 
 
 def is_valid(key: Key, now: int) -> bool:
-    """Whether a key may be used."""
+    """Whether a key is valid."""
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
 
 
@@ -194,7 +194,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         used = max(settle.prompt_tokens, 0) + max(settle.completion_tokens, 0)
         _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens - used, now)
     else:
-        # The lease was too short for an outage. The credit may be spent or held by now.
+        # The lease expired during an outage. Other calls can have spent or held the credit.
         kind = EntryKind.ADJUST
         hold.charged = min(hold.charged, account.balance - account.held)
         hold.state = HoldState.SETTLED
@@ -234,7 +234,7 @@ def _expire(rows: Rows, expire: Expire, now: int, changes: Changes) -> Ended:
     if hold is None or (hold.state is HoldState.OPEN and now < hold.lease_until):
         return Ended(state=None)
     if hold.state is HoldState.OPEN:
-        # What it used is not known: its tokens stay taken.
+        # Its usage is unknown, so its tokens stay taken.
         _end(rows, hold, HoldState.EXPIRED, now, changes)
     return Ended(state=hold.state, charged=hold.charged)
 

@@ -1,14 +1,14 @@
-"""What is done between calls: is the store there, whose lease ran out, what waits in the journal.
+"""The work between calls: checks the store, replays the journal, expires and prunes holds.
 
-every second   have the store do nothing, in the way of every call ─► readiness
-               after a failure, see that it can be written, too
-               replay the journal, once it is there
-               end the holds whose lease ran out, delete those that ended long ago
-               have the journal take what only memory has
+every second   run an empty operation through the store -> readiness
+               after a failure, also check that the store accepts writes
+               when the store is back, replay the journal
+               end expired holds, delete holds that ended long ago
+               write settlements in memory to the journal
 
-Of what is replayed, the store knows every hold and can apply every end. What it does not know, as
-where it is another store or an older state of it, or cannot apply, is set aside for operators, and
-so are lines that are none.
+Replayed settlements that the store cannot apply are moved to a `.rejected` file for operators: the
+store does not know the hold, for example because it was restored from a backup, or the line is
+damaged.
 """
 
 import asyncio
@@ -27,24 +27,24 @@ INTERVAL: Final = 1.0
 """Seconds."""
 
 PATIENCE: Final = 3.0
-"""Seconds after which a store that does not answer is away."""
+"""Maximum seconds without a response before the store counts as away."""
 
 _NOTHING: Final = Release(hold_id="", account_id=0, key_id=0)
-"""Of no hold; it takes the locks of one that is."""
+"""A release of no existing hold, which takes the same locks as one of an existing hold."""
 
 _log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Looks after a store.
+    """Does the work between calls.
 
     Args:
         store: The store.
-        batches: What applies operations to it.
-        journal: What waits for it.
-        changed: Told whether the store is there, when that changes.
-        lost: Told of the nano-credits that a replayed settlement could not take.
-        rejected: Told of how many settlements were set aside.
+        batches: Applies operations to the store.
+        journal: The journal of settlements.
+        changed: Called when the store comes back (True) or goes away (False).
+        lost: Called with the nano-credits above the hold of a replayed settlement.
+        rejected: Called with the number of rejected settlements.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Housekeeping:
         self._lost = lost
         self._rejected = rejected
         self._there: bool | None = True
-        """None while that is being told: where this fails, the next round tells it again."""
+        """Whether the store is there. None while `changed` runs, to call it again if it fails."""
         self._why = ""
-        """What was wrong when the store was last away."""
+        """The reason why the store was last away."""
         self._failures = 0
-        """How many batches had failed when the store was last seen to take what is written."""
+        """The number of failed batches when the store last accepted writes."""
 
     async def run(self) -> None:
-        """Look after the store until cancelled."""
+        """Do one round each second until cancelled."""
         while True:
             try:
                 await self._note(await self.round())
@@ -80,11 +80,11 @@ class Housekeeping:
             await asyncio.sleep(INTERVAL)
 
     async def round(self) -> bool:
-        """Look after the store once, and return whether it is there."""
+        """Do one round, and return whether the store is there."""
         is_there = await self._look_after()
         unwritten = self._journal.unwritten.endings()
         if unwritten:
-            with suppress(OSError):  # it was told when they came into memory
+            with suppress(OSError):  # it was logged when the settlements were put into memory
                 await asyncio.to_thread(self._journal.append, *unwritten)
                 self._journal.unwritten.forget(unwritten)
         return is_there
@@ -99,18 +99,18 @@ class Housekeeping:
             self._why = str(error) or "it does not answer"
             return False
         except Exception:  # noqa: BLE001  (it is logged)
-            # The store answered. What is wrong now must not end what is done every second.
+            # The store responded. Another failure must not end the rounds.
             _log.exception("housekeeping failed")
         return True
 
     async def _survive(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of the work, which others must not wait for in vain: the store may be there."""
+        """Do a part of the work. A failure must not block the other parts."""
         try:
             await part()
         except (StoreError, TimeoutError):
             raise
         except Exception:  # noqa: BLE001  (it is logged)
-            # Such as a journal that cannot be read: leases run out all the same.
+            # For example an unreadable journal: leases must still expire.
             _log.exception("housekeeping failed")
 
     async def _expire(self) -> None:
@@ -123,10 +123,10 @@ class Housekeeping:
             await self._batches.call(self._store.prune)
 
     async def _try_writing(self) -> None:
-        """After a failure, see that the store can be written.
+        """After a failure, check that the store accepts writes.
 
-        Locks are had on a full disk, too. They are all that is asked for while nothing fails: no
-        disk is kept busy by a service that rests.
+        The empty operation only takes locks, which a full disk allows. It suffices while nothing
+        fails, and keeps the disk of an idle service idle.
         """
         failures = self._batches.failures
         if failures != self._failures:
@@ -135,27 +135,27 @@ class Housekeeping:
             self._failures = failures
 
     async def replay(self) -> None:
-        """Apply what waits in memory and in the journal.
+        """Apply the settlements in memory and in the journal.
 
         Raises:
-            StoreError: the store is away; nothing is forgotten.
-            TimeoutError: it does not answer; likewise.
-            OSError: the journal cannot be read or written.
+            StoreError: The store is away. Nothing is lost.
+            TimeoutError: The store does not respond. Nothing is lost.
+            OSError: The journal cannot be read or written.
         """
         unwritten = self._journal.unwritten.endings()
         await self._apply(unwritten)
         self._journal.unwritten.forget(unwritten)
-        # Off the event loop even for this: whoever appends waits for the disk.
+        # In a thread even for this, because an append holds the lock while it waits for the disk.
         if await asyncio.to_thread(self._journal.is_empty):
             return
         kept = await asyncio.to_thread(self._journal.kept)
         await self._apply(kept.endings, kept.unreadable)
-        # What was appended meanwhile is replayed in the next round, with the rest.
+        # If settlements were appended in the meantime, the next round replays all again.
         if await asyncio.to_thread(self._journal.forget, kept):
             _log.info("settlements replayed from the journal")
 
     async def _apply(self, endings: Sequence[Ending], unreadable: Sequence[bytes] = ()) -> None:
-        """Apply ends of holds, and set aside what cannot be applied."""
+        """Apply settlements, and reject those that cannot be applied."""
         refused: list[Ending] = []
         for ending, outcome in zip(endings, await self._submit(endings), strict=True):
             if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
@@ -169,14 +169,14 @@ class Housekeeping:
                 _log.error("settlements set aside", extra=log.fields(count=count))
 
     async def _submit(self, operations: Sequence[Operation]) -> list[Outcome | None]:
-        """Apply operations, as many at a time as share a transaction.
+        """Apply operations, a batch at a time.
 
         Returns:
-            The outcome of each, None where it will never be applied.
+            The outcome of each, or None if it can never be applied.
 
         Raises:
-            StoreError: the store is away.
-            TimeoutError: it does not answer.
+            StoreError: The store is away.
+            TimeoutError: The store does not respond.
         """
         outcomes: list[Outcome | None] = []
         for begin in range(0, len(operations), LARGEST_BATCH):

@@ -1,17 +1,17 @@
-"""The ids of holds: random, and in the order of their making.
+"""The ids of holds: random, in the order of their creation.
 
-    0185d2e4c3a0f1b2 9f86d081884c7d65      16 hex digits of nanoseconds, 16 of chance
+    0185d2e4c3a0f1b2 9f86d081884c7d65      16 hex digits of nanoseconds, 16 random ones
 
-Holds that are made together stand together in the store, so that a batch writes a page or two and
-not one for each hold. An id is no secret; its random half keeps processes apart that make theirs in
-the same nanosecond. The idea is that of UUIDs of version 7 (RFC 9562).
+Holds that are created together are adjacent in the store, so that a batch writes one or two pages
+instead of one per hold. An id is not secret; its random half distinguishes processes that create
+ids in the same nanosecond. UUIDs of version 7 (RFC 9562) have the same structure.
 """
 
 from process.randomness import sixteen
 
 
 def hold_id(now: int) -> str:
-    """Make the id of a hold.
+    """Return a new id of a hold.
 
     Args:
         now: Nanoseconds since the Unix epoch, at least 0.
@@ -20,5 +20,5 @@ def hold_id(now: int) -> str:
 
 
 def first_at(now: int) -> str:
-    """Return what is less than every id that is made at this time or later, and no earlier one."""
+    """Return a lower bound of the ids that are created at this time or later."""
     return f"{now:016x}"

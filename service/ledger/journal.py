@@ -1,16 +1,16 @@
-"""Settlements that wait for the store: a local file that outlives the process.
+"""Settlements that wait for the store, in a local file that outlives the process.
 
-    the store is away ─► append, on the disk ─► the caller is answered
-    the store is back ─► replay, oldest first ─► forget
-    the disk fails too ─► in memory, until one of them is back: `Unwritten`
-    the store knows no such hold, or a line is none of ours ─► set aside ─► forget
+    the store is away      -> append to the file and flush -> the call completes
+    the store is back      -> replay, oldest first -> forget
+    the disk fails too     -> keep in memory until one of them is back: `Unwritten`
+    unknown hold or line   -> move to a `.rejected` file -> forget
 
-Each process has a file of its own in the directory, locked while it lives. What a process left
-behind is replayed by the next one that starts there. Replaying twice is harmless: a hold is settled
-once. A last line that is torn was never acknowledged: it is skipped.
+Each process has its own file in the directory, locked while the process lives. The next process
+that starts with the directory replays the files of ended processes. Replaying twice is harmless,
+because a hold is settled once. An incomplete last line was never acknowledged, so it is skipped.
 
-What was set aside is in a file beside it, whose name ends with `.rejected`. Nobody reads it but
-operators: named `.journal`, it is replayed by the next process that starts there.
+Rejected settlements are in a file whose name ends with `.rejected`. If an operator renames it to
+`.journal`, the next process that starts with the directory replays it.
 """
 
 import errno
@@ -31,33 +31,34 @@ from process import log
 from service.ledger.rows import Release, Settle
 
 Ending = Settle | Release
-"""The operations that are kept."""
+"""The operations that the journal keeps."""
 
 MOST_UNWRITTEN: Final = 10_000
-"""Endings in memory: some megabytes, and as many calls as end in minutes."""
+"""Maximum endings in memory: some megabytes, the calls of some minutes."""
 
 _SUFFIX: Final = ".journal"
 _SET_ASIDE: Final = ".rejected"
 _LINE: Final = msgspec.json.Decoder(Ending)
 _LARGEST: Final = 2**63
-"""What is below fits the store's integers."""
+"""An integer below this fits the store."""
 _LARGEST_PRODUCT: Final = 2**127
-"""A price is a product of two such numbers. The store takes no more of it than was held."""
+"""A price is the product of two such integers. The store charges at most the hold."""
 
 _log = logging.getLogger(__name__)
 
 
 class JournalError(OSError):
-    """The directory cannot be written; the text names it."""
+    """The directory cannot be written. The text names it."""
 
 
 class Unwritten:
-    """Endings that neither the store nor the journal took, in memory until one of them does.
+    """Endings in memory, until the store or the journal saves them.
 
-    Of use on the event loop only: nothing here waits for the disk.
+    Use it only on the event loop. Nothing here waits for the disk.
 
     Args:
-        lost: Told of how many were lost, for there were too many or the process ends.
+        lost: Called with the number of endings that are lost: too many, or at the end of the
+            process.
     """
 
     def __init__(self, lost: Callable[[int], None]) -> None:
@@ -66,23 +67,23 @@ class Unwritten:
         self._most = MOST_UNWRITTEN
 
     def add(self, ending: Ending) -> None:
-        """Keep an ending; the oldest is lost where there are too many."""
+        """Keep an ending. If there are too many, the oldest is lost."""
         self._endings[ending.hold_id] = ending
         while len(self._endings) > self._most:
             self._lose(next(iter(self._endings.values())))
 
     def endings(self) -> list[Ending]:
-        """Return what is kept, the oldest first."""
+        """Return the kept endings, oldest first."""
         return list(self._endings.values())
 
     def forget(self, endings: Sequence[Ending]) -> None:
-        """Forget what the store or the journal has now."""
+        """Remove endings that the store or the journal has saved."""
         for ending in endings:
             if self._endings.get(ending.hold_id) is ending:
                 del self._endings[ending.hold_id]
 
     def close(self) -> None:
-        """Say what is lost with the process; what comes later is lost at once."""
+        """Log the endings that are lost with the process. Later ones are lost immediately."""
         self._most = 0
         for ending in self.endings():
             self._lose(ending)
@@ -90,36 +91,36 @@ class Unwritten:
     def _lose(self, ending: Ending) -> None:
         del self._endings[ending.hold_id]
         self._lost(1)
-        # All that it takes to charge it by hand; its hold stands until the lease ends.
+        # The line has all values for a charge by hand. The hold remains until its lease expires.
         _log.error("a settlement is lost", extra=log.fields(**msgspec.to_builtins(ending)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """What waits for the store at a moment."""
+    """The contents of the journal at one point in time."""
 
     endings: Sequence[Ending]
-    """Oldest first, what other processes left before our own."""
+    """The endings, oldest first; those of ended processes come before our own."""
     unreadable: Sequence[bytes]
-    """Whole lines that are no endings."""
+    """Complete lines that are not endings."""
     size: int
-    """How much of our own file that is, in bytes."""
+    """The size of these contents in our own file, in bytes."""
 
 
 class Journal:
-    """The journal of one process. Its functions block; they may be called from any thread.
+    """The journal of one process. Its methods block. Call them from any thread.
 
     Args:
-        directory: Where the files are; made if it is not there.
-        lost: Told of how many endings were lost, being in memory only.
+        directory: The directory of the files. Created if it does not exist.
+        lost: Called with the number of endings that are lost from memory.
 
     Raises:
-        JournalError: the directory cannot be made or written.
+        JournalError: The directory cannot be created or written.
     """
 
     def __init__(self, directory: str, *, lost: Callable[[int], None] = lambda _: None) -> None:
         self.unwritten = Unwritten(lost)
-        """What could not be appended, and is not in the store either."""
+        """The endings that could not be appended and are not in the store."""
         self._directory = Path(directory)
         self._path = self._directory / f"{uuid4().hex}{_SUFFIX}"
         self._orphans: dict[int, Path] = {}
@@ -128,7 +129,7 @@ class Journal:
         self._lock = Lock()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A file that was just made is not locked yet: another process must not find it so.
+            # Another process must not find the new file before it is locked.
             place = os.open(self._directory, os.O_RDONLY)
             try:
                 fcntl.flock(place, fcntl.LOCK_EX)
@@ -136,7 +137,7 @@ class Journal:
                 flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
                 self._file = os.open(self._path, flags, mode=0o600)
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-                # The name has to outlive a power loss, too.
+                # The name must also survive a power loss.
                 os.fsync(place)
             finally:
                 os.close(place)
@@ -145,7 +146,7 @@ class Journal:
             raise JournalError(f"{directory}: {error.strerror}") from error
 
     def _take_orphans(self) -> None:
-        """Lock the files that processes left which live no more."""
+        """Lock the files of ended processes."""
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
                 file = os.open(path, os.O_RDWR)
@@ -154,29 +155,29 @@ class Journal:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(file)  # of a process that lives
+                os.close(file)  # of a running process
                 continue
             self._orphans[file] = path
 
     def append(self, *endings: Ending) -> None:
-        """Keep operations; they are on the disk when this returns.
+        """Append endings. They are on disk when this returns.
 
         Raises:
-            OSError: they cannot be written; none of them is kept.
+            OSError: They cannot be written. None of them is kept.
         """
         lines = b"".join(map(_line, endings))
         with self._lock:
             _append(self._file, lines)
 
     def append_each(self, endings: Sequence[Ending]) -> Mapping[Ending, Exception]:
-        """Keep as many operations as there is room for, with one flush where that is for all.
+        """Append as many endings as possible, with one flush if all fit.
 
         Returns:
-            Why each of the others is not kept.
+            The exception of each ending that was not appended.
         """
         try:
             self.append(*endings)
-        except Exception as error:  # noqa: BLE001  (whatever it is, those that are kept are)
+        except Exception as error:  # noqa: BLE001  (the appended endings stay appended)
             if len(endings) == 1:
                 return {endings[0]: error}
             errors: dict[Ending, Exception] = {}
@@ -186,10 +187,10 @@ class Journal:
         return {}
 
     def kept(self) -> Kept:
-        """Return what waits for the store.
+        """Return the endings that wait for the store.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: The files cannot be read.
         """
         with self._lock:
             own = _content(self._file)
@@ -197,7 +198,7 @@ class Journal:
         endings: list[Ending] = []
         unreadable: list[bytes] = []
         for content in files:
-            # What follows the last line break is torn, or nothing.
+            # An incomplete line, or nothing, follows the last line break.
             for line in filter(None, content.split(b"\n")[:-1]):
                 ending = _read(line)
                 if ending is None:
@@ -207,22 +208,22 @@ class Journal:
         return Kept(endings=endings, unreadable=unreadable, size=len(own))
 
     def is_empty(self) -> bool:
-        """Whether nothing waits in files."""
+        """Whether the files are empty."""
         with self._lock:
             return not self._orphans and os.fstat(self._file).st_size == 0
 
     def set_aside(self, endings: Sequence[Ending], unreadable: Sequence[bytes]) -> int:
-        """Have what the store cannot take on the disk, for operators; before it is forgotten.
+        """Write settlements that the store cannot apply to the `.rejected` file.
 
         Returns:
-            How many of them were not there before.
+            The number of settlements that were not in it before.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: They cannot be written.
         """
         lines = dict.fromkeys((*map(_line, endings), *(line + b"\n" for line in unreadable)))
         with self._lock:
-            # They come again where they could not be forgotten.
+            # The same lines come again if `forget` failed.
             new = [line for line in lines if line not in self._set_aside]
             if not new:
                 return 0
@@ -241,13 +242,13 @@ class Journal:
         return len(new)
 
     def forget(self, kept: Kept) -> bool:
-        """Forget what is in the store now, if nothing was appended since it was read.
+        """Remove contents that are in the store, unless endings were appended after reading them.
 
         Returns:
-            Whether it is forgotten; otherwise all of it is read again, which is harmless.
+            Whether they were removed. If not, they are replayed again, which is harmless.
 
         Raises:
-            OSError: the disk fails.
+            OSError: The disk fails.
         """
         with self._lock:
             if os.fstat(self._file).st_size != kept.size:
@@ -262,7 +263,7 @@ class Journal:
             return True
 
     def close(self) -> None:
-        """Close the file, and remove it where nothing waits in it. What is in memory is lost."""
+        """Close the file, and remove it if it is empty. Endings in memory are lost."""
         self.unwritten.close()
         with self._lock:
             if os.fstat(self._file).st_size == 0:
@@ -279,21 +280,21 @@ class Journal:
 
 
 def _append(file: int, lines: bytes) -> None:
-    """Write whole lines at the end of a file; they are on the disk when this returns."""
+    """Append complete lines to a file. They are on disk when this returns."""
     found = os.fstat(file)
     if not found.st_nlink:
-        # What is written to a file without a name is gone with the process.
+        # A deleted file disappears with the process.
         raise FileNotFoundError(errno.ENOENT, "the journal's file was deleted")
     before = found.st_size
     if before and os.pread(file, 1, before - 1) != b"\n":
-        # A piece of a line that could not be taken back must not spoil the next one.
+        # An incomplete line that could not be removed must not damage the next one.
         lines = b"\n" + lines
     try:
         written = 0
         while written < len(lines):
             written += os.write(file, lines[written:])
         os.fsync(file)
-    except BaseException:  # for whatever reason: who is told that it failed must be told the truth
+    except BaseException:  # of any kind: a failed append must leave no line behind
         with suppress(OSError):
             os.ftruncate(file, before)
         raise
@@ -315,7 +316,7 @@ def _line(ending: Ending) -> bytes:
 
 
 def _read(line: bytes) -> Ending | None:
-    """Return what a line says, None where it is no ending that the store could hold."""
+    """Return the ending in a line, or None if it is not one that the store can hold."""
     try:
         ending = _LINE.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
 """libpq's pipeline mode: statements that are sent together, and whose results are read together.
 
-    send(BEGIN), send(LOCK), send(READ) ─► await receive()     a round trip, three results
-    send(WRITE), send(COMMIT)           ─► await finish()      another one, which ends the pipeline
+    send(BEGIN), send(LOCK), send(READ) -> await receive()     a round trip, three results
+    send(WRITE), send(COMMIT)           -> await finish()      another one, which ends the pipeline
 
 psycopg's own pipeline mode makes a cursor, a write to the socket and a wake-up of the server for
 each statement. This module uses `psycopg.pq`, which psycopg offers for such cases. Parameters and
@@ -44,7 +44,7 @@ def prepare(connection: PGconn, statements: Sequence[PreparedStatement]) -> None
 
 
 class Pipeline:
-    """One pipeline of a connection, which nothing else uses meanwhile.
+    """One pipeline of a connection, which must not be used otherwise at the same time.
 
     Args:
         connection: A connection that has prepared the statements.
@@ -79,15 +79,15 @@ class Pipeline:
     async def _round_trip(self, results: PQGen[list[PGresult]]) -> list[PGresult]:
         socket = self._connection.socket
         if self._blocks:
-            # `waiting.wait` is written in C and would notice Ctrl-C only after its time is over.
+            # `waiting.wait` is written in C and would react to Ctrl-C only after its timeout.
             return waiting.wait_selector(results, socket, self._answer_within)
         return await waiting.wait_async(results, socket, self._answer_within)
 
-    # The generators below yield what they wait for on the socket, and are sent what is ready.
+    # The generators below yield the socket events to wait for, and receive those that occurred.
 
     def _results(self) -> PQGen[list[PGresult]]:
         while self._connection.flush():
-            # A server whose results are not read stops reading.
+            # Read results while sending: a server whose results are not read stops reading.
             if _heard((yield Wait.RW)) & Ready.R:
                 self._connection.consume_input()
         results = []
@@ -114,14 +114,14 @@ class Pipeline:
 
 
 def _heard(ready: int) -> int:
-    """Return what is ready on the socket, which is nothing if the time is over."""
+    """Return the socket events. Raise if there are none, because the time is over."""
     if not ready:
         raise psycopg.OperationalError("the server does not answer")
     return ready
 
 
 def check(result: PGresult) -> PGresult:
-    """Return a result that is no error.
+    """Return a result, unless it is an error.
 
     Raises:
         psycopg.Error: The result is this error.

@@ -1,23 +1,23 @@
-"""PostgreSQL, and what speaks its protocol: one store for many replicas.
+"""PostgreSQL and databases with its protocol: one store for many replicas.
 
 A batch takes two round trips of one `Pipeline`, with the statements of `postgres_statements`:
 
     this process                                        the server
     BEGIN
     LOCK   accounts 3, 7                                locks them in the order of their ids
-    READ   keys, holds, grants              ─ 1st ─►    reads what was committed before the locks
-                                            ◄──────     JSON of the rows, and the time
+    READ   keys, holds, grants              -- 1st ->   reads rows committed before the locks
+                                            <-          JSON of the rows, and the time
     decide
     WRITE  JSON of the changed rows                     UPDATE, INSERT … FROM json_to_recordset
-    COMMIT                                  ─ 2nd ─►    flushes the commit to disk
-                                            ◄──────     COMMIT
+    COMMIT                                  -- 2nd ->   flushes the commit to disk
+                                            <-          COMMIT
 
 The lock of an account covers its keys and holds: nothing writes them without it, except the
 revocation of a key, which has a column of its own. The lock does not block foreign keys (`FOR NO
-KEY UPDATE`). All batches take their locks in the same order, so that no two wait for each other.
+KEY UPDATE`). All batches take their locks in the same order, so that they cannot deadlock. READ
 
-READ asks for the time only after the locks, so that time never goes back from one batch to the
-next. After any error the connection is dropped, with its transaction and unread results.
+reads the time after the locks, so that time never goes back from one batch to the next. After any
+error, the connection is closed, with its transaction and unread results.
 """
 
 import logging
@@ -59,8 +59,7 @@ class PostgreSQL:
     """A database on a server.
 
     Args:
-        url: The address. Unless it has another `target_session_attrs`, only sessions that can
-            write are used.
+        url: The URL. Unless it sets `target_session_attrs`, only sessions that can write are used.
         busy_timeout: The maximum seconds that a transaction waits for a lock, and a new connection
             for its server. A statement can take twice as long.
         idle_timeout: The maximum seconds that a transaction waits for this process.
@@ -68,17 +67,17 @@ class PostgreSQL:
 
     errors: Final = psycopg.Error
     faults: Final = (psycopg.IntegrityError, psycopg.DataError)
-    """The errors that an operation causes, and not the state of the database."""
+    """The exceptions that an operation causes, not the state of the database."""
 
     def __init__(self, url: sa.URL, *, busy_timeout: float, idle_timeout: float) -> None:
-        # The query of the address can hold a password, too.
+        # The query of the URL can contain a password too.
         self.name = url.set(query={}).render_as_string(hide_password=True)
         url = url.set(drivername="postgresql+psycopg")
         if _ATTRIBUTES not in url.query:
-            # A standby returns old rows, and its session would do so as long as it lives.
+            # A standby returns old rows, for as long as its session lives.
             url = url.update_query_dict({_ATTRIBUTES: "read-write"})
         limits = {
-            # READ must see what was committed before LOCK, whatever the database's default is.
+            # READ must see rows committed before LOCK, with any default of the database.
             "default_transaction_isolation": r"read\ committed",
             "lock_timeout": int(busy_timeout * 1000),
             "statement_timeout": int(2 * busy_timeout * 1000),
@@ -86,7 +85,7 @@ class PostgreSQL:
         }
         self.engine = sa.create_engine(
             url,
-            # A query must not fail because its connection broke in the pool.
+            # A query must not fail because a pooled connection broke.
             pool_pre_ping=True,
             pool_size=4,
             max_overflow=4,
@@ -114,7 +113,7 @@ class PostgreSQL:
         return int(connection.execute(sa.select(NOW)).scalar_one())
 
     def take_time(self, connection: sa.Connection) -> None:
-        """Let the transaction run, and wait for locks, for as long as it takes."""
+        """Remove the time limits of the transaction, including those for locks."""
         for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(sa.select(sa.func.set_config(name, "0", True)))
 
@@ -150,15 +149,15 @@ class PostgreSQL:
             engine.dispose()
 
     def interrupt(self, driver: Any) -> None:
-        """Make the current work of a connection fail; from any thread."""
+        """Make the current work of a connection fail. Call it from any thread."""
         with (
-            suppress(psycopg.Error, OSError),  # closed meanwhile
+            suppress(psycopg.Error, OSError),  # closed in the meantime
             socket.socket(fileno=os.dup(driver.fileno())) as connected,
         ):
             connected.shutdown(socket.SHUT_RDWR)
 
     def is_closed(self, driver: Any) -> bool:
-        """Whether a connection is closed; from any thread."""
+        """Whether a connection is closed. Call it from any thread."""
         return bool(driver.closed)
 
 
@@ -169,20 +168,20 @@ _PLANS: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
-    # One plan is good for every batch, and making one takes longer than following it.
+    # One plan suits every batch, and planning takes longer than execution.
     "plan_cache_mode": "force_generic_plan",
     # Compiling a plan takes longer than any batch.
     "jit": "off",
 }
-"""How the server plans batches. It keeps a plan that it made while a table was empty, so that the
-plan must be good for a full one."""
+"""The server's planner settings for batches. The server keeps a plan that it made for an empty
+table, so the plan must also suit a full one."""
 
 
 def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, object]:
     return {
         "connect_timeout": int(timeout),
         "tcp_user_timeout": int(2 * timeout * 1000),
-        # By default, a server that is gone after it acknowledged a query is detected in two hours.
+        # By default, a server that fails after acknowledging a query is detected in two hours.
         "keepalives_idle": int(timeout),
         "keepalives_interval": int(timeout),
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
@@ -190,7 +189,7 @@ def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, obje
 
 
 def _insist(driver: psycopg.Connection[Values], _: object) -> None:
-    """Have commits flushed to disk, even if the database's default is otherwise."""
+    """Make the server flush commits to disk, with any default of the database."""
     check(
         driver.pgconn.exec_(
             b"SELECT set_config('synchronous_commit', 'on', false)"
@@ -200,9 +199,9 @@ def _insist(driver: psycopg.Connection[Values], _: object) -> None:
 
 
 def _pass_warnings_on(driver: psycopg.Connection[Values], _: object) -> None:
-    """Log the server's warnings, such as that of a COMMIT that did not wait for the standby.
+    """Log the server's warnings, for example about a COMMIT that did not wait for the standby.
 
-    A command has no other log than standard error.
+    A command prints its log lines to standard error.
     """
     driver.add_notice_handler(_warned)
 
@@ -224,14 +223,14 @@ _OF_THE_SESSION: Final = (
     "26000",  # a prepared statement is gone: DISCARD ALL, or another server behind a proxy
     "57P",  # the server stops, crashed or starts; the session was idle for too long
 )
-"""The beginnings of SQLSTATEs that are not a statement's fault."""
+"""The prefixes of SQLSTATEs that the statement did not cause."""
 
 
 def is_of_session(error: psycopg.Error) -> bool:
-    """Return whether a statement failed because of its session, so that a new one may run it.
+    """Return whether a statement failed because of its session, so that a new one can run it.
 
     The server closes the connection with some of these errors. With the others, the session would
-    fail as long as it lives, even if the address leads to another server by then.
+    always fail, even if the address now leads to another server.
     """
     state = error.sqlstate or ""
     return error.diag.severity_nonlocalized in _ENDED or state.startswith(_OF_THE_SESSION)
@@ -272,8 +271,8 @@ class _Transaction:
             "accounts": [rows.accounts[id_] for id_ in changes.accounts],
             "keys": [rows.keys[id_] for id_ in changes.keys],
             "placed": [rows.holds[id_] for id_ in changes.placed],
-            # The parts of WRITE do not see each other's rows: a hold that was placed and ended in
-            # one batch is inserted as it ended.
+            # The parts of WRITE do not see each other's rows, so a hold that was placed and ended
+            # in one batch is inserted in its final state.
             "ended": [rows.holds[id_] for id_ in changes.ended if id_ not in placed],
             "entries": changes.entries,
             "totals": usage.totals(changes.entries),

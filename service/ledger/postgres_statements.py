@@ -36,7 +36,7 @@ class Query:
 
 
 def smallest(queries: Iterable[Query], rows: Mapping[str, Sized]) -> Query:
-    """Return the first query that has every kind of which there are rows; the last has all."""
+    """Return the first query that has every kind with rows. The last query has all kinds."""
     needed = {kind for kind, those in rows.items() if those}
     return next(query for query in queries if needed.issubset(query.kinds))
 
@@ -51,7 +51,7 @@ def _statement(name: str, statement: sa.ClauseElement, *parameters: str) -> Prep
     """Compile a statement.
 
     Raises:
-        ValueError: Its parameters are not these, in this order.
+        ValueError: The statement has other parameters, or in another order.
     """
     compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT))
     if tuple(compiled.positiontup or ()) != parameters:
@@ -70,10 +70,10 @@ def _found(table: sa.Table, names: Sequence[str], condition: Any, *, locked: boo
     """Return rows as the text of one JSON array of objects, NULL if there are none.
 
     Args:
-        table: Their table.
-        names: Their columns.
-        condition: Which rows.
-        locked: Whether to lock them, in the order of their ids.
+        table: The table.
+        names: The columns.
+        condition: The condition of the rows.
+        locked: Whether to lock the rows, in the order of their ids.
     """
     wanted = sa.select(*statements.columns(table, names)).where(condition)
     if locked:
@@ -175,7 +175,7 @@ def _read(*kinds: str) -> Query:
 
 
 def _write(*kinds: str) -> Query:
-    """Return a statement that writes some kinds of rows, each but the last as a part of WITH."""
+    """Return a statement that writes some kinds of rows, all except the last in its WITH."""
     *others, last = kinds
     # A part must not have the name of a table.
     parts = [_WRITING[kind].cte(f"written_{kind}") for kind in others]

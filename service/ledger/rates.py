@@ -1,19 +1,20 @@
 """Limits over time: the generic cell rate algorithm, in integers.
 
-A limit of N per minute is a bucket of N that refills at N per minute. It is kept as one number, the
-*theoretical arrival time* (TAT): when the bucket would be full again if nothing more came.
+A limit of N per minute is a bucket of N that refills at N per minute. It is stored as one number,
+the *theoretical arrival time* (TAT): the time at which the bucket is full again if nothing more is
+taken.
 
-    full at TAT ──► taking k moves TAT by k·T          T = 60 s / N, in nanoseconds, rounded up
-    k fits          while TAT + k·T <= now + N·T
+    full at TAT -> taking k moves TAT by k·T          T = 60 s / N, in nanoseconds, rounded up
+    k fits         if TAT + k·T <= now + N·T
 
-So at most N are taken at once, and in any window of w seconds at most N + N·w/60. What is given
-back counts as not taken, at the time when it was taken.
+At most N can be taken at once, and in any window of w seconds at most N + N·w/60. Tokens that are
+given back count as never taken.
 
-A clock that was set back leaves the TAT further ahead than a bucket can be: it counts as a bucket
-that was emptied just now, and whoever writes the TAT makes it one with `within_reach`, so that such
-a caller waits for one bucket and not until the clock is where it was.
+If the clock is set back, the TAT is further ahead than it can be. `within_reach` then replaces it
+with that of a bucket that was emptied now, so that the caller waits for one bucket, not until the
+clock has caught up.
 
-Source: ITU-T I.371, as restated for request limits by many; times in nanoseconds.
+Source: ITU-T I.371. Times are in nanoseconds.
 """
 
 from typing import Final
@@ -28,11 +29,11 @@ class Level(msgspec.Struct, frozen=True, gc=False):
     """How full a bucket is."""
 
     limit: int
-    """Its size: how many per minute."""
+    """The size of the bucket: the limit per minute."""
     remaining: int
-    """How many could be taken now."""
+    """The number that can be taken now."""
     reset: int
-    """Nanoseconds until it is full."""
+    """Nanoseconds until the bucket is full."""
 
 
 def interval(limit: int) -> int:
@@ -41,12 +42,12 @@ def interval(limit: int) -> int:
 
 
 def depth(limit: int) -> int:
-    """Return the nanoseconds from empty to full: a minute, or a little more by the rounding."""
+    """Return the nanoseconds from empty to full: a minute, or slightly more because of rounding."""
     return limit * interval(limit)
 
 
 def level(limit: int, tat: int, now: int) -> Level:
-    """Return how full the bucket is."""
+    """Return the level of the bucket."""
     each = interval(limit)
     full = limit * each
     ahead = min(max(tat - now, 0), full)
@@ -54,16 +55,16 @@ def level(limit: int, tat: int, now: int) -> Level:
 
 
 def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
-    """Take from a bucket, or say when that will be possible.
+    """Take from a bucket, or return the wait until that is possible.
 
     Args:
-        limit: How many per minute, at least 1.
-        tat: The TAT so far.
-        now: The time, in nanoseconds.
-        count: How many, at least 0 and at most `limit`: more never fits.
+        limit: The limit per minute, at least 1.
+        tat: The current TAT.
+        now: The time in nanoseconds.
+        count: The number to take, from 0 to `limit`; more never fits.
 
     Returns:
-        The new TAT and 0; or the old one and the nanoseconds to wait.
+        The new TAT and 0; or the current TAT and the nanoseconds to wait.
     """
     each = interval(limit)
     full = limit * each
@@ -72,17 +73,16 @@ def take(limit: int, tat: int, now: int, count: int) -> tuple[int, int]:
 
 
 def give_back(limit: int, tat: int, now: int, count: int, taken_at: int) -> int:
-    """Return the TAT after `count` that were taken at a time were not needed.
+    """Return the TAT after giving back `count` that were taken at `taken_at`.
 
-    What the bucket has refilled since then has made good for a part of them already: giving them
-    back whole would let calls that took long, and used nothing, save up more than a bucket. Where
-    the clock was set back since, how much that was is not known: nothing is given back, and the
-    bucket is full a minute later all the same.
+    The bucket has refilled since then, which already covers a part of them. Giving all back would
+    let long calls without usage save up more than a bucket. If the clock was set back since then,
+    the refill is unknown: nothing is given back, and the bucket is full after a minute anyway.
     """
     owed = count * interval(limit) - (now - taken_at) if taken_at <= now else 0
     return within_reach(limit, tat, now) - max(owed, 0)
 
 
 def within_reach(limit: int, tat: int, now: int) -> int:
-    """Return the TAT, or that of a bucket emptied now where the clock was set back."""
+    """Return the TAT, or that of a bucket emptied now if the clock was set back."""
     return min(tat, now + depth(limit))

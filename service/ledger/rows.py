@@ -1,17 +1,17 @@
-"""What is stored, as values in memory, and what can be asked of it.
+"""Stored rows as values in memory, and the operations on them.
 
-    Place ─► Placed | Refused          a hold, with every limit, all or nothing
-    Settle ─► Ended                    a hold becomes a charge, even if it expired before
-    Release ─► Ended                   a hold becomes nothing
-    Expire ─► Ended                    the same, for a hold whose lease ran out
-    Grant ─► Granted                   credit is added
+    Place -> Placed | Refused          hold credit and take from all limits, or from none
+    Settle -> Ended                    charge and end a hold, even if it has expired
+    Release -> Ended                   end a hold without a charge
+    Expire -> Ended                    end a hold whose lease has expired
+    Grant -> Granted                   add credit
 
-Every operation may be sent again: once it had its effect it has none any more, and answers the
-same. What was refused had no effect and left no trace: sent again, it is tried again.
+Operations are idempotent: sending one again has no further effect and returns the same outcome. A
+rejected operation has no effect; sending it again tries it again.
 Amounts are integer nano-credits, times nanoseconds since the Unix epoch.
 
-They are structs of msgspec, made in a tenth of a dataclass's time: a request makes a dozen. None is
-part of a cycle, so that the garbage collector need not look at them.
+The values are msgspec structs, which are created in a tenth of the time of dataclasses; a request
+creates a dozen. They form no cycles, so that the garbage collector can ignore them.
 """
 
 import enum
@@ -22,26 +22,26 @@ from service.ledger.rates import Level
 
 
 class HoldState(enum.IntEnum):
-    """Where a hold is in its life; each but OPEN is an end."""
+    """The state of a hold. Every state except OPEN is final, except that EXPIRED can be SETTLED."""
 
     OPEN = 0
     SETTLED = 1
     RELEASED = 2
     EXPIRED = 3
-    """Its lease ran out. A settlement that comes after all makes it SETTLED."""
+    """Its lease expired. A later settlement makes it SETTLED."""
 
 
 class EntryKind(enum.IntEnum):
-    """Why a balance changed."""
+    """The reason why a balance changed."""
 
     GRANT = 0
     SETTLE = 1
     ADJUST = 2
-    """A settlement that came after its hold had expired."""
+    """A settlement after its hold had expired."""
 
 
 class Refusal(enum.Enum):
-    """Why a hold was not placed."""
+    """The reason why a hold was rejected."""
 
     KEY = "the key is unknown, revoked or expired"
     MODEL = "the key may not use the model"
@@ -57,13 +57,13 @@ class Account(msgspec.Struct, kw_only=True, gc=False):
 
     id: int
     balance: int
-    """What is left, the held part included; the sum of the ledger."""
+    """The sum of the ledger entries, including the held part."""
     held: int
     """The sum of the open holds."""
 
 
 class Key(msgspec.Struct, kw_only=True, gc=False):
-    """A row of api_keys, without its digest. A limit of None is none."""
+    """A row of api_keys, without its digest. For a limit, None means no limit."""
 
     id: int
     account_id: int
@@ -76,7 +76,7 @@ class Key(msgspec.Struct, kw_only=True, gc=False):
     requests_tat: int = 0
     tokens_tat: int = 0
     running: int = 0
-    """How many of its holds are open."""
+    """The number of its open holds."""
 
 
 class Hold(msgspec.Struct, kw_only=True, gc=False):
@@ -86,9 +86,9 @@ class Hold(msgspec.Struct, kw_only=True, gc=False):
     account_id: int
     key_id: int
     amount: int
-    """What was held while it was open: the most that is ever charged."""
+    """The held amount, which is the maximum charge."""
     tokens: int
-    """Taken from the tokens per minute."""
+    """The tokens that were taken from the limit of tokens per minute."""
     model: str
     owner: str
     """The process that placed it."""
@@ -97,16 +97,16 @@ class Hold(msgspec.Struct, kw_only=True, gc=False):
     state: HoldState = HoldState.OPEN
     ended_at: int | None = None
     charged: int = 0
-    """What the settlement took."""
+    """The charge of its settlement."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A row of the ledger, before it has its number."""
+    """A row of the ledger, without its id."""
 
     account_id: int
     kind: EntryKind
     amount: int
-    """Positive is credit, negative a charge."""
+    """Positive for credit, negative for a charge."""
     created_at: int
     hold_id: str | None = None
     key_id: int | None = None
@@ -125,7 +125,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Hold an amount for a request."""
 
     hold_id: str
-    """Of this request alone and made here: a caller that chose it could pay for two with one."""
+    """A new id for each request. Callers must not choose it: they could pay for two with one."""
     account_id: int
     key_id: int
     amount: int
@@ -139,13 +139,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):
-    """Charge what a request used and end its hold."""
+    """Charge the usage of a request and end its hold."""
 
     hold_id: str
     account_id: int
     key_id: int
     charge: int
-    """The price of what was used, at least 0; more than the hold is not taken."""
+    """The price of the usage, at least 0. At most the hold is charged."""
     prompt_tokens: int
     completion_tokens: int
     partial: bool = False
@@ -161,7 +161,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
 
 
 class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """End a hold if its lease ran out."""
+    """End a hold if its lease has expired."""
 
     hold_id: str
     account_id: int
@@ -175,7 +175,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     amount: int
     """At least 1."""
     idempotency_id: str
-    """Of one grant to the account: the first amount that comes with it counts."""
+    """The idempotency id, unique in the account. The first grant with it counts."""
 
 
 Operation = Place | Settle | Release | Expire | Grant
@@ -185,58 +185,58 @@ Operation = Place | Settle | Release | Expire | Grant
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The hold stands."""
+    """The hold was placed."""
 
     requests: Level | None
     tokens: Level | None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """No hold; nothing changed."""
+    """The hold was rejected; nothing changed."""
 
     refusal: Refusal
     available: int = 0
-    """Nano-credits that a hold could have had: of the balance, or for HELD of what is not held."""
+    """Nano-credits that a hold could have: the balance or, for HELD, its available part."""
     wait: int = 0
-    """Nanoseconds until it may succeed; 0 where no wait is known to help."""
+    """Nanoseconds after which it can succeed; 0 if waiting does not help."""
     requests: Level | None = None
     tokens: Level | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The hold is over."""
+    """The hold has ended."""
 
     state: HoldState | None
-    """How it ended, now or before; None where there is no such hold, or it is not to expire yet."""
+    """The final state, now or before; None if there is no such hold or it does not expire yet."""
     charged: int = 0
-    """What its settlement took, now or before."""
+    """The charge of its settlement, now or before."""
     lost: int = 0
-    """Of a settlement: what was used but not charged, being above what could be taken."""
+    """The usage above the charge of a settlement, which cannot be charged."""
 
 
 class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The credit is there."""
+    """The outcome of a grant."""
 
     balance: int | None
-    """What the account has now. None where there is no such account, or its balance would be too
-    large or less than what is held."""
+    """The balance after the grant. None if there is no such account, or if the balance would be too
+    large or below the held amount."""
 
 
 Outcome = Placed | Refused | Ended | Granted
 
 
 class Rows(msgspec.Struct, kw_only=True):
-    """The rows that a batch of operations touches; what is not here does not exist."""
+    """The rows that a batch of operations touches. A row that is not here does not exist."""
 
     accounts: dict[int, Account] = msgspec.field(default_factory=dict)
     keys: dict[int, Key] = msgspec.field(default_factory=dict)
     holds: dict[str, Hold] = msgspec.field(default_factory=dict)
     grants: set[tuple[int, str]] = msgspec.field(default_factory=set)
-    """Accounts and idempotency ids of grants that were made."""
+    """The account and idempotency id of each existing grant."""
 
 
 class Changes(msgspec.Struct, kw_only=True):
-    """What a batch changed, to be written."""
+    """The changes of a batch, which are to be written."""
 
     accounts: set[int] = msgspec.field(default_factory=set)
     keys: set[int] = msgspec.field(default_factory=set)

@@ -1,10 +1,10 @@
-"""The tables. `migrations/` makes them; a test compares the two.
+"""The tables. `migrations/` creates them; a test compares the two.
 
-    accounts 1 ──► n api_keys 1 ──► n holds 1 ──► 0..1 ledger
-        └─────────────────────────────────────► n ledger ──► usage_totals, its sums by hour
+    accounts 1 -> n api_keys 1 -> n holds 1 -> 0..1 ledger
+    accounts 1 -> n ledger -> usage_totals, its sums by hour
 
-Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The checks
-are the store's own guard: a transaction that would break one is rolled back, whatever asked for it.
+Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The database
+itself enforces the checks: it rolls back any transaction that violates one.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ metadata: Final = sa.MetaData(
 )
 
 _Id: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""SQLite numbers rows by itself only where the type is INTEGER."""
+"""SQLite assigns ids automatically only to a column of type INTEGER."""
 
 accounts: Final = sa.Table(
     "accounts",
@@ -78,7 +78,7 @@ holds: Final = sa.Table(
         sqlite_where=sa.text("state = 0"),
         postgresql_where=sa.text("state = 0"),
     ),
-    sqlite_with_rowid=False,  # a row is found by its id and by nothing else
+    sqlite_with_rowid=False,  # rows are found only by their id
 )
 
 ledger: Final = sa.Table(

@@ -1,13 +1,13 @@
 """SQLite: a file, with a write-ahead log.
 
-    BEGIN IMMEDIATE ─► SELECT … IN (SELECT value FROM json_each(?)) ─► executemany ─► COMMIT
+    BEGIN IMMEDIATE -> SELECT … IN (SELECT value FROM json_each(?)) -> executemany -> COMMIT
 
-A transaction takes the writer's lock at its beginning and waits for it for a bounded time. A COMMIT
-is on the disk before it is answered (`synchronous = FULL`).
+A transaction takes the writer's lock when it begins, and waits for it for a limited time. COMMIT
+returns after the commit is on disk (`synchronous = FULL`).
 
-Who has a file open does not notice that it is deleted, moved or replaced: what is written from then
-on would be gone with the process. Each transaction therefore looks whether the file is still the
-one that was opened first.
+SQLite does not notice if its open file is deleted, moved or replaced; later writes would be lost
+with the process. Each transaction therefore checks that the file is still the one that was opened
+first.
 """
 
 import json
@@ -37,27 +37,27 @@ from service.ledger.statements import Values, Wanted
 _T = TypeVar("_T")
 
 _PRIMARY: Final = 0xFF
-"""What of an extended result code is the primary one."""
+"""The mask of the primary code in an extended result code."""
 
 
 class SQLite:
     """A database file.
 
     Args:
-        url: Its address.
-        clock: Nanoseconds since the Unix epoch.
-        busy_timeout: Seconds that a transaction waits for the writer's lock.
+        url: The URL.
+        clock: Returns the current time in nanoseconds since the Unix epoch.
+        busy_timeout: Maximum seconds that a transaction waits for the writer's lock.
     """
 
     errors: Final = sqlite3.Error
     faults: Final = (sqlite3.IntegrityError, sqlite3.DataError)
-    """The errors that an operation causes, and not the state of the database."""
+    """The exceptions that an operation causes, not the state of the database."""
 
     def __init__(self, url: sa.URL, *, clock: Callable[[], int], busy_timeout: float) -> None:
         self.name = str(url.database)
         self.engine = sa.create_engine(url, connect_args={"timeout": busy_timeout})
         self._file = _File(self.name)
-        # Before it is opened: opening a file that is not there makes one.
+        # Before opening the file, because opening a missing file creates it.
         sa.event.listen(self.engine, "do_connect", lambda *_: self._file.see())
         sa.event.listen(self.engine, "connect", lambda driver, _: self._prepare(driver))
         sa.event.listen(self.engine, "begin", self._begin)
@@ -77,7 +77,7 @@ class SQLite:
     async def transact(
         self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
     ) -> _T:
-        """Run a body in a transaction that writes, all of it where it may block."""
+        """Run a body in a transaction that writes, all of it in a thread."""
         return await blocking(partial(self._transact, body), in_thread)
 
     def _transact(self, body: Callable[[Transaction], Coroutine[Any, Any, _T]]) -> _T:
@@ -92,7 +92,7 @@ class SQLite:
             if isinstance(error, self.errors) and not isinstance(error, self.faults):
                 connection.invalidate()
             else:
-                connection.close()  # the pool rolls back what was not committed
+                connection.close()  # the pool rolls back an uncommitted transaction
             if isinstance(error, self.errors) and _is_of_session(error):
                 raise ConnectionLostError(str(error)) from error
             raise
@@ -101,7 +101,7 @@ class SQLite:
 
     def _prepare(self, driver: sqlite3.Connection) -> None:
         self._file.keep()
-        # The driver begins no transactions by itself; _begin and _transact do.
+        # The driver does not begin transactions; _begin and _transact do.
         driver.isolation_level = None
         _log_ahead(driver, time.monotonic() + self._busy_timeout)
         driver.execute("PRAGMA synchronous = FULL")
@@ -118,41 +118,41 @@ class SQLite:
         self.engine.dispose()
 
     def interrupt(self, driver: Any) -> None:
-        """Make what a connection does fail; from any thread."""
+        """Make the current work of a connection fail. Call it from any thread."""
         driver.interrupt()
 
     def is_closed(self, driver: Any) -> bool:
-        """Whether a connection is closed; from any thread."""
+        """Whether a connection is closed. Call it from any thread."""
         try:
-            driver.total_changes  # noqa: B018  (it is of no use, but what asks least)
+            driver.total_changes  # noqa: B018  (the cheapest access that fails if it is closed)
         except sqlite3.ProgrammingError:
             return True
         return False
 
 
 def _let_go(driver: sqlite3.Connection, _: object) -> None:
-    """Give back the locks of a connection that is about to be closed.
+    """Release the locks of a connection that is about to be closed.
 
-    SQLite itself does so only when the last cursor is gone, which an error may keep.
+    SQLite itself releases them only after the last cursor, which an error can keep alive.
     """
-    with suppress(sqlite3.Error):  # whatever is wrong with it, it is closed
+    with suppress(sqlite3.Error):  # the connection is closed in any case
         driver.rollback()
 
 
 def _is_of_session(error: sqlite3.Error) -> bool:
-    """Return whether a statement failed for its connection: a new one may do it.
+    """Return whether a statement failed because of its connection, so that a new one can run it.
 
-    A connection that was opened while the file was read-only cannot write for as long as it lives.
+    A connection that was opened while the file was read-only can never write.
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)  # the driver's own have none
     return code & _PRIMARY == sqlite3.SQLITE_READONLY
 
 
 class _File:
-    """A file, and whether its name still leads to it.
+    """A file, and whether its path still leads to it.
 
     Args:
-        path: Its name.
+        path: The path.
     """
 
     def __init__(self, path: str) -> None:
@@ -160,15 +160,15 @@ class _File:
         self._known: tuple[int, int] | None = None
 
     def keep(self) -> None:
-        """Remember the file, once it was opened."""
+        """Remember the opened file."""
         if self._known is None:
             self._known = self._found()
 
     def see(self) -> None:
-        """See that the file is the one that was opened, if one was.
+        """Check that the file is the one that was opened, if one was.
 
         Raises:
-            sqlite3.OperationalError: it is not.
+            sqlite3.OperationalError: It is another file, or none.
         """
         if self._known not in {None, self._found()}:
             raise sqlite3.OperationalError("the file was deleted, moved or replaced while in use")
@@ -226,7 +226,7 @@ _PAUSE: Final = 0.01
 
 
 def _log_ahead(connection: sqlite3.Connection, deadline: float) -> None:
-    """Turn the write-ahead log on. SQLite itself waits for nobody who does so at the same time."""
+    """Turn on the write-ahead log. Retry, because SQLite does not wait for another process here."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

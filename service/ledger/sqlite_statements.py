@@ -1,7 +1,7 @@
-"""The SQL of a batch on SQLite, and how its rows become values.
+"""The SQL of a batch on SQLite, and the conversion of its rows to values.
 
-ids, as the text of a JSON array ─► SELECT … IN (SELECT value FROM json_each(?)) ─► Rows
-values ─► a tuple of columns each ─► executemany(INSERT, UPDATE)
+ids, as the text of a JSON array -> SELECT … IN (SELECT value FROM json_each(?)) -> Rows
+values -> a tuple of columns each -> executemany(INSERT, UPDATE)
 """
 
 import json
@@ -42,7 +42,7 @@ class Write:
 
 
 def _listed(name: str) -> sa.Select[Any]:
-    """Return the values that are given as the text of a JSON array."""
+    """Return the values of a parameter that is the text of a JSON array."""
     return sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value)
 
 
@@ -53,7 +53,7 @@ def _select(table: sa.Table, names: Sequence[str]) -> str:
 
 def _write(statement: Any, names: Sequence[str] | None = None) -> Write:
     compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT, column_keys=names))
-    # A row is found by its id. No parameter can have the name of a column, unless it sets it.
+    # The id selects the row. Only a parameter that sets a column can have the column's name.
     order = ("id" if name == "row" else name for name in compiled.positiontup or ())
     return Write(text=str(compiled), values=attrgetter(*order))
 
@@ -94,7 +94,7 @@ def rows_of(
     held: Iterable[Values],
     grants: Iterable[Values],
 ) -> Rows:
-    """Return what was read as values."""
+    """Return the rows as values."""
     return Rows(
         accounts={
             id_: Account(id=id_, balance=balance, held=amount) for id_, balance, amount in accounts
@@ -112,7 +112,7 @@ def _key(row: Values) -> Key:
     return Key(**columns)
 
 
-# Each request reads its hold: to name the columns one by one is the fastest.
+# Each request reads its hold. Naming the columns one by one is the fastest.
 def _hold(  # noqa: PLR0917  (a row is positional)
     id_: str,
     account_id: int,

@@ -1,11 +1,11 @@
-"""What a batch reads and writes, on either engine: which rows, and which of their columns.
+"""The rows and columns that a batch reads and writes, on both databases.
 
-    operations ─► Wanted ─► SELECT ─► Rows          the rows that a batch touches
-    Changes ─► INSERT, UPDATE                       the columns that it writes
+    operations -> Wanted -> SELECT -> Rows          the rows that a batch touches
+    Changes -> INSERT, UPDATE                       the columns that it writes
 
-The fields of the values in `rows` have the names of their columns. `sqlite_statements` and
-`postgres_statements` make SQL of these names. SQLAlchemy compiles it to text once, at import: to
-compile it again for each batch would cost more than to run it.
+The fields of the values in `rows` have the names of their columns, from which `sqlite_statements`
+and `postgres_statements` build SQL. SQLAlchemy compiles it to text once, at import: compiling it
+for each batch would cost more than running it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from msgspec import structs
 from service.ledger.rows import Account, Entry, Grant, Hold, Key, Operation, Place
 
 Values = tuple[Any, ...]
-"""A row, as drivers return and take it."""
+"""A row, as drivers return and accept it."""
 
 
 def _fields(value: type[Any]) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ GRANT: Final = ("account_id", "idempotency_id")
 ACCOUNT_CHANGES: Final = ("balance", "held")
 KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running")
 HOLD_CHANGES: Final = ("state", "ended_at", "charged")
-"""What a batch may change of a row that was there."""
+"""The columns of existing rows that a batch can change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,8 @@ class Wanted:
 
         Args:
             operations: The operations.
-            sent_again: Whether to read the hold of a `Place`, too. It is there only if the `Place`
-                was sent before.
+            sent_again: Whether to read the hold of a `Place` too. It exists only if the `Place` was
+                sent before.
         """
         accounts, keys, held, grants = set(), set(), [], []
         for operation in operations:

@@ -1,15 +1,15 @@
-"""The store: one SQL database behind one interface, on two engines.
+"""The store: one interface to a SQL database, on SQLite or PostgreSQL.
 
 One batch, from operations to outcomes:
 
     Batches.submit(operation), …
-       │ up to 256 that arrived together
-    Store.applying(operations) ─► outcomes
-       │ Database.transact                 sqlite · postgres: a connection, and a transaction of it
-       ├─ read: BEGIN, lock the accounts, read keys, holds, grants, time      ─► Rows, now
-       ├─ decide(Rows, operations, now)    decisions, a pure function         ─► outcomes, Changes
-       ├─ write: INSERT and UPDATE, in bulk
-       └─ COMMIT                           only now are the outcomes true
+       up to 256 that arrived together
+    Store.applying(operations) -> outcomes
+       Database.transact                 sqlite, postgres: a transaction on a connection
+         read: BEGIN, lock the accounts, read keys, holds, grants, time    -> Rows, now
+         decide(Rows, operations, now)   decisions, a pure function        -> outcomes, Changes
+         write: INSERT and UPDATE, in bulk
+         COMMIT                          the outcomes are valid from now on
 
 SQLite does all of it in the thread of `Batches`. PostgreSQL needs two round trips, one up to `read`
 and one from `write` on, and `Batches` waits for them on its event loop.
@@ -19,10 +19,10 @@ sent before, the insertion conflicts, or the `Place` is refused while its hold s
 then decides the batch again with all holds read.
 
 If a connection breaks, or its session cannot write, the store tries the batch once more on a new
-one. The answer to a COMMIT can be lost, but no operation has its effect twice. The store uses no
-session again that failed for another reason than its operations.
+connection. The response to a COMMIT can be lost, but no operation has its effect twice. The store
+does not reuse a session that failed for any reason other than its operations.
 
-Every function blocks, except `applying` with `in_thread`, and belongs in a thread of `Batches`.
+Every method except `applying` with `in_thread` blocks, and must run in a thread of `Batches`.
 """
 
 import sqlite3
@@ -56,19 +56,20 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeouts:
-    """How long a store waits, in seconds."""
+    """The timeouts of a store, in seconds."""
 
     busy: float = 4.0
-    """For the locks of other transactions, before the store counts as away."""
+    """Maximum wait for the locks of other transactions, before the store counts as away."""
     idle: float = 16.0
-    """For this process within a transaction, before PostgreSQL ends its session."""
+    """Maximum wait for this process within a transaction, before PostgreSQL ends the session."""
 
 
 TIMEOUTS: Final = Timeouts()
-"""The timeouts of a store whose owner names no others."""
+"""The default timeouts."""
 
 KEPT: Final = 30 * 24 * 3600 * 10**9
-"""Nanoseconds that a hold is kept after its end: so long may its settlement wait in a journal."""
+"""Nanoseconds for which a hold is kept after its end. A settlement can wait that long in a
+journal."""
 
 _EXPIRED_AT_ONCE: Final = 256
 _PRUNED_AT_ONCE: Final = 1000
@@ -86,12 +87,12 @@ class Store:
     """The accounts of one database.
 
     Args:
-        url: The database, as SQLAlchemy names it: `sqlite:///file` or `postgresql://…`.
-        clock: Nanoseconds since the Unix epoch, where the database has no clock of its own.
-        timeouts: How long it waits.
+        url: The URL in SQLAlchemy's form: `sqlite:///file` or `postgresql://…`.
+        clock: Returns nanoseconds since the Unix epoch, for databases without a clock.
+        timeouts: The timeouts.
 
     Raises:
-        ValueError: the address is not of one of the two kinds.
+        ValueError: The URL has another form.
     """
 
     def __init__(
@@ -106,40 +107,40 @@ class Store:
         """The file or the address, for operators."""
         self.engine = self._database.engine
         self.writer = self.engine.execution_options(writes=True)
-        """The same engine; on SQLite its transactions take the writer's lock when they begin."""
+        """The same engine. On SQLite, its transactions take the writer's lock when they begin."""
         self._open: set[Any] = set()
         self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
         self._interruptions = 0
         self._closings = 0
         for engine in self._database.engines:
             sa.event.listen(engine, "do_connect", self._opens)
-            # Known before anything is asked of it: the first question may find a server that froze.
+            # Before its first query, so that `interrupt` works if that query finds a frozen server.
             sa.event.listen(engine, "connect", self._opened, insert=True)
             sa.event.listen(engine, "close", self._closed)
             sa.event.listen(engine, "checkin", self._returned)
             sa.event.listen(engine, "handle_error", self._failed)
 
     def close(self) -> None:
-        """Close all connections, those in use when they are given back; later ones are new."""
+        """Close all connections; those in use, when they are returned. Later uses open new ones."""
         self._closings += 1
         self._database.close()
 
     def interrupt(self) -> None:
-        """Make what the store does now fail with `StoreError`; from any thread.
+        """Make the current work of the store fail with `StoreError`. Call it from any thread.
 
-        For a server that neither answers nor closes its connections. Those that lie idle fail when
-        they are used next, and are replaced.
+        Use it for a server that neither responds nor closes its connections. Idle connections fail
+        at their next use and are replaced.
         """
         self._interruptions += 1
         for driver in list(self._open):
             self._database.interrupt(driver)
 
     def _opens(self, _: object, record: ConnectionPoolEntry, *__: object) -> None:
-        # Before it connects: `close` may come meanwhile.
+        # Before connecting, because `close` can be called in the meantime.
         record.info["closings"] = self._closings
 
     def _opened(self, driver: Any, _: object) -> None:
-        # Nothing tells of those that failed while they were prepared.
+        # No event reports connections that failed while they were prepared.
         for known in list(self._open):
             if self._database.is_closed(known):
                 self._open.discard(known)
@@ -147,7 +148,7 @@ class Store:
 
     def _returned(self, driver: Any, record: ConnectionPoolEntry) -> None:
         if driver is not None and record.info["closings"] != self._closings:
-            record.invalidate()  # its pool is gone, and would keep it for good
+            record.invalidate()  # its pool is gone, and would keep it forever
 
     def _closed(self, driver: Any, _: object) -> None:
         self._open.discard(driver)
@@ -157,63 +158,63 @@ class Store:
         if isinstance(error, self._database.errors) and not isinstance(
             error, self._database.faults
         ):
-            # Whatever is wrong may be wrong with the session alone, and for as long as it lives:
-            # one that began while the database was read-only stays so. Those in the pool go, too.
+            # The fault can be that of the session, for as long as it lives: a session that began
+            # while the database was read-only stays read-only. Pooled sessions are closed too.
             context.is_disconnect = True
-            # The error keeps the cursor, which would keep what is closed half open.
+            # The error keeps the cursor alive, which would keep the connection half open.
             cursor = getattr(context.execution_context, "cursor", None)
             if cursor is not None:
                 cursor.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Connect, for queries.
+        """Yield a connection for queries.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: The store is away.
         """
         with self._foreign_errors(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def reading_at_once(self) -> Iterator[sa.Connection]:
-        """Connect, for several queries that see one moment.
+        """Yield a connection for several queries on one snapshot.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: The store is away.
         """
         with self.reading() as connection:
             if connection.dialect.name == "postgresql":
-                # On SQLite every transaction sees one moment.
+                # On SQLite, every transaction has one snapshot.
                 connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """Begin a transaction that writes; the end of the block commits it.
+        """Begin a transaction that writes. The end of the block commits it.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: The store is away.
         """
         with self._foreign_errors(), self.writer.begin() as connection:
             yield connection
 
     def ping(self) -> None:
-        """See that the store answers.
+        """Check that the store responds.
 
         Raises:
-            StoreError: it does not.
+            StoreError: It does not.
         """
         with self.reading() as connection:
             connection.execute(sa.select(accounts.c.id).limit(1))
 
     def try_writing(self) -> None:
-        """Write what a call makes the store write, and take it back in the same transaction.
+        """Write the rows of a call and remove them in the same transaction.
 
-        That a store answers and can be locked does not say that its disk takes any more.
+        A store can respond and take locks although its disk is full.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: The store rejects writes.
         """
         with self.writing() as connection:
             now = self.now(connection)
@@ -250,22 +251,25 @@ class Store:
         return self._database.now(connection)
 
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """Apply operations in one transaction; blocks.
+        """Apply operations in one transaction. Blocks.
 
         Raises:
-            StoreError: the store is away; what was applied, if anything, is answered the same when
-                the operations are sent again.
+            StoreError: The store is away. Operations that were applied nevertheless return the same
+                outcome when they are sent again.
         """
         return run(self.applying(operations))
 
     async def applying(
         self, operations: Sequence[Operation], in_thread: InThread | None = None
     ) -> list[Outcome]:
-        """Apply operations in one transaction, also on an event loop; raises as `apply`.
+        """Apply operations in one transaction, in a thread or on an event loop.
 
         Args:
             operations: The operations.
-            in_thread: Calls functions that block. None lets them block the caller.
+            in_thread: Runs blocking functions in a thread; None blocks the caller.
+
+        Raises:
+            StoreError: As `apply`.
         """
         interruptions = self._interruptions
         with self._foreign_errors():
@@ -274,7 +278,7 @@ class Store:
             except self._undecided:
                 return await self._apply(operations, in_thread, sent_again=True)
             except ConnectionLostError:
-                # The others in the pool are of the same age.
+                # The pooled connections are as old as the broken one.
                 await blocking(self.close, in_thread)
                 if self._interruptions != interruptions:
                     raise
@@ -302,10 +306,10 @@ class Store:
         return await self._database.transact(decided, in_thread)
 
     def expired(self) -> list[Expire]:
-        """Return the operations that end holds whose lease ran out, some hundred at the most.
+        """Return operations that end holds whose lease has expired, up to some hundred.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: The store is away.
         """
         with self.reading() as connection:
             found = connection.execute(
@@ -320,16 +324,16 @@ class Store:
             ]
 
     def prune(self) -> int:
-        """Delete holds that ended long ago, some at a time, and return how many.
+        """Delete some of the holds that ended long ago, and return their number.
 
-        A settlement of such a hold, should one come after all, finds none.
+        A later settlement of such a hold is rejected.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: The store is away.
         """
         with self.reading() as connection:
             before = self.now(connection) - KEPT
-            # Ids are in the order of their making: those that may go are the first ones.
+            # Ids are in the order of creation, so the oldest holds come first.
             found = connection.execute(
                 sa.select(holds.c.id)
                 .where(
@@ -347,7 +351,7 @@ class Store:
         return len(ids)
 
     def take_time(self, connection: sa.Connection) -> None:
-        """Let a transaction run, and wait for locks, for as long as it takes; for operators."""
+        """Remove the time limits of a transaction, including those for locks. For operators."""
         self._database.take_time(connection)
 
     def _foreign_errors(self) -> AbstractContextManager[None]:
@@ -360,12 +364,12 @@ def foreign_errors(
     errors: type[Exception] = sqlite3.Error,
     faults: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Turn what the database raises for being away, locked, full or broken into `StoreError`.
+    """Turn exceptions of a database that is away, locked, full or broken into `StoreError`.
 
     Args:
-        name: What the text begins with.
-        errors: What the driver raises, where SQLAlchemy is not in between.
-        faults: Those of them that are left as they are.
+        name: The beginning of the text.
+        errors: The exceptions of the driver, if SQLAlchemy does not wrap them.
+        faults: Those exceptions that are not converted.
     """
     try:
         yield
@@ -379,12 +383,12 @@ def foreign_errors(
         raise StoreError(f"{name}: no connection became free") from error
     except (errors, ConnectionLostError) as error:
         raise StoreError(_text(name, error)) from error
-    except UnicodeError as error:  # of a host's name that is too long to be looked up
+    except UnicodeError as error:  # the name of a host is too long to be looked up
         raise StoreError(f"{name}: the name of the host cannot be looked up") from error
 
 
 def _text(name: str, error: BaseException | None) -> str:
-    """Return the first line of an error: the others are advice, or the statement."""
+    """Return the first line of an error, without hints and the statement."""
     return f"{name}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -398,10 +402,10 @@ def _database(url: str, clock: Callable[[], int], timeouts: Timeouts) -> Databas
             raise ValueError("a SQLite file takes no options")
         return SQLite(parsed, clock=clock, busy_timeout=timeouts.busy)
     if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
-        # What stands behind an @ of a password would be taken for the host's, and be told.
+        # The text after an @ in a password would be read as the host, and printed.
         if "@" in (parsed.host or ""):
             raise ValueError("an @ of the password has to be written as %40")
-        # The driver is an extra; the embedded default does without it.
+        # The driver is an extra, which the SQLite default does not need.
         try:
             from service.ledger.postgres import PostgreSQL  # noqa: PLC0415
         except ImportError as error:

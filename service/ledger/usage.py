@@ -1,9 +1,9 @@
-"""What was used by hour, key and model: sums of the ledger that grow with it.
+"""Usage totals by hour, key and model, which each charge updates.
 
-    entries of a batch ─► [Total, …] ─► added to the stored sums, in the transaction of the entries
+    entries of a batch -> [Total, …] -> added to the stored totals, in the same transaction
 
-Asking for usage costs what its sums cost, however many entries they are of. `ledger verify` sees
-whether the two agree.
+The cost of a usage query depends on the number of totals, not of entries. `ledger verify` checks
+that the two agree.
 """
 
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ import msgspec
 from service.ledger.rows import Entry
 
 HOUR: Final = 3600 * 10**9
-"""Nanoseconds; a stored sum is of one hour, in UTC."""
+"""The interval of a stored total in nanoseconds: one hour, in UTC."""
 
 
 class Total(msgspec.Struct, kw_only=True, gc=False):
-    """A row of usage_totals, or what is added to it."""
+    """A row of usage_totals, or an increment of one."""
 
     account_id: int
     start: int
-    """When the hour begins."""
+    """The start of the hour."""
     key_id: int
     model: str
     requests: int = 0
@@ -33,14 +33,14 @@ class Total(msgspec.Struct, kw_only=True, gc=False):
 
 
 OF: Final = ("account_id", "start", "key_id", "model")
-"""The columns that say what a sum is of."""
+"""The columns that identify a total."""
 
 SUMS: Final = ("requests", "prompt_tokens", "completion_tokens", "charged")
-"""The columns that are added up."""
+"""The columns that are summed."""
 
 
 def totals(entries: Iterable[Entry]) -> list[Total]:
-    """Sum up what is charged, in the order of the first entry of each sum."""
+    """Return the totals of charges, in the order of the first entry of each total."""
     found: dict[tuple[int, int, int, str], Total] = {}
     for entry in entries:
         if entry.key_id is None or entry.model is None:

@@ -2,12 +2,12 @@
 
     server = await SimulatorServer.start(SimulatorConfig(seed=7))
     server.base_url           "http://127.0.0.1:34567": POST /v1/chat/completions, GET /v1/models
-    server.records            what was asked, and how it ended
+    server.records            the requests, and how they ended
     await server.stop()
 
-The service answers with it where no other upstream is configured, and the tests fail with it:
-`scenarios` reads what a model's name asks for, `faults` has the table of failures. It says in every
-answer that it is a simulator. It depends on nothing else of this project.
+It is the service's default upstream, and tests use its faults. `scenarios` reads the options in a
+model's name, and `faults` has the table of failures. Every response states that it comes from a
+simulator. It imports no other package of this project.
 """
 
 from service.simulator.config import SimulatorConfig

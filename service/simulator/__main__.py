@@ -16,17 +16,17 @@ from service.simulator.server import COMPLETIONS, SimulatorServer
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line; what is wrong ends the program with 2 and a message."""
+    """Parse the command line. If it is wrong, print an error and exit with status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m service.simulator",
-        description="An OpenAI-compatible upstream that calls no model.",
+        description="Run an OpenAI-compatible upstream that calls no model.",
     )
     parser.add_argument("--listen", type=address, default=("127.0.0.1", 8081), metavar="HOST:PORT")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the texts")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the texts")
     parser.add_argument("--time-to-first-token", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--inter-token-delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--completion-tokens", type=int, default=48, metavar="TOKENS")
-    parser.add_argument("--api-key", default=None, help="demand this bearer key")
+    parser.add_argument("--api-key", default=None, help="require this bearer key")
     read = parser.parse_args(argv)
     try:
         read.config = SimulatorConfig(
@@ -43,10 +43,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def address(text: str) -> tuple[str, int]:
-    """Host and port of "host:port" or "[::1]:port".
+    """Parse "host:port" or "[::1]:port".
 
     Raises:
-        argparse.ArgumentTypeError: it is neither, or the port is not 0 to 65535.
+        argparse.ArgumentTypeError: The text has another form, or the port is not 0 to 65535.
     """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -59,7 +59,7 @@ async def serve(host: str, port: int, config: SimulatorConfig) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: The address cannot be listened on.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,10 +1,10 @@
-"""The answer to a request, before it has a form.
+"""The completion of a request, before it is formatted.
 
-    CompletionRequest + Scenario -> Completion: per choice its tokens and why they end
+    CompletionRequest + Scenario -> Completion: the tokens of each choice, and its finish_reason
 
-The tokens are those of a free text, of JSON that satisfies a schema, or of a call's arguments. They
-come from a hash of the seeds, the model and the messages, so that the same request always has the
-same answer, streamed or not.
+The tokens are a free text, JSON that satisfies a schema, or the arguments of a tool call. They
+derive from a hash of the seeds, the model and the messages, so that the same request always has the
+same completion, streamed or not.
 """
 
 import json
@@ -31,7 +31,7 @@ _CUSTOM_INPUT = "simulated input"
 
 
 class CalledTool(msgspec.Struct, kw_only=True, frozen=True):
-    """A call whose arguments (or input) are the choice's tokens."""
+    """A tool call, whose arguments or input are the choice's tokens."""
 
     kind: str
     id: str
@@ -39,18 +39,18 @@ class CalledTool(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Choice(msgspec.Struct, kw_only=True, frozen=True):
-    """One of the `n` answers."""
+    """One of the `n` choices."""
 
     index: int
     key: bytes
-    """Where everything random about this choice comes from."""
+    """The source of all pseudo-random values of this choice."""
     tokens: list[str]
     finish_reason: str
     call: CalledTool | None = None
 
 
 class Completion(msgspec.Struct, kw_only=True, frozen=True):
-    """The whole answer."""
+    """The completion."""
 
     id: str
     created: int
@@ -58,11 +58,11 @@ class Completion(msgspec.Struct, kw_only=True, frozen=True):
     choices: tuple[Choice, ...]
     prompt_tokens: int
     logprobs: int | None
-    """None: not asked for; otherwise the number of alternatives per token."""
+    """The number of alternatives per token; None if logprobs were not requested."""
 
     @property
     def completion_tokens(self) -> int:
-        """The tokens of all choices."""
+        """The number of tokens of all choices."""
         return sum(len(choice.tokens) for choice in self.choices)
 
 
@@ -73,10 +73,10 @@ def complete(
     length: int,
     clock: Callable[[], float] | None = None,
 ) -> Completion:
-    """Answers a request with texts of `length` tokens.
+    """Return the completion of a request, with texts of `length` tokens.
 
     Raises:
-        HttpError: no JSON satisfies the schema that the request demands (400).
+        HttpError: No JSON satisfies the schema of the request (400).
     """
     key = text.digest(
         b"%d" % seed,
@@ -126,7 +126,7 @@ def _choice(
 
 
 def _fixed_tokens(request: CompletionRequest) -> list[str] | None:
-    """Return the tokens that a format or a call prescribes; None where the text is free."""
+    """Return the tokens that a format or a call requires; None for a free text."""
     if request.call is not None:
         if request.call.kind == "custom":
             return text.split(_CUSTOM_INPUT)
@@ -152,7 +152,7 @@ def _json_for(call: ForcedCall | None, schema: object) -> str:
             code="invalid_schema",
         ) from None
     readable = json.dumps(found, ensure_ascii=False)
-    # A lone surrogate has no UTF-8 form: such a text stays escaped.
+    # An unpaired surrogate has no UTF-8 form, so such a text stays escaped.
     return json.dumps(found) if _has_surrogates(readable) else readable
 
 
@@ -161,7 +161,7 @@ def _has_surrogates(whole: str) -> bool:
 
 
 def _cut_before_stop(tokens: list[str], stop: tuple[str, ...]) -> list[str] | None:
-    """Return the tokens before the first stop sequence, the last one cut; None if there is none."""
+    """Return the tokens before the first stop sequence, the last one cut; None if none occurs."""
     if not stop:
         return None
     whole = "".join(tokens)

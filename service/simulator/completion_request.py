@@ -1,9 +1,9 @@
-"""A request body, read as far as the simulator honours it.
+"""Parses a request body.
 
-    JSON -> members of the contract -> CompletionRequest, or an HttpError of OpenAI's kind
+    JSON -> members of the contract -> CompletionRequest, or an HttpError like OpenAI's
 
-Members that change nothing here are let pass unread, known or not; so are values of a wrong type
-where OpenAI's refusal would teach a test nothing.
+The simulator ignores members without an effect here, and values of a wrong type if no test needs
+OpenAI's error.
 """
 
 import json
@@ -18,22 +18,22 @@ Document = dict[str, Any]
 
 MAX_CHOICES = 128
 MAX_TOKENS_IN_ALL = 1_000_000
-"""The tokens of all choices together: what one answer may cost in memory is bounded."""
+"""Maximum tokens of all choices together, which bounds the memory of a completion."""
 
 _decode = msgspec.json.Decoder().decode
 
 
 class ForcedCall(msgspec.Struct, kw_only=True, frozen=True):
-    """The call that the answer has to consist of."""
+    """The tool call that the completion must be."""
 
     kind: Literal["function", "custom", "function_call"]
     name: str
     schema: Any = None
-    """The JSON Schema of a function's arguments; None where it takes none."""
+    """The JSON Schema of a function's arguments; None if it has none."""
 
 
 class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True):
-    """What the simulator honours of a request."""
+    """The parts of a request that have an effect."""
 
     model: str
     messages: list[Document]
@@ -43,25 +43,25 @@ class CompletionRequest(msgspec.Struct, kw_only=True, frozen=True):
     limit: int | None
     stop: tuple[str, ...]
     logprobs: int | None
-    """None: not asked for; otherwise how many alternatives each token is given with."""
+    """The number of alternatives per token; None if logprobs were not requested."""
     seed: int | None
     call: ForcedCall | None
     schema: Any
-    """The JSON Schema that the text has to satisfy; None where the text is free."""
+    """The JSON Schema of the text; None for a free text."""
     json_object: bool
 
 
 def decode(body: bytes) -> Document:
-    """Decode the body's JSON object.
+    """Decode the JSON object of a body.
 
     Raises:
-        HttpError: it is not one (400).
+        HttpError: The body is not a JSON object (400).
     """
     try:
         try:
             document = _decode(body)
         except msgspec.MsgspecError:
-            # Lone surrogates are legal JSON; only the slower decoder takes them.
+            # Unpaired surrogates are valid JSON; only the slower decoder accepts them.
             document = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise HttpError(
@@ -76,7 +76,7 @@ def model_of(document: Document) -> str:
     """Return the model's name.
 
     Raises:
-        HttpError: there is none (400).
+        HttpError: The body has no model (400).
     """
     model = document.get("model")
     if isinstance(model, str) and model:
@@ -89,10 +89,10 @@ def model_of(document: Document) -> str:
 
 
 def parse(document: Document, *, tokens: int) -> CompletionRequest:
-    """Read the members, for texts of `tokens` tokens.
+    """Parse a request for texts of `tokens` tokens.
 
     Raises:
-        HttpError: a member that the answer depends on is missing or senseless (400).
+        HttpError: A member with an effect is missing or invalid (400).
     """
     messages = _messages(document)
     choices = _integer(document, "n", 1, MAX_CHOICES)
@@ -128,7 +128,7 @@ def parse(document: Document, *, tokens: int) -> CompletionRequest:
 
 
 def texts(messages: list[Document]) -> Iterator[str]:
-    """Every text in the messages that a model would read."""
+    """Yield the texts of the messages."""
     for message in messages:
         yield from _texts_of(message)
         for call in _objects(message.get("tool_calls")):
@@ -140,11 +140,11 @@ def texts(messages: list[Document]) -> Iterator[str]:
 def forced_call(document: Document, messages: list[Document]) -> ForcedCall | None:
     """Return the call that `tool_choice` (or the older `function_call`) forces.
 
-    With "auto" a tool is called when the last message is the user's and holds the tool's name: so
-    a test decides by its prompt, and the answer to a tool's result is a text.
+    With "auto", a tool is called if the last message is the user's and contains the tool's name. A
+    test can thus select a call by its prompt, and the response to a tool's result is a text.
 
     Raises:
-        HttpError: a tool is named that is not given (400).
+        HttpError: The request names a tool that it does not define (400).
     """
     tools = _tools(document)
     choice = document.get("tool_choice")
@@ -200,7 +200,7 @@ def _tools(document: Document) -> list[ForcedCall]:
 
 
 def _named(tool: Document) -> tuple[str, str]:
-    """Return the type and the name of a tool, empty where it has none."""
+    """Return the type and the name of a tool; "" if it has none."""
     kind = tool.get("type")
     described = tool.get(kind) if isinstance(kind, str) else None
     name = described.get("name") if isinstance(described, dict) else None

@@ -1,9 +1,9 @@
-"""What a simulator may be told when it is started.
+"""The settings of a simulator.
 
-who it is      seed, clock
-how it answers completion_tokens, time_to_first_token, inter_token_delay
-what it takes  api_key, max_body_bytes
-what it keeps  records_kept, record_bytes_kept
+identity   seed, clock
+responses  completion_tokens, time_to_first_token, inter_token_delay
+requests   api_key, max_body_bytes
+records    records_kept, record_bytes_kept
 """
 
 from collections.abc import Callable
@@ -12,30 +12,30 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class SimulatorConfig:
-    """The settings of one simulator; every default makes a quick and silent upstream.
+    """The settings of one simulator. By default, it responds without delays.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: A number is out of range.
     """
 
     seed: int = 0
-    """Chooses the texts: the same seed and the same request give the same bytes."""
+    """The seed of the texts: the same seed and the same request return the same bytes."""
     clock: Callable[[], float] | None = None
-    """Gives `created` in seconds since 1970; None derives it from the request instead."""
+    """Returns `created` in seconds since 1970; None derives it from the request instead."""
     completion_tokens: int = 48
-    """Length in tokens of a text that nothing else limits, 0 to 100,000."""
+    """The length of a text without another limit, in tokens: 0 to 100,000."""
     time_to_first_token: float = 0.0
-    """Seconds between the end of the request and the first byte of its answer, 0 to 3,600."""
+    """Seconds from the end of the request to the first byte of its response: 0 to 3,600."""
     inter_token_delay: float = 0.0
-    """Seconds between two tokens (of a unary answer: for each token), 0 to 3,600."""
+    """Seconds between two tokens; for a unary response, seconds per token: 0 to 3,600."""
     api_key: str | None = None
-    """The bearer key that a caller has to show; None asks for none."""
+    """The required bearer key; None for no check."""
     max_body_bytes: int = 32 * 1024 * 1024
-    """The largest request body that is read; a larger one is answered with 413."""
+    """Maximum size of a request body, in bytes; a larger one gets 413."""
     records_kept: int = 1024
-    """How many of the last requests are remembered; 0 remembers none."""
+    """Maximum number of recorded requests."""
     record_bytes_kept: int = 64 * 1024 * 1024
-    """How many bytes of request bodies are remembered before the oldest is forgotten."""
+    """Maximum bytes of recorded request bodies; the oldest are dropped."""
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (

@@ -1,11 +1,10 @@
-"""HTTP/1.1 on one connection: requests in, one answer at a time out.
+"""HTTP/1.1 on one connection: requests in, one response at a time out.
 
-    bytes -> parser -> whole requests -> queue -> one task per answer, in the order of the requests
+    bytes -> parser -> complete requests -> queue -> one task per response, in order
 
-The parser never waits. While an answer is written, further (pipelined) requests queue up, and from
-the first of them on the socket is not read. Whoever leaves is noticed by the transport, and the
-task of the answer is cancelled at once; only a caller that left queued requests behind is noticed
-when the queue is empty again.
+The parser never waits. While a response is written, further (pipelined) requests are queued, and
+the socket is not read. If the client disconnects, the task of the response is cancelled
+immediately, or, if requests are queued, when the queue is empty.
 """
 
 import asyncio
@@ -25,30 +24,30 @@ from service.simulator.records import RequestOutcome, RequestRecord
 logger = logging.getLogger("service.simulator")
 
 MAX_HEAD_BYTES = 256 * 1024
-"""A request line and headers longer than this are refused with 431 (nginx takes 32 KiB)."""
+"""Maximum bytes of the request line and headers; more get 431 (nginx accepts 32 KiB)."""
 LINGER_SECONDS = 2.0
-"""How long a refused caller's remaining bytes are read and dropped, so that it sees the refusal."""
+"""Seconds during which a rejected client's bytes are dropped, so that it receives the error."""
 
 
 class Owner(Protocol):
-    """What a connection needs of the server."""
+    """The methods of the server that a connection uses."""
 
     max_body_bytes: int
 
     async def respond(self, exchange: Exchange) -> None:
-        """Write the answer to one request."""
+        """Write the response to one request."""
 
     def connection_made(self, connection: "Connection") -> None:
-        """Note a caller who has connected."""
+        """Add a new connection."""
 
     def connection_lost(self, connection: "Connection") -> None:
-        """Forget a connection that is gone."""
+        """Remove a lost connection."""
 
     def request_arrived(self, record: RequestRecord) -> None:
-        """Note a request that is complete and about to be answered."""
+        """Record a complete request."""
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Note that the outcome of a request is known."""
+        """Record the outcome of a request."""
 
 
 class _Request(msgspec.Struct, kw_only=True, frozen=True):
@@ -61,7 +60,7 @@ class _Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Connection(asyncio.Protocol):
-    """One caller's connection."""
+    """One connection of a client."""
 
     transport: asyncio.Transport
 
@@ -80,8 +79,8 @@ class Connection(asyncio.Protocol):
     # ---- the transport calls ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with a caller who has connected."""
-        # uvloop's transports are no subclasses of asyncio's.
+        """Start the connection."""
+        # uvloop's transports are not subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
         self._owner.connection_made(self)
 
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._deaf = True  # The request itself was complete and is being answered.
+            self._deaf = True  # The request was complete, and its response is being written.
         except httptools.HttpParserError:
             self._refuse(400, "The request is not HTTP/1.1.")
         if not self._in_body and not self._deaf:
@@ -101,23 +100,23 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, "The request's headers are too large.")
 
     def pause_writing(self) -> None:
-        """Hold back: the caller reads slower than the simulator writes."""
+        """Pause writing, because the client reads too slowly."""
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """Go on: the caller has caught up."""
+        """Resume writing."""
         if self._writable is not None:
             if not self._writable.done():
                 self._writable.set_result(None)
             self._writable = None
 
     def eof_received(self) -> None:
-        """Leave: a caller that closes its side has left, as HTTP has no half-closed requests."""
+        """Close the connection: HTTP has no half-closed requests."""
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: the caller left, or the simulator hung up."""
+        """End the response: the connection is closed."""
         if self._linger is not None:
             self._linger.cancel()
         self._waiting.clear()
@@ -126,22 +125,22 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         self._owner.connection_lost(self)
 
-    # ---- the answer writes ----
+    # ---- called by the response ----
 
     @property
     def congested(self) -> bool:
-        """The transport holds as many unsent bytes as it should."""
+        """Whether the transport's buffer is full."""
         return self._writable is not None
 
     async def drained(self) -> None:
-        """Wait until the transport takes more."""
+        """Wait until the transport accepts more."""
         if self._writable is not None:
             await asyncio.shield(self._writable)
 
     # ---- the parser calls ----
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Start a request."""
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -149,18 +148,18 @@ class Connection(asyncio.Protocol):
         self._in_body = False
 
     def on_url(self, url: bytes) -> None:
-        """Take a piece of the request target."""
+        """Add a piece of the request target."""
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """Add a header."""
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         known = self._headers.get(key)
         self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
-        """Take the complete head; the body follows."""
+        """Check the complete head."""
         self._head_bytes = 0
         self._in_body = True
         if int(self._headers.get("content-length", 0)) > self._owner.max_body_bytes:
@@ -169,7 +168,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Add a piece of the body."""
         if self._deaf:
             return
         self._body_bytes += len(body)
@@ -179,7 +178,7 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """Answer the complete request."""
+        """Respond to the complete request."""
         self._in_body = False
         if self._deaf:
             return
@@ -199,10 +198,10 @@ class Connection(asyncio.Protocol):
                 self.transport.pause_reading()
             self._waiting.append(request)
 
-    # ---- the life of an answer ----
+    # ---- the lifetime of a response ----
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Break off; return the task that is still ending."""
+        """Abort the response, and return its task, which is still ending."""
         self._finish("aborted")
         if self._task is not None:
             self._task.cancel()
@@ -226,9 +225,9 @@ class Connection(asyncio.Protocol):
     async def _run(self, exchange: Exchange) -> None:
         try:
             await self._owner.respond(exchange)
-        except Exception as exc:  # noqa: BLE001 - a bug costs one connection, not the server
+        except Exception as exc:  # noqa: BLE001 - a bug ends one connection, not the server
             frame = traceback.extract_tb(exc.__traceback__)[-1]
-            # The exception's text may hold a piece of the request: it is not logged.
+            # Not the exception's text, which can contain a part of the request.
             logger.error("failed: %s at %s:%s", type(exc).__name__, frame.filename, frame.lineno)
             self._finish("aborted")
             self.transport.abort()
@@ -257,7 +256,7 @@ class Connection(asyncio.Protocol):
         self._owner.request_ended(exchange.record)
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answers a request that never became whole, and reads no further one."""
+        """Reject an incomplete request, and read no further ones."""
         if self._deaf:
             return
         self._deaf = True

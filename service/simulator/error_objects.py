@@ -1,4 +1,4 @@
-"""Refusals, as OpenAI's error object.
+"""Errors, as OpenAI's error object.
 
 HTTP status + {"error": {"message", "type", "param", "code"}}
 """
@@ -12,7 +12,7 @@ INVALID_REQUEST = "invalid_request_error"
 
 @dataclass(kw_only=True, slots=True)
 class HttpError(Exception):
-    """The request is answered with an error status and an OpenAI error object."""
+    """The response is an error status and an OpenAI error object."""
 
     status: int
     message: str
@@ -20,7 +20,7 @@ class HttpError(Exception):
     code: str | None = None
 
     def body(self) -> bytes:
-        """Return the answer's body."""
+        """Return the body of the response."""
         return error_body(self.message, param=self.param, code=self.code)
 
 
@@ -31,6 +31,6 @@ def error_body(
     param: str | None = None,
     code: str | int | None = None,
 ) -> bytes:
-    """OpenAI's error object as JSON; `kind` is its member `type`."""
+    """Return OpenAI's error object as JSON. `kind` is its member `type`."""
     error: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}).encode()

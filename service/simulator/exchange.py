@@ -1,10 +1,10 @@
-"""One answer on the wire, in HTTP/1.1's own pieces.
+"""One HTTP/1.1 response.
 
-    reply(status, body)                             an answer of known length
-    head(...) -> event(...)* | body(...)* -> end()  a streamed one, chunked
-    raw(...), flush(), reset(), hang_up()           what a broken server writes and does
+    reply(status, body)                             a response of known length
+    head(...) -> event(...)* | body(...)* -> end()  a streamed response, chunked
+    raw(...), flush(), reset(), hang_up()           for faults
 
-Writing never waits; `drained()` does, while the caller reads slower than the simulator writes.
+Writing never waits. `drained()` waits while the client reads slower than the simulator writes.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Line(Protocol):
-    """What an exchange needs of the connection below it."""
+    """The methods of the connection that an exchange uses."""
 
     transport: asyncio.Transport
 
     @property
     def congested(self) -> bool:
-        """The caller does not read what was written: write no more for now."""
+        """Whether the client reads too slowly, so that nothing should be written now."""
 
     async def drained(self) -> None:
-        """Wait until the connection takes more."""
+        """Wait until the connection accepts more."""
 
 
 class Exchange:
-    """The answer to one request.
+    """The response to one request.
 
-    Its task is cancelled when the connection is lost: what it opened it closes in `finally`.
+    Its task is cancelled when the connection is lost. Close resources in `finally`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Exchange:
         self.record = record
         self.keep_alive = keep_alive
         self.complete = False
-        """The answer was handed to the transport as a whole and well formed."""
+        """Whether the complete, well-formed response was passed to the transport."""
         self._line = line
         self._transport = line.transport
         self._http_1_0 = http_1_0
@@ -59,18 +59,18 @@ class Exchange:
 
     @property
     def congested(self) -> bool:
-        """True while writing has to wait for `drained()`."""
+        """Whether writing must wait for `drained()`."""
         return self._line.congested
 
     async def drained(self) -> None:
-        """Wait while the caller reads slower than the simulator writes."""
+        """Wait while the client reads slower than the simulator writes."""
         if self._line.congested:
             await self._line.drained()
 
     def reply(
         self, status: int, body: bytes, *, content_type: str = JSON, headers: Headers = ()
     ) -> None:
-        """Write the whole answer at once."""
+        """Write the complete response at once."""
         head = self._head(status, content_type, headers, f"content-length: {len(body)}\r\n")
         self.raw(head if self.record.method == "HEAD" else head + body)
         self.complete = True
@@ -83,7 +83,7 @@ class Exchange:
         headers: Headers = (),
         length: int | None = None,
     ) -> None:
-        """Write the head of a streamed answer: chunked, or of the given (or claimed) length."""
+        """Write the head of a streamed response: chunked, or with a (possibly wrong) length."""
         if length is not None:
             framing = f"content-length: {length}\r\n"
         elif self._http_1_0:
@@ -95,30 +95,30 @@ class Exchange:
         self.raw(self._head(status, content_type, headers, framing))
 
     def event(self, payload: bytes) -> None:
-        """One server-sent event with the payload as its data; the payload holds no line end."""
+        """Write a server-sent event. The payload must not contain a line end."""
         self.record.chunks_sent += 1
         self.body(b"data: %b\n\n" % payload)
 
     def body(self, data: bytes) -> None:
-        """Write a piece of the body; as an HTTP chunk of its own where the body is chunked."""
+        """Write a piece of the body; if the body is chunked, as one HTTP chunk."""
         if self._chunked:
             self.raw(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self.raw(data)
 
     def end(self) -> None:
-        """Write the end of a streamed answer."""
+        """Write the end of a streamed response."""
         if self._chunked:
             self.raw(b"0\r\n\r\n")
         self.complete = True
 
     def raw(self, data: bytes) -> None:
-        """Write these bytes, with no framing at all."""
+        """Write bytes without framing."""
         self.record.bytes_sent += len(data)
         self._transport.write(data)
 
     async def flush(self) -> None:
-        """Wait until the operating system has taken every byte written so far."""
+        """Wait until the operating system has accepted all bytes."""
         low, high = self._transport.get_write_buffer_limits()
         self._transport.set_write_buffer_limits(high=0)
         try:
@@ -127,14 +127,14 @@ class Exchange:
             self._transport.set_write_buffer_limits(high=high, low=low)
 
     def reset(self) -> None:
-        """Break the connection with a TCP reset; what is not flushed is lost."""
+        """Break the connection with a TCP reset. Bytes that were not flushed are lost."""
         self._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER
         )
         self._transport.abort()
 
     def hang_up(self) -> None:
-        """End the connection (FIN) after what was written, whatever the framing promised."""
+        """Close the connection (FIN) after the written bytes, also if the body is incomplete."""
         self._transport.close()
 
     def _head(self, status: int, content_type: str, headers: Headers, framing: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A string that matches a regular expression, which is parsed and never run.
+"""Generates a string that matches a regular expression. The expression is parsed, never run.
 
 pattern -> the standard library's parse tree -> first branch, fewest repetitions, first character
 """
@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Callable
 from itertools import chain
-from re import _constants as ops  # type: ignore[attr-defined]  # the tree has no public names
+from re import _constants as ops  # type: ignore[attr-defined]  # the parse tree is not public
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
@@ -19,17 +19,19 @@ _CATEGORIES = {
 
 
 class UnsatisfiableError(Exception):
-    """No value satisfies the schema or pattern, or none that the simulator finds."""
+    """The simulator finds no value that satisfies the schema or pattern."""
 
 
 def matching(pattern: str, *, charge: Callable[[int], None]) -> str:
-    """Return a short string in which the pattern is found.
+    """Return a short string that contains a match of the pattern.
 
-    `charge` is called with the cost of each step before it is taken; its exception ends the work.
+    Args:
+        pattern: The regular expression.
+        charge: Called with the cost of each step before it. Its exception ends the work.
 
     Raises:
-        UnsatisfiableError: the pattern is none, or has a look-around, back reference, word
-            boundary, flag, anchor inside, or class that nothing is in.
+        UnsatisfiableError: The pattern is invalid, or has a look-around, back reference, word
+            boundary, flag, inner anchor or empty class.
     """
     charge(len(pattern))
     try:
@@ -44,7 +46,7 @@ def matching(pattern: str, *, charge: Callable[[int], None]) -> str:
 
 
 def _write(tree: Any, text: list[str], charge: Callable[[int], None]) -> None:
-    """Append a character for each atom, and an empty string where the text has to end."""
+    """Append a character for each atom, and an empty string if the text must end there."""
     for op, argument in tree:
         charge(1)
         if op in (ops.LITERAL, ops.NOT_LITERAL, ops.ANY, ops.IN) and text[-1:] != [""]:
@@ -64,7 +66,7 @@ def _write(tree: Any, text: list[str], charge: Callable[[int], None]) -> None:
 
 
 def _character(parts: list[tuple[Any, Any]], charge: Callable[[int], None]) -> str:
-    """Return a character that is one of the parts, or none of them if they are negated."""
+    """Return a character of a class, or one outside it if the class is negated."""
     negated = parts[0][0] in (ops.NEGATE, ops.NOT_LITERAL)
     charge(len(parts) * (len(_ASCII) if negated else 1))
     codes = [code[0] if kind is ops.RANGE else code for kind, code in parts]

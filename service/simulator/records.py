@@ -1,9 +1,9 @@
-"""What the simulator remembers of each request.
+"""The records of requests.
 
     arrives -> RequestRecord (open) -> outcome: completed | caller_left | aborted
 
-`completed`: the whole answer was handed to the transport. `caller_left`: the connection was lost
-before that. `aborted`: the simulator itself broke the answer off, as a fault or because it stopped.
+`completed`: the complete response was passed to the transport. `caller_left`: the connection was
+lost before that. `aborted`: the simulator ended the response, as a fault or because it stopped.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ RequestOutcome = Literal["completed", "caller_left", "aborted"]
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class RequestRecord:
-    """One request, and how its answer went."""
+    """A request and the outcome of its response."""
 
     method: str
     path: str
@@ -26,36 +26,36 @@ class RequestRecord:
     """Names in lower case; values of a repeated header are joined by ", "."""
     body: bytes
     started: float
-    """`time.monotonic()` when the request was complete."""
+    """`time.monotonic()` at the end of the request."""
     model: str | None = None
-    """The model that the request names, where it is one."""
+    """The model in the request, if any."""
     scenario: str = ""
-    """What answered: "completion", "script", "models", "refusal", or the name of a fault."""
+    """The source of the response: "completion", "script", "models", "refusal" or a fault's name."""
     status: int | None = None
-    """The status that was sent; None before, and where none ever was."""
+    """The status that was sent; None if none was."""
     chunks_sent: int = 0
-    """Events of a stream that were handed to the transport, `[DONE]` not counted."""
+    """The number of events that were passed to the transport, without `[DONE]`."""
     bytes_sent: int = 0
-    """Bytes handed to the transport, head and framing included."""
+    """The number of bytes that were passed to the transport, including head and framing."""
     finished: float | None = None
-    """`time.monotonic()` when the outcome was known."""
+    """`time.monotonic()` at the outcome."""
     outcome: RequestOutcome | None = None
-    """None while the request is open."""
+    """The outcome; None while the request is open."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the outcome is known."""
+    """Set at the outcome."""
 
     @property
     def document(self) -> Any:
-        """The body as JSON.
+        """Return the body as JSON.
 
         Raises:
-            ValueError: the body is not JSON.
+            ValueError: The body is not JSON.
         """
         return json.loads(self.body)
 
 
 class RecordLog:
-    """The last requests, oldest first, bounded by their number and by the bytes of their bodies."""
+    """The last requests, oldest first, limited by their number and the bytes of their bodies."""
 
     def __init__(self, *, records: int, body_bytes: int) -> None:
         self._records: deque[RequestRecord] = deque()
@@ -72,7 +72,7 @@ class RecordLog:
         return self._records[index]
 
     def add(self, record: RequestRecord) -> None:
-        """Remembers a request that has just arrived."""
+        """Add a request that has arrived."""
         if self._max_records == 0:
             return
         self._records.append(record)
@@ -93,7 +93,7 @@ class RecordLog:
         return self._unread.popleft()
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Remove all records."""
         self._records.clear()
         self._unread.clear()
         self._body_bytes = 0

@@ -1,8 +1,8 @@
-"""A completion in OpenAI's JSON.
+"""Completions as OpenAI's JSON.
 
 completion -> {"object": "chat.completion", ...}
-completion -> role chunk, one chunk per token, finish chunk, of all choices in turns
-              (, usage chunk)
+completion -> role chunk, one chunk per token, finish chunk, alternating between choices;
+              a usage chunk if requested
 """
 
 import json
@@ -22,12 +22,12 @@ def encode(document: Document) -> bytes:
     try:
         return _encode(document)
     except UnicodeEncodeError:
-        # A lone surrogate, from a name in the request: only its escaped form can be sent.
+        # An unpaired surrogate, from a name in the request, can only be sent escaped.
         return json.dumps(document, separators=(",", ":")).encode()
 
 
 def completion_document(completion: Completion) -> Document:
-    """Return the body of the unary answer."""
+    """Return the body of the unary response."""
     return {
         "id": completion.id,
         "object": "chat.completion",
@@ -48,7 +48,7 @@ def completion_document(completion: Completion) -> Document:
 
 
 def chunk_documents(completion: Completion, *, include_usage: bool) -> Iterator[Document]:
-    """Yield the events of the streamed answer, `[DONE]` not among them."""
+    """Yield the documents of the streamed response, without `[DONE]`."""
     head: Document = {
         "id": completion.id,
         "object": "chat.completion.chunk",
@@ -73,7 +73,7 @@ def chunk_documents(completion: Completion, *, include_usage: bool) -> Iterator[
 
 
 def usage(completion: Completion) -> Document:
-    """Count the tokens."""
+    """Return the token counts."""
     return {
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
@@ -89,7 +89,7 @@ def usage(completion: Completion) -> Document:
 
 
 def models_document() -> Document:
-    """Return the body of `GET /v1/models`: one model, although every name is served."""
+    """Return the body of `GET /v1/models`: one model, although the simulator serves every name."""
     return {"object": "list", "data": [model_document("simulator")]}
 
 
@@ -166,7 +166,7 @@ def _logprobs(
 
 def _logprob(key: bytes, position: int, token: str, alternatives: int) -> Document:
     own = text.digest(key, b"%d" % position)
-    # -0.004 to -1: the token is the likeliest, its alternatives fall off from it.
+    # -0.004 to -1: the chosen token is the most likely one; its alternatives are less likely.
     likeliest = -(own[0] + 1) / 256
     top = [_entry(token, likeliest)]
     others = (word for word in text.alternatives(own, alternatives + 1) if word != token)

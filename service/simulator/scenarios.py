@@ -1,13 +1,14 @@
-"""What a model's name asks of the simulator.
+"""Scenarios, which the name of the model selects.
 
-    any-name                               a plain answer
-    sim:ttft=0.2,itd=0.01,tokens=500       a plain answer with its own timing and length
-    sim-fault:<fault>                      a failure, see `faults`
-    sim-fault:<fault>=<value>,times=2      the same with its value, for the first two requests
+    any-name                               a plain completion
+    sim:ttft=0.2,itd=0.01,tokens=500       a plain completion with its own timing and length
+    sim-fault:<fault>                      a fault from `faults`
+    sim-fault:<fault>=<value>,times=2      the fault with a value, for the first two requests
 
-Options: `ttft` time to first token in seconds, `itd` delay between two tokens in seconds (both 0 to
-3,600), `tokens` length of the text (0 to 100,000). Of faults `times`: how many requests of exactly
-this model name fail before the rest succeeds (1 to 1,000,000).
+Options: `ttft`, the time to the first token in seconds; `itd`, the delay between two tokens in
+seconds (both 0 to 3,600); `tokens`, the length of the text (0 to 100,000). For faults also `times`:
+the number of requests with exactly this model name that fail before the others succeed (1 to
+1,000,000).
 """
 
 from collections.abc import Callable
@@ -23,13 +24,13 @@ FAULTY = "sim-fault:"
 
 
 class Scenario(msgspec.Struct, kw_only=True, frozen=True):
-    """How one request is to be answered."""
+    """The response to one request."""
 
     time_to_first_token: float
     inter_token_delay: float
     tokens: int
     tokens_given: bool = False
-    """The name itself says the length."""
+    """Whether the name sets the length."""
     fault: str | None = None
     value: str | None = None
     times: int | None = None
@@ -45,7 +46,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], float | int], float, float]] = {
 
 
 def plain(config: SimulatorConfig) -> Scenario:
-    """Return what a model's name asks for that asks for nothing."""
+    """Return the scenario of a model name without options."""
     return Scenario(
         time_to_first_token=config.time_to_first_token,
         inter_token_delay=config.inter_token_delay,
@@ -54,10 +55,10 @@ def plain(config: SimulatorConfig) -> Scenario:
 
 
 def parse(model: str, default: Scenario) -> Scenario:
-    """Read a model's name; what it leaves open is as in `default`.
+    """Parse the name of a model. Options that it does not set are those of `default`.
 
     Raises:
-        HttpError: the name begins like a scenario's and does not go on like one (400).
+        HttpError: The name has the prefix of a scenario and is malformed (400).
     """
     if not model.startswith((TIMED, FAULTY)):
         return default

@@ -1,11 +1,12 @@
-"""A value that satisfies a JSON Schema of the subset that OpenAI's strict structured outputs take.
+"""Generates a value that satisfies a JSON Schema, in the subset of OpenAI's strict outputs.
 
-    schema -> $ref followed -> its first listed value, anyOf branch or type that can be satisfied
+    schema -> follow $ref -> the first listed value, anyOf branch or type that can be satisfied
 
-No library does this: those that make instances (jsf, hypothesis-jsonschema, exrex, rstr, sre_yield)
-draw at random or have no bound, so that a small schema can stall them, and none has had a release
-for two years. This module gives a schema the same value each time at a bounded cost, and refuses
-the keywords that strict outputs refuse; a word that is no keyword of JSON Schema is an annotation.
+No library does this: those that generate instances (jsf, hypothesis-jsonschema, exrex, rstr,
+sre_yield) draw at random or without a bound, so that a small schema can stall them, and none has
+had a release for two years. This module returns the same value for the same schema at a bounded
+cost. It rejects the keywords that strict outputs reject, and ignores words that are not keywords of
+JSON Schema.
 """
 
 import json
@@ -20,10 +21,10 @@ from urllib.parse import unquote
 from service.simulator.pattern_instance import UnsatisfiableError, matching
 
 MAX_COST, STEP_COST = 300_000, 10
-"""Characters of a value's JSON, and `STEP_COST` for each schema that is looked at for it."""
+"""Maximum cost of a value: the characters of its JSON, plus `STEP_COST` per visited schema."""
 GENEROUS_DEPTH, MAX_DEPTH = 3, 24
-"""Objects and arrays in one another before a $ref is only followed as far as a value needs to come
-to an end, and those that it can need for that."""
+"""Maximum nesting before a $ref is followed only as far as the value needs to end, and the maximum
+nesting for that."""
 
 _HONOURED = (
     "$ref additionalProperties anyOf const enum exclusiveMaximum exclusiveMinimum format items "
@@ -54,10 +55,10 @@ _BOUNDS = {"minimum": ge, "exclusiveMinimum": gt, "maximum": le, "exclusiveMaxim
 
 
 def instance(schema: Any) -> Any:
-    """Return a value that satisfies the schema, always the same for the same schema.
+    """Return a value that satisfies the schema; the same schema always has the same value.
 
     Raises:
-        UnsatisfiableError: none does, or the schema goes beyond what is honoured.
+        UnsatisfiableError: No value does, or the schema is outside the supported subset.
     """
     try:
         return _Maker(root=schema).make(schema, GENEROUS_DEPTH + MAX_DEPTH)
@@ -69,7 +70,7 @@ def instance(schema: Any) -> Any:
 
 @dataclass(slots=True)
 class _Maker:
-    """Makes one value. `room` is how many objects and arrays may still be in one another."""
+    """Generates one value. `room` is the remaining depth of nested objects and arrays."""
 
     root: Any
     left: int = MAX_COST
@@ -179,11 +180,11 @@ class _Maker:
 
 
 def _number(keywords: dict[str, Any], *, whole: bool) -> int | float:
-    """Return 0 or a number near a bound, the first that satisfies the keywords."""
+    """Return 0 or a number near a bound: the first that satisfies the keywords."""
     bounds = {name: _exactly(keywords[name]) for name in _BOUNDS if name in keywords}
     if keywords.get("multipleOf", 1) <= 0:
         raise UnsatisfiableError("multipleOf is not positive")
-    step = _exactly(keywords.get("multipleOf", int(whole)))  # 0: every number will do.
+    step = _exactly(keywords.get("multipleOf", int(whole)))  # 0 allows every number.
     step = Fraction(step.numerator) if whole else step
     near = [bound // step * step if step else bound for bound in bounds.values()]
     steps = (number + times * (step or 1) for number in near for times in (0, 1, -1))
@@ -198,14 +199,14 @@ def _number(keywords: dict[str, Any], *, whole: bool) -> int | float:
 
 
 def _exactly(value: Any) -> Fraction:
-    """Return the number that the decimal text says, so that 0.1 is a tenth."""
+    """Return the exact number of the decimal text, so that 0.1 is a tenth."""
     if not _is(value, "number") or abs(value) > 2**64:
         raise UnsatisfiableError("a bound is not a number of up to 2^64")
     return Fraction(repr(value))
 
 
 def _first(options: Iterable[Any], make: Callable[[Any], Any]) -> Any:
-    """Return what is made of the first option that can be satisfied."""
+    """Return the value for the first option that can be satisfied."""
     failure = UnsatisfiableError("a list of alternatives is empty")
     for option in options:
         try:

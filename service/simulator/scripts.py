@@ -1,6 +1,6 @@
-"""Answers that a test has laid down word for word.
+"""Fixed responses that tests define.
 
-(model, streamed?) -> Script, played instead of anything the simulator would say
+(model, streamed?) -> Script, which replaces the simulator's own response
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from service.simulator.streaming import DONE, send_events
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Script:
-    """One laid-down answer."""
+    """One fixed response."""
 
     status: int = 200
     content_type: str = JSON
@@ -19,10 +19,10 @@ class Script:
     body: bytes | None = None
     events: tuple[bytes, ...] = ()
     done: bool = True
-    """Send `[DONE]` after the events."""
+    """Whether to send `[DONE]` after the events."""
 
     async def play(self, exchange: Exchange) -> None:
-        """Write the answer."""
+        """Write the response."""
         if self.body is not None:
             exchange.reply(
                 self.status, self.body, content_type=self.content_type, headers=self.headers
@@ -36,7 +36,7 @@ class Script:
 
 
 class Scripts:
-    """The laid-down answers of a server."""
+    """The fixed responses of a server."""
 
     def __init__(self) -> None:
         self._scripts: dict[tuple[str, bool], Script] = {}
@@ -44,7 +44,7 @@ class Scripts:
     def lay_down_reply(
         self, model: str, *, status: int, body: bytes, content_type: str, headers: Headers
     ) -> None:
-        """Answers unary requests for `model` with this body."""
+        """Return this body for unary requests for `model`."""
         self._scripts[model, False] = Script(
             status=status, body=body, content_type=content_type, headers=tuple(headers)
         )
@@ -52,7 +52,7 @@ class Scripts:
     def lay_down_stream(
         self, model: str, events: list[bytes], *, status: int, done: bool, headers: Headers
     ) -> None:
-        """Answers streaming requests for `model` with these events."""
+        """Return these events for streaming requests for `model`."""
         self._scripts[model, True] = Script(
             status=status,
             content_type=EVENT_STREAM,
@@ -62,11 +62,11 @@ class Scripts:
         )
 
     def find(self, model: str, *, stream: bool) -> Script | None:
-        """Find the answer for a request; one laid down for the other form serves both."""
+        """Return the response for a request. One for the other kind of request serves both."""
         if not self._scripts:
             return None
         return self._scripts.get((model, stream)) or self._scripts.get((model, not stream))
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Remove all fixed responses."""
         self._scripts.clear()

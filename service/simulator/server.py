@@ -2,7 +2,7 @@
 
 connection -> respond: key -> route -> model's name -> script | fault | completion -> records
 
-POST /v1/chat/completions    a completion, whole or streamed
+POST /v1/chat/completions    a completion, unary or streamed
 GET  /v1/models[/{id}]       the models
 anything else                404 with an OpenAI error object
 """
@@ -36,22 +36,22 @@ from service.simulator.streaming import finish, send_events
 COMPLETIONS = "/v1/chat/completions"
 MODELS = "/v1/models"
 FAULT_TOKENS = 8
-"""Length of a text in a fault whose name gives none: enough to be cut in the middle."""
+"""The default length of the text of a fault, in tokens: long enough to be cut."""
 
 _COUNTED_MODELS = 1024
 
 
 class SimulatorServer:
-    """An OpenAI-compatible upstream that calls no model; made by `start`, ended by `stop`."""
+    """An OpenAI-compatible upstream that calls no model. `start` creates it, `stop` ends it."""
 
     @classmethod
     async def start(
         cls, config: SimulatorConfig | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> Self:
-        """Listen on host and port; port 0 takes a free one.
+        """Listen on a host and port. Port 0 takes a free port.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: The address cannot be listened on.
         """
         self = cls(SimulatorConfig() if config is None else config)
         loop = asyncio.get_running_loop()
@@ -66,7 +66,7 @@ class SimulatorServer:
         self.port = 0
         self.records = RecordLog(records=config.records_kept, body_bytes=config.record_bytes_kept)
         self.open_requests = 0
-        """Requests that arrived and have no outcome yet."""
+        """The number of requests without an outcome."""
         self.max_body_bytes = config.max_body_bytes
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
@@ -85,25 +85,25 @@ class SimulatorServer:
 
     @property
     def base_url(self) -> str:
-        """Such as "http://127.0.0.1:8081"; the paths of the API follow it."""
+        """The base URL without a path, such as "http://127.0.0.1:8081"."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now, idle ones too."""
+        """The number of open connections, including idle ones."""
         return len(self._connections)
 
     async def stop(self) -> None:
-        """Close the listener and break off whatever is open; a second call does nothing."""
+        """Close the listener and abort all responses. A second call does nothing."""
         server, self._server = self._server, None
         if server is None:
             return
         loop = asyncio.get_running_loop()
         for listener in server.sockets:
             loop.remove_reader(listener.fileno())
-        # What was accepted just now has its transport in the next turn and is a connection in the
-        # one after. CPython 3.11 leaves it open for good if the server is closed by then.
+        # An accepted socket becomes a connection two iterations later. If the server is closed by
+        # then, CPython 3.11 never closes the socket.
         for _ in range(3):
             await asyncio.sleep(0)
         server.close()
@@ -111,10 +111,10 @@ class SimulatorServer:
         await asyncio.gather(*ending, return_exceptions=True)
         await server.wait_closed()
 
-    # ---- what a test says and asks ----
+    # ---- called by tests ----
 
     async def next_record(self) -> RequestRecord:
-        """Return the oldest request that was not yet returned here; wait for one to arrive."""
+        """Return the oldest request that was not yet returned here, or wait for one to arrive."""
         return await self.records.next()
 
     def reply_with(
@@ -126,9 +126,9 @@ class SimulatorServer:
         content_type: str = JSON,
         body: bytes,
     ) -> None:
-        """From now on answers requests for `model` with exactly this body.
+        """Return exactly this body for further requests for `model`.
 
-        Streaming requests get it too, unless `stream_with` laid down events for the model.
+        Streaming requests get it too, unless `stream_with` defined events for the model.
         """
         self._scripts.lay_down_reply(
             model, status=status, body=body, content_type=content_type, headers=headers
@@ -143,39 +143,39 @@ class SimulatorServer:
         headers: Headers = (),
         done: bool = True,
     ) -> None:
-        """From now on answers requests for `model` with one event per payload, and `[DONE]`.
+        """Send one event per payload, and `[DONE]`, for further requests for `model`.
 
-        Unary requests get them too, unless `reply_with` laid down a body for the model.
+        Unary requests get them too, unless `reply_with` defined a body for the model.
         """
         self._scripts.lay_down_stream(model, events, status=status, done=done, headers=headers)
 
     def reset(self) -> None:
-        """Forgets records, laid-down answers and how often faults have struck."""
+        """Remove records and fixed responses, and reset the counts of faults."""
         self.records.clear()
         self._scripts.clear()
         self._failures.clear()
 
-    # ---- what a connection calls ----
+    # ---- called by connections ----
 
     def connection_made(self, connection: Connection) -> None:
-        """Note a caller who has connected."""
+        """Add a new connection."""
         self._connections.add(connection)
 
     def connection_lost(self, connection: Connection) -> None:
-        """Forget a connection that is gone."""
+        """Remove a lost connection."""
         self._connections.discard(connection)
 
     def request_arrived(self, record: RequestRecord) -> None:
-        """Note a request that is complete and about to be answered."""
+        """Record a complete request."""
         self.open_requests += 1
         self.records.add(record)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Note that the outcome of a request is known."""
+        """Record the outcome of a request."""
         self.open_requests -= 1
 
     async def respond(self, exchange: Exchange) -> None:
-        """Write the answer to one request."""
+        """Write the response to one request."""
         try:
             self._authenticate(exchange.record)
             await self._route(exchange)
@@ -236,7 +236,7 @@ class SimulatorServer:
             await _fail(exchange, fault, request, completion, scenario)
 
     def _has_struck_enough(self, model: str, scenario: Scenario) -> bool:
-        """Count a request for a fault that is to strike only so many times; tell whether it has."""
+        """Count a request for a fault with `times`; return whether the fault has ended."""
         if scenario.times is None:
             return False
         struck = self._failures.pop(model, 0)

@@ -1,4 +1,4 @@
-"""Sending a stream at its pace.
+"""Sends streams at their pace.
 
 time to first token -> head -> event -> inter-token delay -> event ... -> [DONE] -> end
 """
@@ -11,11 +11,11 @@ from service.simulator.exchange import Exchange
 DONE = b"data: [DONE]\n\n"
 
 _EVENTS_PER_TURN = 16
-"""Undelayed events in a row before other connections have their turn."""
+"""Maximum events without a delay before other connections run."""
 
 
 async def send_events(exchange: Exchange, payloads: Iterable[bytes], delay: float) -> None:
-    """One event per payload, each a write of its own, `delay` seconds between two."""
+    """Send one event per payload, each in a separate write, with `delay` seconds between two."""
     for row, payload in enumerate(payloads):
         if row:
             if delay:
@@ -28,7 +28,7 @@ async def send_events(exchange: Exchange, payloads: Iterable[bytes], delay: floa
 
 
 async def send_bytes(exchange: Exchange, piece: bytes, times: int) -> None:
-    """Write the same piece of a body again and again, at the pace of the caller."""
+    """Write the same piece of a body `times` times, at the pace of the client."""
     for number in range(times):
         exchange.body(piece)
         if exchange.congested:
@@ -44,5 +44,5 @@ def finish(exchange: Exchange) -> None:
 
 
 async def forever() -> None:
-    """Wait until the caller leaves or the simulator stops."""
+    """Wait until the client disconnects or the simulator stops."""
     await asyncio.get_running_loop().create_future()

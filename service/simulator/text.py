@@ -3,8 +3,8 @@
     "Two words, one." -> "Two" " words" "," " one" "."
 
 A token is a word of at most 12 characters with the space before it, up to 3 marks, or white space.
-Joining the tokens of a text gives the text back. The prose is made of such tokens, chosen by the
-bytes of a hash: a request always gets the same words.
+The concatenation of the tokens of a text is the text. Prose consists of such tokens, selected by
+the bytes of a hash, so that a request always gets the same words.
 """
 
 import re
@@ -12,10 +12,10 @@ from functools import cache
 from hashlib import blake2b
 
 INTRODUCTION = "This is the built-in simulator; no model was called."
-"""How each free text begins, so that nobody takes it for a model's."""
+"""The beginning of each free text, which identifies it as simulated."""
 
 COUNTED_EXACTLY = 16 * 1024
-"""Characters of one text that are split to count them; beyond, four are taken for one token."""
+"""Maximum characters of a text that are split; of the rest, four count as one token."""
 
 _TOKEN = re.compile(r" ?\w{1,12}|\s{1,12}|[^\w\s]{1,3}")
 
@@ -26,7 +26,7 @@ _STEMS = (
     "paper pebble pillar quiet ribbon river saffron shadow signal silver simple spiral stone "
     "summer thread timber tunnel valley velvet violet walnut willow window winter yellow"
 )
-# 256 entries each, so that a byte of a hash chooses without further arithmetic.
+# 256 entries each, so that a byte of a hash is an index.
 _WORDS = tuple(f" {stem}" for stem in _STEMS.split()) * 4
 _CAPITALISED = tuple(" " + word[1:].capitalize() for word in _WORDS)
 _WORDS_OF_A_SENTENCE = 9
@@ -34,12 +34,12 @@ _BYTES_OF_A_BLOCK = 7 * _WORDS_OF_A_SENTENCE
 
 
 def split(text: str) -> list[str]:
-    """Split a text into tokens, whose concatenation is the text."""
+    """Split a text into tokens. Their concatenation is the text."""
     return _TOKEN.findall(text)
 
 
 def count(text: str) -> int:
-    """How many tokens a text counts; bounded work for a text of any length."""
+    """Return the number of tokens of a text. The work is bounded for any length."""
     if len(text) <= COUNTED_EXACTLY:
         return len(_TOKEN.findall(text))
     rest = len(text) - COUNTED_EXACTLY
@@ -47,7 +47,7 @@ def count(text: str) -> int:
 
 
 def digest(*parts: bytes) -> bytes:
-    """Sixteen bytes that stand for the parts, each told from its neighbours by its length."""
+    """Return a 16-byte digest of the parts, which includes their lengths."""
     hashed = blake2b(digest_size=16)
     for part in parts:
         hashed.update(b"%d:" % len(part))
@@ -56,7 +56,7 @@ def digest(*parts: bytes) -> bytes:
 
 
 def prose(key: bytes, length: int) -> list[str]:
-    """Return the introduction and then sentences chosen by `key`, cut at `length` tokens."""
+    """Return the introduction and sentences selected by `key`, cut at `length` tokens."""
     tokens = list(_introduction())
     block = 0
     while len(tokens) < length:
@@ -73,7 +73,7 @@ def prose(key: bytes, length: int) -> list[str]:
 
 
 def alternatives(key: bytes, length: int) -> list[str]:
-    """`length` different words (at most 64), as the tokens that were not chosen."""
+    """Return `length` (at most 64) different words, as alternatives to a token."""
     start = key[0]
     return [_WORDS[(start + step * 5) % 64] for step in range(length)]
 

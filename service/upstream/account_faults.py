@@ -1,19 +1,19 @@
-"""Whether an upstream refused this service's own account: its key, its credit or its permission.
+"""Recognizes account faults: the upstream refused this service's own key, credit or permission.
 
-    NAMES          codes, types and reasons that mean it, by vendor
-    NUMBERS        numeric codes that mean it, unless the status blames the caller
-    TEXTS          how the sentences begin of vendors that have no name for it
-    MEMBER_TEXTS   the same, although the error names a member of the request
-    FLAGGED        how the sentences begin of a 403 that is about the caller's input
+    NAMES          codes, types and reasons of account faults, by vendor
+    NUMBERS        numeric codes of account faults, unless the status is a caller's error
+    TEXTS          the beginnings of texts, for vendors without such a name
+    MEMBER_TEXTS   the same, also if the error names a member of the request
+    FLAGGED        the beginnings of the texts of a 403 about the caller's input
 
-The status alone does not tell. OpenAI answers 429 both for a rate limit and for an account without
-credit, Gemini answers 400 for a wrong key, and Anthropic 400 for an empty account.
+The status alone does not suffice. OpenAI returns 429 both for a rate limit and for an account
+without credit, Gemini returns 400 for a wrong key, and Anthropic 400 for an account without credit.
 
-If the status blames the caller and the error names a member of the request, only MEMBER_TEXTS
-decide. A text decides only by its beginning, where vendors do not quote the caller. Gemini's 429
-with the status RESOURCE_EXHAUSTED stays a rate limit, though its text is that of OpenAI's
-`insufficient_quota`: it is a limit by the minute or by the day that ends without an operator. Two
-of its texts name spent money; these are in the table.
+If the status is a caller's error and the error names a member of the request, only MEMBER_TEXTS
+apply. Only the beginning of a text is compared, because vendors do not quote the caller there.
+Gemini's 429 with RESOURCE_EXHAUSTED stays a rate limit although it has the text of OpenAI's
+`insufficient_quota`: it is a limit per minute or per day, which ends without an operator. Two of
+Gemini's texts are about spent money; these are in the table.
 """
 
 import re
@@ -77,7 +77,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("insufficient_credit", "insufficient_funds", "reject_no_credit", "payment_required"),
     ),
 }
-"""Compared without regard to case, `_`, `-` and spaces: `InvalidApiKey` is `invalid_api_key`."""
+"""Compared ignoring case, `_`, `-` and spaces: `InvalidApiKey` equals `invalid_api_key`."""
 
 NUMBERS: Final[Mapping[str, tuple[int, ...]]] = {
     "HTTP": (401, 402),
@@ -85,8 +85,8 @@ NUMBERS: Final[Mapping[str, tuple[int, ...]]] = {
     "MiniMax": (1004, 1008, 2049),
     "SiliconFlow": (30001,),
 }
-"""Numbers mean one thing at one vendor and another elsewhere: only those that no vendor uses for a
-rate limit or for a fault of its own are here."""
+"""The meaning of a number depends on the vendor. These are numbers that no vendor uses for a rate
+limit or for a failure of its own."""
 
 TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("Google", r"API key (?:not valid|not found|expired|invalid)\b"),
@@ -117,10 +117,10 @@ TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("Zhipu", r"您的账户已欠费"),
     ("New API", r"user quota is not enough\b"),
 )
-"""Matched at the beginning of a text, without regard to case."""
+"""Matched at the beginning of a text, ignoring case."""
 
 MEMBER_TEXTS: Final[tuple[tuple[str, str], ...]] = (
-    # For some models OpenAI streams to verified organizations only, and names `stream`.
+    # OpenAI streams some models only to verified organizations; the error names `stream`.
     ("OpenAI", r"Your organization must be verified to\b"),
 )
 """Matched like TEXTS, also if the error names a member of the request."""
@@ -131,19 +131,19 @@ RATES: Final = (
     r"Allocated quota exceeded\b",
     r"Requests? rate limit exceeded\b",
 )
-"""Texts of rate limits, whatever their names: DashScope sends `insufficient_quota` for its limit of
-tokens per minute, and Together `credit_limit` for one of requests per minute."""
+"""Texts of rate limits with other names: DashScope sends `insufficient_quota` for its limit of
+tokens per minute, and Together `credit_limit` for a limit of requests per minute."""
 
 FLAGGED: Final[tuple[tuple[str, str], ...]] = (
     ("xAI", r"Content violates usage guidelines\b"),
     ("OpenRouter", r"(?:.{1,120} requires moderation on .{1,60}\. )?Your input was flagged\b"),
 )
-"""Texts of a 403 about what the caller sent, matched like TEXTS. xAI's names our team and key."""
+"""Texts of a 403 about the caller's input, matched like TEXTS. xAI's names our team and key."""
 
 _AMBIGUOUS: Final = ("insufficient_quota", "credit_limit")
 _BLAMES_THE_CALLER: Final = frozenset({400, 404, 409, 413, 422})
 
-# What LiteLLM puts before the text of its upstream: "litellm.BadRequestError: XaiException - ".
+# LiteLLM's prefix of the text of its upstream: "litellm.BadRequestError: XaiException - ".
 _BEFORE: Final = (
     r"(?:Authentication Error, )?"
     r"(?:[\w.]{1,48}(?:Error|Exception)(?: [A-Za-z]{1,32})?(?::| -) ){0,3}"
@@ -173,11 +173,11 @@ _RATE: Final = re.compile(f"{_BEFORE}(?:{'|'.join(RATES)})", re.IGNORECASE)
 
 
 def is_account_fault(status: int, body: ErrorBody) -> bool:
-    """Return whether an error body says that the upstream refused this service's account.
+    """Return whether an error is an account fault.
 
     Args:
-        status: The HTTP status, or the one that an error event tells; 500 if it tells none.
-        body: What the error says.
+        status: The HTTP status, or the status in an error event; 500 if it has none.
+        body: The error body.
     """
     if any(map(_MEMBER_TEXT.match, body.texts)):
         return True
@@ -193,5 +193,5 @@ def is_account_fault(status: int, body: ErrorBody) -> bool:
 
 
 def is_flagged(body: ErrorBody) -> bool:
-    """Return whether the error body of a 403 says that the caller's input was flagged."""
+    """Return whether the error body of a 403 reports flagged input of the caller."""
     return any(map(_FLAGGED.match, body.texts))

@@ -1,4 +1,4 @@
-"""What the error body of an upstream says, whichever of their shapes it has.
+"""Reads the error bodies of upstreams, in all of their shapes.
 
     {"error": {...}}                 OpenAI and most others
     [{"error": {...}}]               Gemini's list of one
@@ -6,11 +6,11 @@
     {"detail": ...}                  FastAPI: a text, an object, or a list of problems
     {"errors": [{...}]}              Cloudflare
     {"base_resp": {...}}             MiniMax
-    {"code": ..., "message": ...}    the object itself: older vLLM, DashScope, SiliconFlow
+    {"code": ..., "message": ...}    the bare object: older vLLM, DashScope, SiliconFlow
 
     body -> read -> ErrorBody: the error object, the names for machines, the texts for people
 
-Pure, and bounded: an upstream chooses the body.
+Pure, with limits, because the upstream chooses the body.
 """
 
 import json
@@ -24,46 +24,46 @@ from chatcompletion import openai_json
 from chatcompletion.v1 import error_pb2
 
 _LARGEST: Final = 64 * 1024
-"""Bytes of a body whose names and texts are read."""
+"""Maximum bytes of a body whose names and texts are read."""
 _MOST_VALUES: Final = 64
-"""Objects and arrays that are looked into."""
+"""Maximum objects and arrays that are searched."""
 _MOST_FOUND: Final = 32
-"""Names, and texts, that are kept."""
+"""Maximum names, and maximum texts, that are kept."""
 _LONGEST_NAME: Final = 64
 _LONGEST_TEXT: Final = 512
-"""Characters; a longer text is cut."""
+"""Maximum characters of a text; the rest is cut."""
 
 _INSIDE: Final = (
     *("error", "errors", "detail", "details", "innererror", "inner_error", "base_resp"),
 )
-"""The members in which vendors put an error, or what they add to it."""
+"""The members in which vendors put an error or its details."""
 
 _NAMES: Final = (
     *("code", "type", "status", "reason", "status_code", "statusCode"),
     *("error", "error_code", "errorCode", "error_type"),
 )
-"""The members in which vendors put a word or a number for machines."""
+"""The members in which vendors put a code."""
 
 _TEXTS: Final = ("message", "msg", "status_msg", "error_msg", "error_message", "error", "detail")
-"""The members in which vendors put a sentence."""
+"""The members in which vendors put a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorBody:
-    """What an error body says. The texts can hold secrets and quote the caller: never log them."""
+    """The contents of an error body. Do not log the texts: they can contain secrets."""
 
     error: error_pb2.ApiError | None = None
     """The error object in OpenAI's shape or bare, or None if there is none."""
     names: tuple[str, ...] = ()
-    """Codes, types, statuses and reasons, in the order in which they are found; numbers as text."""
+    """Codes, types, statuses and reasons, in the order of the body; numbers as text."""
     texts: tuple[str, ...] = ()
     """Messages."""
     blames_member: bool = False
-    """Whether it names a member of the request, as the caller's mistakes do."""
+    """Whether it names a member of the request, as errors of the caller do."""
 
 
 def read(body: bytes) -> ErrorBody | None:
-    """Return what an error body says, or None if it says nothing."""
+    """Return the contents of an error body, or None if it has neither names nor texts."""
     error = _error_object(body)
     document = _document(body)
     names: list[str] = []
@@ -89,7 +89,7 @@ def _error_object(body: bytes) -> error_pb2.ApiError | None:
         error = openai_json.decode_error(body)
         if error.ByteSize():
             return error
-    # Older releases of vLLM send the object itself: {"object": "error", "message": …}.
+    # Older releases of vLLM send the bare object: {"object": "error", "message": …}.
     with suppress(openai_json.DecodeError):
         error = openai_json.decode_error(b'{"error":%b}' % body)
         if error.message:
@@ -100,7 +100,7 @@ def _error_object(body: bytes) -> error_pb2.ApiError | None:
 def _document(body: bytes) -> Any:
     if len(body) > _LARGEST:
         return None
-    # A number may have too many digits, the nesting be too deep, and bytes no text.
+    # A number can have too many digits, the nesting can be too deep, the bytes can be no text.
     with suppress(ValueError, RecursionError):
         return json.loads(body)
     return None
@@ -115,7 +115,7 @@ def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
         value = waiting.popleft()
         if isinstance(value, list):
             waiting.extend(value[:_MOST_VALUES])
-        elif isinstance(value, dict) and "loc" not in value:  # else a problem of the request
+        elif isinstance(value, dict) and "loc" not in value:  # "loc" marks an error in the request
             yield value
             waiting.extend(value[name] for name in _INSIDE if name in value)
 

@@ -1,19 +1,19 @@
-"""What an upstream's refusal becomes: one table, from its HTTP status to a failure of ours.
+"""Converts an upstream's refusal to a failure of the contract, by its HTTP status.
 
-    any              an account fault, see account_faults: UPSTREAM_ACCOUNT, without the text
-    400, 409, 422    the caller's mistake: passed on with its message, type, param and code
-    404              likewise, and stays 404
+    any              UPSTREAM_ACCOUNT, if `account_faults` recognizes an account fault
+    400, 409, 422    INVALID_REQUEST, with the upstream's message, type, param and code
+    404              MODEL_NOT_FOUND, with the same
     413              REQUEST_TOO_LARGE
-    403              about flagged input: the caller's mistake, without the text
-    401, 402, 403    our own key or account: UPSTREAM_ACCOUNT, without the text; 412 likewise, which
-                     Fireworks and Portkey send for a spent budget: we send no preconditions
-    429              UPSTREAM_RATE_LIMITED with the wait, without the text
+    403              INVALID_REQUEST, if the caller's input was flagged; otherwise:
+    401, 402, 403    UPSTREAM_ACCOUNT. 412 too: Fireworks and Portkey send it for a spent budget,
+                     and the service sends no preconditions
+    429              UPSTREAM_RATE_LIMITED, with the wait
     408              UPSTREAM_TIMEOUT
-    other 4xx, 5xx   UPSTREAM_ERROR, without the text; a 503 with the wait for our own retry
-    1xx, 2xx, 3xx    UPSTREAM_INVALID_RESPONSE; a redirect is never followed
+    other 4xx, 5xx   UPSTREAM_ERROR; a 503 with the wait for the service's own retry
+    1xx, 2xx, 3xx    UPSTREAM_INVALID_RESPONSE; redirects are never followed
 
-Texts that are passed on are scrubbed: of addresses, hosts, keys, organisations, and of the
-upstream's name for the model.
+Only 400, 404, 409 and 422 forward the upstream's text. Addresses, hosts, keys, organizations and
+the upstream's name of the model are removed from it.
 """
 
 import math
@@ -31,17 +31,19 @@ from service.upstream import account_faults
 from service.upstream.error_bodies import ErrorBody
 
 LONGEST_RETRY_AFTER: Final = 120.0
-"""Seconds; the official SDKs give up on a longer wait."""
+"""Maximum wait in seconds. OpenAI's SDKs do not wait longer."""
 
 _SHORTEST_RETRY_AFTER: Final = 0.001
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the wait that response headers ask for, in seconds up to 120, or None.
+    """Return the wait in the response headers, in seconds up to 120, or None.
+
+    `retry-after-ms` wins over `retry-after`, which is a number of seconds or an HTTP date (RFC
+    9110, section 10.2.3).
 
     Args:
-        headers: By lower-case names. `retry-after-ms` wins over `retry-after`, which is a number of
-            seconds or an HTTP date (RFC 9110, section 10.2.3).
+        headers: The headers by lower-case name.
         now: The wall clock, for dates.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -73,9 +75,9 @@ def failure(
 
     Args:
         status: The HTTP status, or the code in an error event.
-        body: What the body says, or None if it says nothing.
-        wait: What `retry_after` said.
-        model: The model that was asked for.
+        body: The error body, or None if it is empty.
+        wait: The result of `retry_after`.
+        model: The requested model.
     """
     body = body or _SAYS_NOTHING
     if status == 403 and account_faults.is_flagged(body):
@@ -91,11 +93,11 @@ def failure(
 
 
 def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure | None:
-    """Return the failure that a body or an event under the status 200 reports, or None.
+    """Return the failure in a body or an event with the status 200, or None.
 
     Args:
-        body: What it says, or None if it says nothing.
-        model: The model that was asked for.
+        body: The error body, or None if it is empty.
+        model: The requested model.
     """
     if body is None:
         return None
@@ -111,7 +113,7 @@ def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure |
 def bare_account_fault(body: ErrorBody | None, model: Model) -> errors.Failure | None:
     """Return the account fault of a chunk without choices and without the member `error`, or None.
 
-    No other failure is read from such a chunk: vendors put members of their own into sound ones.
+    Such a chunk is searched for no other failure, because vendors add members to valid chunks.
     """
     if body is None or not account_faults.is_account_fault(500, body):
         return None
@@ -147,12 +149,12 @@ def _plain(kind: type[errors.Failure]) -> _Make:
 
 
 def _rate_limited(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors.Failure:
-    # The upstream refused before it worked: nothing is paid twice by a retry.
+    # The upstream refused before it generated anything, so a retry does not pay twice.
     return errors.UpstreamRateLimited(retry_after=wait)
 
 
 def _unavailable(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors.Failure:
-    # The wait is for our own retry; the caller is not told to try again.
+    # The wait is for the service's own retry. For the caller, the failure is not retryable.
     return errors.UpstreamError(retry_after=wait, dispatched=True)
 
 
@@ -175,7 +177,7 @@ _BY_STATUS: Final[Mapping[int, _Make]] = {
 
 
 def status_of(error: error_pb2.ApiError) -> int:
-    """Return the HTTP status that an error object tells in its code, 500 where it tells none."""
+    """Return the HTTP status in the code of an error object, or 500 if there is none."""
     told = error.code_number if error.HasField("code_number") else _number(error.code_text)
     return told if 400 <= told <= 599 else 500
 
@@ -184,7 +186,7 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
 
 
-# Each takes time in proportion to the text, whatever that is: an upstream chooses it.
+# Each pattern takes linear time, because the upstream chooses the text.
 _SECRETS: Final = (
     re.compile(r"[a-z][a-z0-9+.-]{0,30}://\S+", re.IGNORECASE),
     re.compile(r"\b(?:org|proj|acct|user)[-_][A-Za-z0-9_-]{6,}"),
@@ -197,16 +199,16 @@ _SECRETS: Final = (
 )
 _REDACTED: Final = "[redacted]"
 _LONG_KEY: Final = 16
-"""Characters. A shorter key can be a word of the language, such as `EMPTY`: only the whole word, in
-the same case, is removed."""
+"""Minimum characters of a key that is removed anywhere. A shorter key, such as `EMPTY`, can be an
+ordinary word; it is removed only as a whole word in the same case."""
 
 _MOST_LOGGED: Final = 4
 _LOGGABLE: Final = re.compile(r"(?:[A-Za-z]+|\d{1,6})(?:[._-](?:[A-Za-z]+|\d{1,4}))*")
-"""Words and short numbers: what a code, a type or a reason looks like, and no key does."""
+"""Matches words and short numbers: codes, types and reasons, but not keys."""
 
 
 def _loggable(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
-    """Return the names of an error that an operator can be shown, each once."""
+    """Return the names of an error that can be logged, each once."""
     return tuple(
         name
         for name in dict.fromkeys(names)
@@ -215,7 +217,7 @@ def _loggable(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
 
 
 def scrub(text: str, model: Model) -> str:
-    """Remove from an upstream's text what is nobody's business at the front door."""
+    """Remove secrets and internal names from an upstream's text."""
     upstream = model.upstream
     host = urlsplit(upstream.base_url).hostname
     key = upstream.api_key

@@ -1,13 +1,13 @@
-"""When a request is sent to the upstream again: at most once.
+"""When the service sends a request to the upstream again: at most once.
 
-And never where the upstream may have worked for it:
+It never does if the upstream can have started to generate:
 
     could not connect               once more, after up to 100 ms
-    429, 503 with a Retry-After     once more, after that wait, where it fits
-    a fault of our account          never, whatever its status
+    429, 503 with a Retry-After     once more after that wait, if it fits
+    an account fault                never, with any status
     anything else                   never
 
-All within a budget of a fifth of the requests: an upstream in trouble is not given more to do.
+The budget is a fifth of the requests, so that retries do not overload an upstream in trouble.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _JITTER: Final = 0.1
 
 @dataclass(slots=True)
 class RetryBudget:
-    """How many retries the recent requests have earned: each a fifth, ten at the most."""
+    """The number of retries that recent requests have earned: a fifth each, up to ten."""
 
     balance: float = _LARGEST
 
@@ -38,13 +38,13 @@ class RetryBudget:
 
 
 def delay(asked: float, *, remaining: float, longest: float, random: float) -> float | None:
-    """Return how long to wait before the retry, in seconds, or None where there is none.
+    """Return the wait before the retry in seconds, or None for no retry.
 
     Args:
-        asked: The upstream's Retry-After in seconds; 0 where it could not be reached.
+        asked: The upstream's Retry-After in seconds; 0 if it could not be reached.
         remaining: Seconds until the call's deadline.
-        longest: The longest Retry-After that is waited out, in seconds.
-        random: From 0 to 1, for the jitter.
+        longest: Maximum Retry-After in seconds; after a longer one, there is no retry.
+        random: A number from 0 to 1, for the jitter.
     """
     if asked > longest:
         return None

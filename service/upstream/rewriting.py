@@ -1,9 +1,9 @@
-"""What goes to the upstream and what comes back: the little that is changed on the way.
+"""The changes to requests and responses between caller and upstream.
 
-    caller ── model, stream, stream_options, output limit ──► upstream
-    caller ◄── model; the usage chunk, if it was not asked for ── upstream
+    caller -> model, stream, stream_options, output limit -> upstream
+    caller <- model; without the usage chunk, unless requested <- upstream
 
-Everything else passes as it is.
+Everything else is forwarded unchanged.
 """
 
 from chatcompletion import openai_json
@@ -21,7 +21,7 @@ def outgoing(request: AcceptedRequest, *, streamed: bool) -> bytes:
     params, model = request.params, request.model
     changes: dict[str, str | int | bool | StreamOptions | None] = {
         "model": model.upstream_model,
-        # An upstream may ignore the other member: a limit there would be none.
+        # Remove the other member: an upstream that ignores it would have no limit.
         **dict.fromkeys(OUTPUT_LIMITS),
         model.output_limit: request.output_limit,
         "stream": True if streamed else None,
@@ -38,7 +38,7 @@ def outgoing(request: AcceptedRequest, *, streamed: bool) -> bytes:
 
 
 def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:
-    """Give an answer the name of the model that the caller asked for."""
+    """Set the name of the model in a response to the name in the request."""
     if not answer.HasField("model"):
         openai_json.clear_member(answer, "model")
     answer.model = model.name

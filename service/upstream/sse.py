@@ -1,34 +1,34 @@
 r"""A parser for event streams, on bytes: no I/O, bounded memory.
 
-    bytes, cut anywhere ──feed──► [(event name, data), …]
+    bytes, cut anywhere -> feed -> [(event name, data), …]
 
-It follows the WHATWG HTML standard, section 9.2.6: lines end with CRLF, LF or CR; a line that
-begins with a colon is a comment; the `data` lines of an event are joined by LF; an empty line
-dispatches; an event without data is dropped, and so is what follows the last empty line. Only these
-three characters end a line: JSON may hold U+2028, U+0085 and the like as they are.
+It follows the WHATWG HTML standard, section 9.2.6. Lines end with CRLF, LF or CR, and with no other
+character, because JSON can contain U+2028, U+0085 and the like. A line that begins with a colon is
+a comment. The `data` lines of an event are joined by LF. An empty line ends an event. An event
+without data is dropped, and so is an incomplete last event.
 
-`id` and `retry` have no meaning for a request that is never repeated and are skipped.
+`id` and `retry` are skipped, because the request is never repeated.
 """
 
 from typing import Final
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
-"""Default bound of a line and of the data of an event. A chunk of a completion has some hundred
-bytes; one with a whole base64 sound or the log probabilities of a long answer has some hundred
+"""Default maximum bytes of a line and of the data of an event. A chunk usually has some hundred
+bytes; a chunk with a base64 sound or the log probabilities of a long response has some hundred
 thousand."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 class EventTooLargeError(ValueError):
-    """A line or an event is larger than the bound."""
+    """A line or an event exceeds the maximum."""
 
 
 class EventParser:
     """The state of one stream.
 
     Args:
-        max_event_bytes: The largest line, and the largest data of one event, in bytes.
+        max_event_bytes: Maximum size of a line and of the data of an event, in bytes.
     """
 
     __slots__ = ("_after_cr", "_data", "_data_bytes", "_first", "_limit", "_name", "_tail")
@@ -43,13 +43,13 @@ class EventParser:
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        """Take the next bytes and return the events that they complete.
+        """Parse the next bytes and return the events that they complete.
 
         Returns:
-            Pairs of the event's name, empty where it has none, and its data.
+            Pairs of the event's name, empty if it has none, and its data.
 
         Raises:
-            EventTooLargeError: a line or an event exceeds the bound.
+            EventTooLargeError: A line or an event exceeds the maximum.
         """
         if self._after_cr or b"\r" in data:
             data = self._normalize(data)

@@ -1,11 +1,11 @@
-"""The store's schema over time: Alembic revisions, applied under a lock.
+"""The changes of the store's schema over time: Alembic revisions, applied under a lock.
 
-    versions/0001_…py ──► versions/0002_…py ──► …      HEAD is the last
+    versions/0001_…py -> versions/0002_…py -> …      HEAD is the last
 
-It is brought to HEAD when the service starts, or by `python -m service migrate`. An empty store
-gets the tables of HEAD at once; a test compares them with what the revisions make. Processes that
-start together wait for each other: on SQLite for the writer's lock, on PostgreSQL for an advisory
-lock. A schema that is newer than the code is refused.
+The service migrates the schema to HEAD at start, and so does `python -m service migrate`. An empty
+store gets the tables of HEAD directly; a test compares them with those of the revisions. Processes
+that start together wait for each other: on SQLite for the writer's lock, on PostgreSQL for an
+advisory lock. A schema that is newer than the code is rejected.
 """
 
 from pathlib import Path
@@ -17,10 +17,10 @@ from service.ledger.schema import metadata
 from service.ledger.store import Store, StoreError
 
 HEAD: Final = "0002"
-"""The last revision; a test compares it with the files."""
+"""The last revision. A test compares it with the files."""
 
 LOCK: Final = 0x63686174
-"""The advisory lock on PostgreSQL: "chat"."""
+"""The number of the advisory lock on PostgreSQL: "chat"."""
 
 _ALEMBIC: Final = sa.Table(
     "alembic_version",
@@ -28,14 +28,14 @@ _ALEMBIC: Final = sa.Table(
     sa.Column("version_num", sa.String(32), nullable=False),
     sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
-"""Alembic's own table, as it makes it."""
+"""Alembic's own table."""
 
 
 def migrate(store: Store) -> None:
-    """Bring the schema to HEAD; where it is there, nothing is locked or written.
+    """Migrate the schema to HEAD. If it is at HEAD, lock and write nothing.
 
     Raises:
-        StoreError: the store is away, or its schema is of a newer version or of none that is known.
+        StoreError: The store is away, or its schema has a newer or an unknown version.
     """
     with store.reading() as connection:
         if _current(store, connection) == HEAD:
@@ -58,7 +58,7 @@ def migrate(store: Store) -> None:
 
 
 def _create(connection: sa.Connection) -> None:
-    """Make the tables as they are at HEAD: what the revisions make, without importing Alembic."""
+    """Create the tables of HEAD without importing Alembic."""
     metadata.create_all(connection)
     _ALEMBIC.create(connection)
     connection.execute(sa.insert(_ALEMBIC), {"version_num": HEAD})
@@ -74,7 +74,7 @@ def _current(store: Store, connection: sa.Connection) -> str | None:
 
 
 def _upgrade(store: Store, connection: sa.Connection, revision: str = HEAD) -> None:
-    # Imported where it is needed: a service whose schema is there starts without it.
+    # Imported here, because a service with a current schema does not need it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415

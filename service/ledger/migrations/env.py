@@ -1,4 +1,4 @@
-"""Alembic's entry: it runs the revisions on the connection and in the transaction it is given."""
+"""Alembic's entry point: runs the revisions on a given connection, in its transaction."""
 
 from alembic import context
 
@@ -8,6 +8,6 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     render_as_batch=True,
-    transactional_ddl=False,  # the caller's transaction is the transaction
+    transactional_ddl=False,  # the caller has begun the transaction
 )
 context.run_migrations()

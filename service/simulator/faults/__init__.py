@@ -1,15 +1,15 @@
-"""The failures of an upstream, chosen by the model name `sim-fault:<name>[=<value>][,<option>...]`.
+"""Faults of an upstream, selected by the model name `sim-fault:<name>[=<value>][,<option>...]`.
 
-    connections   nothing, too little or too slowly is written; the connection breaks
-    whole_answers a whole answer of another status or with another body than a completion
-    streams       an event stream that goes wrong between its events
-    framing       a sound answer, or its line ends and pieces, written as few servers do
-    usages        a sound answer with senseless token counts
+    connections   connections that hang, drip or break
+    whole_answers complete responses with another status or body than a completion
+    streams       event streams that are wrong between their events
+    framing       valid responses in unusual forms
+    usages        valid responses with invalid token counts
 
-Each file has a table, and `FAULTS` has them all by name. Four failures of an upstream need no
-server that accepts connections and are made elsewhere: a closed port refuses, a listening socket
-that nobody accepts from (or a packet filter) swallows, a name under `.invalid` does not resolve,
-and a client whose pool is full exhausts it. They are named in `ELSEWHERE`.
+Each file has a table, and `FAULTS` has all of them by name. Tests produce four failures without the
+simulator, because it has accepted the connection: a closed port, a listening socket that does not
+accept (or a packet filter), a name under `.invalid`, and a full connection pool. `ELSEWHERE` names
+them.
 """
 
 from service.simulator.faults import connections, framing, streams, usages, whole_answers
@@ -24,4 +24,4 @@ FAULTS: dict[str, Fault] = {
 }
 
 ELSEWHERE = ("refuses", "black-holes", "name does not resolve", "pool exhausted")
-"""Items of the failure catalogue that a server which accepted the connection cannot produce."""
+"""Items of the failure catalogue that a server cannot produce after accepting a connection."""

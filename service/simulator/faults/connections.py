@@ -14,7 +14,7 @@ FAULTS: list[Fault] = []
 
 
 async def begin(play: Play) -> None:
-    """Write and flush half of a sound answer: `value` events, or half of all or of the body."""
+    """Write and flush half of a valid response: `value` events, or half of the events or body."""
     exchange = play.exchange
     if play.request.stream:
         payloads = play.payloads()
@@ -30,25 +30,25 @@ async def begin(play: Play) -> None:
 
 @plays(FAULTS, "hang-before-headers", "any", "hangs before headers")
 async def _hang_before_headers(play: Play) -> None:
-    """Read the request and never writes a byte."""
+    """Read the request and never write a byte."""
     await forever()
 
 
 @plays(FAULTS, "close-before-headers", "any", "disconnects before headers")
 async def _close_before_headers(play: Play) -> None:
-    """Read the request and closes the connection."""
+    """Read the request and close the connection."""
     play.exchange.hang_up()
 
 
 @plays(FAULTS, "reset-before-headers", "any", "resets before headers")
 async def _reset_before_headers(play: Play) -> None:
-    """Read the request and resets the connection."""
+    """Read the request and reset the connection."""
     play.exchange.reset()
 
 
 @plays(FAULTS, "drip-headers", "any", "drips headers")
 async def _drip_headers(play: Play) -> None:
-    """Write a header one byte every <value> seconds (0.05) and never ends it."""
+    """Write a header one byte every <value> seconds (0.05) and never end it."""
     interval = play.number(_DRIP_SECONDS, highest=3600)
     play.exchange.raw(_HEAD + b"x-drip: ")
     while True:
@@ -72,7 +72,7 @@ async def _flood_headers(play: Play) -> None:
 
 @plays(FAULTS, "no-http", "any", "speaks another protocol")
 async def _no_http(play: Play) -> None:
-    """Answer with the greeting of another protocol and closes."""
+    """Send the greeting of another protocol and close the connection."""
     play.exchange.raw(b"SSH-2.0-simulator\r\n")
     play.exchange.hang_up()
 
@@ -101,7 +101,7 @@ async def _cut_body(play: Play) -> None:
 
 @plays(FAULTS, "cut-tool-call", "stream", "cuts a tool call")
 async def _cut_tool_call(play: Play) -> None:
-    """Send half of a call's argument fragments, then closes without the last chunk."""
+    """Send half of a call's argument fragments, then close without the last chunk."""
     call_of = [choice.call for choice in play.completion.choices]
     if call_of[0] is None:
         play.refuse("This fault needs a request that forces a tool call.", "tool_choice")
@@ -115,7 +115,7 @@ async def _cut_tool_call(play: Play) -> None:
 
 @plays(FAULTS, "bad-chunking", "stream", "invalid chunk size")
 async def _bad_chunking(play: Play) -> None:
-    """Send <value> events (half), then a chunk whose size is no number."""
+    """Send <value> events (half), then a chunk whose size is not a number."""
     await begin(play)
     play.exchange.raw(b"not a size\r\n")
     await play.exchange.flush()
@@ -124,7 +124,7 @@ async def _bad_chunking(play: Play) -> None:
 
 @plays(FAULTS, "body-overrun", "unary", "bytes after the body")
 async def _overrun(play: Play) -> None:
-    """Send a sound answer and right after it a second one that nobody asked for."""
+    """Send a valid response, followed by a second, unrequested one."""
     body = encode(play.document())
     play.exchange.reply(200, body)
     play.exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")

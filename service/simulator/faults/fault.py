@@ -1,4 +1,4 @@
-"""What a fault is, and what it is given to fail with.
+"""Faults, and the requests that they answer.
 
 Fault(name, form, covers, play)               one row of a table
 @plays(FAULTS, name, form, covers)            adds the row of the function below it
@@ -26,27 +26,27 @@ class Play:
     request: CompletionRequest
     completion: Completion
     value: str | None
-    """What follows the fault's name and "="."""
+    """The text after the fault's name and "="."""
     delay: float
     """The inter-token delay, in seconds."""
 
     def chunks(self) -> list[Document]:
-        """Return the chunks of the sound answer."""
+        """Return the chunks of the valid response."""
         return list(chunk_documents(self.completion, include_usage=self.request.include_usage))
 
     def payloads(self) -> list[bytes]:
-        """Return the data of the events of the sound answer, `[DONE]` not among them."""
+        """Return the data of the events of the valid response, without `[DONE]`."""
         return [encode(chunk) for chunk in self.chunks()]
 
     def document(self) -> Document:
-        """Return the sound unary answer."""
+        """Return the valid unary response."""
         return completion_document(self.completion)
 
     def number(self, default: float, *, lowest: float = 0, highest: float = 1e9) -> float:
         """Return the value as a number.
 
         Raises:
-            HttpError: it is none or out of its range (400).
+            HttpError: The value is not a number or out of range (400).
         """
         if self.value is None:
             return default
@@ -59,10 +59,10 @@ class Play:
         return number
 
     def refuse(self, message: str, param: str = "model") -> NoReturn:
-        """End the play before it began: the request does not suit the fault.
+        """Reject a request that does not suit the fault.
 
         Raises:
-            HttpError: always (400).
+            HttpError: Always (400).
         """
         raise HttpError(status=400, message=message, param=param, code="invalid_value")
 
@@ -72,20 +72,20 @@ Player = Callable[[Play], Awaitable[None]]
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Fault:
-    """A way in which an upstream fails."""
+    """A failure of an upstream."""
 
     name: str
     form: FaultForm
-    """Which requests it can answer; the other form is refused with 400."""
+    """The kind of requests that it can answer; the other kind gets 400."""
     covers: str
-    """The item of the failure catalogue that it stands for."""
+    """Its item of the failure catalogue."""
     play: Player
 
 
 def plays(
     table: list[Fault], name: str, form: FaultForm, covers: str
 ) -> Callable[[Player], Player]:
-    """Add the fault that the decorated function plays to the table."""
+    """Add a fault to the table; the decorated function produces it."""
 
     def add(play: Player) -> Player:
         table.append(Fault(name=name, form=form, covers=covers, play=play))

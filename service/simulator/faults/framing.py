@@ -1,4 +1,4 @@
-"""Sound answers in a form that few servers write, yet every client has to read."""
+"""Valid responses in unusual forms, which every client must accept."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from service.simulator.streaming import DONE, finish, send_events
 WIDE = "na\u00efve \u6f22\u5b57 \U0001f680"
 """A text with characters of one to four bytes in UTF-8."""
 SEPARATORS = "one\u2028two\u2029three\u0085four\u000bfive\u001csix"
-"""A text with the line separators of Unicode, none of which ends a line of an event stream."""
+"""A text with Unicode's line separators, none of which ends a line of an event stream."""
 PIECES = ("\ud83d", "\ude00")
-"""The halves of a surrogate pair, as an upstream cuts an emoji between two chunks."""
+"""Unpaired surrogates: an emoji that an upstream cuts between two chunks."""
 VENDOR = {"text": "of a vendor", "big": 2**60, "none": None, "list": [], "object": {}}
-"""What `vendor-members` adds to every object, as its member `x_vendor`."""
+"""The member `x_vendor` that `vendor-members` adds to every object."""
 
 _Frame = Callable[[bytes], bytes]
 
@@ -26,7 +26,7 @@ FAULTS: list[Fault] = []
 
 
 def _framed(name: str, covers: str, frame: _Frame, opening: bytes = b"") -> None:
-    """Add a fault that writes each event, `[DONE]` too, in its own way."""
+    """Add a fault that frames each event, including `[DONE]`, with `frame`."""
 
     @plays(FAULTS, name, "stream", covers)
     async def _play(play: Play) -> None:
@@ -43,7 +43,7 @@ def _framed(name: str, covers: str, frame: _Frame, opening: bytes = b"") -> None
 
 
 def _line_ends(*ends: bytes) -> _Frame:
-    """Events whose two line ends are these."""
+    """Return a function that frames events with these two line ends."""
     first, second = ends
     return lambda payload: b"data: " + payload + first + second
 
@@ -55,7 +55,7 @@ def _on_two_lines(payload: bytes) -> bytes:
 
 
 def _reworded(name: str, covers: str, texts: tuple[str, ...]) -> None:
-    """Add a fault whose first texts are these, as plain UTF-8 where they can be."""
+    """Add a fault whose first texts are these, as plain UTF-8 if possible."""
 
     @plays(FAULTS, name, "any", covers)
     async def _play(play: Play) -> None:
@@ -82,7 +82,7 @@ def _with_texts(chunks: list[Document], texts: tuple[str, ...]) -> Iterator[Docu
 
 @plays(FAULTS, "one-byte-writes", "any", "one-byte chunks")
 async def _one_byte_writes(play: Play) -> None:
-    """Write every byte of the body as a chunk and a TCP write of its own."""
+    """Write every byte of the body as a separate HTTP chunk in a separate TCP write."""
     if play.request.stream:
         play.exchange.head()
         whole = b"".join(b"data: %b\n\n" % payload for payload in play.payloads()) + DONE
@@ -96,13 +96,13 @@ async def _one_byte_writes(play: Play) -> None:
 
 
 async def _write_alone(exchange: Exchange, piece: bytes) -> None:
-    """One HTTP chunk that the operating system has before anything follows."""
+    """Write one HTTP chunk and wait until the operating system has it."""
     exchange.body(piece)
     await exchange.flush()
 
 
 def _split(name: str, covers: str, cuts: Callable[[bytes], Iterator[int]]) -> None:
-    """Add a fault that divides each event at the offsets that `cuts` finds in it."""
+    """Add a fault that splits each event at the offsets that `cuts` yields."""
 
     @plays(FAULTS, name, "stream", covers)
     async def _play(play: Play) -> None:
@@ -120,18 +120,18 @@ def _split(name: str, covers: str, cuts: Callable[[bytes], Iterator[int]]) -> No
 
 
 def _inside_characters(event: bytes) -> Iterator[int]:
-    """Before each byte that continues a character."""
+    """Yield the offsets within characters."""
     return (place for place, byte in enumerate(event) if byte & 0xC0 == 0x80)
 
 
 def _inside_fields(event: bytes) -> Iterator[int]:
-    """Inside and after "data:", and between the two line ends."""
+    """Yield the offsets within and after "data:", and between the two line ends."""
     return iter((2, 5, 6, len(event) - 2, len(event) - 1))
 
 
 @plays(FAULTS, "vendor-members", "any", "vendor members")
 async def _vendor_members(play: Play) -> None:
-    """Add a member of a vendor to every object of a sound answer."""
+    """Add a vendor's member to every object of a valid response."""
     if not play.request.stream:
         play.exchange.reply(200, encode(_extended(play.document())))
         return
@@ -142,7 +142,7 @@ async def _vendor_members(play: Play) -> None:
 
 
 def _extended(value: Any) -> Any:
-    """Put a vendor's member into every object of a document."""
+    """Return a document with a vendor's member in every object."""
     if isinstance(value, dict):
         return {**{name: _extended(member) for name, member in value.items()}, "x_vendor": VENDOR}
     return [_extended(item) for item in value] if isinstance(value, list) else value
@@ -150,7 +150,7 @@ def _extended(value: Any) -> Any:
 
 @plays(FAULTS, "escaped-json", "any", "JSON with escapes and spaces")
 async def _escaped(play: Play) -> None:
-    """Write JSON with white space and every wide character escaped."""
+    """Write JSON with white space and with every non-ASCII character escaped."""
     if not play.request.stream:
         document = play.document()
         document["choices"][0]["message"]["content"] = WIDE
@@ -164,7 +164,7 @@ async def _escaped(play: Play) -> None:
 
 @plays(FAULTS, "untyped-stream", "stream", "another content type")
 async def _untyped_stream(play: Play) -> None:
-    """Call a sound event stream text/plain."""
+    """Send a valid event stream with the content type text/plain."""
     play.exchange.head(content_type="text/plain")
     await send_events(play.exchange, play.payloads(), play.delay)
     finish(play.exchange)

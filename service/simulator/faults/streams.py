@@ -1,4 +1,4 @@
-"""Event streams that go wrong between, or in, their events."""
+"""Event streams that are wrong between or within their events."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ FAULTS: list[Fault] = []
 def _edited(
     name: str, covers: str, edit: Callable[[list[bytes]], list[bytes]], ending: _Ending = finish
 ) -> None:
-    """Add a fault that sends other payloads than the sound ones, or another end."""
+    """Add a fault that changes the payloads of a valid stream, or its end."""
 
     @plays(FAULTS, name, "stream", covers)
     async def _play(play: Play) -> None:
@@ -79,7 +79,7 @@ async def _named_error(play: Play) -> None:
 
 @plays(FAULTS, "hang-after-done", "stream", "never ends after [DONE]")
 async def _hang_after_done(play: Play) -> None:
-    """Send a sound stream with [DONE] and keeps the body open."""
+    """Send a valid stream with [DONE] and keep the body open."""
     play.exchange.head()
     await send_events(play.exchange, play.payloads(), play.delay)
     play.exchange.body(DONE)
@@ -104,7 +104,7 @@ async def _huge_event(play: Play) -> None:
     payloads = play.payloads()
     play.exchange.head()
     await send_events(play.exchange, payloads[:1], play.delay)
-    # White space is legal between two tokens of JSON, and a line end in it divides the data.
+    # White space is valid between two tokens of JSON; its line ends split the data lines.
     play.exchange.body(b"data: {\n")
     await send_bytes(play.exchange, b"data: " + b" " * 1000 + b"\n", max(1, size // 1007))
     play.exchange.event(payloads[1][1:])
@@ -114,7 +114,7 @@ async def _huge_event(play: Play) -> None:
 
 @plays(FAULTS, "huge-line", "stream", "line over 1 MiB")
 async def _huge_line(play: Play) -> None:
-    """Send a valid event whose one line has <value> bytes (2 MiB)."""
+    """Send a valid event of one line with <value> bytes (2 MiB)."""
     size = int(play.number(2 * _MEBIBYTE))
     payloads = play.payloads()
     play.exchange.head()
@@ -138,7 +138,7 @@ async def _endless_line(play: Play) -> None:
 
 @plays(FAULTS, "500-stream", "stream", "error status with a stream")
 async def _error_status_stream(play: Play) -> None:
-    """Answer 500 with an event stream that holds an error object."""
+    """Return 500 with an event stream that contains an error object."""
     play.exchange.head(500)
     play.exchange.event(_ERROR)
     finish(play.exchange)

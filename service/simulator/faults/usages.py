@@ -1,4 +1,4 @@
-"""Token counts that make no sense, in otherwise sound answers."""
+"""Invalid token counts in otherwise valid responses."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ FAULTS: list[Fault] = []
 
 
 def _spoilt(name: str, spoil: _Spoil) -> None:
-    """Add a fault that sends, instead of the sound usage, each that `spoil` makes of it."""
+    """Add a fault that sends the results of `spoil` instead of the valid usage."""
 
     @plays(FAULTS, name, "any", name.replace("-", " "))
     async def _play(play: Play) -> None:
@@ -46,7 +46,7 @@ def _spoilt(name: str, spoil: _Spoil) -> None:
 
 @plays(FAULTS, "usage-in-every-chunk", "stream", "usage in every chunk")
 async def _in_every_chunk(play: Play) -> None:
-    """Send the usage in every chunk, as vLLM can, and in none of its own."""
+    """Send the usage in every chunk, as vLLM can, and no usage chunk."""
     sound = usage(play.completion)
     chunks = [{**chunk, "usage": sound} for chunk in play.chunks() if chunk["choices"]]
     play.exchange.head()

@@ -1,4 +1,4 @@
-"""Whole answers that are not the completion that was asked for."""
+"""Complete responses other than the requested completion."""
 
 import gzip
 import zlib
@@ -10,9 +10,9 @@ from service.simulator.response_documents import encode
 from service.simulator.streaming import send_bytes
 
 INTERNAL_DETAILS = ("gpu-7.internal.upstream.example", "org-simulated123", "sk-simulated-456")
-"""What the message of `400-internal-details` gives away: a host, an organisation and a key."""
+"""The secrets in the message of `400-internal-details`: a host, an organization and a key."""
 REDIRECT_TARGET = "http://elsewhere.invalid/v1/chat/completions"
-"""Where `redirect` without a value sends its caller."""
+"""The default location of `redirect`."""
 
 _HTML = b"<!doctype html><html><body><h1>It works!</h1></body></html>"
 _PIECE = 64 * 1024
@@ -22,7 +22,7 @@ FAULTS: list[Fault] = []
 
 
 def _answer(status: int, body: bytes, *, content_type: str = JSON, headers: Headers = ()) -> Player:
-    """Plays this answer, whatever was asked."""
+    """Return a function that sends this response to any request."""
 
     async def play(play: Play) -> None:
         play.exchange.reply(status, body, content_type=content_type, headers=headers)
@@ -35,7 +35,7 @@ def _error(status: int, message: str, kind: str, code: str | int | None = None) 
 
 
 def _retry_after(status: int, message: str, kind: str, code: str) -> Player:
-    """Plays an error whose Retry-After is the fault's value."""
+    """Return a function that sends an error whose Retry-After is the fault's value."""
 
     async def play(play: Play) -> None:
         seconds = f"{play.number(1, highest=1_000_000):g}"
@@ -50,7 +50,7 @@ def _retry_after(status: int, message: str, kind: str, code: str) -> Player:
 
 @plays(FAULTS, "redirect", "any", "redirect to elsewhere")
 async def _redirect(play: Play) -> None:
-    """Answer 307 with the location <value> (an address that does not resolve)."""
+    """Return 307 with the location <value> (an address that does not resolve)."""
     target = play.value or REDIRECT_TARGET
     if not target.isascii() or not target.isprintable():
         play.refuse("The value of this fault is an address.")
@@ -59,7 +59,7 @@ async def _redirect(play: Play) -> None:
 
 @plays(FAULTS, "huge-error-body", "any", "100 MB error body")
 async def _huge_error_body(play: Play) -> None:
-    """Answer 500 with an error object of <value> bytes (100 MiB)."""
+    """Return 500 with an error object of <value> bytes (100 MiB)."""
     size = int(play.number(100 * _MEBIBYTE))
     play.exchange.head(500, content_type=JSON)
     play.exchange.body(b'{"error":{"type":"server_error","param":null,"code":null,"message":"')
@@ -70,7 +70,7 @@ async def _huge_error_body(play: Play) -> None:
 
 @plays(FAULTS, "huge-body", "unary", "unary: 64 MB body")
 async def _huge_body(play: Play) -> None:
-    """Answer with a valid completion of <value> bytes (64 MiB)."""
+    """Return a valid completion of <value> bytes (64 MiB)."""
     size = int(play.number(64 * _MEBIBYTE))
     document = play.document()
     content = document["choices"][0]["message"]["content"] = "simulated"
@@ -84,7 +84,7 @@ async def _huge_body(play: Play) -> None:
 
 @plays(FAULTS, "gzip", "unary", "gzip unasked")
 async def _gzip(play: Play) -> None:
-    """Compress a sound answer although nobody asked for it."""
+    """Send a valid response with compression that the request did not ask for."""
     play.exchange.reply(
         200,
         gzip.compress(encode(play.document()), mtime=0),
@@ -94,11 +94,11 @@ async def _gzip(play: Play) -> None:
 
 @plays(FAULTS, "gzip-bomb", "any", "gzip bomb")
 async def _gzip_bomb(play: Play) -> None:
-    """Send <value> MiB (256) of white space and an answer, compressed a thousandfold."""
+    """Send <value> MiB (256) of white space and a response, compressed a thousandfold."""
     mebibytes = int(play.number(256, lowest=1, highest=65_536))
     plain = b" " * _MEBIBYTE
     body = encode(play.document())
-    # After a full flush the deflated bytes depend on nothing before them: one block serves for all.
+    # After a full flush, the deflated bytes do not depend on earlier ones: one block is repeated.
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = deflate.compress(plain) + deflate.flush(zlib.Z_FULL_FLUSH)
     checksum = 0
@@ -115,14 +115,14 @@ async def _gzip_bomb(play: Play) -> None:
 
 @plays(FAULTS, "early-hints", "unary", "informational status")
 async def _early_hints(play: Play) -> None:
-    """Send 103 before a sound answer."""
+    """Send 103 before a valid response."""
     play.exchange.raw(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n")
     play.exchange.reply(200, encode(play.document()))
 
 
 @plays(FAULTS, "vendor-headers", "unary", "headers that stay inside")
 async def _vendor_headers(play: Play) -> None:
-    """Send a sound answer with cookies, limits and identities of the upstream."""
+    """Send a valid response with the upstream's cookies, limits and ids."""
     play.exchange.reply(
         200,
         encode(play.document()),
@@ -142,7 +142,7 @@ async def _vendor_headers(play: Play) -> None:
 
 @plays(FAULTS, "json-instead-of-stream", "stream", "JSON instead of a stream")
 async def _surplus_unary_answer(play: Play) -> None:
-    """Answer a streaming request with a unary completion."""
+    """Send a unary completion for a streaming request."""
     play.exchange.reply(200, encode(play.document()))
 
 

@@ -1,4 +1,4 @@
-"""Sums of the ledger by hour, key and model."""
+"""Usage totals of the ledger by hour, key and model."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the table, and sum up what is in the ledger."""
+    """Create the table, and add up the ledger's entries."""
     totals = op.create_table(
         "usage_totals",
         sa.Column("account_id", _Id, nullable=False),
