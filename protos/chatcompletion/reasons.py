@@ -13,7 +13,7 @@ import grpc
 from chatcompletion.v1 import error_pb2
 
 DOMAIN: Final = "chatcompletion.v1"
-"""`google.rpc.ErrorInfo.domain` of every failure of ours."""
+"""The `google.rpc.ErrorInfo.domain` of every failure of this API."""
 
 _PREFIX = "ERROR_REASON_"
 _STATUSES: Final = {status.value[0]: status for status in grpc.StatusCode}

@@ -1,12 +1,11 @@
-"""The chunks of an answer, from the bytes of its events on: decoded, observed, renamed. No I/O.
+"""Reads the chunks of a stream from the bytes of its events: decodes, observes, renames. No I/O.
 
-    piece ──take──► chunk, chunk, …      lazily: each is observed when the one before was taken
-                       │
-                       ├─ is_done     [DONE] came
-                       ├─ is_cut      the answer ignored its output limit
-                       └─ a Failure   what came before it was the caller's
+    piece -> take -> chunk, chunk, …     lazily: each is observed when it is taken
+                     is_done             [DONE] arrived
+                     is_cut              the upstream ignored the output limit
+                     a Failure           after the chunks before it
 
-`apart` and `together` make of them what a caller gets at a time.
+`apart` and `together` group the chunks into the sequences that a caller receives.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,12 +28,12 @@ Chunks = Iterator[ChatCompletionChunk]
 
 
 class ChunkReader:
-    """Reads one answer.
+    """Reads the chunks of one stream.
 
     Args:
-        model: The model whose name the caller knows.
-        progress: Observes every chunk, also those that are withheld from the caller.
-        record: Told if the answer ignores its output limit.
+        model: The model, with the name that the caller used.
+        progress: Observes every chunk, including those that are withheld from the caller.
+        record: Records whether the stream was cut.
     """
 
     def __init__(self, model: Model, progress: Progress, record: CallRecord) -> None:
@@ -43,15 +42,15 @@ class ChunkReader:
         self._record = record
         self._events = EventParser()
         self.is_done = False
-        """Whether `[DONE]` came after a complete answer."""
+        """Whether `[DONE]` arrived after a complete response."""
         self.is_cut = False
-        """Whether the answer ignored its output limit, and nothing more of it is read."""
+        """Whether the upstream ignored the output limit, so that the rest is not read."""
 
     def take(self, piece: bytes) -> Chunks:
         """Yield the chunks for the caller that the next bytes complete.
 
         Raises:
-            Failure: the upstream reported one, or the answer cannot be read or is not complete.
+            Failure: The upstream reported a failure, or the stream is malformed or incomplete.
         """
         try:
             events = self._events.feed(piece)
@@ -89,7 +88,7 @@ class ChunkReader:
         return chunk
 
     def _failure(self, failure: errors.Failure) -> errors.Failure:
-        """Return the failure of a stream: after a part of it, a retry pays for that part again."""
+        """Return the failure of a stream. After some output, a retry would pay for it twice."""
         if self._progress.delivered:
             failure.dispatched = True
         return failure
@@ -103,13 +102,13 @@ class ChunkReader:
 
 
 def apart(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
-    """Yield each chunk by itself: the next one is observed when this one was delivered."""
+    """Yield each chunk in its own sequence. The next is observed after this one is delivered."""
     for chunk in chunks:
         yield (chunk,)
 
 
 def together(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
-    """Yield all chunks at once, also those before a failure."""
+    """Yield all chunks in one sequence, including those before a failure."""
     ready: list[ChatCompletionChunk] = []
     try:
         ready.extend(chunks)
@@ -122,10 +121,10 @@ def together(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
 
 
 def has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
-    """Return whether an answer has an error beside its choices, as OpenRouter sends it."""
+    """Return whether a response has an error in addition to choices, as OpenRouter sends it."""
     return answer.extra_json.get("error", "null") != "null"
 
 
 def reported(data: bytes, model: Model) -> errors.Failure | None:
-    """Return the failure that a body or an event under the status 200 reports, or None."""
+    """Return the failure in a body or an event with the status 200, or None."""
     return refusals.failure_in_success(error_bodies.read(data), model)

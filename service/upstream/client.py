@@ -1,19 +1,18 @@
-"""The upstream: the one file that knows the HTTP client.
+"""The client of the upstreams: sends a request and returns its response.
 
-    complete ─┐                                          ┌─ the whole body ─► ChatCompletion
-              ├─► outgoing ─► POST ─► 200, right type ───┤
-    stream ───┘       ▲        │                         └─ events ─► ChatCompletionChunk …
-                 once │        └─ anything else ─► refusals, or FAILURES below
-                      └─ where retries says so
+    complete -> outgoing -> POST -> 200, expected type -> complete body -> ChatCompletion
+    stream   -> outgoing -> POST -> 200, expected type -> events -> ChatCompletionChunk, …
+                                 -> anything else -> refusals, or FAILURES below; one retry if
+                                                     `retries` allows it
 
-It speaks httpx's `Request` and `Response` through httpx's transport interface, which follows no
-redirect, reads no environment and keeps no cookie; any transport of httpx fits, and the one in
-`transport` costs the least. Bodies are asked for without compression and refused with it, so that
-no small answer becomes a large one.
+The client uses httpx's `Request` and `Response` through httpx's transport interface, which follows
+no redirects, reads no environment and keeps no cookies. Any httpx transport works; the one in
+`transport` uses the least CPU. The client requests responses without compression and rejects
+compressed ones, so that a small response cannot become a large one.
 
-Four clocks: connecting, the response headers, silence within the body, and the whole call; the last
-one is the call's own deadline and runs in the interceptor. However a call ends, its connection is
-closed or, after a complete answer, kept.
+There are four timeouts: for connecting, for the response headers, for silence within the body, and
+the deadline of the call, which the interceptor enforces. After a complete response, the connection
+is kept; otherwise it is closed.
 """
 
 import asyncio
@@ -48,7 +47,7 @@ from service.upstream.transport.connection import ServerDisconnected
 from service.upstream.transport.http11 import Http11Transport
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
-    # What the client raises, what it becomes, and whether the upstream may have worked for it.
+    # The exception, its failure, and whether the upstream can have started to generate.
     (ServerDisconnected, errors.UpstreamError, True),
     (httpx.ConnectError, errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),
@@ -57,18 +56,18 @@ FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] 
     (httpx.RemoteProtocolError, errors.UpstreamInvalidResponse, True),
     (httpx.TransportError, errors.UpstreamError, True),
 )
-"""Every failure of the HTTP client; the first row that fits counts."""
+"""The failures of the HTTP client. The first matching row applies."""
 
 KEEPALIVE: Final = 4.0
-"""Seconds an idle connection is kept. Servers on uvicorn, vLLM among them, close theirs after five:
-a request sent at that moment would fail."""
+"""Seconds for which an idle connection is kept. Servers on uvicorn, such as vLLM, close theirs
+after five seconds; a request sent at that moment would fail."""
 
 _LARGEST_ERROR_BODY: Final = 64 * 1024
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
-"""Seconds and bytes that may follow `[DONE]` before the connection is closed rather than kept."""
+"""Maximum seconds and bytes after `[DONE]`; beyond them, the connection is closed, not kept."""
 _JSON_BEGINS: Final = (b"{", b"[")
-"""How a body under `text/event-stream` begins that is one JSON text: no line of events does."""
+"""The first characters of a JSON body under `text/event-stream`. No line of events begins so."""
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _USER_AGENT: Final = b"chatcompletion/0.1"
@@ -78,7 +77,7 @@ _CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpstreamLimits:
-    """How long and how much is waited for; durations in seconds."""
+    """The timeouts, in seconds, and the maximum size of a response."""
 
     connect: float
     first_byte: float
@@ -88,15 +87,14 @@ class UpstreamLimits:
 
 
 def transport(*, max_connections: int, verify: bool | str = True) -> httpx.AsyncBaseTransport:
-    """Make the transport to all upstreams.
+    """Return the transport to all upstreams.
 
     Args:
-        max_connections: The most connections at a time; a further request waits for one as long as
-            for connecting.
-        verify: The file of certificate authorities, or True for the usual ones.
+        max_connections: Maximum connections. A further request waits for the connect timeout.
+        verify: The file of certificate authorities, or True for the default ones.
 
     Raises:
-        ssl.SSLError: the file has no certificates.
+        ssl.SSLError: The file has no certificates.
     """
     context = (
         ssl.create_default_context(cafile=verify)
@@ -110,11 +108,11 @@ class UpstreamClient:
     """Sends completions to the upstreams.
 
     Args:
-        transport: What carries the requests.
-        limits: The clocks and bounds.
-        telemetry: Where streams and closings are counted.
-        now: The wall clock, for dates in headers.
-        random: From 0 to 1, for the jitter of retries.
+        transport: The transport of the requests.
+        limits: The timeouts and the maximum size.
+        telemetry: Counts open streams, retries and closed requests.
+        now: Returns the wall clock, for dates in headers.
+        random: Returns a number from 0 to 1, for the jitter of retries.
     """
 
     def __init__(
@@ -146,10 +144,10 @@ class UpstreamClient:
         await self._transport.aclose()
 
     async def complete(self, request: AcceptedRequest, call: Call) -> ChatCompletion:
-        """Return the whole completion.
+        """Return the completion.
 
         Raises:
-            Failure: the upstream did not give one.
+            Failure: The upstream returned none.
         """
         model = request.model
         body = outgoing(request, streamed=False)
@@ -173,16 +171,16 @@ class UpstreamClient:
     async def stream(
         self, request: AcceptedRequest, call: Call, progress: Progress, *, at_once: bool = False
     ) -> AsyncGenerator[Sequence[ChatCompletionChunk]]:
-        """Yield the chunks that are the caller's, as they arrive.
+        """Yield the chunks for the caller as they arrive.
 
         Args:
             request: The request.
-            call: The call that it belongs to.
-            progress: Told of every chunk, also of those that are withheld.
-            at_once: Yield chunks that arrive together at once, and not each by itself.
+            call: The call of the request.
+            progress: Counts every chunk, including those that are withheld from the caller.
+            at_once: Whether to yield chunks that arrive together in one sequence.
 
         Raises:
-            Failure: the stream is not complete; what was yielded is all that came.
+            Failure: The stream is not complete. All chunks that arrived were yielded.
         """
         model = request.model
         body = outgoing(request, streamed=True)
@@ -210,7 +208,7 @@ class UpstreamClient:
     async def _open(
         self, body: bytes, model: Model, call: Call, accept: str
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, twice at the most, and give its successful response."""
+        """Send a request, with up to one retry, and yield its successful response."""
         self._budget.earn()
         try:
             response = await self._attempt(body, model, call, accept)
@@ -247,7 +245,7 @@ class UpstreamClient:
         )
 
     async def _attempt(self, body: bytes, model: Model, call: Call, accept: str) -> httpx.Response:
-        """Send a request once and return its response, if that has the status and type wanted."""
+        """Send a request once and return its response, if its status and type are the expected."""
         call.record.upstream_attempts += 1
         call.dispatched = True
         try:
@@ -275,7 +273,7 @@ class UpstreamClient:
     async def _refusal(
         self, response: httpx.Response, accept: str, model: Model
     ) -> errors.Failure | None:
-        """Return why a response is not the answer, or None where it may be."""
+        """Return the failure in the head of a response, or None if there is none."""
         headers = response.headers
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             return errors.UpstreamInvalidResponse(dispatched=True)
@@ -284,7 +282,7 @@ class UpstreamClient:
             return None
         told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY))
         if response.status_code == 200:
-            # An error with the status of a success, in place of the stream.
+            # An error with status 200 in place of the stream.
             failure = refusals.failure_in_success(told, model)
             if failure is not None:
                 return failure
@@ -292,7 +290,7 @@ class UpstreamClient:
         return refusals.failure(response.status_code, told, wait, model)
 
     async def _read(self, response: httpx.Response, limit: int) -> bytes:
-        """Return the body; one byte more than the limit, or some, where it is larger."""
+        """Return the body. Of a larger one, return one or more bytes beyond the limit."""
         body = bytearray()
         async with aclosing(self._pieces(response)) as pieces:
             async for piece in pieces:
@@ -302,8 +300,8 @@ class UpstreamClient:
         return bytes(body)
 
     async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes]:
-        """Yield the body as it arrives, within the clock for silence."""
-        # All our requests have streams that are read asynchronously.
+        """Yield the body as it arrives, within the timeout for silence."""
+        # All requests use the asynchronous interface, so the stream is asynchronous.
         body = aiter(cast("httpx.AsyncByteStream", response.stream))
         with closing(Silence(self._limits.idle)) as silence:
             while True:
@@ -327,7 +325,7 @@ def _clock() -> float:
 
 
 def _failure(error: Exception) -> errors.Failure:
-    """Return what a failure of the HTTP client becomes."""
+    """Return the failure for an exception of the HTTP client."""
     for kind, ours, dispatched in FAILURES:
         if isinstance(error, kind):
             return ours(dispatched=dispatched)
@@ -347,7 +345,7 @@ def _request(
     timeouts: Mapping[str, Mapping[str, float | None]],
 ) -> httpx.Request:
     url = _url(upstream.base_url)
-    # With a stream, httpx adds no headers of its own: that costs less than to have them added.
+    # With a stream as body, httpx adds no headers, which is faster.
     headers = [
         (b"host", url.netloc),
         (b"content-type", _JSON.encode()),
@@ -369,7 +367,7 @@ def _request(
 
 
 async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:
-    """Return the failure of a stream whose body is JSON in place of events."""
+    """Return the failure of a stream whose body is JSON instead of events."""
     body = bytearray(first)
     async for piece in pieces:
         body += piece
@@ -379,7 +377,7 @@ async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) 
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:
-    """Read what follows the last event, so that the connection can be kept."""
+    """Read the rest of the body after the last event, so that the connection can be kept."""
     size = 0
     with suppress(TimeoutError, errors.Failure):
         async with asyncio.timeout(_LONGEST_REST):

@@ -1,7 +1,7 @@
-"""The clock for silence: it bounds each of many short waits, with one timer for all of them.
+"""The timeout for silence: bounds each of many short waits with one timer.
 
-A timer for each wait would cost more than the wait for a chunk itself. This one looks, when it
-comes, how long the current wait has lasted, and comes again when that would be too long.
+A timer for each wait would cost more than waiting for a chunk. When this timer fires, it checks the
+duration of the current wait, and is set again for the time at which that would be too long.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ from typing import Self
 
 
 class Silence:
-    """Ends a wait within its `with` block that lasts too long; to be closed after the last wait.
+    """Ends a wait in its `with` block that lasts too long. Close it after the last wait.
 
         with closing(Silence(30.0)) as silence:
             while …:
                 with silence:
                     piece = await …
 
-    Time between the waits does not count. Needs a running event loop, and one task at a time.
+    The time between waits does not count. Needs a running event loop, and only one task at a time.
 
     Args:
-        longest: Seconds that a wait can last; a `TimeoutError` ends it then.
+        longest: Maximum seconds of a wait. Then, a `TimeoutError` ends it.
     """
 
     __slots__ = ("_cancelling", "_expired", "_longest", "_loop", "_since", "_task", "_timer")
@@ -55,7 +55,7 @@ class Silence:
         if not self._expired or task is None:
             return
         self._expired = False
-        # As `asyncio.timeout` does: somebody else's cancellation stays one.
+        # Like `asyncio.timeout`, keep a cancellation that has another cause.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -2,9 +2,9 @@
 
     document      {"a": [1, "x]", {"b": 2}]}
     structure     {:[,,{:}]}                      everything outside of strings
-    depth         1 2   3                         the most brackets open at once
+    depth         1 2   3                         the maximum number of open brackets
     values        one per comma and opening bracket, and the document: empty arrays count twice
-    lines         one per comma and bracket, where the document is indented
+    lines         one per comma and bracket, if the document is indented
 
 A parser recurses once per level and allocates once per value. These checks bound both, at a cost
 that is linear in the number of bytes. A document that is not JSON is measured at least up to its

@@ -1,9 +1,9 @@
-"""One connection, and on it one request and its response at a time.
+"""A connection, with one request and its response at a time.
 
-    exchange ─► the head of the response ─► read, read, … ─► b"" at its end ─► rest ─► exchange …
+    exchange -> the head of the response -> read, read, … -> b"" at its end -> rest -> exchange …
 
-What the server sends is parsed as it arrives and waits in the parser, a little more than
-`MOST_BUFFERED` at the most: beyond that the socket is not read. Every wait has at most one timer.
+Received bytes are parsed immediately. The parser buffers slightly more than `MOST_BUFFERED` bytes
+of a body; beyond that, the socket is not read. Every wait has at most one timer.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ import httpx
 from service.upstream.transport.parser import ResponseParser
 
 MOST_BUFFERED: Final = 64 * 1024
-"""Bytes of a body that wait for their reader before the socket is no longer read."""
+"""Buffered bytes of a body above which the socket is not read."""
 
 SLICE: Final = 64 * 1024
-"""Bytes of a request that are handed to the transport at a time."""
+"""Maximum bytes of a request that are passed to the transport at a time."""
 
 
 class ServerDisconnected(httpx.RemoteProtocolError):
     """The server closed the connection before the head of its response was complete.
 
-    A class of its own, because no other error of a protocol is silence: the server may have crashed
-    or may have closed a connection that it had kept for too long.
+    It is a separate class, because the cause can be a crash of the server or an expired idle
+    connection, unlike that of other protocol errors.
     """
 
 
@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
     """A connection to a server.
 
     Args:
-        lost: Called once, with the connection, when it ends while it rests.
+        lost: Called once, with the connection, if it ends while it is idle.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, lost: Callable[["Connection"], None]) -> None:
         self.parser: Final = ResponseParser()
         self.resting_since = 0.0
-        """When it was kept, by the clock of the event loop."""
+        """The time at which it became idle, by the event loop's clock."""
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
@@ -69,24 +69,24 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._sent = True
 
-    # ---- the event loop calls ----
+    # ---- called by the event loop ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        # uvloop's transports are no subclasses of asyncio's.
+        """Start the connection."""
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        # Congested as soon as the socket does not take everything: the clock for writing runs then.
-        # At 0, TLS would be congested for ever.
+        # Pause writing as soon as the socket does not accept everything, which starts the write
+        # timeout. With high=0, TLS would pause forever.
         self._transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come."""
+        """Parse received bytes."""
         transport = self._transport
         if transport is None:
             return
         if not self._active:
-            # Nobody asked for it.
+            # No request is in progress.
             self.abort()
             self._lost(self)
             return
@@ -103,34 +103,34 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> None:
-        """End: HTTP has no half-closed connections."""
+        """Close the connection: HTTP has no half-closed connections."""
         transport = self._transport
         self._end(None)
         if transport is not None:
-            # It would close itself only after everything was sent.
+            # The transport would close itself only after sending everything.
             transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End."""
+        """End the current exchange."""
         self._gone = True
         self._end(error)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 
     def pause_writing(self) -> None:
-        """Note that the socket does not take everything."""
+        """Pause writing: the socket does not accept everything."""
         self._congested = True
 
     def resume_writing(self) -> None:
-        """Note that the socket took everything."""
+        """Resume writing: the socket accepted everything."""
         self._congested = False
         self._wake()
 
-    # ---- the pool calls ----
+    # ---- called by the pool ----
 
     @property
     def reusable(self) -> bool:
-        """Whether another request can be sent, once this one is over."""
+        """Whether another request can be sent after this one."""
         parser = self.parser
         return (
             self._transport is not None
@@ -144,21 +144,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether a connection that rested can be used: the server has not closed it.
+        """Whether the server has not closed an idle connection.
 
-        What has not reached the event loop yet counts, too: there is nothing that a server could
-        say now, so that a readable socket is one at its end.
+        This also checks the socket for bytes that have not reached the event loop: a server sends
+        nothing on an idle connection, so a readable socket has been closed.
         """
         return self._transport is not None and not self._poll.poll(0)
 
     def rest(self, now: float) -> None:
-        """Wait for the next request; whatever comes ends the connection."""
+        """Make the connection idle. Any received bytes end it."""
         self._active = False
         self.resting_since = now
         self._resume()
 
     def abort(self) -> None:
-        """Close at once, whatever is not sent or read."""
+        """Close immediately, and discard unsent and unread bytes."""
         transport, self._transport = self._transport, None
         if transport is None:
             return
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     async def closed(self) -> None:
-        """Return when the socket of a connection that was aborted is closed."""
+        """Wait until the socket of an aborted connection is closed."""
         if not self._gone:
             self._closed = asyncio.get_running_loop().create_future()
             await self._closed
@@ -178,20 +178,20 @@ class Connection(asyncio.Protocol):
     async def exchange(
         self, head: bytes, body: bytes, *, bodiless: bool, read: float | None, write: float | None
     ) -> None:
-        """Send a request and return when the head of its response is in the parser.
+        """Send a request and wait until the head of its response is parsed.
 
-        The response may come before all of the request is sent: the rest is not sent then.
+        If the response arrives before the whole request is sent, the rest is not sent.
 
         Args:
             head: The request line and the headers.
-            body: The body, framed.
-            bodiless: Whether the response has no body, whatever its head announces.
-            read: Seconds between bytes that the server sends; None for no limit.
-            write: Seconds between bytes that the server takes; None for no limit.
+            body: The framed body.
+            bodiless: Whether the response has no body, despite its head.
+            read: Maximum seconds between received bytes; None for no limit.
+            write: Maximum seconds between sent bytes; None for no limit.
 
         Raises:
-            httpx.TransportError: there is no response. The connection is to be aborted, as after
-                any other exception.
+            httpx.TransportError: There is no response. Abort the connection, as after any other
+                exception.
         """
         if self._transport is None:
             raise ServerDisconnected("The server closed the connection before the request.")
@@ -226,14 +226,14 @@ class Connection(asyncio.Protocol):
             await self._wait(write, httpx.WriteTimeout)
 
     async def read(self, patience: float | None) -> bytes:
-        """Return what has come of the body, at least a byte; b"" at its end.
+        """Return at least one byte of the body, or b"" at its end.
 
         Args:
-            patience: Seconds until something has come; None for no limit.
+            patience: Maximum seconds to wait; None for no limit.
 
         Raises:
-            httpx.TransportError: the rest of the body does not come. The connection is to be
-                aborted, as after any other exception.
+            httpx.TransportError: The rest of the body does not arrive. Abort the connection, as
+                after any other exception.
         """
         parser = self.parser
         while not parser.pieces:
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
     # ---- waiting ----
 
     async def _wait(self, patience: float | None, expired: type[httpx.TimeoutException]) -> None:
-        """Wait until anything has happened."""
+        """Wait for the next event of the connection."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if patience is None else loop.call_later(patience, _expire, waiter, expired)
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _end(self, error: Exception | None) -> None:
-        """Note that nothing more comes, and why; None for an orderly end."""
+        """Mark the connection as ended, with an error, or None for an orderly end."""
         self._transport = None
         if not self._active:
             self._lost(self)

@@ -1,8 +1,8 @@
-"""A connection made: from a name to addresses, to the first that answers, to TLS.
+"""Opens connections: from a name to addresses, to the first that accepts, to TLS.
 
-uvloop tries the addresses of a name one after the other, so that one that swallows packets costs
-all of the time for connecting. Here the next address is tried as well after a moment, addresses of
-both families in turn (RFC 8305), and the first that answers wins.
+uvloop tries the addresses of a name one after the other, so that an address that drops packets uses
+up the connect timeout. This module also tries the next address after a moment, alternating between
+address families (RFC 8305), and uses the first that accepts.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Final, TypeVar
 
 ATTEMPT_DELAY: Final = 0.25
-"""Seconds that an address has for itself before the next is tried as well."""
+"""Seconds before the next address is tried in parallel."""
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 _Address = tuple[int, int, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
@@ -25,14 +25,14 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None, make: Calla
     """Connect and return the protocol of the connection.
 
     Args:
-        host: A name, or an address.
+        host: A name or an address.
         port: The port.
-        context: How TLS is spoken, to a server that must have the host's name; None for plain TCP.
-        make: Makes the protocol.
+        context: The TLS context, which verifies the host's name; None for plain TCP.
+        make: Returns a new protocol.
 
     Raises:
-        OSError: no address of the host answers, or the TLS handshake fails.
-        UnicodeError: the host is no name.
+        OSError: No address of the host accepts, or the TLS handshake fails.
+        UnicodeError: The host is not a valid name.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -51,7 +51,7 @@ async def dial(host: str, port: int, context: ssl.SSLContext | None, make: Calla
 
 
 def _in_turn(addresses: Iterable[_Address]) -> list[_Address]:
-    """Return the addresses with their families in turn, beginning with the first one's."""
+    """Return the addresses with alternating families, beginning with that of the first."""
     families: dict[int, list[_Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -60,7 +60,7 @@ def _in_turn(addresses: Iterable[_Address]) -> list[_Address]:
 
 
 async def _first(loop: asyncio.AbstractEventLoop, addresses: list[_Address]) -> socket.socket:
-    """Return a socket that is connected to the first address that answers."""
+    """Return a socket that is connected to the first address that accepts."""
     untried = deque(addresses)
     attempts: set[asyncio.Task[socket.socket]] = set()
     winner: socket.socket | None = None
@@ -89,7 +89,7 @@ async def _first(loop: asyncio.AbstractEventLoop, addresses: list[_Address]) -> 
 
 
 def _discard(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close the socket of an attempt that came too late."""
+    """Close the socket of an attempt that was too late."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
 

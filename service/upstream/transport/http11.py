@@ -1,11 +1,10 @@
-"""httpx's transport interface on the pool: a request in, a response out.
+"""httpx's transport interface on top of the pool.
 
-    Request ─► request_head ─► pool.acquire ─► exchange ─► Response ─► its stream ─► pool.give_back
+    Request -> request_head -> pool.acquire -> exchange -> Response -> its stream -> pool.give_back
 
-The timeouts are those of the request's extension `timeout`, as in httpx: `pool` for a place among
-the connections, `connect` for a new one, `write` and `read` for each wait. Every error is the one
-that httpx's own transport raises, or a subclass of it. A request's body is sent whole, and no
-request is sent twice.
+The timeouts are those of the request's extension `timeout`, as in httpx: `pool` for a free place in
+the pool, `connect` for a new connection, `write` and `read` for each wait. Every error is the one
+that httpx's own transport raises, or a subclass of it. Each request is sent once.
 """
 
 import ssl
@@ -22,12 +21,12 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Http11Transport(httpx.AsyncBaseTransport):
-    """Carries requests over HTTP/1.1.
+    """An HTTP/1.1 transport.
 
     Args:
-        context: How TLS is spoken.
-        max_connections: The most connections at a time, to all servers together.
-        keepalive: Seconds that a connection is kept without a request.
+        context: The TLS context.
+        max_connections: Maximum connections to all servers together.
+        keepalive: Maximum seconds that a connection is idle.
     """
 
     def __init__(self, context: ssl.SSLContext, *, max_connections: int, keepalive: float) -> None:
@@ -35,10 +34,10 @@ class Http11Transport(httpx.AsyncBaseTransport):
         self._pool = Pool(context, size=max_connections, keepalive=keepalive)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its response, whose stream must be closed.
+        """Send a request and return its response. Close the stream of the response.
 
         Raises:
-            httpx.TransportError: there is no response.
+            httpx.TransportError: There is no response.
         """
         url = request.url
         port = _PORTS.get(url.scheme)
@@ -80,7 +79,7 @@ class Http11Transport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a response, as it comes; a connection that is not read to its end is closed."""
+    """The body of a response, as it arrives."""
 
     __slots__ = ("_connection", "_ended", "_pool", "_read")
 
@@ -111,7 +110,7 @@ class _Body(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Give the connection back, or close it if the response is not complete."""
+        """Return the connection to the pool, or close it if the body was not read to its end."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.give_back(connection)

@@ -1,10 +1,10 @@
-"""A response, parsed from bytes: pure, without sockets and clocks.
+"""Parses responses from bytes. Pure, without sockets and clocks.
 
-    start ─► feed, feed, … ─► head_complete ─► feed, … ─► complete
-                                                 └─► finish, where the connection ends the body
+    start -> feed, feed, … -> head_complete -> feed, … -> complete
+                                            -> feed, … -> finish, if the connection ends the body
 
-llhttp, the parser of httptools, checks the framing. This file adds the bounds, and the framings
-that llhttp leaves to its user: interim responses, HEAD, and bodies that end with the connection.
+llhttp, the parser of httptools, checks the framing. This module adds limits, and handles interim
+responses, HEAD, and bodies that end with the connection, which llhttp leaves to its user.
 """
 
 from typing import Final
@@ -14,8 +14,8 @@ import httpx
 
 MOST_HEADERS: Final = 1000
 LARGEST_HEAD: Final = 64 * 1024
-"""Bytes of a head together with the interim responses before it. Also the most bytes without any
-of the body among them: long chunk extensions and trailers do not accumulate."""
+"""Maximum bytes of a head, including the interim responses before it. Also the maximum bytes
+without a byte of the body, which bounds chunk extensions and trailers."""
 
 _LENGTH: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
@@ -51,36 +51,36 @@ class ResponseParser:
 
     def _make_parser(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        # Forms that are not ambiguous and that sloppy servers send: lines that end with LF alone,
-        # spaces after the size of a chunk. `lenient_headers` stays off, with its folded headers:
-        # with it, llhttp also takes a bare CR for the end of a header.
+        # Accept unambiguous forms that some servers send: lines that end with LF alone, and spaces
+        # after the size of a chunk. `lenient_headers`, which accepts folded headers, stays off,
+        # because with it llhttp also ends a header at a bare CR.
         self._parser.set_dangerous_leniencies(
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
 
     def start(self, *, bodiless: bool) -> None:
-        """Forget the last response and expect the next.
+        """Reset the parser for the next response.
 
         Args:
-            bodiless: Whether the request was HEAD: the response has no body, whatever its head
-                announces, and the connection cannot be used again.
+            bodiless: Whether the request was HEAD. The response then has no body, despite its head,
+                and the connection cannot be used again.
         """
         self.status = 0
         self.reason = b""
         self.version = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.head_complete = False
-        """Whether `status`, `reason`, `version` and `headers` are those of the response."""
+        """Whether the head is complete: `status`, `reason`, `version` and `headers` are valid."""
         self.pieces: list[bytes] = []
-        """What has come of the body and was not taken."""
+        """The pieces of the body that were not taken."""
         self.buffered = 0
-        """The bytes in `pieces`."""
+        """The number of bytes in `pieces`."""
         self.complete = False
-        """Whether the response is whole; its last pieces may not be taken yet."""
+        """Whether the response is complete. Its last pieces can still be in `pieces`."""
         self.keep_alive = False
-        """Whether the server takes another request; known once complete."""
+        """Whether the connection can be used for another request. Valid when complete."""
         self.surplus = False
-        """Whether something followed the response."""
+        """Whether bytes followed the response."""
         self._bodiless = bodiless
         self._delimited = False
         self._fault = ""
@@ -92,7 +92,7 @@ class ResponseParser:
         """Parse some bytes.
 
         Raises:
-            httpx.RemoteProtocolError: they are no response, or exceed the bounds.
+            httpx.RemoteProtocolError: They are not a response, or exceed the limits.
         """
         self._since_body += len(data)
         try:
@@ -105,13 +105,13 @@ class ResponseParser:
             raise httpx.RemoteProtocolError("The response's head or trailer is too large.")
 
     def finish(self) -> bool:
-        """Note the end of the connection and return whether the response is complete."""
+        """Handle the end of the connection, and return whether the response is complete."""
         if self.head_complete and not self._delimited:
             self.complete = True
         return self.complete
 
     def take(self) -> bytes:
-        """Return what has come of the body since the last time; b"" for nothing."""
+        """Return the bytes of the body since the last call, or b"" if there are none."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -119,24 +119,24 @@ class ResponseParser:
         return data
 
     def _refuse(self, fault: str) -> httpx.RemoteProtocolError:
-        # httptools hides the exceptions of callbacks behind its own.
+        # httptools replaces exceptions of callbacks with its own.
         self._fault = fault
         return httpx.RemoteProtocolError(fault)
 
-    # ---- httptools calls ----
+    # ---- called by httptools ----
 
     def on_message_begin(self) -> None:
-        """Begin a response: after one that is complete, it is one that nobody asked for."""
+        """Start a response. After a complete one, it is unrequested."""
         if self.complete:
             self.surplus = True
 
     def on_status(self, reason: bytes) -> None:
-        """Take a part of the reason phrase."""
+        """Add a part of the reason phrase."""
         if not self.complete:
             self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; one of the trailer is counted and dropped."""
+        """Add a header. Count and drop a trailer."""
         if self.complete:
             return
         self._header_count += 1
@@ -152,14 +152,14 @@ class ResponseParser:
         if size == len(_LENGTH) and name.lower() == _LENGTH:
             self._delimited = True
         elif size == len(_CODING) and name.lower() == _CODING:
-            # Whatever llhttp does not take for chunks, a tab after the word among it, would pass
-            # for a body that ends with the connection, sizes of chunks and all.
+            # llhttp treats every other value, even "chunked" with a tab after it, as a body that
+            # ends with the connection, and would return the sizes of chunks as a part of it.
             if self._delimited or value.rstrip(b" ").lower() != b"chunked":
                 raise self._refuse("The transfer encoding of the response is not supported.")
             self._delimited = True
 
     def on_headers_complete(self) -> None:
-        """Take the head of the response, or of an interim one before it."""
+        """Check the head of the response, or of an interim response before it."""
         if self.complete:
             return
         parser = self._parser
@@ -170,7 +170,7 @@ class ResponseParser:
         if status < 100:
             raise self._refuse("The response has an illegal status.")
         if status < 200:
-            # After 101, which nobody asked for, llhttp refuses all that follows.
+            # llhttp rejects all bytes after an (unrequested) 101.
             self.headers.clear()
             self.reason = b""
             self._delimited = False
@@ -182,7 +182,7 @@ class ResponseParser:
             self.complete = True
 
     def on_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Add a piece of the body."""
         if self.complete:
             self.surplus = True
             return
@@ -191,7 +191,7 @@ class ResponseParser:
         self.buffered += len(data)
 
     def on_message_complete(self) -> None:
-        """End the response, or an interim one."""
+        """End the response, or an interim response."""
         if self.head_complete and not self.complete:
             self.complete = True
             self.keep_alive = self._parser.should_keep_alive()

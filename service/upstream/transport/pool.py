@@ -1,11 +1,11 @@
-"""Which connection carries a request, and how many there can be.
+"""The connections of the transport: their choice and their maximum number.
 
-    acquire ─► one that rests, the last used first ─┐
-            ─► a new one, while there is room ──────┼─► request, response ─► give_back ─► rests
-            ─► the next that is given back ─────────┘                    └─► drop
+    acquire -> an idle connection, the last used first -> request, response -> give_back -> idle
+            -> a new connection, while a place is free                      -> drop
+            -> the next connection or place that becomes free
 
-Every connection, resting, in use or being made, has one of `size` places. Who finds no place free
-waits in a queue, in which each place and each connection goes to the first.
+Every connection that is idle, in use or being opened occupies one of `size` places. If no place is
+free, requests wait in a queue; a free place or connection goes to the first of them.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Waiter:
-    """Who waits for a connection to an origin, or for a place, which is None."""
+    """A request that waits for a connection to an origin, or for a place (None)."""
 
     origin: Origin
     given: asyncio.Future[Connection | None]
@@ -40,9 +40,9 @@ class Pool:
     """The connections to all servers.
 
     Args:
-        context: How TLS is spoken.
-        size: The most connections at a time.
-        keepalive: Seconds that a connection is kept without a request.
+        context: The TLS context.
+        size: Maximum connections.
+        keepalive: Maximum seconds that a connection is idle.
     """
 
     def __init__(self, context: ssl.SSLContext, *, size: int, keepalive: float) -> None:
@@ -51,7 +51,7 @@ class Pool:
         self._free = size
         self._connections: dict[Connection, Origin] = {}
         self._resting: dict[Origin, dict[Connection, None]] = {}
-        """Of each origin those that rest, the one that has for longest first."""
+        """The idle connections of each origin, the one that is idle for longest first."""
         self._waiting: deque[_Waiter] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -59,17 +59,17 @@ class Pool:
     async def acquire(
         self, origin: Origin, *, wait: float | None, connect: float | None
     ) -> Connection:
-        """Return a connection, to be given back or dropped.
+        """Return a connection. Call `give_back` or `drop` with it afterwards.
 
         Args:
             origin: The server.
-            wait: Seconds to wait for a place; None for no limit.
-            connect: Seconds for a new connection, with its name and TLS; None for no limit.
+            wait: Maximum seconds to wait for a place; None for no limit.
+            connect: Maximum seconds for a new connection, including DNS and TLS; None for no limit.
 
         Raises:
-            httpx.PoolTimeout: no place became free in time.
-            httpx.ConnectTimeout: the server did not answer in time.
-            httpx.ConnectError: there is no connection to the server, or the pool is closed.
+            httpx.PoolTimeout: No place became free in time.
+            httpx.ConnectTimeout: The server did not respond in time.
+            httpx.ConnectError: The server cannot be reached, or the pool is closed.
         """
         if self._closed:
             raise _closed()
@@ -77,14 +77,14 @@ class Pool:
         if connection is None and not self._take_place():
             connection = await self._wait(origin, wait)
             if connection is not None and not connection.alive:
-                # It ended on its way here; its place is ours.
+                # It ended before it was returned here; use its place.
                 self._connections.pop(connection, None)
                 connection.abort()
                 connection = None
         return connection or await self._connect(origin, connect)
 
     def give_back(self, connection: Connection) -> None:
-        """Take a connection whose response is complete."""
+        """Return a connection whose response is complete."""
         origin = self._connections.get(connection)
         if origin is None or not connection.reusable:
             self.drop(connection)
@@ -104,7 +104,7 @@ class Pool:
             waiter.given.set_result(None)
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection, if it is not closed; its place is free."""
+        """Close a connection if it is open, and free its place."""
         origin = self._connections.pop(connection, None)
         connection.abort()
         if origin is None:
@@ -117,7 +117,7 @@ class Pool:
         self._free_place()
 
     async def aclose(self) -> None:
-        """Close all connections; return when their sockets are closed."""
+        """Close all connections, and wait until their sockets are closed."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -133,7 +133,7 @@ class Pool:
     # ---- connections ----
 
     def _rested(self, origin: Origin) -> Connection | None:
-        """Return the connection of the origin that was used last, if it can be used again."""
+        """Return the last used idle connection of the origin, if it can be used again."""
         while resting := self._resting.get(origin):
             connection, _ = resting.popitem()
             if not resting:
@@ -145,7 +145,7 @@ class Pool:
         return None
 
     async def _connect(self, origin: Origin, patience: float | None) -> Connection:
-        """Return a new connection, in a place that is ours."""
+        """Return a new connection, in a place that is already taken."""
         try:
             async with asyncio.timeout(patience):
                 connection = await dial(
@@ -170,7 +170,7 @@ class Pool:
         return connection
 
     def _ended(self, connection: Connection) -> None:
-        """Forget a connection that ended while it rested; one in use is its user's to drop."""
+        """Remove a connection that ended while it was idle. Users drop the others."""
         origin = self._connections.get(connection)
         if origin is not None and connection in self._resting.get(origin, ()):
             self.drop(connection)
@@ -189,7 +189,7 @@ class Pool:
             self._sweep = loop.call_at(oldest.resting_since + self._keepalive, self._close_expired)
 
     def _oldest(self) -> Connection | None:
-        """Return the connection that has rested for longest."""
+        """Return the connection that is idle for longest."""
         return min(
             (next(iter(resting)) for resting in self._resting.values()),
             key=lambda connection: connection.resting_since,
@@ -199,9 +199,9 @@ class Pool:
     # ---- places ----
 
     def _take_place(self) -> bool:
-        """Take a place, if need be that of a connection which rests; return if there is one."""
+        """Take a free place, or that of an idle connection. Return whether there was one."""
         if not self._free:
-            # Connections rest only while nobody waits.
+            # Connections are idle only while no request waits.
             oldest = self._oldest()
             if oldest is None:
                 return False
@@ -217,7 +217,7 @@ class Pool:
             waiter.given.set_result(None)
 
     def _first(self) -> _Waiter | None:
-        """Return the first who still waits, and take it out of the queue."""
+        """Remove and return the first waiter that still waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.given.done():
@@ -225,7 +225,7 @@ class Pool:
         return None
 
     async def _wait(self, origin: Origin, patience: float | None) -> Connection | None:
-        """Return a connection of the origin, or None for a place."""
+        """Wait for a connection of the origin, or for a place (None), and return it."""
         loop = asyncio.get_running_loop()
         waiter = _Waiter(origin, loop.create_future())
         self._waiting.append(waiter)
@@ -241,7 +241,7 @@ class Pool:
                 timer.cancel()
 
     def _pass_on(self, given: asyncio.Future[Connection | None]) -> None:
-        """Give to others what came for somebody who has left."""
+        """Give the connection or place of a cancelled waiter to the next."""
         if given.exception() is not None:
             return
         connection = given.result()

@@ -1,6 +1,6 @@
 """A request line and its headers, checked and written as bytes: pure.
 
-Names and request lines hardly differ from request to request: their checks are remembered.
+Names and request lines are mostly the same in each request, so their checks are cached.
 """
 
 import re
@@ -21,7 +21,7 @@ def write(
     """Return the head of a request, and whether its body is sent as chunks.
 
     Raises:
-        httpx.LocalProtocolError: it would be another request than it says, or none.
+        httpx.LocalProtocolError: The request would be malformed or ambiguous.
     """
     chunked = sized = False
     lines = [_request_line(method, target)]
@@ -40,7 +40,7 @@ def write(
         raise httpx.LocalProtocolError("The body has two lengths.")
     lines.append(b"\r\n")
     head = b"".join(lines)
-    # A line for the request, one for each header, and the empty one: no value has begun another.
+    # The request line, a line per header, and the empty line. More lines mean an injected header.
     ends = len(headers) + 2
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
         raise httpx.LocalProtocolError("A header has an illegal value.")
@@ -57,7 +57,7 @@ def _request_line(method: str, target: bytes) -> bytes:
 
 @lru_cache(maxsize=128)
 def _field(name: bytes) -> tuple[bytes, bytes]:
-    """Return the lower-case name of a header, and what comes before its value."""
+    """Return the lower-case name of a header, and the bytes before its value."""
     if not _TOKEN.fullmatch(name):
         raise httpx.LocalProtocolError("A header has an illegal name.")
     return name.lower(), name + b": "
