@@ -1,9 +1,9 @@
-"""What the tests of every directory use: time limits, a clean tree, and the engines of the store.
+"""The fixtures of all test folders, and the plugins for time limits and a clean tree.
 
 database    an address, once for each engine
 postgres    a server for all tests; each makes a database of its own in it
-own_server  a server for the tests of one module, which may harm it and mend it
-via         the way from a bridge to a service, once for each
+own_server  a server for the tests of one module, which can stop it and change its settings
+via         each connection from a bridge to a service: a socket, or in-process
 
 Where PostgreSQL's binaries are absent the tests that need it are skipped, but not in CI.
 """
@@ -28,28 +28,28 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[Server]:
-    """A server that may be harmed, by tests that mend it."""
+    """Yield a server that a test can harm if it repairs it."""
     yield from _server()
 
 
 def _server() -> Iterator[Server]:
     if binaries() is None and not os.environ.get("CI"):
-        pytest.skip("PostgreSQL's binaries are not here")
-    # What a crash of the server leaves is the same without fsync: only the machine's would differ.
+        pytest.skip("PostgreSQL's binaries are not installed")
+    # fsync only matters for a crash of the machine, not of the server.
     with running(["fsync=off", "max_connections=100"], in_memory=True) as server:
         yield server
 
 
 @pytest.fixture(params=VIAS)
 def via(request: pytest.FixtureRequest) -> Via:
-    """The way from a bridge to a service, once for each."""
+    """Return each connection from a bridge to a service."""
     way: Via = request.param
     return way
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of an empty database, once for each engine."""
+    """Yield the address of an empty database, for each kind of database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/accounts.db"
     else:

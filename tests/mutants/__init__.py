@@ -1,10 +1,10 @@
-"""Mutations of the product that the tests must notice: does a test fail if this line is wrong?
+"""Mutation tests: for each mutation of the product, a test must fail.
 
-    *.toml       the list: file, exact text, what replaces it, the tests that must fail
-    mutations    the list, read and checked
+    *.toml       the mutations: file, exact text, replacement, the tests that must fail
+    mutations    reads and checks the list
     tree         a copy of the working tree, in which one mutation at a time is made
-    __main__     `make mutants`: each mutation in turn, and what lives
+    __main__     `make mutants`: runs the tests of each mutation
 
-A mutation that lives, or whose text no longer stands once in its file, fails the command. Whoever
-changes a mutated line moves the mutation with it.
+The command fails if the tests pass with a mutation, or if its text is not in its file exactly once.
+If you change a mutated line, update the mutation.
 """

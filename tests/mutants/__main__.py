@@ -1,14 +1,14 @@
-"""`make mutants`: make each mutation in a copy of the tree, and see that its tests fail.
+"""`make mutants`: make each mutation in a copy of the tree, and check that its tests fail.
 
-    python -m tests.mutants                    all of them
-    python -m tests.mutants NAME ...           some by name
-    python -m tests.mutants --sample 12        as many, chosen by the commit
-    python -m tests.mutants --list             only their names
+    python -m tests.mutants                    all mutations
+    python -m tests.mutants NAME ...           mutations by name
+    python -m tests.mutants --sample 12        a sample of 12, which the commit selects
+    python -m tests.mutants --list             only the names
 
 killed   a test fails, as it must
-skipped  the tests need something that is not here, such as PostgreSQL; not in CI
-LIVES    the tests pass: nothing would notice
-BROKEN   no verdict: the text does not stand once in the file, a test does not exist, it takes long
+skipped  the tests need something that is not installed, such as PostgreSQL; never in CI
+LIVES    the tests pass
+BROKEN   no verdict: the text is not in the file exactly once, a test is missing, or a timeout
 
 The exit status is 0 if all are killed or skipped, else 1.
 """
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these mutations")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many, by the commit")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
-    parser.add_argument("--list", action="store_true", help="print the names and end")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N, which the commit selects")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parallel runs")
+    parser.add_argument("--list", action="store_true", help="print the names and exit")
     asked = parser.parse_args(arguments)
     mutations = load()
     unknown = set(asked.names) - {mutation.name for mutation in mutations}
@@ -92,7 +92,7 @@ def _run(mutations: Sequence[Mutation], jobs: int) -> int:
 
 
 def _judge(tree: Tree, mutation: Mutation) -> bool:
-    """Make a mutation, run its tests, tell the verdict, and return whether it is killed."""
+    """Make a mutation, run its tests, print the verdict, and return whether it is killed."""
     try:
         with tree.mutated(mutation):
             run = tree.test(mutation)

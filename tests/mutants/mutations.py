@@ -1,4 +1,4 @@
-"""The list of mutations: TOML files beside this one, by room.
+"""The list of mutations: TOML files in this folder.
 
 [[mutation]]
 name = "admin-without-token"
@@ -30,10 +30,10 @@ class Mutation:
     tests: tuple[str, ...]
 
     def applied(self, source: str) -> str:
-        """Return the source of the file with the change.
+        """Return the source of the file with the mutation.
 
         Raises:
-            ValueError: the text does not stand in it exactly once.
+            ValueError: The text is not in it exactly once.
         """
         count = source.count(self.text)
         if count != 1:
@@ -45,7 +45,7 @@ def load(directory: Path = HERE) -> tuple[Mutation, ...]:
     """Return all mutations, in the order of the files and of their entries.
 
     Raises:
-        ValueError: an entry lacks a member or has one too many, or a name stands twice.
+        ValueError: An entry lacks a member or has an unknown one, or a name occurs twice.
     """
     mutations = tuple(_read(directory))
     names = [mutation.name for mutation in mutations]
@@ -65,6 +65,6 @@ def _read(directory: Path) -> Iterator[Mutation]:
 
 
 def sample(mutations: Sequence[Mutation], size: int, seed: str) -> tuple[Mutation, ...]:
-    """Return some mutations, always the same ones for the same seed, in their order."""
+    """Return a sample of the mutations, the same for the same seed, in their order."""
     picked = random.Random(seed).sample(range(len(mutations)), min(size, len(mutations)))  # noqa: S311
     return tuple(mutations[number] for number in sorted(picked))

@@ -1,8 +1,8 @@
 """A copy of the working tree, with an interpreter that imports the product from the copy.
 
-The tests start processes of their own with `sys.executable`, which import what it imports: the
-environment of the copy has no packages but a path file that names the copy first, and then the
-packages of the environment that runs this.
+The tests start further processes with `sys.executable`. The environment of the copy therefore has
+its own interpreter, with a path file that names the copy first, and then the packages of the
+environment that runs this.
 """
 
 import os
@@ -24,17 +24,18 @@ from tests.mutants.mutations import Mutation
 ROOT: Final = Path(__file__).parents[2]
 
 LONGEST_RUN: Final = 150.0
-"""Seconds for the tests of one mutation."""
+"""Maximum seconds for the tests of one mutation."""
 _LIMITS: Final = ("-o", "time_limit=10", "-o", "faulthandler_timeout=45")
-"""Seconds for one test, and for one that no signal interrupts: a mutation may make it hang."""
+"""Maximum seconds for one test, and for one that no signal interrupts. Mutations can make it
+hang."""
 _LONGEST_BASELINE: Final = 900.0
 _FAILED: Final = 1
-"""The exit status of pytest when tests ran, and one failed."""
+"""The exit status of pytest if tests ran and one failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """How tests ended."""
+    """The result of running tests."""
 
     status: int | None
     """pytest's exit status; None if they did not end in time."""
@@ -43,21 +44,21 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether a test failed, and not pytest."""
+        """Whether a test failed, rather than pytest."""
         return self.status == _FAILED
 
     @property
     def skipped(self) -> bool:
-        """Whether no test ran, since each needs something that is not here."""
+        """Whether no test ran, because all need something that is not installed."""
         return self.status == 0 and not re.search(r"\b\d+ passed\b", self.output)
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A copy.
+    """A copy of the working tree.
 
     Args:
-        path: Where it is.
+        path: The path of the copy.
     """
 
     path: Path
@@ -82,14 +83,14 @@ class Tree:
         return tree
 
     def copied(self, path: Path) -> "Tree":
-        """Copy the copy, with what Python has compiled in it."""
+        """Copy the copy, including compiled files."""
         shutil.copytree(self.path, path, ignore=shutil.ignore_patterns(".venv"))
         tree = Tree(path)
         tree.make_environment()
         return tree
 
     def make_environment(self) -> None:
-        """Make the environment, which takes the packages of the one that runs this."""
+        """Create the environment, with the packages of the one that runs this."""
         venv.create(self.path / ".venv", symlinks=True)
         (packages,) = (self.path / ".venv" / "lib").glob("python*/site-packages")
         ours = [self.path, self.path / "protos"]
@@ -101,12 +102,12 @@ class Tree:
         """Make a mutation for the block.
 
         Raises:
-            ValueError: its text does not stand in the file exactly once.
+            ValueError: Its text is not in the file exactly once.
         """
         file = self.path / mutation.file
         before = file.read_text()
         after = mutation.applied(before)
-        # Python may take what it compiled for current: it looks at the size and the second.
+        # Python could use a stale .pyc file: it compares only the size and the second.
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             compiled.unlink()
         file.write_text(after)
@@ -120,12 +121,12 @@ class Tree:
         return self._run(("-x", *mutation.tests), LONGEST_RUN, PYTHONDONTWRITEBYTECODE="1")
 
     def test_all(self, mutations: Sequence[Mutation]) -> Run:
-        """Run the tests of all mutations, without any; they are compiled once for all runs."""
+        """Run the tests of all mutations without a mutation, which also compiles the tests."""
         tests = dict.fromkeys(test for mutation in mutations for test in mutation.tests)
         return self._run(tuple(tests), _LONGEST_BASELINE)
 
     def _run(self, arguments: Sequence[str], longest: float, **variables: str) -> Run:
-        # What hypothesis found against one mutation is no matter of the next.
+        # Examples that hypothesis saved for one mutation must not affect the next.
         shutil.rmtree(self.path / ".hypothesis", ignore_errors=True)
         python = self.path / ".venv" / "bin" / "python"
         usual = ("-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0", *_LIMITS)
@@ -149,7 +150,7 @@ class Tree:
             output, _ = process.communicate(timeout=longest)
             status: int | None = process.returncode
         except subprocess.TimeoutExpired:
-            # With the processes that the tests have started.
+            # Including the processes that the tests have started.
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             status = None

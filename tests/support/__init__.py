@@ -1,14 +1,14 @@
-"""What the tests of more than one directory share.
+"""Code that the tests of several folders share.
 
 waiting.py          until a condition holds or an event is set
-grpc_client.py      a caller over gRPC: whole calls, streams, and how they fail
+grpc_client.py      a caller over gRPC: unary calls, streams, and their failures
 running_service.py  a service and its upstream in this process
 running_bridge.py   a bridge in this process
 processes.py        a deployable in a process of its own
 stack.py            bridge, service and upstream, for the SDKs
 accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
-asking.py           a call over gRPC or REST, with one form of answer
+asking.py           a call over gRPC or REST, with the same form of answer
 books.py            balances, holds and charges, read from the store
 priced_models.py    models with prices, and what their tokens cost
 fake_service.py     a gRPC server whose answers are functions of a test
@@ -17,14 +17,14 @@ raw_http1.py        HTTP/1.1 that no client library sends
 raw_http2.py        gRPC over HTTP/2 frames that no client library sends
 envoy.py            a real Envoy between callers and services
 postgres.py         a real PostgreSQL server
-outages.py          stores that go away for a while, and how
+outages.py          stores that go away for a while, in several ways
 footprint.py        the tasks and descriptors of this process, before and after
-golden.py           what a golden pair is
+golden.py           golden pairs: a document and its message
 golden_requests.py  golden requests
 golden_responses.py golden completions, chunks and errors
-json_equality.py    whether two JSON documents say the same
+json_equality.py    whether two JSON documents are equal
 samples.py          values of the service, for tests without sockets
-examples.py         how many examples a property is tried with
+examples.py         the number of examples of a property test
 time_limit.py       the time limit of each test, a plugin of pytest
-tree.py             no test leaves files in the working tree, a plugin of pytest
+tree.py             fails tests that leave files in the working tree, a plugin of pytest
 """

@@ -1,9 +1,9 @@
-"""The doors of operators and of callers to one store, on sockets, in this process.
+"""The listeners of operators and of callers on one store, on sockets, in this process.
 
 async with admin(database) as house:
-    house.accounts            a stub of AccountService; house.admin is what it shows
-    house.credits             a stub of CreditService; bearer(key) is what a caller shows
-    house.store               the store itself
+    house.accounts            a stub of AccountService; house.admin is its metadata
+    house.credits             a stub of CreditService; bearer(key) is a caller's metadata
+    house.store               the store
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -42,7 +42,7 @@ LOCAL: Final = Address("127.0.0.1", 0)
 
 
 def bearer(key: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of who shows a key."""
+    """Return the metadata with a key."""
     return (("authorization", f"Bearer {key}"),)
 
 
@@ -51,7 +51,7 @@ ADMIN: Final = bearer(TOKEN)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class House:
-    """Both doors, and what is behind them."""
+    """Both listeners and their store."""
 
     store: Store
     directory: Directory
@@ -67,7 +67,7 @@ class House:
         return await getattr(self.accounts, method)(request, metadata=ADMIN, timeout=20)
 
     async def refusal(self, method: str, request: Any, metadata: Any = ADMIN) -> Failed:
-        """Return how such a call fails, which must not succeed."""
+        """Make a call that must fail, and return its failure."""
         try:
             await getattr(self.accounts, method)(request, metadata=metadata, timeout=20)
         except grpc.aio.AioRpcError as error:
@@ -77,7 +77,7 @@ class House:
 
 @asynccontextmanager
 async def admin(database: str) -> AsyncIterator[House]:
-    """Run both doors on an empty store, whose address this is."""
+    """Run both listeners on the empty store with this address."""
     async with AsyncExitStack() as stack:
         store = Store(database)
         stack.callback(store.close)

@@ -5,8 +5,7 @@ async with accounts_stack({"default": priced(upstream_model="sim:tokens=8")}) as
     answer = await stack.ask("rest", team.key, "default", streamed=True)
     stack.books.charges(team)
 
-The store is a file unless a `database` is named; the books are read through a store of the test's
-own on the same.
+The store is a file unless the test names a `database`. The books use a separate connection to it.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -38,7 +37,7 @@ from tests.support.waiting import PATIENCE, until
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class AccountsStack:
-    """All of it, running."""
+    """The running stack."""
 
     upstream: SimulatorServer
     service: Running
@@ -46,23 +45,23 @@ class AccountsStack:
     web: httpx.AsyncClient
     """A client of the bridge."""
     inside: httpx.AsyncClient
-    """A client of another bridge, which calls the service in its process."""
+    """A client of another bridge, which calls the service in-process."""
     books: Books
     directory: Path
-    """Where the journal is."""
+    """The directory with the journal."""
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """To the service."""
+        """Return a channel to the service."""
         return self.service.client.channel
 
     async def rests(self) -> None:
         """Wait until no call runs and no hold is open.
 
-        Who is cancelled twice, by a caller and by a deadline, leaves before his hold has ended.
+        A call that is cancelled twice, by its caller and by its deadline, ends before its hold.
 
         Raises:
-            AssertionError: it does not come to that within `PATIENCE`.
+            AssertionError: This is not so within `PATIENCE`.
         """
         await self.service.rests()
         await until(self.books.no_hold_is_open, "a hold is open")
@@ -77,15 +76,16 @@ class AccountsStack:
         deadline: float = PATIENCE,
         leave_after: int | None = None,
     ) -> Answer:
-        """Make a call, and return how it went.
+        """Make a call and return its answer.
 
         Args:
-            door: Through which.
-            key: Of the caller.
+            door: gRPC or one of the bridges.
+            key: The caller's API key.
             request: A request, or the name of a model.
-            streamed: As a stream.
-            deadline: In seconds; only over gRPC, for the bridge has its own.
-            leave_after: After how many pieces of content the caller leaves; None is never.
+            streamed: Whether to request a stream.
+            deadline: The deadline in seconds. Only over gRPC; the bridge has its own.
+            leave_after: The number of pieces of content after which the caller cancels; None for
+                never.
         """
         wanted = document(request) if isinstance(request, str) else dict(request)
         if door == "grpc":
@@ -102,15 +102,15 @@ class AccountsStack:
 
 
 def journal_directory(directory: Path) -> Path:
-    """Return where the journals are."""
+    """Return the directory of the journals."""
     return directory / "journal"
 
 
 def journal_content(directory: Path, names: str) -> bytes:
-    """Return what is in the files of these names in the journal of `directory`."""
+    """Return the contents of the files with these names in the journal of `directory`."""
     found = b""
     for path in journal_directory(directory).glob(names):
-        with suppress(FileNotFoundError):  # a file is removed once all of it is in the store
+        with suppress(FileNotFoundError):  # the service removes a file that is in the store
             found += path.read_bytes()
     return found
 
@@ -126,15 +126,15 @@ async def accounts_stack(
     timeouts: Timeouts = TIMEOUTS,
     **changes: Any,
 ) -> AsyncIterator[AccountsStack]:
-    """Run everything, in a directory of its own.
+    """Run the stack in a temporary directory.
 
     Args:
-        entries: The models, see `priced`; one named `default` where there are none.
-        database: The address of an empty store; None is a file in that directory.
-        base_urls: Of upstreams beside the simulator, by name.
-        upstream: Of `SimulatorConfig`.
+        entries: The entries of the models, as `priced` makes them; one named `default` by default.
+        database: The address of an empty store; None for a file in the directory.
+        base_urls: The base URLs of further upstreams, by name.
+        upstream: Arguments of `SimulatorConfig`.
         bridge_timeout: The deadline of the bridge's calls, in seconds.
-        timeouts: Of the service's store.
+        timeouts: The timeouts of the service's store.
         changes: Fields of the service's `Settings`.
     """
     with TemporaryDirectory() as name:
@@ -186,13 +186,13 @@ async def service_process(
     upstream: SimulatorServer,
     entries: Mapping[str, Mapping[str, Any]],
 ) -> AsyncIterator[tuple[Process, Client]]:
-    """Run `python -m service` until it serves, and dial it; it is killed at the end.
+    """Run `python -m service` until it serves, and dial it. Kill it at the end.
 
     Args:
-        directory: Where its journal is.
+        directory: The directory of its journal.
         database: The address of its store.
-        upstream: Who answers.
-        entries: The models, see `priced`.
+        upstream: The upstream.
+        entries: The entries of the models, as `priced` makes them.
     """
     models_file = directory / "models.toml"
     lines = ["[upstreams.simulator]", f'base_url = "{upstream.base_url}"']

@@ -1,4 +1,4 @@
-"""A call through any door, gRPC or REST, and how it went: the same `Answer` from all.
+"""Calls over gRPC or REST, with the same form of `Answer` from both.
 
 await ask_grpc(channel, key, document("default"), streamed=True)
 await ask_rest(web, key, document("default"), streamed=True)
@@ -28,39 +28,39 @@ from tests.support.waiting import PATIENCE
 HELLO: Final[list[dict[str, Any]]] = [{"role": "user", "content": "Hello"}]
 
 DoorName = Literal["grpc", "rest", "standalone"]
-"""The last one is REST as well, from a bridge in the service's own process."""
+"""The last one is REST too, through a bridge in the service's process."""
 DOORS: Final[tuple[DoorName, ...]] = ("grpc", "rest", "standalone")
 
 
 def document(model: str, **members: Any) -> dict[str, Any]:
-    """Make a request."""
+    """Return a request with one message."""
     return {"model": model, "messages": HELLO, **members}
 
 
 def params(request: Mapping[str, Any]) -> ChatCompletionParams:
-    """Return a request as the contract has it."""
+    """Return a request as a message of the contract."""
     return openai_json.decode_request(json.dumps(request).encode())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """How a call went, alike for all doors."""
+    """The result of a call, in the same form over gRPC and REST."""
 
     status: int
-    """The HTTP status, also over gRPC; 200 where a stream began and then failed."""
+    """The HTTP status, also over gRPC; 200 for a stream that failed after it began."""
     code: str = ""
-    """Of the error object; "" is success."""
+    """The code of the error object; "" for success."""
     message: str = ""
     retryable: bool | None = None
     retry_after_ms: int | None = None
     pieces: int = 0
-    """Pieces of content that came."""
+    """The pieces of content that arrived."""
     message_bytes: int = 0
-    """Of a whole completion: the size of its messages, as the contract has them."""
+    """The size of the messages of a unary completion, as messages of the contract."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Response headers, or the metadata of both kinds."""
+    """The response headers, or the initial and trailing metadata."""
     error: Mapping[str, Any] | bytes = b""
-    """All that was told of a failure, without the id of the request."""
+    """The details of a failure, without the request id."""
 
 
 async def ask_grpc(
@@ -73,16 +73,16 @@ async def ask_grpc(
     leave_after: int | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> Answer:
-    """Make a call over gRPC, see `AccountsStack.ask`.
+    """Make a call over gRPC.
 
     Args:
-        channel: To the service.
-        key: Of the caller.
+        channel: A channel to the service.
+        key: The caller's API key.
         request: The request.
-        streamed: As a stream.
-        deadline: In seconds.
-        leave_after: After how many pieces of content the caller leaves.
-        watch: Told after each message how many came.
+        streamed: Whether to request a stream.
+        deadline: The deadline in seconds.
+        leave_after: The number of pieces of content after which the caller cancels.
+        watch: Called after each message with the number of messages.
     """
     stub = ChatCompletionServiceStub(channel)
     options: dict[str, Any] = {
@@ -121,14 +121,14 @@ async def ask_rest(
     streamed: bool,
     leave_after: int | None = None,
 ) -> Answer:
-    """Make a call over REST, see `AccountsStack.ask`.
+    """Make a call over REST.
 
     Args:
         web: A client of the bridge.
-        key: Of the caller.
+        key: The caller's API key.
         request: The request.
-        streamed: As a stream.
-        leave_after: After how many pieces of content the caller leaves.
+        streamed: Whether to request a stream.
+        leave_after: The number of pieces of content after which the caller disconnects.
     """
     body = {**request, "stream": True} if streamed else dict(request)
     headers = {"authorization": f"Bearer {key}"}
@@ -168,7 +168,7 @@ def _failed(error: grpc.aio.AioRpcError) -> Answer:
     own = str(found.trailers.get("x-request-id", "")).encode()
     return Answer(
         status=found.http_status,
-        # Where the service told nothing, the code of gRPC is what there is.
+        # Without details from the service, use the gRPC code.
         code=found.error.code_text or found.code.name.lower(),
         message=found.message,
         retryable=found.retryable if found.reason else None,

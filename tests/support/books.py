@@ -1,8 +1,8 @@
-"""What a store says of its accounts, read and written by a test through a store of its own.
+"""The accounts of a store, read and written by a test through a separate connection.
 
 team = books.team(credit=CREDIT, requests_per_minute=60)    an account, and a key
 books.charges(team)            [Charge(amount, prompt, completion, partial, estimated)]
-books.nothing_is_open()        and every balance is that of its ledger
+books.nothing_is_open()        checks holds and balances
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.support.priced_models import CREDIT
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """An entry of the ledger, as the table of charges has it."""
+    """A charge in the ledger."""
 
     amount: int
     prompt: int
@@ -45,7 +45,7 @@ class Team:
 
 
 class Books:
-    """What a store says, read and written by a test.
+    """The accounts of a store, read and written by a test.
 
     Args:
         url: The store.
@@ -71,27 +71,27 @@ class Books:
         self.store.apply([Grant(account_id=account_id, amount=amount, idempotency_id=name)])
 
     def balance(self, team: Team) -> int:
-        """Return what a team has left, the held part included."""
+        """Return a team's balance, including the held part."""
         return int(self.directory.account(team.name).balance)
 
     def held(self, team: Team) -> int:
-        """Return what is held of it."""
+        """Return the held part of a team's balance."""
         return int(self.directory.account(team.name).held)
 
     def running(self, team: Team) -> int:
-        """Return how many holds of its key are open, by the row of the key."""
+        """Return the number of open holds of a team's key, from the key's row."""
         with self.store.reading() as connection:
             wanted = sa.select(api_keys.c.running).where(api_keys.c.id == team.key_id)
             return int(connection.execute(wanted).scalar_one())
 
     def holds(self, team: Team) -> list[int]:
-        """Return the amounts of all holds there ever were of a team's key, the oldest first."""
+        """Return the amounts of all holds of a team's key, oldest first."""
         with self.store.reading() as connection:
             wanted = sa.select(holds.c.amount).where(holds.c.key_id == team.key_id)
             return list(connection.execute(wanted.order_by(holds.c.created_at)).scalars())
 
     def charges(self, team: Team) -> list[Charge]:
-        """Return what a team was charged, the oldest first."""
+        """Return a team's charges, oldest first."""
         return [
             Charge(
                 amount=-entry.amount,
@@ -112,14 +112,14 @@ class Books:
             return connection.execute(wanted).first() is None
 
     def differences(self) -> list[Difference]:
-        """Return the accounts whose row does not say what ledger and holds say."""
+        """Return the accounts whose row differs from the ledger and the holds."""
         return list(differences(self.store))
 
     def nothing_is_open(self) -> None:
-        """Check that nothing is held and nothing runs, of anybody, and that all balances are right.
+        """Check that no hold is open and that all balances match the ledger.
 
         Raises:
-            AssertionError: it is not so.
+            AssertionError: A hold is open, or a balance differs.
         """
         with self.store.reading() as connection:
             held = connection.execute(sa.select(sa.func.sum(accounts.c.held))).scalar_one()

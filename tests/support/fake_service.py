@@ -1,8 +1,8 @@
-"""A gRPC server whose answers are functions that a test gives.
+"""A gRPC server whose handlers are functions of a test.
 
 fake = FakeService(create=refusing("RATE_LIMITED")[0])
 async with serve(fake):
-    ...                     fake.address; fake.asked is what it was asked
+    ...                     fake.address; fake.asked has the requests
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -48,11 +48,11 @@ Create = Callable[[ChatCompletionParams, Context], Awaitable[ChatCompletion]]
 Stream = Callable[[ChatCompletionParams, Context], AsyncIterator[ChatCompletionChunk]]
 
 
-# ------------------------------------------------------------------------------------ what it says
+# ---------------------------------------------------------------------------------- its responses
 
 
 def completion(**members: Any) -> ChatCompletion:
-    """Make a completion, from members of OpenAI's JSON."""
+    """Return a completion with members of OpenAI's JSON."""
     document = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -72,7 +72,7 @@ def completion(**members: Any) -> ChatCompletion:
 
 
 def chunk(content: str = "", finish_reason: str | None = None) -> ChatCompletionChunk:
-    """Make a chunk with some content."""
+    """Return a chunk with some content."""
     choice = {
         "index": 0,
         "delta": {"content": content, "refusal": None},
@@ -99,7 +99,7 @@ def status_of(
     retryable: bool | None = None,
     retry_delay: float | None = None,
 ) -> bytes:
-    """Make what a failed call has in `grpc-status-details-bin`, as the contract describes it."""
+    """Return the `grpc-status-details-bin` of a failed call, as the contract defines it."""
     rule = RULES[reason]
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     info.metadata["retryable"] = str(rule.retryable if retryable is None else retryable).lower()
@@ -133,7 +133,7 @@ async def fail(context: Context, reason: str, **members: Any) -> NoReturn:
 
 
 def refusing(reason: str, **members: Any) -> tuple[Create, Stream]:
-    """Make handlers that fail before they say anything."""
+    """Return handlers that fail immediately."""
 
     async def create(params: ChatCompletionParams, context: Context) -> ChatCompletion:
         await fail(context, reason, **members)
@@ -148,7 +148,7 @@ def refusing(reason: str, **members: Any) -> tuple[Create, Stream]:
 
 
 def saying(*contents: str) -> Stream:
-    """Make a handler that streams these contents and ends well."""
+    """Return a handler that streams these contents and succeeds."""
 
     async def stream(
         params: ChatCompletionParams, context: Context
@@ -169,7 +169,7 @@ async def _completes(params: ChatCompletionParams, context: Context) -> ChatComp
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class FakeService:
-    """What the server answers, and what it was asked."""
+    """The handlers of the server, and the requests that it received."""
 
     create: Create = _completes
     stream: Stream = field(default_factory=lambda: saying("Hel", "lo"))
@@ -178,24 +178,24 @@ class FakeService:
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     """The metadata of each call."""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    """A call of the completions arrived."""
+    """Set when a completion call has arrived."""
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    """A call of the completions was cancelled by its caller."""
+    """Set when a caller has cancelled a completion call."""
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
     address: str = ""
-    server: Any = None  # grpc.aio.Server, once it runs
+    server: Any = None  # a grpc.aio.Server, set when it runs
 
     async def stop(self) -> None:
         """End the server and every call."""
         await self.server.stop(None)
 
     def note(self, context: Context) -> None:
-        """Keep a call's metadata."""
+        """Record the metadata of a call."""
         self.metadata.append(dict(context.invocation_metadata()))
 
     @asynccontextmanager
     async def watched(self, params: ChatCompletionParams, context: Context) -> AsyncIterator[None]:
-        """Keep a call, and tell if it is cancelled."""
+        """Record a call, and whether it is cancelled."""
         self.note(context)
         self.asked.append(params)
         self.begun.set()
@@ -206,7 +206,7 @@ class FakeService:
             raise
 
     async def serving(self, status: int = health_pb2.HealthCheckResponse.SERVING) -> None:
-        """Say whether it is ready."""
+        """Set the health."""
         await self.health.set("chatcompletion.v1.ChatCompletionService", status)
 
 
@@ -259,7 +259,7 @@ async def serve(
     *,
     address: str = "127.0.0.1:0",
 ) -> AsyncIterator[None]:
-    """Run the server, on a free port where the address does not name one."""
+    """Run the server; with port 0, on a free port."""
     server = grpc.aio.server(options=tuple(options))
     chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
         _Completions(fake), server

@@ -1,4 +1,4 @@
-"""What this process holds: tasks and open descriptors, before a test and after.
+"""The tasks and open descriptors of this process, before and after a test.
 
 before = Footprint.take()
 ...
@@ -18,21 +18,21 @@ from tests.support.waiting import until
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Footprint:
-    """What the process holds at a moment: tasks, by what they run, and open descriptors."""
+    """The tasks, by the names of their coroutines, and the open descriptors of the process."""
 
     tasks: Counter[str]
     descriptors: int
 
     @classmethod
     def take(cls) -> Footprint:
-        """Look at the process now."""
+        """Return the footprint of the process now."""
         return cls(tasks=_tasks(), descriptors=_descriptors())
 
     async def returns(self) -> None:
-        """Wait until the process holds no more than this.
+        """Wait until the process has no more tasks and descriptors than this.
 
         Raises:
-            AssertionError: it does not within `PATIENCE`.
+            AssertionError: It has more after `PATIENCE`.
         """
         try:
             await until(lambda: _tasks() <= self.tasks)

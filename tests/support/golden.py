@@ -1,10 +1,10 @@
-"""What a golden pair is: a document, and the message that it is.
+"""Golden pairs: a document and its message.
 
     golden_requests.py     REQUESTS, and MISTYPED: members of a wrong type, and their paths
     golden_responses.py    COMPLETIONS, CHUNKS, ERRORS
 
-JSON and message are the same in both directions. The JSON is as a client or an upstream sends it,
-the message in protobuf's text format.
+Decoding the document returns the message, and encoding the message returns the document. The JSON
+is in the form in which clients or upstreams send it, the message in protobuf's text format.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class Golden:
-    """A document and its message, both as text, and why the pair is here."""
+    """A document and its message, both as text, and the reason for the pair."""
 
     name: str
     why: str

@@ -1,4 +1,4 @@
-"""Golden requests: a server should pass on each of `REQUESTS` as it is."""
+"""Golden requests: a server must forward each of `REQUESTS` unchanged."""
 
 from tests.support.golden import Golden, MistypedGolden
 

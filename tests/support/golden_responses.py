@@ -1,4 +1,4 @@
-"""Golden completions, chunks and errors: a server should hand back each of them as it is."""
+"""Golden completions, chunks and errors: a server must return each of them unchanged."""
 
 from tests.support.golden import Golden
 

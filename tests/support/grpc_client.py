@@ -1,4 +1,4 @@
-"""A caller over gRPC, with a key: whole calls, streams, and how they fail.
+"""A caller over gRPC, with a key: unary calls, streams, and their failures.
 
 async with client(address) as caller:
     completion = await caller.create("any")
@@ -37,7 +37,7 @@ from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
 from tests.support.waiting import PATIENCE
 
 KEY: Final = "sk-test-0123456789abcdef"
-"""The key that a service of the tests accepts, and that `Client` shows."""
+"""The key that services in the tests accept, and that `Client` sends."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -49,12 +49,12 @@ _DETAILS: Final[tuple[type[Message], ...]] = (
 )
 
 
-# --------------------------------------------------------------------------------- what came back
+# ---------------------------------------------------------------------------------------- results
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """The status of a call that failed; members are empty where the status does not tell them."""
+    """The status of a failed call. Attributes that the status lacks are empty."""
 
     code: grpc.StatusCode
     message: str
@@ -64,19 +64,19 @@ class Failed:
     error: error_pb2.ApiError = field(default_factory=error_pb2.ApiError)
     """The OpenAI error object."""
     violations: tuple[str, ...] = ()
-    """Of google.rpc.BadRequest: the paths."""
+    """The paths in google.rpc.BadRequest."""
     retry_delay: float | None = None
-    """Of google.rpc.RetryInfo: seconds."""
+    """The seconds in google.rpc.RetryInfo."""
     trailers: Mapping[str, str | bytes] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
-        """Whether the trailer tells clients and meshes not to retry by themselves."""
+        """Whether the trailers stop clients and meshes from retrying."""
         return self.trailers.get("grpc-retry-pushback-ms") == "-1"
 
 
 def failed(error: grpc.aio.AioRpcError) -> Failed:
-    """Read what a failed call says of itself."""
+    """Return the status of a failed call."""
     trailers = dict(error.trailing_metadata() or ())
     status = status_pb2.Status()
     packed = trailers.get("grpc-status-details-bin", b"")
@@ -105,11 +105,11 @@ def failed(error: grpc.aio.AioRpcError) -> Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Streamed:
-    """A streamed call that ended."""
+    """A streamed call that has ended."""
 
     chunks: tuple[ChatCompletionChunk, ...]
     failure: Failed | None
-    """None is success."""
+    """The failure; None for success."""
     initial_metadata: Mapping[str, str | bytes]
 
     @property
@@ -127,7 +127,7 @@ class Streamed:
 
 
 def params(model: str, **members: Any) -> ChatCompletionParams:
-    """Make the parameters of a call from members of OpenAI's JSON; one user message by default."""
+    """Return parameters with members of OpenAI's JSON; by default, one user message."""
     document = {"model": model, "messages": [{"role": "user", "content": "hi"}], **members}
     return openai_json.decode_request(json.dumps(document).encode())
 
@@ -137,11 +137,11 @@ Request = str | ChatCompletionParams
 
 
 class Client:
-    """A caller with a key. Deadlines are seconds from now; None sets none.
+    """A caller with a key. Deadlines are in seconds from now; None sets no deadline.
 
     Args:
-        channel: To a service.
-        key: The key it shows; None shows none.
+        channel: A channel to a service.
+        key: The API key; None sends none.
     """
 
     def __init__(self, channel: grpc.aio.Channel, key: str | None = KEY) -> None:
@@ -174,10 +174,10 @@ class Client:
     async def create(
         self, request: Request, *, deadline: float | None = PATIENCE, metadata: Metadata = ()
     ) -> ChatCompletion:
-        """Return the whole completion.
+        """Return the completion.
 
         Raises:
-            grpc.aio.AioRpcError: the call failed.
+            grpc.aio.AioRpcError: The call failed.
         """
         response = await self.start_create(request, deadline=deadline, metadata=metadata)
         completion: ChatCompletion = response.completion
@@ -186,7 +186,7 @@ class Client:
     async def collect(
         self, request: Request, *, deadline: float | None = PATIENCE, metadata: Metadata = ()
     ) -> Streamed:
-        """Read a stream to its end, whatever that is."""
+        """Read a stream until it succeeds or fails."""
         call = self.start_stream(request, deadline=deadline, metadata=metadata)
         chunks: list[ChatCompletionChunk] = []
         failure: Failed | None = None
@@ -209,7 +209,7 @@ class Client:
         deadline: float | None = PATIENCE,
         metadata: Metadata = (),
     ) -> Failed:
-        """Return how a call fails, which must not succeed and, streamed, give no chunk."""
+        """Make a call that must fail before the first chunk, and return its failure."""
         if streamed:
             result = await self.collect(request, deadline=deadline, metadata=metadata)
             assert result.failure is not None
@@ -232,7 +232,7 @@ async def client(
 ) -> AsyncIterator[Client]:
     """Dial a service and hang up at the end.
 
-    The channel has a connection of its own: a process shares one between equal channels otherwise.
+    The channel does not share its connection with equal channels, as gRPC does by default.
     """
     usual = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
     async with grpc.aio.insecure_channel(address, options=(*usual, *options)) as channel:
@@ -240,19 +240,19 @@ async def client(
 
 
 async def serving(caller: Client, name: str = "") -> None:
-    """Wait until a service says by `Watch` that it is SERVING.
+    """Watch the health of a service until it is SERVING.
 
     Raises:
-        TimeoutError: it does not within `PATIENCE`.
+        TimeoutError: It is not within `PATIENCE`.
     """
     await watched(caller, health_pb2.HealthCheckResponse.SERVING, name)
 
 
 async def watched(caller: Client, status: int, name: str = "") -> None:
-    """Wait until a service says by `Watch` that it has a health status.
+    """Watch the health of a service until it has a status.
 
     Raises:
-        TimeoutError: it does not within `PATIENCE`.
+        TimeoutError: It does not within `PATIENCE`.
     """
     async with asyncio.timeout(PATIENCE):
         watch = caller.health.Watch(

@@ -1,10 +1,10 @@
-"""Whether two JSON documents say the same: the judge of the codec, which shares no code with it.
+"""Whether two JSON documents are equal. For tests of the codec; shares no code with it.
 
-    the same        {"a":1,"b":2} {"b":2,"a":1}     "ä" "\\u00e4"     1 1.0 1e0     1e-1 0.1
-    not the same    absent null []     1 true "1"     9007199254740992 9007199254740993
+    equal        {"a":1,"b":2} {"b":2,"a":1}     "ä" "\\u00e4"     1 1.0 1e0     1e-1 0.1
+    different    absent null []     1 true "1"     9007199254740992 9007199254740993
 
-Integers are exact. Where one of two numbers is spelt with a fraction or an exponent, they are the
-same if their double is, as to every reader; but no number is infinite, and none but zero is zero.
+Integers are exact. If one of two numbers has a fraction or an exponent, they are equal if they have
+the same double, as for every parser. However, no number equals infinity, and only zero equals zero.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Number:
-    """A JSON number, equal to others that say the same."""
+    """A JSON number, equal to numbers with the same value."""
 
     __slots__ = ("exact", "is_integer", "literal")
 
@@ -43,7 +43,7 @@ class Number:
 
 
 def parse(document: str | bytes) -> Any:
-    """The value of a JSON document. Of duplicate members it has the last."""
+    """Return the value of a JSON document, with the last of duplicate members."""
     return json.loads(
         document, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
     )

@@ -1,12 +1,12 @@
-"""Stores that go away for a while and come back, in the ways that each engine knows.
+"""Stores that go away for a while and come back, in several ways for each database.
 
                     SQLite                            PostgreSQL
-  cannot write      locked: by another connection     locked: tables, but for reading (EXCLUSIVE)
-  takes no more     full: no file of this process
+  cannot write      locked: by another connection     locked: tables, except for reads (EXCLUSIVE)
+  disk is full      full: no file of this process
                     grows beyond its log
-  cannot be read    absent: another is in its place   barred: tables (ACCESS EXCLUSIVE)
-  fails at once     failing: see `FaultyStore`        stopped: crashed, and started again after
-  does not answer   silent: see `FaultyStore`         frozen: by SIGSTOP
+  cannot be read    absent: another file replaces it  barred: tables (ACCESS EXCLUSIVE)
+  fails at once     failing: by `FaultyStore`         stopped: crashes, and starts again later
+  does not respond  silent: by `FaultyStore`          frozen: by SIGSTOP
 
 @outages("sqlite-locked", "postgres-stopped")         once for each
 async def test_…(outage: Outage) -> None:
@@ -55,7 +55,7 @@ MODELS: Final = {
     "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),  # slower than an outage begins
     "hanging": priced(upstream_model="sim-fault:hang-mid-stream=5,tokens=8"),
 }
-"""What calls name that an outage meets."""
+"""The models of calls during an outage."""
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -69,11 +69,11 @@ class Outage:
     """A store, and a way in which it goes away."""
 
     database: str
-    """The address of the store; it is empty at first."""
+    """The address of the store, which is empty at first."""
     readable: bool
-    """Whether it is only writing that fails."""
+    """Whether only writing fails."""
     answers: bool
-    """Whether who asks is told, if only that it takes too long."""
+    """Whether the store reports an error, possibly a timeout."""
     _away: _Away
 
     @asynccontextmanager
@@ -81,12 +81,12 @@ class Outage:
         """Take the store away for the block.
 
         Args:
-            stores: The test's own. Their connections are closed before and after: who comes back
-                to one that broke is not what is tested.
+            stores: The test's own stores. Their connections are closed before and after, because
+                the reuse of broken connections is not under test here.
         """
         for store in stores:
             store.close()
-        # In a thread: calls that run go on meanwhile.
+        # In a thread, so that calls in flight continue.
         outage = ExitStack()
         await asyncio.to_thread(outage.enter_context, self._away())
         try:
@@ -98,7 +98,7 @@ class Outage:
 
 
 def outages(*kinds: str) -> pytest.MarkDecorator:
-    """Run a test once for each kind, which are named as in `outage`."""
+    """Run a test once for each kind of outage."""
     return pytest.mark.parametrize("outage", kinds, indirect=True)
 
 
@@ -106,7 +106,7 @@ def outages(*kinds: str) -> pytest.MarkDecorator:
 def outage(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Outage]:
-    """A store that can go away, of the kind that `outages` says."""
+    """Yield a store with an outage of the kind that `outages` selects."""
     engine, _, kind = request.param.partition("-")
     if engine == "sqlite":
         yield _of_file(kind, tmp_path / "accounts.db", monkeypatch)
@@ -119,7 +119,7 @@ def outage(
 def _of_file(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> Outage:
     fault = Fault()
     if kind in {"failing", "silent"}:
-        # The store of the services that start in this process.
+        # Replaces the store of services in this process.
         monkeypatch.setattr("service.server.Store", partial(FaultyStore, fault=fault))
     kinds: dict[str, _Away] = {
         "locked": partial(_locked, file),
@@ -169,8 +169,8 @@ def _full(file: Path) -> Iterator[None]:
     with closing(
         sqlite3.connect(file, isolation_level=None, timeout=PATIENCE, check_same_thread=False)
     ) as reader:
-        # While a transaction reads, the log is neither begun anew nor removed, not even when the
-        # service closes its last connection: what is written needs room behind the log's end.
+        # An open read transaction keeps SQLite from restarting or removing the log, even when the
+        # service closes its last connection, so that every write extends the log.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_schema")
         # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
@@ -194,7 +194,7 @@ def _absent(file: Path) -> Iterator[None]:
 
 
 class Fault:
-    """What is wrong with all stores that have it."""
+    """A fault that all stores with it share."""
 
     def __init__(self) -> None:
         self._fails = False
@@ -204,7 +204,7 @@ class Fault:
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Have what they do fail."""
+        """Make their operations fail for the block."""
         self._fails = True
         try:
             yield
@@ -213,7 +213,7 @@ class Fault:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Have what they do wait; the block begins when something does."""
+        """Make their operations wait for the block, which begins when one waits."""
         self._waits.clear()
         self._answers.clear()
         try:
@@ -223,7 +223,7 @@ class Fault:
             self._answers.set()
 
     def check(self) -> None:
-        """Wait or fail, if that is so now."""
+        """Wait or fail, if the fault is active."""
         if not self._answers.is_set():
             self._waits.set()
             self._answers.wait(PATIENCE)
@@ -232,7 +232,7 @@ class Fault:
 
 
 class FaultyStore(Store):
-    """A store with a fault: a file does not fall silent, nor fail at once, by itself."""
+    """A store with a fault. A SQLite file cannot be made to fail immediately or to hang."""
 
     def __init__(self, url: str, *, fault: Fault, timeouts: Timeouts = TIMEOUTS) -> None:
         super().__init__(url, timeouts=timeouts)
@@ -276,7 +276,7 @@ def _stopped(server: Server) -> Iterator[None]:
         server.start()
 
 
-# ------------------------------------------------------------------------------ what callers see
+# ----------------------------------------------------------------------------- checks of callers
 
 
 async def health(channel: grpc.aio.Channel, status: int, name: str = "") -> None:
@@ -290,7 +290,7 @@ async def health(channel: grpc.aio.Channel, status: int, name: str = "") -> None
 
 
 async def is_ready(channel: grpc.aio.Channel, status: int) -> None:
-    """Wait until readiness is this, and check that the process counts as alive."""
+    """Wait until the readiness has this status, and check that the liveness is SERVING."""
     for name in READINESS:
         await health(channel, status, name)
     await health(channel, SERVING, LIVENESS)
@@ -300,7 +300,7 @@ async def is_ready(channel: grpc.aio.Channel, status: int) -> None:
 async def streaming(
     channel: grpc.aio.Channel, team: Team, model: str, pieces: int
 ) -> AsyncIterator[asyncio.Task[Answer]]:
-    """Begin a stream, of which some pieces have come."""
+    """Start a stream, and wait until some pieces have arrived."""
     come = asyncio.Event()
 
     def watch(count: int) -> None:

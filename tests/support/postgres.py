@@ -1,9 +1,9 @@
-"""A real PostgreSQL of our own, where its binaries are.
+"""A real PostgreSQL server, if its binaries are installed.
 
-    initdb ─► postgres -k a socket directory, -p a free port ─► databases for tests ─► stop, remove
-    pg_basebackup of another one ─► the same, as its hot standby ─► promote
+    initdb -> postgres -k a socket directory, -p a free port -> databases for tests -> stop, remove
+    pg_basebackup of another server -> the same, as its hot standby -> promote
 
-The server refuses to run as root: there, it runs as the account `postgres`.
+The server does not run as root; tests that run as root start it as the user `postgres`.
 """
 
 import os
@@ -24,21 +24,20 @@ import psycopg
 from psycopg import sql
 
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
-_MEMORY = "/dev/shm"  # noqa: S108  (a directory of its own is made there)
+_MEMORY = "/dev/shm"  # noqa: S108  (a new directory is created there)
 _WITHIN = 30.0
 _PORTS = range(20_000, 32_000)
-"""Below what Linux and macOS give to connections, from 32768 and 49152 on."""
+"""Below the ephemeral ports of Linux and macOS, which begin at 32768 and 49152."""
 
 
 class Server:
-    """A running server; its superuser is `tester` and needs no password.
+    """A running server. Its superuser is `tester` and needs no password.
 
     Args:
-        binaries: Where `initdb` and `postgres` are.
-        directory: Where its files are made.
+        binaries: The directory of `initdb` and `postgres`.
+        directory: The directory of its files.
         options: More settings, as `name=value`.
-        primary: The server that this one is a hot standby of, which runs; None is a server of its
-            own.
+        primary: The running server of which this one is a hot standby; None for a primary.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Server:
             self._run("initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-N", "-E", "UTF8")
         else:
             source = ("-h", primary.directory, "-p", str(primary.port), "-U", "tester")
-            # -R: it goes on to follow the server that it is a copy of.
+            # -R makes the copy follow its primary.
             copy = ("-D", self._data, "-R", "-c", "fast", "--no-sync")
             self._run("pg_basebackup", *source, *copy)
 
@@ -81,21 +80,21 @@ class Server:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers; one that gives up is started again.
+        """Start it and wait until it responds. Start it again if it exits.
 
         Raises:
-            RuntimeError: it did not answer in time; the message ends with its log.
+            RuntimeError: It did not respond in time. The message ends with its log.
         """
         deadline = time.monotonic() + _WITHIN
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
-                # The first time, or a predecessor that crashed held what it needs.
+                # The first start, or a crashed predecessor still occupied its resources.
                 self._process = self._launch()
             try:
                 self.connect("postgres").close()
                 return
             except psycopg.OperationalError:
-                time.sleep(0.05)  # the server tells nobody when it is ready
+                time.sleep(0.05)  # the server does not signal when it is ready
         log = (self.directory / "log").read_text(errors="replace")
         raise RuntimeError(f"no answer within {_WITHIN:g} s: {log[-2000:]}")
 
@@ -133,7 +132,7 @@ class Server:
             connection.execute("SELECT pg_promote()")
 
     def sessions(self, database: str) -> int:
-        """Return how many sessions clients have in a database, those of a test not counted."""
+        """Return the number of client sessions in a database, without those of tests."""
         with self.connect("postgres") as connection:
             found = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (database,)
@@ -143,7 +142,7 @@ class Server:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Have it neither answer nor close its connections, for the block."""
+        """Make it neither respond nor close its connections, for the block."""
         stopped: list[int] = []
 
         def stop(process: int) -> None:
@@ -153,7 +152,7 @@ class Server:
 
         with self.connect("postgres") as connection:
             try:
-                stop(self.process)  # first: it makes the others
+                stop(self.process)  # first, because it starts the others
                 for (backend,) in connection.execute(
                     "SELECT pid FROM pg_stat_activity"
                     " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -165,7 +164,7 @@ class Server:
                     os.kill(process, signal.SIGCONT)
 
     def connect(self, database: str) -> psycopg.Connection[tuple[object, ...]]:
-        """Connect to a database, past what is being tested; every statement commits."""
+        """Connect to a database directly, with autocommit."""
         return psycopg.connect(
             host=str(self.directory),
             port=self.port,
@@ -185,10 +184,10 @@ class Server:
 
     @contextmanager
     def lent(self) -> Iterator[str]:
-        """Give the name of an empty database for the block.
+        """Yield the name of an empty database.
 
-        It is emptied and lent again, which costs a tenth of creating one and leaves one on the disk
-        rather than hundreds.
+        The database is emptied and reused, which takes a tenth of the time of creating one and
+        leaves one database on disk instead of hundreds.
         """
         name = self._free.pop() if self._free else self.database()
         yield name
@@ -206,18 +205,18 @@ class Server:
         return f"postgresql://tester@/{database}?host={self.directory}&port={self.port}"
 
     def tcp_url(self, database: str, port: int | None = None) -> str:
-        """Return the address of a database over TCP, or of what stands on a port before it."""
+        """Return the address of a database over TCP, or through a proxy on `port`."""
         return f"postgresql://tester@127.0.0.1:{port or self.port}/{database}"
 
     @property
     def process(self) -> int:
-        """The id of the server's first process."""
+        """The id of the server's main process."""
         assert self._process is not None
         return self._process.pid
 
 
 def binaries() -> Path | None:
-    """Return where the server's programs are, or None."""
+    """Return the directory of the server's programs, or None."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).resolve().parent
@@ -232,21 +231,21 @@ def binaries() -> Path | None:
 def running(
     options: Sequence[str] = (), *, in_memory: bool = False, primary: Server | None = None
 ) -> Iterator[Server]:
-    """Start a server; the end of the block removes it.
+    """Start a server. The end of the block removes it.
 
     Args:
         options: More settings, as `name=value`.
         primary: The server that this one is a hot standby of.
-        in_memory: Have its files in memory, where the machine has a place for that: what it writes
-            then makes nobody else wait for the disk.
+        in_memory: Whether to keep its files in memory if possible, so that its writes do not delay
+            other tests.
 
     Raises:
-        FileNotFoundError: its binaries are not here.
+        FileNotFoundError: Its binaries are not installed.
     """
     path = binaries()
     if path is None:
         raise FileNotFoundError("PostgreSQL's initdb")
-    # The path of a socket is short; pytest's directories are not.
+    # The path of a socket must be short; the paths of pytest's directories are too long.
     place = _MEMORY if in_memory and os.access(_MEMORY, os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="pg", dir=place))
     try:
@@ -255,16 +254,16 @@ def running(
         try:
             yield server
         finally:
-            server.stop(signal.SIGQUIT)  # nothing of it is needed any more
+            server.stop(signal.SIGQUIT)  # its data is not needed any more
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def _free_port() -> int:
-    """Return a port that is free, and that the system gives to no connection of its own accord.
+    """Return a free port that is not an ephemeral port.
 
-    While a server is stopped, a client that tries again and again to connect would sooner or later
-    be given the server's own port, connect to itself, and keep the server from starting again.
+    While a server is stopped, a client that keeps trying to connect could otherwise get the
+    server's port as its own, connect to itself, and block the restart of the server.
     """
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as listener, suppress(OSError):

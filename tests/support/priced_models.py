@@ -1,4 +1,4 @@
-"""Models with prices, and what their tokens cost by arithmetic that is not the service's."""
+"""Models with prices, and the cost of their tokens, computed independently of the service."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -12,11 +12,11 @@ CREDIT: Final = 10**9
 INPUT_PRICE: Final = Decimal("0.333333333")
 OUTPUT_PRICE: Final = Decimal("1.777777777")
 MARGIN: Final = Decimal("12.7")
-"""Prices at which hardly any number of tokens costs a whole number of nano-credits."""
+"""Prices at which few numbers of tokens cost a whole number of nano-credits."""
 
 
 def priced(**members: Any) -> dict[str, Any]:
-    """Make an entry of models.toml, without its upstream."""
+    """Return an entry of models.toml, without its upstream."""
     return {
         "upstream_model": "sim:tokens=8",
         "default_output_tokens": 100,
@@ -29,7 +29,7 @@ def priced(**members: Any) -> dict[str, Any]:
 
 
 def cost(prompt: int, completion: int, entry: Mapping[str, Any] | None = None) -> int:
-    """Return what tokens cost, in nano-credits: computed in decimals, by an entry's prices."""
+    """Return the cost of tokens in nano-credits, by an entry's prices, computed in decimals."""
     prices = priced() if entry is None else entry
     into, out, margin = (
         Decimal(prices[name]) for name in ("input_price", "output_price", "margin")
@@ -41,7 +41,7 @@ def cost(prompt: int, completion: int, entry: Mapping[str, Any] | None = None) -
 def models(
     entries: Mapping[str, Mapping[str, Any]], base_urls: Mapping[str, str], upstream: str
 ) -> Catalogue:
-    """Make a catalogue; an entry that names no upstream has the given one."""
+    """Return a catalogue. Entries without an upstream get the given one."""
     return catalogue(
         {
             "upstreams": {

@@ -1,4 +1,4 @@
-"""A deployable in a process of its own; what still runs at the end is killed.
+"""A deployable in a separate process, which is killed at the end.
 
 process("service", {...})     `python -m service`, from "serving" to its exit status
 service_process()             the same until it is SERVING, with a client of it
@@ -23,21 +23,21 @@ from tests.support.waiting import PATIENCE
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Process:
-    """A deployable in a process of its own."""
+    """A deployable in a separate process."""
 
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
-    """What it wrote to its standard error so far."""
+    """The lines on its standard error so far."""
     output: bytes = b""
-    """What it wrote to its standard output, once it ended."""
+    """Its standard output, set when it has ended."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _over: bool = False
 
     async def event(self, name: str) -> dict[str, Any]:
-        """Return the first log line of that event; waits for it.
+        """Wait for the first log line of an event, and return it.
 
         Raises:
-            AssertionError: the process ended without, or `PATIENCE` did.
+            AssertionError: The process ended without it, or it did not appear within `PATIENCE`.
         """
         seen = 0
         async with asyncio.timeout(PATIENCE):
@@ -53,12 +53,12 @@ class Process:
                 await self._news.wait()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the log lines of that event so far."""
+        """Return the log lines of an event so far."""
         parsed = [json.loads(line) for line in self.lines if line.startswith("{")]
         return [members for members in parsed if members["event"] == name]
 
     async def address(self) -> str:
-        """Return where it serves, as host:port; waits until it does."""
+        """Wait until it serves, and return its address as host:port."""
         return str((await self.event("serving"))["address"])
 
     def send(self, number: signal.Signals) -> None:
@@ -66,7 +66,7 @@ class Process:
         self.process.send_signal(number)
 
     async def exit_status(self) -> int:
-        """Wait for its end and return its exit status; negative is the signal that ended it."""
+        """Wait for its end and return its exit status; negative if a signal ended it."""
         async with asyncio.timeout(PATIENCE):
             while not self._over:
                 self._news.clear()
@@ -88,14 +88,14 @@ class Process:
 async def process(
     module: str, environment: Mapping[str, str], *arguments: str
 ) -> AsyncIterator[Process]:
-    """Run `python -m module`; what still runs at the end is killed.
+    """Run `python -m module`, and kill it at the end.
 
     Args:
-        module: "service" or another that can be run.
-        environment: The whole environment, but for PATH. For a service, see `environment`.
-        arguments: Of the command line.
+        module: "service", or another module that can be run.
+        environment: The environment without PATH. For a service, use `environment`.
+        arguments: The arguments of the command line.
     """
-    # The accounts are a file where the process runs, unless a setting says otherwise.
+    # By default, the store is a file in the working directory of the process.
     directory = TemporaryDirectory()
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
@@ -117,13 +117,13 @@ async def process(
                 child.kill()
         await child.wait()
         await reading
-        # The transport of the pipes closes in a callback after the last of them.
+        # asyncio closes the transport of the pipes in a later callback.
         await asyncio.sleep(0)
         directory.cleanup()
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a service for tests: like `settings`, as variables."""
+    """Return the environment of a service for tests, with the values of `settings`."""
     return {
         "CHAT_LISTEN": "127.0.0.1:0",
         "CHAT_METRICS_LISTEN": "none",

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection for what no client library sends.
+"""An HTTP/1.1 connection for requests that no client library sends.
 
 answer = await raw.ask(b"GET /healthz HTTP/1.1\\r\\n...")
 """
@@ -14,7 +14,7 @@ from tests.support.waiting import PATIENCE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What came back on a raw connection."""
+    """A response on a raw connection."""
 
     status: int
     headers: Mapping[str, str]
@@ -22,7 +22,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The OpenAI error object of the body, which is nothing else."""
+        """Return the OpenAI error object of the body, which must contain nothing else."""
         document = json.loads(self.body)
         assert list(document) == ["error"]
         assert set(document["error"]) >= {"message", "type", "param", "code"}
@@ -31,7 +31,7 @@ class Answer:
 
 
 class Raw:
-    """A connection, for what no client library sends."""
+    """A connection for requests that no client library sends."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -43,7 +43,7 @@ class Raw:
         await self.writer.drain()
 
     async def answer(self) -> Answer:
-        """Read one answer with a length."""
+        """Read one response with a length."""
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
@@ -52,7 +52,7 @@ class Raw:
         return Answer(status=int(status.split(" ")[1]), headers=headers, body=body)
 
     async def ask(self, data: bytes) -> Answer:
-        """Send some bytes and read one answer."""
+        """Send some bytes and read one response."""
         await self.send(data)
         return await self.answer()
 

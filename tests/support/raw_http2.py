@@ -1,9 +1,9 @@
-"""A gRPC caller that sends HTTP/2 frames as it likes: what no gRPC client would send.
+"""A gRPC caller that sends arbitrary HTTP/2 frames.
 
 async with dial(address) as raw:
     stream = raw.begin("/package.Service/Method", end=True)     HEADERS with END_STREAM, no message
-    ended = await raw.ended(stream)                             how it ended: Ended(code, ...)
-    await raw.call(CHECK, b"", headers={"te": "garbage"})       both, with a header of its own
+    ended = await raw.ended(stream)                             the result: Ended(code, ...)
+    await raw.call(CHECK, b"", headers={"te": "garbage"})       both, with a further header
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from chatcompletion.v1 import error_pb2
 from tests.support.waiting import PATIENCE
 
 CHECK: Final = "/grpc.health.v1.Health/Check"
-"""A method that needs no key, and takes an empty message."""
+"""A method that needs no key and accepts an empty message."""
 
 _FRAME_HEAD: Final = 9
 _GOAWAY: Final = 7
@@ -35,14 +35,14 @@ NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a stream ended."""
+    """The end of a stream."""
 
     code: int | None
-    """The gRPC status; None where there was none, as where the stream was reset."""
+    """The gRPC status; None if there was none, for example because the stream was reset."""
     message: str = ""
     trailers: Mapping[str, bytes] = field(default_factory=dict)
     after_goaway: bool = False
-    """The service had asked the caller to go elsewhere before."""
+    """Whether the service had sent GOAWAY before."""
 
     @property
     def reason(self) -> str:
@@ -55,7 +55,7 @@ class Ended:
 
 
 class Raw:
-    """One connection; its encoder indexes every header that the peer lets it index."""
+    """One connection. Its encoder indexes every header that the peer allows it to index."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -71,17 +71,17 @@ class Raw:
         self._ended: dict[int, asyncio.Future[Ended]] = {}
         self._data: dict[int, bytearray] = {}
         self.goaway = asyncio.Event()
-        """The service asked the caller to go elsewhere."""
+        """Set when the service has sent GOAWAY."""
 
     async def settled(self) -> None:
-        """Wait for the peer's settings; without that, the first call goes out before them."""
+        """Wait for the peer's settings. Otherwise, the first call would be sent before them."""
         async with asyncio.timeout(PATIENCE):
             await self._settled.wait()
 
     async def call(
         self, method: str | bytes, *messages: bytes, headers: Mapping[str, str] = NONE
     ) -> Ended:
-        """Make a call and wait for its end; see `begin`."""
+        """Make a call, with the arguments of `begin`, and wait for its end."""
         return await self.ended(self.begin(method, *messages, headers=headers))
 
     def begin(
@@ -93,15 +93,15 @@ class Raw:
         timeout: str | None = None,
         headers: Mapping[str, str] = NONE,
     ) -> int:
-        """Begin a call and return its stream.
+        """Start a call and return its stream.
 
         Args:
             method: The path.
             messages: The request messages, serialized.
             end: Whether the last frame has END_STREAM.
-            key: The API key; None shows none.
-            timeout: The metadata `grpc-timeout`, where there is one.
-            headers: Further headers; each takes the place of its namesake.
+            key: The API key; None sends none.
+            timeout: The value of `grpc-timeout`; None sends none.
+            headers: Further headers, which replace those with the same name.
         """
         stream = self._h2.get_next_available_stream_id()
         sent: dict[str, str | bytes] = {
@@ -127,7 +127,7 @@ class Raw:
         return stream
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Send a DATA frame as it is."""
+        """Send a DATA frame."""
         self._h2.send_data(stream, data, end_stream=end)
         self._flush()
 
@@ -146,17 +146,17 @@ class Raw:
         return self._ended[stream].done()
 
     def data(self, stream: int) -> bytes:
-        """Return what a call was answered so far, with gRPC's prefixes."""
+        """Return the data of a call so far, with gRPC's prefixes."""
         return bytes(self._data[stream])
 
     async def run(self) -> None:
-        """Read frames until the service hangs up."""
+        """Read frames until the service closes the connection."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await self._reader.readexactly(_FRAME_HEAD)
                 rest = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
                 if head[3] == _GOAWAY:
-                    # h2 takes it for the end of the connection; calls in flight go on.
+                    # h2 would end the connection here, but calls in flight continue.
                     self.goaway.set()
                     continue
                 for event in self._h2.receive_data(head + rest):
@@ -198,10 +198,10 @@ class Raw:
             self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
 
     def start(self, window: int) -> None:
-        """Greet the service.
+        """Send the connection preface.
 
         Args:
-            window: How many bytes of an answer it may send.
+            window: The initial window of each response, in bytes.
         """
         self._h2.local_settings = h2.settings.Settings(
             client=True,
@@ -228,8 +228,8 @@ async def dial(address: str, *, window: int = 65535) -> AsyncIterator[Raw]:
 
     Args:
         address: As host:port.
-        window: How many bytes of each answer the service may send before it is read; 0 is a caller
-            who does not read.
+        window: The initial window of each response, in bytes; 0 simulates a caller who does not
+            read.
     """
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

@@ -3,8 +3,8 @@
 async with bridge(running, via=via) as door:
     ...                     http://{door.address}
 
-`via` is a fixture: a test that has it runs once over a socket, as two processes do, and once
-through the channel in the process, as `--standalone` does.
+`via` is a fixture. A test that uses it runs twice: with a socket, as in two processes, and with the
+in-process channel, as in `--standalone`.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.support.running_service import Running
 
 Via = Literal["wire", "in-process"]
 VIAS: Final[tuple[Via, ...]] = ("wire", "in-process")
-"""The ways from a bridge to a service."""
+"""The kinds of connections from a bridge to a service."""
 
 PATH: Final = "/v1/chat/completions"
 
@@ -38,9 +38,9 @@ async def bridge(
     """Run a bridge on a free port.
 
     Args:
-        target: A service in this process, or the address of any.
-        via: The way to it.
-        limits: The limits, where they are not what the settings say.
+        target: A service in this process, or the address of a service.
+        via: The kind of connection to the service.
+        limits: The limits, or None for those of the settings.
         silence: Seconds without an event before a comment is sent.
         changes: Fields of the bridge's `Settings`.
     """

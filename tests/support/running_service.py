@@ -1,4 +1,4 @@
-"""A service and its upstream in this process, on sockets; nothing is left behind.
+"""A service and its upstream in this process, on sockets.
 
 simulator(...)                          the upstream, on a free port
 service({name: upstream model}, ...)    a server, and a client of it
@@ -26,12 +26,12 @@ from tests.support.grpc_client import KEY, Client, client
 from tests.support.waiting import until
 
 UPSTREAM_KEY: Final = "sk-upstream-fedcba9876543210"
-"""The key that `service` shows to its upstream."""
+"""The key that `service` sends to its upstream."""
 
 
 @asynccontextmanager
 async def simulator(**config: Any) -> AsyncIterator[SimulatorServer]:
-    """Run an upstream on a free port; the arguments are those of `SimulatorConfig`."""
+    """Run an upstream on a free port. The arguments are those of `SimulatorConfig`."""
     async with await SimulatorServer.start(SimulatorConfig(**config)) as server:
         yield server
 
@@ -43,13 +43,13 @@ def models(
     key: str = UPSTREAM_KEY,
     maximum_output_tokens: int = 1_000_000,
 ) -> Catalogue:
-    """Make a catalogue.
+    """Return a catalogue.
 
     Args:
-        names: The upstream's model for each public name, or names that are alike at both.
-        upstream: A simulator, or a base URL up to and without `/v1`.
-        key: What the upstream is shown; "" for none.
-        maximum_output_tokens: Of each model.
+        names: The upstream's model for each public name, or names that are the same for both.
+        upstream: A simulator, or a base URL without `/v1`.
+        key: The upstream's key; "" for none.
+        maximum_output_tokens: The maximum output tokens of each model.
     """
     pairs = names if isinstance(names, Mapping) else {name: name for name in names}
     base_url = upstream if isinstance(upstream, str) else upstream.base_url
@@ -68,7 +68,7 @@ def models(
 
 
 def settings(**changes: Any) -> Settings:
-    """Make settings for tests: a free local port, no metrics port, no delay in a drain."""
+    """Return settings for tests: a free local port, no metrics port, no drain delay."""
     usual = process_settings.read(
         Settings,
         {
@@ -92,25 +92,25 @@ class Running:
 
     @property
     def address(self) -> str:
-        """Where it listens, as host:port."""
+        """The address of the listener, as host:port."""
         return self.server.address
 
     @property
     def calls_in_flight(self) -> int:
-        """Calls of the contract that run."""
+        """The number of calls of the contract in flight."""
         return len(self.server._calls)
 
     async def rests(self) -> None:
-        """Wait until no call runs; a caller knows the end of his a moment before the server.
+        """Wait until no call runs. A caller sees the end of its call before the server does.
 
         Raises:
-            AssertionError: one does after `PATIENCE`, or a stream is counted as open.
+            AssertionError: A call runs after `PATIENCE`, or a stream is counted as open.
         """
         await until(lambda: self.calls_in_flight == 0, "a call still runs")
         assert self.metric("chat_upstream_streams_open") == 0
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return a sample of the metrics, 0 where there is none yet."""
+        """Return a sample of the metrics, or 0 if there is none yet."""
         return self.server._telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -126,11 +126,11 @@ async def service(
     """Run a service in this process.
 
     Args:
-        names: The models, see `models`; or a catalogue, which needs no upstream.
-        upstream: See `models`.
-        options: Of the client's channel.
-        timeouts: Of the store.
-        changes: Fields of `Settings`, see `settings`.
+        names: The models, as for `models`, or a catalogue, which needs no upstream.
+        upstream: The upstream, as for `models`.
+        options: The options of the client's channel.
+        timeouts: The timeouts of the store.
+        changes: Fields of `Settings`, as for `settings`.
     """
     known = names if isinstance(names, Catalogue) else models(names, upstream)
     with TemporaryDirectory() as directory:

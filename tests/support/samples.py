@@ -1,4 +1,4 @@
-"""Values that the tests of the service share: one of each kind, changed where it matters."""
+"""Sample values for tests of the service. Each test changes the members that it tests."""
 
 import asyncio
 import json
@@ -50,14 +50,14 @@ def model(**changes: Any) -> Model:
 
 
 def params(**members: Any) -> ChatCompletionParams:
-    """Make canonical parameters of the members of a request; a member that is ... is absent."""
+    """Return canonical parameters with the members of a request; the value ... removes a member."""
     document = {"model": "default", "messages": [USER], **members}
     document = {name: value for name, value in document.items() if value is not ...}
     return openai_json.decode_request(json.dumps(document).encode())
 
 
 def accepted_of(asked: ChatCompletionParams, of: Model = MODEL) -> AcceptedRequest:
-    """Return a request as the servicer accepts it."""
+    """Return an accepted request, as the servicer creates it."""
     return AcceptedRequest(params=asked, model=of, output_limit=output_limit(asked, of))
 
 
@@ -71,7 +71,7 @@ def record(**members: Any) -> CallRecord:
 
 
 def call(**members: Any) -> Call:
-    """Make the call of the running task, due in a minute."""
+    """Return a call of the current task with a deadline in a minute."""
     task = asyncio.current_task()
     assert task is not None
     fields: dict[str, Any] = {
@@ -87,7 +87,7 @@ def call(**members: Any) -> Call:
 
 @contextmanager
 def serving(current: Call) -> Iterator[None]:
-    """Make a call the one that the running task serves."""
+    """Make a call the current call of this task."""
     token = CURRENT.set(current)
     try:
         yield
@@ -95,7 +95,7 @@ def serving(current: Call) -> Iterator[None]:
         CURRENT.reset(token)
 
 
-# ------------------------------------------------------------------------- what an upstream says
+# ------------------------------------------------------------------------ responses of upstreams
 
 
 def completion(**members: Any) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def event(document: dict[str, Any]) -> bytes:
 DONE: Final = b"data: [DONE]\n\n"
 
 
-# ---------------------------------------------------------------------------- errors in the answer
+# ------------------------------------------------------------------------------ errors and contexts
 
 
 def details(told: errors.Status) -> dict[type[Message], Any]:
-    """Unpack the details of a status, by their types."""
+    """Return the details of a status, by type."""
     trailers = dict(told.trailing_metadata)
     packed = status_pb2.Status.FromString(trailers[errors.STATUS_DETAILS])
     kinds: tuple[type[Message], ...] = (
@@ -178,11 +178,11 @@ def details(told: errors.Status) -> dict[type[Message], Any]:
 
 
 class Abort(Exception):  # noqa: N818  (grpc's own is named alike)
-    """What `abort` of a context raises."""
+    """The exception that `abort` of a context raises."""
 
 
 class FakeContext:
-    """A `ServicerContext` that records: what the interceptor and the servicer use of one."""
+    """A recording `ServicerContext`, with the methods that the interceptor and the servicer use."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class FakeContext:
         self.written: list[Any] = []
         self.aborted: errors.Status | None = None
         self.requests: list[Any] = []
-        """What `read` returns, before the end."""
+        """The messages that `read` returns before the end."""
         self._callbacks: list[Any] = []
 
     async def read(self) -> Any:
@@ -208,7 +208,7 @@ class FakeContext:
         self._callbacks.append(callback)
 
     def finish(self) -> None:
-        """Do what grpc does when the call has ended."""
+        """Run the callbacks, as gRPC does when the call has ended."""
         for callback in self._callbacks:
             callback(self)
 

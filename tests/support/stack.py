@@ -1,4 +1,4 @@
-"""All that stands between an SDK and the upstream, on sockets, in this process.
+"""A bridge, a service and an upstream, on sockets, in this process.
 
     SDK -HTTP-> bridge -gRPC-> service -HTTP-> simulator
          base_url                              records: what arrived, how it ended
@@ -7,7 +7,7 @@ async with stack(["default", "sim-fault:500"]) as running:
     async with running.openai() as client:
         await client.chat.completions.create(model="default", messages=HELLO)
 
-A further door to the same service, with other settings, is `bridge(running.service.address, ...)`.
+For another bridge to the same service, use `bridge(running.service.address, ...)`.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from tests.support.running_service import Running
 from tests.support.waiting import PATIENCE, until
 
 PUBLIC: Final = "org/model:tag"
-"""A model's name that has to be encoded in a URL."""
+"""The name of a model that must be encoded in a URL."""
 UPSTREAM_NAME: Final = "vendor/gemma-3-4b-it"
-"""What the upstream calls it."""
+"""The upstream's name of this model."""
 HELLO: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "Hello"}]
 LONGEST_LEAVING: Final = 0.25
-"""Seconds within which the upstream connection of a caller who left is closed: a promise."""
+"""Maximum seconds until the upstream connection of a disconnected caller is closed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,20 +50,20 @@ class Stack:
 
     @property
     def base_url(self) -> str:
-        """What an SDK is given."""
+        """The base URL for SDKs."""
         return f"http://{self.bridge.address}/v1"
 
     def openai(self, **options: Any) -> AsyncOpenAI:
-        """Return a client with the key, which does not retry; the options are the SDK's."""
+        """Return an SDK client with the key and without retries. The options are the SDK's."""
         return AsyncOpenAI(**{**self.options, **options})
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the SDK's clients are made with."""
+        """The arguments of the SDK's clients."""
         return {"base_url": self.base_url, "api_key": KEY, "max_retries": 0, "timeout": PATIENCE}
 
     def http(self, **options: Any) -> httpx.AsyncClient:
-        """Return a client for what no SDK sends; it shows the key."""
+        """Return a plain HTTP client with the key, for requests that no SDK sends."""
         usual = {
             "base_url": f"http://{self.bridge.address}",
             "headers": {"authorization": f"Bearer {KEY}", "content-type": "application/json"},
@@ -74,11 +74,11 @@ class Stack:
         return httpx.AsyncClient(**{**usual, **options})
 
     async def arrived(self) -> RequestRecord:
-        """Return the upstream's record of the oldest request that was not asked for yet."""
+        """Return the upstream's record of the oldest request that was not returned yet."""
         return await arrived(self.upstream)
 
     async def idle(self) -> None:
-        """Wait until nothing is answered any more, at any of the three."""
+        """Wait until the bridge, the service and the upstream have no request in progress."""
         await until(lambda: self.bridge.running == 0, "an exchange runs")
         await until(lambda: self.service.calls_in_flight == 0, "a call runs")
         await until(lambda: self.upstream.open_requests == 0, "a request is open")
@@ -94,15 +94,15 @@ async def stack(
     via: Via = "wire",
     **changes: Any,
 ) -> AsyncIterator[Stack]:
-    """Run everything.
+    """Run a stack.
 
     Args:
-        names: The models: their upstream names by their public ones, or names alike at both.
-            `PUBLIC` is always one of them, unless it is a catalogue.
-        upstream: Of `SimulatorConfig`.
+        names: The upstream's model for each public name, or names that are the same for both, or a
+            catalogue. Except in a catalogue, `PUBLIC` is added.
+        upstream: Arguments of `SimulatorConfig`.
         service: Fields of the service's `Settings`.
-        silence: See `bridge`.
-        via: See `bridge`.
+        silence: Seconds without an event before the bridge sends a comment.
+        via: The kind of connection from the bridge to the service.
         changes: Fields of the bridge's `Settings`.
     """
     known: Catalogue | Mapping[str, str]
@@ -120,8 +120,8 @@ async def stack(
 
 
 async def assert_answered(door: Bridge, requests: int) -> None:
-    """Check how many requests to the API a bridge has answered."""
-    # An answer is counted just after it is sent.
+    """Check the number of requests to the API that a bridge has answered."""
+    # The bridge counts a response just after it is sent.
     await until(lambda: _answered(door) >= requests)
     assert _answered(door) == requests
 
@@ -137,17 +137,17 @@ def _answered(door: Bridge) -> int:
 
 
 async def arrived(upstream: SimulatorServer) -> RequestRecord:
-    """Return the record of the oldest request that was not asked for yet; waits for it."""
+    """Wait for the oldest request that was not returned yet, and return its record."""
     async with asyncio.timeout(PATIENCE):
         return await upstream.next_record()
 
 
 async def assert_left(record: RequestRecord, left_at: float) -> None:
-    """Check that the upstream connection of a caller who left was closed in time.
+    """Check that the upstream connection of a disconnected caller was closed in time.
 
     Args:
         record: The upstream's record of the request.
-        left_at: When the caller left, by `time.monotonic`.
+        left_at: The time at which the caller disconnected, by `time.monotonic`.
     """
     async with asyncio.timeout(PATIENCE):
         await record.ended.wait()

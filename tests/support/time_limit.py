@@ -1,13 +1,12 @@
-"""A time limit for each phase of each test: a hang becomes a failure that names the test.
+"""A time limit for each phase of each test, so that a test that hangs fails.
 
     async test              cancelled at the limit: its `finally` blocks run
     setup, teardown, and    interrupted by a signal a moment later; it also interrupts an async test
       tests without a loop    whose event loop is stuck
     code in C               ended by pytest's `faulthandler_timeout`, which dumps all stacks
 
-The limit is the option `time_limit`, 60 s unless `-o time_limit=...` says otherwise. The slowest
-test without a limit of its own takes 15 s on a busy machine. A test that takes longer for a good
-reason has a limit of its own:
+The limit is the option `time_limit`, by default 60 s. On a busy machine, the slowest test with this
+limit takes 15 s. If a test needs more time, set its own limit:
 
     @pytest.mark.time_limit(300)
 """
@@ -30,17 +29,17 @@ _LATER: Final = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Make the option known."""
-    parser.addini(_OPTION, "How long a test may take, in seconds", default="60")
+    """Register the option."""
+    parser.addini(_OPTION, "The time limit of each test, in seconds", default="60")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", f"{_MARK}(seconds): how long the test may take")
+    """Register the marker."""
+    config.addinivalue_line("markers", f"{_MARK}(seconds): the time limit of the test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Limit the time of coroutines from inside of their event loop."""
+    """Limit the time of coroutines from within their event loop."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _within(item.obj, _limit(item))
@@ -80,7 +79,7 @@ def _within(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..
             async with limit:
                 await test(*arguments, **fixtures)
         finally:
-            # Also if what is tested made something else of the cancellation.
+            # Also if the tested code turned the cancellation into another exception.
             if limit.expired():
                 pytest.fail(_message(seconds))
 
@@ -89,7 +88,7 @@ def _within(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..
 
 @contextmanager
 def _interrupted(seconds: float) -> Iterator[None]:
-    """Fail a moment after so many seconds: an event loop has cancelled its test before."""
+    """Fail a moment after the limit, which gives the event loop time to cancel its test."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         pytest.fail(_message(seconds))

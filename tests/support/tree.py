@@ -1,4 +1,4 @@
-"""No test leaves files in the working tree: they would be shared with `make up` and other runs.
+"""Fails tests that leave files in the working tree, which other runs and `make up` would share.
 
 Each module is checked after its last test; the failure names the files. Tests write to `tmp_path`.
 """
@@ -18,7 +18,7 @@ _CACHES: Final = frozenset(
         *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
     }
 )
-"""Directories that tools fill, before the tests or beside them."""
+"""Directories into which tools write, before or during the tests."""
 
 
 def files(root: Path) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""How the tests wait: until a condition holds or an event is set, for at most `PATIENCE`.
+"""Waits until a condition holds or an event is set, for at most `PATIENCE`.
 
 await until(lambda: service.calls_in_flight == 0, "a call still runs")
 await wait(fake.begun)
@@ -9,19 +9,19 @@ from collections.abc import Callable
 from typing import Final
 
 PATIENCE: Final = 20.0
-"""Seconds after which a test has failed rather than waits on."""
+"""Maximum seconds of a wait; then, the test fails."""
 _PAUSE: Final = 0.001
 """Seconds."""
 
 
 async def until(condition: Callable[[], bool], what: str = "") -> None:
-    """Look again and again until a condition holds that no event tells.
+    """Poll until a condition holds for which there is no event.
 
-    There is a pause between looks: an event loop that never rests keeps other threads, the store's
-    among them, from the interpreter's lock for seconds.
+    There is a pause between polls, because a busy event loop keeps other threads, such as the
+    store's, from the interpreter's lock for seconds.
 
     Raises:
-        AssertionError: it does not within `PATIENCE`.
+        AssertionError: The condition does not hold within `PATIENCE`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + PATIENCE
