@@ -89,9 +89,14 @@ breaking: $(STAMP)
 	  echo "buf breaking --against $(FROZEN) of $$commit"; \
 	  git show "$$commit:$(FROZEN)" | $(BIN)/buf breaking --against -#format=binpb || exit 1; done
 
-.PHONY: bench
-bench: $(STAMP) ## Print the cost of each part
-	@for file in tests/load/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+# BENCH="--quick --only unary,chunks --against ../before" passes options: see docs/performance.md.
+.PHONY: bench bench-parts
+bench: $(STAMP) ## Measure cost, latency and memory of every topology
+	$(BIN)/python -m tests.load.bench $(BENCH)
+
+bench-parts: $(STAMP) ## Measure the codec and the store alone
+	$(BIN)/python -m tests.load.bench_openai_json
+	$(BIN)/python -m tests.load.bench_accounts
 
 # ----------------------------------------------------------------------- change
 

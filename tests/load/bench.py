@@ -1,0 +1,170 @@
+"""`make bench`: what a request costs in each topology, and how long it takes.
+
+    python -m tests.load.bench                            every topology, five rounds
+    python -m tests.load.bench --quick --only unary       the first figures within a minute
+    python -m tests.load.bench --against ../before        this tree and another, and their ratios
+    python -m tests.load.bench --peers                    LiteLLM in the same rounds
+
+A round starts every system anew, warms it up, and takes one slice of each measure: a slice of the
+first system, of the second, of the third, then the next measure. The order of the systems is
+reversed from round to round. The systems run on one core, load and upstream on the others.
+docs/performance.md has what each measure is.
+"""
+
+import argparse
+import gc
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from tests.load import drive, kernel
+from tests.load.clients import Target, connected
+from tests.load.measures import BURST, CALLERS, MEASURES, OPTIONAL, UNARY, Subject
+from tests.load.report import Report, filled, read
+from tests.load.systems import KEY, LITELLM, OURS, PEERS, ROOT, Plan, start, start_upstream
+
+PAGE = ROOT / "docs" / "performance.md"
+USUAL, QUICK = (5, 2.0), (3, 0.5)
+"""How many rounds, and the seconds of a slice."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.write_docs:
+        tables = read(asked.write_docs).tables()
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        return 0
+    rounds, seconds = QUICK if asked.quick else USUAL
+    asked.rounds, asked.seconds = asked.rounds or rounds, asked.seconds or seconds
+    plans, pairs = _plans(parser, asked)
+    kernel.allow_descriptors()
+    report = uvloop.run(_run(asked, plans, pairs))
+    asked.json.write_text(report.to_json(), encoding="utf-8")
+    print(report.tables())
+    print(f"\nEvery value: {asked.json}", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    usual = ",".join(name for name in MEASURES if name not in OPTIONAL)
+    add = parser.add_argument
+    add("--topology", default=",".join(OURS), help="some of %(default)s")
+    add("--only", default=usual, help=f"some of {','.join(MEASURES)}; default: %(default)s")
+    add("--against", type=Path, metavar="DIR", help="another checkout, measured in the same rounds")
+    add("--peers", action="store_true", help=f"measure LiteLLM, too, of {PEERS.name}")
+    add("--rounds", type=int, help=f"default: {USUAL[0]}")
+    add("--seconds", type=float, help=f"how long a slice lasts; default: {USUAL[1]:g}")
+    add("--quick", action="store_true", help=f"{QUICK[0]} rounds, slices of {QUICK[1]:g} s")
+    add("--json", type=Path, default=Path("bench.json"), help="where the JSON goes: %(default)s")
+    add(
+        *("--write-docs", "-w"),
+        type=Path,
+        metavar="JSON",
+        help=f"measure nothing; write the tables of this JSON into {PAGE.relative_to(ROOT)}",
+    )
+    return parser
+
+
+def _plans(
+    parser: argparse.ArgumentParser, asked: argparse.Namespace
+) -> tuple[list[Plan], list[tuple[str, str]]]:
+    """Return what is measured, and the labels to divide."""
+    topologies, measures = asked.topology.split(","), asked.only.split(",")
+    for name in topologies:
+        if name not in OURS:
+            parser.error(f"--topology: expected some of {', '.join(OURS)}, but got {name!r}")
+    for name in measures:
+        if name not in MEASURES:
+            parser.error(f"--only: expected some of {', '.join(MEASURES)}, but got {name!r}")
+    plans = [Plan(label=topology, topology=topology) for topology in topologies]
+    pairs = []
+    if asked.against:
+        tree = asked.against.resolve()
+        if not (tree / "restbridge").is_dir():
+            parser.error(f"--against: {asked.against} is no checkout of this project")
+        for topology in topologies:
+            label = f"{topology} @{_commit(tree)}"
+            plans.append(Plan(label=label, topology=topology, tree=tree))
+            pairs.append((topology, label))
+    if asked.peers:
+        if not (PEERS / "bin" / LITELLM).is_file():
+            parser.error(f"--peers: {PEERS.name} has no LiteLLM; `make bench-peers` installs it")
+        plans.append(Plan(label=LITELLM, topology=LITELLM))
+        pairs += [(LITELLM, topology) for topology in topologies if topology != "grpc"]
+    return plans, pairs
+
+
+async def _run(
+    asked: argparse.Namespace, plans: Sequence[Plan], pairs: Sequence[tuple[str, str]]
+) -> Report:
+    core, others = kernel.cores()
+    upstream, port = start_upstream(others)
+    values: dict[str, dict[str, list[float]]] = {plan.label: {} for plan in plans}
+    try:
+        with TemporaryDirectory(prefix="bench-") as directory, kernel.on(others):
+            machine = {"code": _commit(ROOT), **kernel.machine(Path(directory))}
+            for index in range(asked.rounds):
+                place = Path(directory, str(index))
+                async with _started(plans, port, place, core, asked.seconds) as subjects:
+                    order = subjects if index % 2 == 0 else subjects[::-1]
+                    for name, measure in MEASURES.items():
+                        for subject in order if name in asked.only.split(",") else ():
+                            label = subject.system.plan.label
+                            print(f"round {index + 1}: {name}, {label}", file=sys.stderr)
+                            for figure, value in (await measure(subject)).items():
+                                values[label].setdefault(figure, []).append(value)
+    finally:
+        upstream.kill()
+        upstream.wait()
+    return Report(machine=machine, values=values, pairs=pairs)
+
+
+@asynccontextmanager
+async def _started(
+    plans: Sequence[Plan], upstream: int, directory: Path, core: set[int], seconds: float
+) -> AsyncIterator[list[Subject]]:
+    """Start systems and warm them up; end them."""
+    straight = Target(protocol="rest", address=f"127.0.0.1:{upstream}", key=KEY)
+    systems = []
+    try:
+        for index, plan in enumerate(plans):
+            place = directory / str(index)
+            place.mkdir(parents=True)
+            systems.append(start(plan, upstream, place, core))
+        for system in systems:
+            await system.ready()
+        for system in systems:
+            async with connected(system.target, CALLERS) as callers:
+                for request in (UNARY, BURST):
+                    await drive.closed(callers, request, seconds / 2)
+        gc.collect()
+        gc.freeze()
+        yield [Subject(system=system, upstream=straight, seconds=seconds) for system in systems]
+    finally:
+        for system in systems:
+            system.stop()
+
+
+def _commit(tree: Path) -> str:
+    """Return the short name of a checkout's commit, with a plus if files differ from it."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"],  # noqa: S607
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or tree.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
