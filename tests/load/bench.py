@@ -12,7 +12,9 @@ docs/performance.md has what each measure is.
 """
 
 import argparse
+import asyncio
 import gc
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -106,6 +108,8 @@ def _plans(
 async def _run(
     asked: argparse.Namespace, plans: Sequence[Plan], pairs: Sequence[tuple[str, str]]
 ) -> Report:
+    if task := asyncio.current_task():  # a run that is ended leaves no processes
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     core, others = kernel.cores()
     upstream, port = start_upstream(others)
     values: dict[str, dict[str, list[float]]] = {plan.label: {} for plan in plans}

@@ -146,8 +146,8 @@ class _HttpCaller(asyncio.Protocol):
             self._tail = (self._tail + data)[-len(_LAST_PART) :]
         elif self._needed is None:
             self._read_head()
-        if self._tail == _LAST_PART or self._size == self._needed:
-            assert self._waiter is not None
+        ended = self._tail == _LAST_PART or self._size == self._needed
+        if ended and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _read_head(self) -> None:

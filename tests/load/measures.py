@@ -4,13 +4,13 @@ A slice is short, so that the slices of several systems alternate: see `bench`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from tests.load import drive
-from tests.load.clients import Request, Target, UnexpectedError, connected
+from tests.load.clients import Caller, Request, Seen, Target, UnexpectedError, connected
 from tests.load.systems import LITELLM, System
 from tests.load.upstream import CHUNKS, INSTANT
 
@@ -168,20 +168,31 @@ async def _arrivals(
 
 @asynccontextmanager
 async def _open(subject: Subject, streams: int) -> AsyncIterator[Callable[[], int]]:
-    """Hold streams open, each past its first chunk; yield a count of the chunks received."""
-    async with connected(subject.system.target, streams) as callers:
-        tasks = [asyncio.create_task(caller.ask(held(streams))) for caller in callers]
+    """Open streams, up to 32 at a time, and hold them; yield a count of the chunks received."""
+    callers: list[Caller] = []
+    tasks: list[asyncio.Task[Seen]] = []
+    async with AsyncExitStack() as connections:
         try:
-            while not all(caller.chunks for caller in callers):
-                for task in tasks:
-                    if task.done():
-                        task.result()
-                await asyncio.sleep(0.05)
+            while (left := streams - len(callers)) > 0:
+                more = connected(subject.system.target, min(CALLERS, left))
+                opening = await connections.enter_async_context(more)
+                callers += opening
+                tasks += [asyncio.create_task(each.ask(held(streams))) for each in opening]
+                while not all(caller.chunks for caller in opening):
+                    _raise_failures(tasks)
+                    await asyncio.sleep(0.01)
             yield lambda: sum(caller.chunks for caller in callers)
+            _raise_failures(tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _raise_failures(tasks: Sequence[asyncio.Task[Seen]]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
