@@ -9,6 +9,8 @@ NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
 JAVA_TESTS := tests/e2e/java
 JAVA_STAMP := $(JAVA_TESTS)/target/.stamp
 LANGCHAIN4J := 1.8.0 1.19.0
+PEERS := .venv-peers
+LITELLM := 1.108.7
 
 .DEFAULT_GOAL := help
 
@@ -90,13 +92,24 @@ breaking: $(STAMP)
 	  git show "$$commit:$(FROZEN)" | $(BIN)/buf breaking --against -#format=binpb || exit 1; done
 
 # BENCH="--quick --only unary,chunks --against ../before" passes options: see docs/performance.md.
-.PHONY: bench bench-parts
+.PHONY: bench bench-parts bench-peers instructions
 bench: $(STAMP) ## Measure cost, latency and memory of every topology
 	$(BIN)/python -m tests.load.bench $(BENCH)
 
 bench-parts: $(STAMP) ## Measure the codec and the store alone
 	$(BIN)/python -m tests.load.bench_openai_json
 	$(BIN)/python -m tests.load.bench_accounts
+
+$(PEERS)/.stamp:
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet 'litellm[proxy]==$(LITELLM)'
+	@touch $@
+
+bench-peers: $(STAMP) $(PEERS)/.stamp ## Measure LiteLLM in the same rounds
+	$(BIN)/python -m tests.load.bench --peers $(BENCH)
+
+instructions: $(STAMP) ## Count the instructions of a call, and compare with the record
+	$(BIN)/python -m tests.load.instructions
 
 # ----------------------------------------------------------------------- change
 

@@ -24,10 +24,10 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from tests.load import drive, kernel
+from tests.load import drive, kernel, layers
 from tests.load.clients import Target, connected
 from tests.load.measures import BURST, CALLERS, MEASURES, OPTIONAL, UNARY, Subject
-from tests.load.report import Report, filled, read
+from tests.load.report import MARK, Report, between, read
 from tests.load.systems import KEY, LITELLM, OURS, PEERS, ROOT, Plan, start, start_upstream
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -40,13 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     if asked.write_docs:
+        before, _, after = between(PAGE.read_text(encoding="utf-8"), MARK)
         tables = read(asked.write_docs).tables()
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        PAGE.write_text(f"{before}{tables}{after}", encoding="utf-8")
         return 0
     rounds, seconds = QUICK if asked.quick else USUAL
     asked.rounds, asked.seconds = asked.rounds or rounds, asked.seconds or seconds
     plans, pairs = _plans(parser, asked)
     kernel.allow_descriptors()
+    if asked.profile:
+        shares = uvloop.run(layers.profile(plans[: len(asked.topology.split(","))], asked.seconds))
+        print(layers.table(shares))
+        return 0
     report = uvloop.run(_run(asked, plans, pairs))
     asked.json.write_text(report.to_json(), encoding="utf-8")
     print(report.tables())
@@ -66,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, help=f"default: {USUAL[0]}")
     add("--seconds", type=float, help=f"how long a slice lasts; default: {USUAL[1]:g}")
     add("--quick", action="store_true", help=f"{QUICK[0]} rounds, slices of {QUICK[1]:g} s")
+    add("--profile", action="store_true", help="print the shares of the layers under cProfile")
     add("--json", type=Path, default=Path("bench.json"), help="where the JSON goes: %(default)s")
     add(
         *("--write-docs", "-w"),

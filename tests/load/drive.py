@@ -10,7 +10,7 @@ all the requests that arrive meanwhile, and each of them shows it.
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.load.clients import Caller, Request, Seen
@@ -68,9 +68,19 @@ async def once(callers: Sequence[Caller], request: Request, spread: float) -> Do
 
 
 async def arrivals(
-    callers: Sequence[Caller], request: Request, times: Iterator[float]
+    callers: Sequence[Caller],
+    request: Request,
+    times: Iterator[float],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Latency]:
-    """Make a request at each of `times`, in seconds from now, by the first caller that is free."""
+    """Make a request at each of `times`, in seconds from now, by the first caller that is free.
+
+    Args:
+        callers: The callers.
+        request: What each asks.
+        times: When requests arrive, in ascending order.
+        clock: The clock of the callers, in seconds.
+    """
     loop = asyncio.get_running_loop()
     free: asyncio.Queue[Caller] = asyncio.Queue()
     for caller in callers:
@@ -78,7 +88,7 @@ async def arrivals(
     found: list[Latency] = []
 
     async def serve() -> None:
-        arrived = time.perf_counter()
+        arrived = clock()
         caller = await free.get()
         seen = await caller.ask(request)
         free.put_nowait(caller)

@@ -18,8 +18,8 @@ from tests.load.measures import FIGURES, Figure
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """By label and figure, a value per round."""
 
-MARKS: Final = ("<!-- bench -->", "<!-- /bench -->")
-"""Between them, a document has the tables."""
+MARK: Final = "bench"
+"""Between the marks of this name, docs/performance.md has the tables."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,17 +102,18 @@ def read(path: Path) -> Report:
     )
 
 
-def filled(document: str, tables: str) -> str:
-    """Return a document with the tables between its marks.
+def between(document: str, mark: str) -> tuple[str, str, str]:
+    """Return a document before, within and after a pair of marks, which stay outside.
 
     Raises:
         ValueError: the document does not have each mark once.
     """
-    begin, end = MARKS
+    begin, end = f"<!-- {mark} -->\n", f"\n<!-- /{mark} -->"
     if document.count(begin) != 1 or document.count(end) != 1:
-        raise ValueError(f"the document has no single pair of {begin} and {end}")
+        raise ValueError(f"the document has no single pair of <!-- {mark} -->")
     before, _, rest = document.partition(begin)
-    return f"{before}{begin}\n{tables}\n{end}{rest.partition(end)[2]}"
+    within, _, after = rest.partition(end)
+    return before + begin, within, end + after
 
 
 def _summary(values: Sequence[float]) -> dict[str, float]:

@@ -34,6 +34,11 @@ PEERS: Final = ROOT / ".venv-peers"
 MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 250, 750, 1500)))
 """The models of every system, under the names that the upstream knows."""
 
+_MODULES: Final = {
+    "standalone": (("restbridge", "--standalone"),),
+    "service+bridge": (("service",), ("restbridge",)),
+    "grpc": (("service",),),
+}
 _MOST: Final = "8000"  # concurrent calls and connections
 _PATIENCE: Final = 120.0
 
@@ -73,6 +78,8 @@ class System:
         self.plan = plan
         self.target = target
         self.megabytes_at_rest = 0.0
+        self.profiles: Sequence[tuple[int, Path]] = ()
+        """The processes under cProfile, and where each writes; see `profiled`."""
         self._processes = processes
         self._log = log
         self._pids: list[int] = []
@@ -117,7 +124,9 @@ class System:
             process.wait()
 
 
-def start(plan: Plan, upstream: int, directory: Path, core: set[int]) -> System:
+def start(
+    plan: Plan, upstream: int, directory: Path, core: set[int], *, profiled: bool = False
+) -> System:
     """Start a system; return it before it is ready.
 
     Args:
@@ -125,6 +134,7 @@ def start(plan: Plan, upstream: int, directory: Path, core: set[int]) -> System:
         upstream: The port of the upstream.
         directory: An empty directory for its files.
         core: The core that it runs on.
+        profiled: Whether its processes run under cProfile; only ours can.
     """
     address, service = (f"127.0.0.1:{kernel.free_port()}" for _ in range(2))
     commands: Sequence[Sequence[str]]
@@ -136,12 +146,11 @@ def start(plan: Plan, upstream: int, directory: Path, core: set[int]) -> System:
             "CHAT_BRIDGE_LISTEN": address,
             "CHAT_SERVICE_TARGET": service,
         }
-        commands = {
-            "standalone": (("-m", "restbridge", "--standalone"),),
-            "service+bridge": (("-m", "service"), ("-m", "restbridge")),
-            "grpc": (("-m", "service"),),
-        }[plan.topology]
-        commands = [(sys.executable, *command) for command in commands]
+        commands = [
+            (sys.executable, *(_profiler(directory, module) if profiled else ("-m",)), *command)
+            for command in _MODULES[plan.topology]
+            for module in command[:1]
+        ]
     log = directory / "log"
     with kernel.on(core), log.open("wb") as lines:
         processes = [
@@ -159,7 +168,21 @@ def start(plan: Plan, upstream: int, directory: Path, core: set[int]) -> System:
     target = Target(
         protocol="grpc" if plan.topology == "grpc" else "rest", address=address, key=KEY
     )
-    return System(plan, target, processes, log)
+    system = System(plan, target, processes, log)
+    if profiled:
+        system.profiles = [
+            (process.pid, _profile(directory, command[0]))
+            for process, command in zip(processes, _MODULES[plan.topology], strict=True)
+        ]
+    return system
+
+
+def _profiler(directory: Path, module: str) -> tuple[str, str]:
+    return str(ROOT / "tests" / "load" / "profiled.py"), str(_profile(directory, module))
+
+
+def _profile(directory: Path, module: str) -> Path:
+    return directory / f"{module}.profile"
 
 
 def start_upstream(cores: set[int]) -> tuple[subprocess.Popen[bytes], int]:
