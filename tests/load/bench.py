@@ -28,9 +28,20 @@ from tests.load import drive, kernel, layers
 from tests.load.clients import Target, connected
 from tests.load.measures import BURST, CALLERS, MEASURES, OPTIONAL, UNARY, Subject
 from tests.load.report import MARK, Report, between, read
-from tests.load.systems import KEY, LITELLM, OURS, PEERS, ROOT, Plan, start, start_upstream
+from tests.load.systems import (
+    KEY,
+    LITELLM,
+    OURS,
+    PEERS,
+    ROOT,
+    Plan,
+    litellm_version,
+    start,
+    start_upstream,
+)
 
 PAGE = ROOT / "docs" / "performance.md"
+JSON = Path("bench.json")
 USUAL, QUICK = (5, 2.0), (3, 0.5)
 """How many rounds, and the seconds of a slice."""
 
@@ -39,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    if asked.write_docs:
-        before, _, after = between(PAGE.read_text(encoding="utf-8"), MARK)
-        tables = read(asked.write_docs).tables()
-        PAGE.write_text(f"{before}{tables}{after}", encoding="utf-8")
+    if asked.write_docs and not asked.profile:
+        _write_docs(MARK, read(asked.write_docs).tables())
         return 0
     rounds, seconds = QUICK if asked.quick else USUAL
     asked.rounds, asked.seconds = asked.rounds or rounds, asked.seconds or seconds
@@ -51,12 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.profile:
         shares = uvloop.run(layers.profile(plans[: len(asked.topology.split(","))], asked.seconds))
         print(layers.table(shares))
+        if asked.write_docs:
+            _write_docs(layers.MARK, layers.table(shares))
         return 0
     report = uvloop.run(_run(asked, plans, pairs))
     asked.json.write_text(report.to_json(), encoding="utf-8")
     print(report.tables())
     print(f"\nEvery value: {asked.json}", file=sys.stderr)
     return 0
+
+
+def _write_docs(mark: str, text: str) -> None:
+    before, _, after = between(PAGE.read_text(encoding="utf-8"), mark)
+    PAGE.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,12 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, help=f"how long a slice lasts; default: {USUAL[1]:g}")
     add("--quick", action="store_true", help=f"{QUICK[0]} rounds, slices of {QUICK[1]:g} s")
     add("--profile", action="store_true", help="print the shares of the layers under cProfile")
-    add("--json", type=Path, default=Path("bench.json"), help="where the JSON goes: %(default)s")
+    add("--json", type=Path, default=JSON, help="where the JSON goes; default: %(default)s")
     add(
-        *("--write-docs", "-w"),
+        "--write-docs",
         type=Path,
+        nargs="?",
+        const=JSON,
         metavar="JSON",
-        help=f"measure nothing; write the tables of this JSON into {PAGE.relative_to(ROOT)}",
+        help=f"write the tables of an earlier run into {PAGE.relative_to(ROOT)}, "
+        "measuring nothing; with --profile, measure, and write its table",
     )
     return parser
 
@@ -122,6 +141,8 @@ async def _run(
     try:
         with TemporaryDirectory(prefix="bench-") as directory, kernel.on(others):
             machine = {"code": _commit(ROOT), **kernel.machine(Path(directory))}
+            if asked.peers:
+                machine |= {LITELLM: litellm_version()}
             for index in range(asked.rounds):
                 place = Path(directory, str(index))
                 async with _started(plans, port, place, core, asked.seconds) as subjects:

@@ -4,6 +4,7 @@ A slice is short, so that the slices of several systems alternate: see `bench`.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tests.load.upstream import CHUNKS, INSTANT
 CALLERS: Final = 32
 PACED: Final = 200
 OPEN: Final = 1500
-LATENCY_RATE: Final = 50.0
+LATENCY_RATE: Final = 25.0
 FIRST_CALLERS: Final = 64
 CHUNKS_PER_SECOND: Final = 2000
 FLATNESS: Final = (50, 500, 1500, 3000)
@@ -25,6 +26,7 @@ FLATNESS: Final = (50, 500, 1500, 3000)
 UNARY: Final = Request(model=INSTANT, streamed=False)
 BURST: Final = Request(model=INSTANT, streamed=True)
 GAPS: Final = Request(model="paced-50", streamed=True)
+SELDOM: Final = Request(model="held-3000", streamed=True)
 LARGE: Final = Request(model=INSTANT, streamed=False, prompt="A word of it. " * (2**20 // 14))
 
 
@@ -58,12 +60,16 @@ Figures = Mapping[str, float]
 
 
 async def unary(subject: Subject) -> Figures:
-    """Closed loop of 32 callers: CPU per request, requests per second."""
+    """Closed loop of 32 callers: CPU per request, requests per second, CPU of this process."""
     async with connected(subject.system.target, CALLERS) as callers:
-        before = subject.system.cpu_seconds()
+        before, own = subject.system.cpu_seconds(), time.process_time()
         done = await drive.closed(callers, UNARY, subject.seconds)
-        spent = subject.spent(before)
-    return {"unary": spent / done.requests, "rate": done.requests / done.seconds}
+        spent, own = subject.spent(before), time.process_time() - own
+    return {
+        "unary": spent / done.requests,
+        "rate": done.requests / done.seconds,
+        "load": 100 * own / done.seconds,
+    }
 
 
 async def chunks(subject: Subject) -> Figures:
@@ -95,7 +101,7 @@ async def large(subject: Subject) -> Figures:
 
 
 async def latency(subject: Subject) -> Figures:
-    """One caller, 50 arrivals per second: what the system adds to a unary request."""
+    """One caller, 25 arrivals per second: what the system adds to a unary request."""
     through, straight = [
         [
             each.whole
@@ -132,7 +138,7 @@ async def first(subject: Subject) -> Figures:
 
 async def memory(subject: Subject) -> Figures:
     """Resident memory: after the first request, and with 1,500 open streams."""
-    async with _open(subject, OPEN):
+    async with _open(subject, OPEN, SELDOM):
         with_streams = subject.system.megabytes()
     return {"rest": subject.system.megabytes_at_rest, "open": with_streams}
 
@@ -141,7 +147,7 @@ async def flat(subject: Subject) -> Figures:
     """The same 2,000 chunks per second, in few or in many streams: CPU per chunk."""
     found = {}
     for streams in FLATNESS:
-        async with _open(subject, streams) as received:
+        async with _open(subject, streams, held(streams)) as received:
             before, chunks = subject.system.cpu_seconds(), received()
             await asyncio.sleep(max(2.0, subject.seconds))
             found[f"flat_{streams}"] = subject.spent(before) / (received() - chunks)
@@ -167,7 +173,9 @@ async def _arrivals(
 
 
 @asynccontextmanager
-async def _open(subject: Subject, streams: int) -> AsyncIterator[Callable[[], int]]:
+async def _open(
+    subject: Subject, streams: int, request: Request
+) -> AsyncIterator[Callable[[], int]]:
     """Open streams, up to 32 at a time, and hold them; yield a count of the chunks received."""
     callers: list[Caller] = []
     tasks: list[asyncio.Task[Seen]] = []
@@ -177,7 +185,7 @@ async def _open(subject: Subject, streams: int) -> AsyncIterator[Callable[[], in
                 more = connected(subject.system.target, min(CALLERS, left))
                 opening = await connections.enter_async_context(more)
                 callers += opening
-                tasks += [asyncio.create_task(each.ask(held(streams))) for each in opening]
+                tasks += [asyncio.create_task(each.ask(request)) for each in opening]
                 while not all(caller.chunks for caller in opening):
                     _raise_failures(tasks)
                     await asyncio.sleep(0.01)
@@ -228,6 +236,7 @@ OPTIONAL: Final = frozenset({"flat"})
 FIGURES: Final[Mapping[str, Figure]] = {
     "unary": Figure(text="CPU per unary request", unit="µs"),
     "rate": Figure(text="Unary requests per second, one core", unit="1/s"),
+    "load": Figure(text="CPU of the load generator meanwhile", unit="%"),
     "chunk": Figure(text="CPU per chunk, streams in one burst", unit="µs", digits=1),
     "paced": Figure(text="CPU per chunk, 200 streams with gaps of 50 ms", unit="µs", digits=1),
     "large": Figure(text="CPU per request with a prompt of 1 MB", unit="µs"),

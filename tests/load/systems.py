@@ -31,7 +31,7 @@ LITELLM: Final = "litellm"
 PEERS: Final = ROOT / ".venv-peers"
 """The environment of what this project is compared with; `make bench-peers` makes it."""
 
-MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 250, 750, 1500)))
+MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 250, 750, 1500, 3000)))
 """The models of every system, under the names that the upstream knows."""
 
 _MODULES: Final = {
@@ -196,6 +196,12 @@ def start_upstream(cores: set[int]) -> tuple[subprocess.Popen[bytes], int]:
         )
     assert process.stdout is not None
     return process, int(process.stdout.readline())
+
+
+def litellm_version() -> str:
+    """Return the version of the LiteLLM that is installed."""
+    (folder,) = PEERS.glob("lib/*/site-packages/litellm-*.dist-info")
+    return folder.name.removesuffix(".dist-info").removeprefix("litellm-")
 
 
 def _environment(tree: Path, upstream: int, directory: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,11 +89,9 @@ class Stalls:
     def __init__(self) -> None:
         self.chunks = 0
         self.now = 100.0
-        self.asked = asyncio.Event()
         self.go = asyncio.Event()
 
     async def ask(self, request: Request) -> Seen:
-        self.asked.set()
         await self.go.wait()
         return Seen(self.now, self.now, 1)
 
@@ -100,11 +99,16 @@ class Stalls:
 async def test_the_latency_of_an_arrival_counts_while_no_caller_is_free() -> None:
     caller = Stalls()
     request = Request(model="any", streamed=False)
-    arrivals = drive.arrivals([caller], request, iter([0.0, 0.0, 0.0]), lambda: caller.now)
+    due = asyncio.Event()
+
+    def times() -> Iterator[float]:
+        yield from (0.0, 0.0, 0.0)
+        due.set()
+
+    arrivals = drive.arrivals([caller], request, times(), lambda: caller.now)
     running = asyncio.create_task(arrivals)
-    await caller.asked.wait()
-    await asyncio.sleep(0)  # the others arrive
-    await asyncio.sleep(0)
+    await due.wait()
+    await asyncio.sleep(0)  # the last one arrives
     caller.now += 5.0
     caller.go.set()
     assert [each.whole for each in await running] == [5.0, 5.0, 5.0]
