@@ -1,6 +1,6 @@
 """`make instructions`: how many instructions a unary request and a chunk take, against the record.
 
-    in_process, under valgrind -> instructions -> docs/performance.md: at most 5 % more than there
+    counted_calls, under valgrind -> instructions, at most 5 % above those in docs/performance.md
 
     python -m tests.load.instructions                 compares; the exit status is 1 if they grew
     python -m tests.load.instructions --write-docs    writes the figures into the record
@@ -43,7 +43,7 @@ class Counted:
     """A process whose instructions are counted while it does a command.
 
     Args:
-        process: `in_process` under callgrind.
+        process: `counted_calls` under callgrind.
         directory: Where callgrind writes its counts.
     """
 
@@ -94,7 +94,7 @@ def counted() -> Iterator[Counted]:
                 (
                     *("valgrind", "--tool=callgrind", "--instr-atstart=no"),
                     f"--callgrind-out-file={directory / 'counts'}",
-                    *(sys.executable, "-m", "tests.load.in_process"),
+                    *(sys.executable, "-m", "tests.load.counted_calls"),
                 ),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONHASHSEED": "0"},

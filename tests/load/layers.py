@@ -115,7 +115,7 @@ def table(found: Mapping[str, Shares]) -> str:
 
 
 def _is_code(name: str) -> bool:
-    return name.split("/", maxsplit=1)[0] in {"service", "restbridge", "chatcompletion"}
+    return name.split("/", maxsplit=1)[0] in {"service", "restbridge", "chatcompletion", "process"}
 
 
 def _cells(row: Sequence[float]) -> list[str]:

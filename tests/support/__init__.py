@@ -10,6 +10,7 @@ accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
 asking.py           a call over gRPC or REST, with the same form of answer
 books.py            balances, holds and charges, read from the store
+in_place.py         the store on the event loop
 priced_models.py    models with prices, and what their tokens cost
 fake_service.py     a gRPC server whose answers are functions of a test
 bridge_pair.py      a bridge in front of a fake service, and a client of it

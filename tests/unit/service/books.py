@@ -125,18 +125,6 @@ class FaultyStore(Store):
             yield connection
 
 
-class InPlace(Batches):
-    """Uses the store on the event loop, so that the steps of a call are always the same."""
-
-    async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        await asyncio.sleep(0)
-        result = function(*arguments)
-        await asyncio.sleep(0)
-        return result
-
-    read = call
-
-
 class Books:
     """An admission with its store, and a team that may use it."""
 

@@ -33,10 +33,10 @@ from service.ledger.schema import holds
 from service.metering.progress import Progress
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer
+from tests.support.in_place import InPlace
 from tests.unit.service.books import (
     MODEL,
     Books,
-    InPlace,
     a_call,
     accepted,
     chunk,
