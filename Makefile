@@ -96,8 +96,9 @@ breaking: $(STAMP)
 bench: $(STAMP) ## Measure cost, latency and memory of every topology
 	$(BIN)/python -m tests.load.bench $(BENCH)
 
-bench-parts: $(STAMP) ## Measure the codec and the store alone
+bench-parts: $(STAMP) ## Measure the codec, the upstream client and the store alone
 	$(BIN)/python -m tests.load.bench_openai_json
+	$(BIN)/python -m tests.load.bench_upstream
 	$(BIN)/python -m tests.load.bench_accounts
 
 $(PEERS)/.stamp:
