@@ -10,7 +10,7 @@ from tests.support.tree import ROOT
 
 TESTS = ROOT / "tests"
 SHARED = "support"
-TOOLS = {"unit": {"mutants"}}
+TOOLS = {"unit": {"mutants", "load"}, "e2e": {"load"}}
 """A directory of tests, and the tools beside it that it tests."""
 
 

@@ -67,10 +67,10 @@ WHOLE: Final = (
 
 STREAM_HEAD: Final = _head("content-type: text/event-stream", "transfer-encoding: chunked")
 FIRST: Final = _chunk(_choice(delta={"role": "assistant", "content": ""}))
-TOKEN: Final = _chunk(_choice(delta={"content": " capital"}))
+WORDS: Final = [_chunk(_choice(delta={"content": f" {word}"})) for word in ("the", "sea", "is")]
 PARTS: Final = (
     FIRST,
-    *(TOKEN for _ in range(TOKENS)),
+    *(WORDS[index % len(WORDS)] for index in range(TOKENS)),
     _chunk(_choice("stop", delta={})),
     _chunk([], _USAGE) + _part(b"[DONE]") + _LAST_PART,
 )
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
             self._write(BURST)
 
     def _next(self, index: int, gap: float, *, endless: bool) -> None:
-        self._write(PARTS[min(index, 1)] if endless else PARTS[index])
+        self._write(PARTS[index % TOKENS] if endless else PARTS[index])
         if endless or index + 1 < CHUNKS:
             self._timer = self._loop.call_later(
                 gap, lambda: self._next(index + 1, gap, endless=endless)
