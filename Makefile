@@ -54,9 +54,20 @@ up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051,
 
 # ------------------------------------------------------------------------- test
 
+# Most tests run side by side, file by file. Those that are marked `alone` follow, one after the other;
+# a directory without any, for which pytest ends with 5, has passed.
+PYTEST := $(BIN)/python -m pytest -q
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+define run_tests
+	@status=0; \
+	$(PYTEST) -m "not alone" $(SIDE_BY_SIDE) $(1) || status=1; \
+	$(PYTEST) -m alone $(1) || [ $$? -eq 5 ] || status=1; \
+	exit $$status
+endef
+
 .PHONY: test
 test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) ## Run every test
-	$(BIN)/python -m pytest -q
+	$(call run_tests,tests)
 
 .PHONY: test-unit test-contract test-e2e test-faults
 test-unit test-contract: $(STAMP)
@@ -66,7 +77,7 @@ test-contract: ## Run the tests of the contract: golden documents, properties, i
 test-e2e: ## Run the tests of both deployables with real clients
 test-faults: ## Run the failure catalogue
 test-unit test-contract test-e2e test-faults:
-	$(BIN)/python -m pytest -q tests/$(@:test-%=%)
+	$(call run_tests,tests/$(@:test-%=%))
 
 # Makes each mutation in a copy of the tree. SAMPLE=12 makes 12 of them; the commit selects them.
 .PHONY: mutants

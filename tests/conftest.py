@@ -17,7 +17,12 @@ import pytest
 from tests.support.postgres import Server, binaries, running
 from tests.support.running_bridge import VIAS, Via
 
-pytest_plugins = ("tests.support.time_limit", "tests.support.tree")
+pytest_plugins = (
+    "tests.support.side_by_side",
+    "tests.support.speed",
+    "tests.support.time_limit",
+    "tests.support.tree",
+)
 
 
 @pytest.fixture(scope="session")

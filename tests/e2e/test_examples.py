@@ -24,6 +24,8 @@ from tests.support.grpc_client import KEY
 from tests.support.processes import service_process
 from tests.support.tree import ROOT
 
+pytestmark = pytest.mark.time_limit(300)
+
 COMMANDS: Final[dict[str, str]] = dict(
     re.findall(
         r"```sh\ncd examples/(\w+)\n(.*?)```",

@@ -412,6 +412,7 @@ async def test_a_stream_that_breaks_raises(
 # --------------------------------------------------------------------------------- who leaves
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["leaveByAbort", "leaveByBreak", "leaveByHelper"])
 async def test_leaving_a_stream_closes_the_upstream(running: Stack, user: User, way: str) -> None:
     told = await user.does(way, model="sim-fault:hang-mid-stream")
@@ -422,6 +423,7 @@ async def test_leaving_a_stream_closes_the_upstream(running: Stack, user: User, 
     assert await user.does("create")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_aborting_a_request_that_waits_closes_the_upstream(
     running: Stack, user: User, streamed: bool
@@ -437,6 +439,7 @@ async def test_aborting_a_request_that_waits_closes_the_upstream(
     assert await user.does("create")  # as above
 
 
+@pytest.mark.alone
 async def test_killing_the_process_closes_the_upstream(running: Stack) -> None:
     with node_with(SDKS[0]) as node:
         await User(node, running).does("hold", model="sim-fault:hang-mid-stream", stream=True)

@@ -593,6 +593,7 @@ async def test_comments_before_the_first_token_do_not_disturb(via: Via) -> None:
 # --------------------------------------------------------------------------------- who leaves
 
 
+@pytest.mark.alone
 async def test_closing_a_stream_closes_the_upstream(running: Stack, client: AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(
         model="sim-fault:hang-mid-stream", messages=HELLO, stream=True
@@ -607,6 +608,7 @@ async def test_closing_a_stream_closes_the_upstream(running: Stack, client: Asyn
     await running.idle()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_cancelling_a_task_that_waits_closes_the_upstream(
     running: Stack, client: AsyncOpenAI, streamed: bool
@@ -626,6 +628,7 @@ async def test_cancelling_a_task_that_waits_closes_the_upstream(
         await waiting
 
 
+@pytest.mark.alone
 async def test_cancelling_a_task_that_reads_closes_the_upstream(
     running: Stack, client: AsyncOpenAI
 ) -> None:
@@ -651,6 +654,7 @@ async def test_cancelling_a_task_that_reads_closes_the_upstream(
         await reading
 
 
+@pytest.mark.alone
 async def test_a_timeout_of_the_sdk_closes_the_upstream(running: Stack) -> None:
     async with running.openai(timeout=openai.Timeout(PATIENCE, read=0.5)) as client:
         with pytest.raises(openai.APITimeoutError):
@@ -663,6 +667,7 @@ async def test_a_timeout_of_the_sdk_closes_the_upstream(running: Stack) -> None:
     await running.idle()
 
 
+@pytest.mark.alone
 async def test_closing_a_stream_in_a_thread_closes_the_upstream(running: Stack) -> None:
     def use(user: OpenAI) -> float:
         stream = user.chat.completions.create(
@@ -691,6 +696,7 @@ with openai.OpenAI(base_url=os.environ["URL"], api_key=os.environ["KEY"]) as cli
 """
 
 
+@pytest.mark.alone
 async def test_killing_the_client_closes_the_upstream(running: Stack) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", READER),

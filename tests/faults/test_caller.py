@@ -76,6 +76,7 @@ async def _hangs_up(_: Call, caller: Client) -> None:
 LEAVING: Final[tuple[Callable[[Call, Client], Awaitable[None]], ...]] = (_cancels, _hangs_up)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", LEAVING)
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_leaves_before_the_upstreams_headers(
@@ -96,6 +97,7 @@ async def test_leaves_before_the_upstreams_headers(
         await before.returns()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", LEAVING)
 async def test_leaves_during_a_unary_answer(
     leave: Callable[[Call, Client], Awaitable[None]],
@@ -114,6 +116,7 @@ async def test_leaves_during_a_unary_answer(
         await before.returns()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("leave", LEAVING)
 @pytest.mark.parametrize("model", [ENDLESS, STUCK])
 async def test_leaves_mid_stream(
@@ -136,6 +139,7 @@ async def test_leaves_mid_stream(
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_cancels_a_stream_that_is_being_read() -> None:
     async with _service(STUCK) as (running, upstream, before):
         call = running.client.start_stream(STUCK)
@@ -153,6 +157,7 @@ async def test_cancels_a_stream_that_is_being_read() -> None:
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_cancels_a_stream_that_is_not_read() -> None:
     async with _flooding(1) as (running, upstream, before):
         call = running.client.start_stream("flood")
@@ -165,6 +170,7 @@ async def test_cancels_a_stream_that_is_not_read() -> None:
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_hangs_up_while_the_service_waits_to_write(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -183,6 +189,7 @@ async def test_hangs_up_while_the_service_waits_to_write(
         await before.returns()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_deadline_of_300_ms(streamed: bool) -> None:
     async with _service(SILENT) as (running, upstream, before):
@@ -194,6 +201,7 @@ async def test_a_deadline_of_300_ms(streamed: bool) -> None:
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_a_deadline_mid_stream_comes_after_what_arrived() -> None:
     async with _service(STUCK) as (running, upstream, before):
         begun = time.monotonic()
@@ -269,6 +277,7 @@ async def _stands_still(running: Running, records: list[RequestRecord]) -> int:
                 return sent
 
 
+@pytest.mark.alone
 async def test_streams_that_nobody_reads_are_held_at_the_upstream() -> None:
     async with (
         _flooding(STREAMS) as (running, upstream, before),

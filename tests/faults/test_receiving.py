@@ -137,6 +137,7 @@ async def test_calls_that_wait_for_their_message_count_against_the_bound() -> No
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_a_deluge_of_calls_without_a_message_leaves_the_memory_as_it_was() -> None:
     methods = (*CALLERS, *HEALTH)
     count = 6000
@@ -179,6 +180,7 @@ async def test_a_call_that_is_cancelled_before_its_message_is_the_callers_affair
         await before.returns()
 
 
+@pytest.mark.alone
 async def test_messages_of_calls_that_end_meanwhile_are_freed() -> None:
     message = framed(bytes(60_000))  # fits the window of a stream
     async with service_process() as (running, _), dial(await running.address()) as raw:

@@ -104,8 +104,11 @@ time_limit._LATER = 0.2
 """
 
 
-def test_a_hang_is_a_failure_with_a_name(tmp_path: Path) -> None:
-    ran = run(tmp_path, HANGING)
+SIDE_BY_SIDE = ("--numprocesses", "1")
+"""As `make test` runs most tests: in processes of pytest-xdist."""
+
+
+def assert_a_hang_has_a_name(ran: "subprocess.CompletedProcess[str]") -> None:
     verdicts = dict(re.findall(r"^(?:FAILED|ERROR|PASSED) \S+::(\w+)(.*)$", ran.stdout, re.M))
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert {name: bool(text) for name, text in verdicts.items()} == {
@@ -124,12 +127,30 @@ def test_a_hang_is_a_failure_with_a_name(tmp_path: Path) -> None:
     assert "time limit" not in verdicts["test_raises_a_timeout_of_its_own"]
 
 
+def test_a_hang_is_a_failure_with_a_name(tmp_path: Path) -> None:
+    assert_a_hang_has_a_name(run(tmp_path, HANGING))
+
+
+def test_a_hang_side_by_side_is_a_failure_with_a_name(tmp_path: Path) -> None:
+    assert_a_hang_has_a_name(run(tmp_path, HANGING, *SIDE_BY_SIDE))
+
+
+LAST_RESORT = ("-o", "faulthandler_timeout=1", "-o", "faulthandler_exit_on_timeout=true")
+
+
 def test_what_no_signal_interrupts_ends_with_the_stacks(tmp_path: Path) -> None:
-    options = ("-o", "faulthandler_timeout=1", "-o", "faulthandler_exit_on_timeout=true")
-    ran = run(tmp_path, NUMBER, *options)
+    ran = run(tmp_path, NUMBER, *LAST_RESORT)
     assert ran.returncode == 1
     assert "Timeout" in ran.stderr
     assert "in test_computes_in_c" in ran.stderr
+
+
+def test_what_no_signal_interrupts_side_by_side_ends_with_its_name(tmp_path: Path) -> None:
+    ran = run(tmp_path, NUMBER, *LAST_RESORT, *SIDE_BY_SIDE)
+    assert ran.returncode == 1
+    assert "Timeout" in ran.stderr
+    assert "in test_computes_in_c" in ran.stderr
+    assert "crashed while running 'test_it.py::test_computes_in_c'" in ran.stdout
 
 
 def test_the_last_resort_is_later_than_every_limit(pytestconfig: pytest.Config) -> None:

@@ -326,6 +326,7 @@ def test_flagged_input_is_the_callers(document: Any, *, flagged: bool) -> None:
     assert is_flagged(body) is flagged
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "unit",
     [

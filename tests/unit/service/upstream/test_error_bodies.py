@@ -153,6 +153,7 @@ def test_a_body_that_is_too_large_has_no_names() -> None:
     assert read(json.dumps({"errors": [INNER], "x": "x" * 65536}).encode()) is None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "unit", ['{"error":[', '{"errors":[{},', '[{"detail":', '{"code":"x"},', "[[],"]
 )

@@ -213,6 +213,7 @@ def test_a_short_key_is_removed_as_a_word(key: str, text: str, scrubbed: str) ->
     assert scrub(text, model(upstream=upstream)) == scrubbed
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "unit",
     [
