@@ -1,7 +1,7 @@
 """The fixtures of all test folders, and the plugins for time limits and a clean tree.
 
 database    an address, once for each engine
-postgres    a server for all tests; each makes a database of its own in it
+postgres    a server for all tests of a process; each makes a database of its own in it
 own_server  a server for the tests of one module, which can stop it and change its settings
 via         each connection from a bridge to a service: a socket, or in-process
 
@@ -27,7 +27,7 @@ pytest_plugins = (
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A server for all tests; each makes a database of its own in it."""
+    """A server for all tests of a process; each makes a database of its own in it."""
     yield from _server()
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import pytest
 
 from restbridge.server import Bridge
-from tests.e2e.failing import CASES, DOORS, Case, by_door, door
+from tests.support.failing import CASES, DOORS, Case, by_door, door
 from tests.support.grpc_client import KEY
 from tests.support.running_bridge import Via
 from tests.support.stack import (

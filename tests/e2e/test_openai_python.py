@@ -23,8 +23,8 @@ from openai.types.chat import (
 from pydantic import BaseModel
 
 from chatcompletion.reasons import RULES
-from tests.e2e.failing import CASES, DOORS, Case, by_door, door
 from tests.support.bridge_pair import bridged
+from tests.support.failing import CASES, DOORS, Case, by_door, door
 from tests.support.fake_service import refusing
 from tests.support.grpc_client import KEY
 from tests.support.running_bridge import Via

@@ -12,6 +12,7 @@ asking.py           a call over gRPC or REST, with the same form of answer
 books.py            balances, holds and charges, read from the store
 in_place.py         the store on the event loop
 priced_models.py    models with prices, and what their tokens cost
+failing.py          the failures that an SDK can meet before the first chunk
 fake_service.py     a gRPC server whose answers are functions of a test
 bridge_pair.py      a bridge in front of a fake service, and a client of it
 raw_http1.py        HTTP/1.1 that no client library sends
