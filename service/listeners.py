@@ -112,5 +112,10 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
 
 async def _unimplemented(call: Any) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
-    with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # the connection can be lost
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+    with suppress(grpc.aio.InternalError):  # the connection may be lost
+        try:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+        except grpc.aio.AbortError as error:
+            # The call keeps the error, whose traceback keeps the call: a circle, which would hold
+            # the stream open until the next search for garbage.
+            error.with_traceback(None)
