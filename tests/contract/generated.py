@@ -1,8 +1,8 @@
-"""Generated documents and messages, by hypothesis, biased to what the contract names.
+"""Documents and messages that hypothesis generates, mostly with members of the contract.
 
     documents(shape)    JSON text: members of the shape with right, wrong, null and empty values, in
                         odd spellings and more than once; members of vendors, at any depth
-    messages(shape)     canonical messages: what reading some document can give
+    messages(shape)     canonical messages: those that decoding a document can return
 
 What a value may look like is a table of literals, so that a draw is cheap and hits the corners.
 """
@@ -40,7 +40,7 @@ FRACTIONS = (
     "1e23", "9007199254740993.0", "3.4028234663852886e+38", "0.99999999999999999999", "1e-0",
     "1e999999999", "1e-99999999999999999999",
 )  # fmt: skip
-"""JSON numbers that are no integers, or are not spelt as such."""
+"""JSON numbers that are not integers, or not spelt as integers."""
 
 ANY = (
     "null", "true", "false", "{}", "[]", "[ ]", "{ }", "[[]]", "[null]", '{"a":1,"a":2}',
@@ -56,7 +56,7 @@ NAMES = (
     "top_k", "stop_reason", "", '\\"', '\\"q\\"', "\\ud83d", "a\\udc00", "extra_json", "stop_text",
     "content_text", "items", "error", "name", "content", "\\u006dodel", "index", "a.b", "\\n", "ä",
 )  # fmt: skip
-"""Names of members as they stand between the quotation marks."""
+"""Names of members, as the text between the quotation marks."""
 
 SPACES = ("", "", "", " ", "\n", "\r\n\t")
 
@@ -134,10 +134,10 @@ KEPT = (
     "true", "false", "0", "-1", "1.50", "1e999", "9" * 5000, '""', '"a"', '"\\ud83d"', "{}", "[]",
     '{"a":[1.0,{"b":null}]}', '{"\\ud83d":1,"b":"\\u000a"}', '["a:b\\"", "c\\\\"]', "[[[]]]",
 )  # fmt: skip
-"""Texts that are kept as they are."""
+"""Texts that are kept unchanged."""
 
 KEYS = ("top_k", "", "items", "ä", '"\\"q"', '"\\ud83d"', "extra_json", "a\nb", "stop_text")
-"""Keys of extra_json that are no names of fields."""
+"""Keys of extra_json that are not names of fields."""
 
 _text = st.sampled_from(
     ("", "a", "ä😀", '"', "\\", "a\nb\r", "\x00\x1f\x7f", "\u2028\ufeff", "null")
@@ -250,7 +250,7 @@ BROKEN = (
     " 1", "1 ",
     "\ufeff1", "[1,]", '{"a":1', "\x00", "[" * 200 + "]" * 200, '"', '{"a":1} x', "null ",
 )  # fmt: skip
-"""Texts that are not exactly one JSON value in the form in which it is kept."""
+"""Texts that are not exactly one JSON value in its kept form."""
 
 
 def _some_object(draw: st.DrawFn, shape: Shape, message: Any) -> tuple[Shape, Any]:

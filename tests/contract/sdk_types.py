@@ -1,4 +1,4 @@
-"""The members that the installed openai package knows, from its types.
+"""The members in the types of the installed openai package.
 
     a TypedDict or a model      an object with members
     List, Iterable, Sequence    an array
@@ -27,7 +27,7 @@ WRAPPERS = {typing_extensions.Required, typing_extensions.NotRequired, typing.An
 
 
 def differences(shapes: dict[str, Shape], sdk_type: Any, shape: Shape, place: str) -> Iterator[str]:
-    """What the SDK knows of an object at `place` and the shape cannot say, as lines of text."""
+    """Yield the members of an SDK type at `place` that the shape lacks, as lines of text."""
     for alternative in alternatives(sdk_type):
         if not is_object(alternative):
             continue
@@ -78,7 +78,7 @@ def _fits_array(elements: list[Any], arm: Arm) -> bool:
 
 
 def alternatives(sdk_type: Any) -> Iterator[Any]:
-    """The types that a type stands for, without None and without annotations."""
+    """Return the alternatives of a type, without None and without annotations."""
     origin = typing.get_origin(sdk_type)
     if origin in WRAPPERS:
         yield from alternatives(typing.get_args(sdk_type)[0])

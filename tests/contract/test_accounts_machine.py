@@ -1,6 +1,6 @@
-"""Accounts under everything that can happen to them, one operation after the other.
+"""A state machine of accounts: random operations, one after the other.
 
-    hypothesis ──► operations ──► Database.apply ──► decide            what is tested
+    hypothesis -> operations -> Database.apply -> decide            under test
                         └───────► Specification.expect ──► outcome     what it should have said
 
 The database is the store's way with `decide`, without SQL: only the rows that the operations name
@@ -78,12 +78,12 @@ PROCESSES: Final = 3
 
 
 class BrokenError(AssertionError):
-    """A rule that the tables themselves enforce was broken."""
+    """A constraint of the tables was violated."""
 
 
 @dataclass(slots=True)
 class Database:
-    """The tables; each row is a copy of its own."""
+    """The tables, with a separate copy of each row."""
 
     accounts: dict[int, Account]
     keys: dict[int, Key]
@@ -152,7 +152,7 @@ def _check(holds: bool, otherwise: str) -> None:
 
 @dataclass(slots=True)
 class Taking:
-    """What a hold took from a limit, less what it gave back, at the time when it took it."""
+    """The amount that a hold took from a limit, minus the returned part, and the time."""
 
     at: int
     count: int
@@ -161,28 +161,28 @@ class Taking:
 
 @dataclass(slots=True)
 class Fact:
-    """What is known of a hold that was placed."""
+    """The expected state of a hold that was placed."""
 
     place: Place
     lease_until: int
     end: HoldState = HoldState.OPEN
     tokens: Taking | None = None
-    """From the limit of tokens, where the key has one."""
+    """The tokens taken from the limit of tokens, if the key has one."""
     settled: bool = False
-    """Charged, in time or late."""
+    """The charge, in time or late."""
     charged: int = 0
 
 
 @dataclass(slots=True)
 class Window:
-    """The most that was taken in any window, above what the limit refilled by its end.
+    """The maximum that was taken in any window, minus the refill of the limit in it.
 
     For a limit of N and windows from one taking to a later one, each window of w seconds must have
     taken no more than N + N·w/60. The window that is worst so far either goes on or begins anew: so
     one number tells of all of them. It is exact: nanoseconds times N, tokens times a minute.
 
-    What a hold gives back changes the past: the number is of the takings that are final, and those
-    from the first that is not are looked at each time.
+    Returned tokens change the past. The number covers the final takings; the takings from the first
+    that is not final are evaluated each time.
     """
 
     limit: int
@@ -191,12 +191,12 @@ class Window:
     takings: list[Taking] = field(default_factory=list)
 
     def begin_anew(self) -> None:
-        """Forget: the clock was set back, and seconds by it are not comparable any more."""
+        """Reset: the clock was set back, so that earlier times are not comparable."""
         self.worst, self.at = 0, 0
         self.takings.clear()
 
     def take(self, count: int, now: int) -> Taking:
-        """Take, and look at every window that ends now."""
+        """Take tokens, and evaluate every window that ends now."""
         taking = Taking(now, count)
         self.takings.append(taking)
         worst, at = self.worst, self.at
@@ -206,7 +206,7 @@ class Window:
         return taking
 
     def end(self, taking: Taking, unused: int) -> None:
-        """Give back what was not used; what is left is final."""
+        """Return the unused tokens. The rest is final."""
         taking.count -= unused
         taking.is_final = True
         done = next((n for n, one in enumerate(self.takings) if not one.is_final), None)
@@ -218,7 +218,7 @@ class Window:
 
 @dataclass(slots=True)
 class Bucket:
-    """What a limit promises at the least: who finds so much in it is not refused.
+    """The minimum that a limit guarantees: a request within it must not be rejected.
 
     An interval in whole nanoseconds makes one cost up to a nanosecond more than it should. Here
     each costs a whole one more, so that whatever fits here fits there.
@@ -229,7 +229,7 @@ class Bucket:
     at: int = 0
 
     def refill(self, now: int) -> None:
-        """Let time pass; a clock that was set back may cost a full bucket."""
+        """Let time pass. If the clock was set back, the bucket can be empty."""
         if now < self.at:
             self.level = 0
         else:
@@ -241,24 +241,24 @@ class Bucket:
         self.level -= count * self._cost
 
     def give_back(self, count: int, elapsed: int) -> None:
-        """Give back what was taken some time ago, less what was refilled since."""
+        """Return tokens that were taken some time ago, minus the refill since then."""
         if elapsed < 0:
-            return  # the clock was set back: nothing is known
+            return  # the clock was set back, so the refill is unknown
         back = max(count * self._cost - self.limit * elapsed, 0)
         self.level = min(self.level + back, self.limit * self._cost)
 
     def has(self, count: int) -> bool:
-        """Whether so much fits."""
+        """Whether `count` fits."""
         return self.level >= count * self._cost
 
     @property
     def _cost(self) -> int:
-        """Of one, in nanoseconds times the limit."""
+        """Return the cost of one, in nanoseconds times the limit."""
         return MINUTE + self.limit
 
 
 class Specification:
-    """What each operation should answer."""
+    """The expected outcome of each operation."""
 
     def __init__(self, database: Database) -> None:
         self._keys = database.keys
@@ -290,7 +290,7 @@ class Specification:
             window.begin_anew()
 
     def follow(self, operation: Operation, outcome: Outcome, now: int) -> None:
-        """Compare an outcome with what it should be, and take note of its effect."""
+        """Compare an outcome with the expected one, and apply its effect."""
         match operation:
             case Place():
                 self._place(operation, outcome, now)
@@ -345,7 +345,7 @@ class Specification:
                 window.end(taking, 0)
 
     def _refused(self, place: Place, key: Key, now: int) -> Refused | None:
-        """What refuses a hold, but for the limits of its key."""
+        """Return the rejection of a hold, without regard to the limits of its key."""
         balance, held = self.balance(place.account_id), self.held(place.account_id)
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
             return Refused(refusal=Refusal.KEY)
@@ -398,7 +398,7 @@ class Specification:
         of = fact.place.key_id, "tokens"
         self._windows[of].end(fact.tokens, unused)
         if unused:
-            # Otherwise nobody looked at the bucket, nor noticed a clock that was set back.
+            # Otherwise, the bucket was not read, and a clock that was set back not detected.
             self._buckets[of].refill(now)
             self._buckets[of].give_back(unused, now - fact.tokens.at)
 
@@ -434,7 +434,7 @@ def _same(outcome: Outcome, expected: Outcome) -> None:
 
 @dataclass(slots=True)
 class Process:
-    """What a process remembers: its holds that it has not ended."""
+    """The memory of a process: its open holds."""
 
     name: str
     holds: list[Place] = field(default_factory=list)
@@ -444,17 +444,17 @@ _OPERATION_BYTES: Final = 4
 
 
 def _batches() -> st.SearchStrategy[bytes]:
-    """Batches, each operation in four bytes: what is done, to what, how much, and more."""
+    """Batches, with four bytes per operation: the kind, the object, the amount, and an extra."""
     return st.integers(1, LARGEST_BATCH).flatmap(
         lambda size: st.binary(min_size=size * _OPERATION_BYTES, max_size=size * _OPERATION_BYTES)
     )
 
 
 class AccountsMachine(RuleBasedStateMachine):
-    """Processes that place and end holds, an operator, a reaper, and what goes wrong."""
+    """Processes that place and end holds, an operator, a reaper, and failures."""
 
     seen: ClassVar[Counter[str]] = Counter()
-    """What became of the operations, by all machines."""
+    """The outcomes of the operations of all machines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -509,12 +509,12 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, PROCESSES - 1))
     def crash(self, number: int) -> None:
-        """A process forgets its holds and what it was told of them."""
+        """A process loses its holds and their outcomes."""
         self.processes[number].holds.clear()
 
     @rule(key_id=st.sampled_from([key.id for key in KEYS]))
     def revoke(self, key_id: int) -> None:
-        """An operator revokes a key; another time they make a new one of it."""
+        """An operator revokes a key, or makes a revoked key valid again."""
         key = self.database.keys[key_id]
         key.revoked_at = self.now if key.revoked_at is None else None
 
@@ -534,10 +534,10 @@ class AccountsMachine(RuleBasedStateMachine):
             case 9 | 10 if process.holds:
                 operation = _release(process.holds.pop(which % len(process.holds)))
             case 11 if facts:
-                # The reaper, with an eye on a hold whose lease may not have ended.
+                # The reaper expires a hold whose lease has possibly not ended.
                 operation = _expire(facts[any_number % len(facts)].place)
             case 12 if facts:
-                # From a journal: of any hold, whatever became of it.
+                # A settlement from a journal, of any hold in any state.
                 operation = _settlement(facts[any_number % len(facts)].place, which, more)
             case 13 | 14 if self.sent:
                 operation = self.sent[any_number % len(self.sent)]
@@ -547,7 +547,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     def _a_place(self, process: Process, which: int, much: int, more: int) -> Place:
         self.placed += 1
-        # Now and then a key that does not exist, or one of another account.
+        # Sometimes a key that does not exist, or a key of another account.
         key_id = 1 + (which >> 2) % (len(KEYS) + (more % 8 == 0))
         key = self.database.keys.get(key_id)
         account_id = 1 + more % 2 if key is None or more % 16 == 1 else key.account_id
@@ -564,7 +564,7 @@ class AccountsMachine(RuleBasedStateMachine):
         )
 
     def _expired(self) -> list[Operation]:
-        """What the store's own query finds."""
+        """Return the result of the store's query for expired holds."""
         return [
             Expire(hold_id=hold.id, account_id=hold.account_id, key_id=hold.key_id)
             for hold in self.database.holds.values()
@@ -585,7 +585,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @invariant()
     def money_is_conserved(self) -> None:
-        """A balance is the sum of its ledger, and what is held the sum of the open holds."""
+        """Each balance equals the sum of its ledger, and each held part that of the open holds."""
         database, specification = self.database, self.specification
         for account in database.accounts.values():
             ledger = sum(e.amount for e in database.ledger if e.account_id == account.id)
@@ -601,7 +601,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @invariant()
     def concurrency_is_kept(self) -> None:
-        """A key runs as many calls as it has open holds, and never more than it may."""
+        """Each key has as many running calls as open holds, and not more than its limit."""
         for key in self.database.keys.values():
             open_holds = sum(
                 hold.key_id == key.id and hold.state is HoldState.OPEN
@@ -612,7 +612,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_end_once(self) -> None:
-        """A hold is what it became, and its one entry says what it was charged."""
+        """Each hold has its final state, and one ledger entry with its charge."""
         facts, entries = self.specification.facts, self.database.entry_of_hold
         _check(facts.keys() == self.database.holds.keys(), "other holds than were placed")
         for hold in self.database.holds.values():
@@ -626,9 +626,9 @@ class AccountsMachine(RuleBasedStateMachine):
             _check(0 <= hold.charged <= hold.amount, f"{hold} costs more than was held")
 
     def teardown(self) -> None:
-        """After all leases nothing is held, and whatever is sent again changes nothing."""
+        """After all leases, nothing is held, and repeated operations change nothing."""
         if not self.is_sound:
-            return  # what it failed for is told, not what follows from it
+            return  # report only the first failure
         self.now = max([hold.lease_until for hold in self.database.holds.values()] + [self.now])
         self._apply(self._expired())
         for account in self.database.accounts.values():
@@ -684,7 +684,7 @@ RARELY: Final = 100
 
 
 def _settlement(place: Place, much: int, more: int) -> Settle:
-    """A charge of nothing to twice the hold."""
+    """Draw a charge from 0 to twice the hold."""
     return Settle(
         hold_id=place.hold_id,
         account_id=place.account_id,
@@ -706,13 +706,13 @@ def _expire(place: Place) -> Expire:
 
 
 def _a_grant(which: int, much: int, more: int) -> Grant:
-    """Credit, or less of it; mostly to an account that exists, often under an id used before."""
+    """Draw a grant, possibly negative, mostly to an existing account, often with a used id."""
     amount = LARGEST_BALANCE if much == 255 else (much - 64) * 8
     return Grant(account_id=1 + which % 3, amount=amount, idempotency_id=f"{more % 64}")
 
 
 def _money(database: Database) -> Any:
-    """All that is stored, as values."""
+    """Return all rows, as values."""
     return deepcopy((database.accounts, database.keys, database.holds, database.ledger))
 
 

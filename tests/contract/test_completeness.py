@@ -1,4 +1,4 @@
-"""Each member that the installed openai package knows has a field at the same place.
+"""Each member in the types of the installed openai package has a field at the same place.
 
 A member that a newer release adds is reported by its name and place. It is lossless all the same,
 for it stands in extra_json; the answer is a field, or a line in EXCEPTIONS with its reason.
@@ -47,7 +47,7 @@ EXCEPTIONS = {
     # OpenAI's own product; its object grows, and travels in extra_json.
     "error.misalignment: unknown",
 }
-"""Where SDK and contract differ on purpose, each with its reason."""
+"""The intended differences between SDK and contract, each with its reason."""
 
 
 def test_each_member_of_the_sdk_has_its_field() -> None:

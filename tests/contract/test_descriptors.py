@@ -1,4 +1,4 @@
-"""The rules at the head of chat_completion.proto, held by every message that mirrors JSON."""
+"""Checks every message that mirrors JSON against the rules at the head of chat_completion.proto."""
 
 from collections.abc import Iterator
 
@@ -23,11 +23,11 @@ FILES = (
 )
 
 NOT_OBJECTS = {
-    # What a JSON array or any JSON value is.
+    # JSON arrays, and arbitrary JSON values.
     "RawJson",
     "StringList",
     "ContentPartList",
-    # What has no JSON form: the RPCs' own, and the details of a status.
+    # Messages without a JSON form: those of RPCs, and the details of a status.
     "ErrorRule",
     "ErrorDetail",
     "ListModelsRequest",

@@ -1,4 +1,4 @@
-"""What a client of the contract installs and imports: protobuf, grpcio, and nothing else."""
+"""A client of the contract installs and imports only protobuf and grpcio."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The documents: what they link to exists, and the README stays short.
+"""The documentation: every link has a target, and the README stays short.
 
 *.md, docs/*.md, examples/*.md -> [text](path#heading) -> the file, and the heading in it
 """
@@ -31,7 +31,7 @@ _ELSEWHERE: Final = re.compile(r"[a-z][a-z0-9+.-]*:")
 def links(text: str) -> Iterator[str]:
     """Yield the targets of the links of a document, except those to other sites."""
     prose = _FENCE.sub("", text)
-    # A link's text may be code; its target is none.
+    # The text of a link can be code, but its target is not.
     for target in _LINK.findall(_CODE.sub("code", prose)):
         if not _ELSEWHERE.match(target):
             yield target
@@ -50,7 +50,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(document: Path, text: str) -> Iterator[str]:
-    """Yield the links of a document that lead nowhere."""
+    """Yield the links of a document without a target."""
     for target in links(text):
         path, _, anchor = unquote(target).partition("#")
         file = (document.parent / path).resolve() if path else document

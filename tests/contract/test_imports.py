@@ -1,4 +1,4 @@
-"""Who may import whom, as told by the source.
+"""The allowed imports, checked against the source.
 
 restbridge ──► chatcompletion ◄── service        process, service/simulator ──► none of ours
 restbridge ──►    process     ◄── service
@@ -14,7 +14,7 @@ service, from above to below:
     call  ledger  request
     models  errors  telemetry  simulator  listeners
 
-LAYERS also draws the inside of the larger packages.
+LAYERS also lists the layers within the larger packages.
 """
 
 import ast
@@ -113,7 +113,7 @@ PURE = {
     "chatcompletion", "collections", "dataclasses", "decimal", "enum", "google.protobuf",
     "itertools", "json", "math", "msgspec", "re", "types", "typing",
 }  # fmt: skip
-"""What the transcoding of messages may import: nothing here does I/O."""
+"""The modules that the transcoding of messages can import. None of them does I/O."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Import:
     imported: str
 
     def reaches(self, package: str) -> bool:
-        """Whether what is imported is the package or in it."""
+        """Whether the imported name is the package or in it."""
         return self.imported == package or self.imported.startswith(package + ".")
 
 

@@ -1,4 +1,4 @@
-"""Every source file has a test file in `tests/unit`, or a line here that says where it is tested.
+"""Every source file has a test file in `tests/unit`, or a line here that names its tests.
 
 protos/chatcompletion/a/b.py    tests/unit/a/test_b.py
 process/b.py                    tests/unit/process/test_b.py
@@ -64,7 +64,7 @@ WITH_SOCKETS: Final = {
     "service/upstream/transport/http11.py": "tests/faults/transport/test_requests.py",
     "service/upstream/transport/pool.py": "tests/faults/transport/test_connections.py",
 }
-"""The edge of a process."""
+"""Files at the edge of a process, which tests reach through sockets."""
 
 WITH_DATABASES: Final = {
     "service/accounts/bootstrap.py": "tests/e2e/test_bootstrap.py",
@@ -79,7 +79,7 @@ WITH_DATABASES: Final = {
     "service/ledger/statements.py": "tests/faults/test_store_sqlite.py",
     "service/ledger/store.py": "tests/contract/test_accounts_machine.py",
 }
-"""SQL, which only the databases can judge."""
+"""Files with SQL, which only the databases can test."""
 
 OF_NO_FILE: Final = {
     "tests/unit/openai_json/test_syntax.py": "what is JSON: lenient_values.py, strict_values.py",
@@ -87,11 +87,11 @@ OF_NO_FILE: Final = {
     "tests/unit/service/test_grpcio.py": "the private names of grpcio",
     "tests/unit/simulator/test_faults_table.py": "every fault, as a table",
 }
-"""What a test file without a source file tests."""
+"""The subjects of test files without a source file."""
 
 
 def mirror(source: Path) -> Path:
-    """Return where the unit tests of a source file are."""
+    """Return the path of the unit tests of a source file."""
     parts = source.parts
     if parts[0] == "protos":
         parts = parts[2:]
@@ -101,7 +101,7 @@ def mirror(source: Path) -> Path:
 
 
 def sources() -> set[Path]:
-    """Return the source files that are written by hand and say something."""
+    """Return the handwritten source files that contain code."""
     return {
         path.relative_to(ROOT)
         for top in ("protos/chatcompletion", "process", "service", "restbridge")

@@ -1,6 +1,6 @@
 """No file name, class or type alias has two meanings.
 
-Programs may repeat a name for the same thing on their own side; the tables say what that thing is.
+Different programs can use the same name for the same thing. The tables describe these things.
 """
 
 import ast
@@ -23,7 +23,7 @@ FILES: Final = {
     "server": "a program's parts, from start to drain",
     "telemetry": "the metrics and log lines of a deployable",
 }
-"""Names that several files have, and what each of these files contains."""
+"""Names that several files have, and the contents of these files."""
 
 TYPES: Final = {
     "Connection": "one HTTP connection and its exchanges, at each of its ends",
@@ -32,7 +32,7 @@ TYPES: Final = {
     "Settings": "the settings of a deployable",
     "Telemetry": "the metrics and log lines of a deployable",
 }
-"""Names that several public classes or type aliases have, and what each stands for."""
+"""Names that several public classes or type aliases have, and their meaning."""
 
 
 def repeated(named: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The committed stubs, and the frozen contract, are what the .proto files give."""
+"""The committed stubs and the frozen contract match the .proto files."""
 
 import importlib.util
 import subprocess
@@ -36,8 +36,7 @@ def test_stubs_are_fresh(tmp_path: Path) -> None:
 
 
 def test_the_contract_is_frozen_as_it_is(tmp_path: Path) -> None:
-    # A contract that only grew is frozen by `make freeze`; any other change is refused by
-    # `make breaking`.
+    # After an addition to the contract, run `make freeze`. `make breaking` rejects other changes.
     image = tmp_path / "contract.binpb"
     buf = Path(sys.executable).parent / "buf"
     command: list[str | Path] = [buf, "build", "--exclude-source-info", "--output", image]

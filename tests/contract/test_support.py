@@ -11,7 +11,7 @@ from tests.support.tree import ROOT
 TESTS = ROOT / "tests"
 SHARED = "support"
 TOOLS = {"unit": {"mutants", "load"}, "e2e": {"load"}}
-"""A directory of tests, and the tools beside it that it tests."""
+"""Each test folder that tests tools, and the folders of these tools."""
 
 
 def _own_imports(path: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@
 A map is a fenced block. Each line begins with a path, or with several separated by commas, and two
 spaces; an indented line lies in the folder above it.
 
-A failure prints the table as it must be.
+A failure prints the expected table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -133,7 +133,7 @@ def mapped(document: str) -> Iterator[str]:
 
 
 def unmapped(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the modules and packages that lie in a folder whose files a map names."""
+    """Yield the modules and packages in the folders whose files a map lists."""
     for folder in {path.rstrip("/").rpartition("/")[0] for path in paths} - {"", "protos"}:
         for file in (ROOT / folder).glob("*.py"):
             if file.name != "__init__.py" and not file.stem.endswith(("_pb2", "_pb2_grpc")):

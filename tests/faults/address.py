@@ -1,9 +1,9 @@
-"""An address that leads to one server after another, as a virtual address or a proxy does.
+"""An address that leads to one server after another, like a virtual address or a proxy.
 
     with address(primary.port) as moving:
         url = primary.tcp_url(database, moving.port)
-        moving.lead(standby.port)               who is connected stays where they are
-        moving.lead(standby.port, cut=True)     who is connected has to connect again
+        moving.lead(standby.port)               existing connections stay
+        moving.lead(standby.port, cut=True)     existing connections break
 
 It has a thread of its own: a store waits for its server on the event loop of a test, too.
 """
@@ -40,11 +40,11 @@ class Address:
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(_WITHIN)
 
     def lead(self, target: int, *, cut: bool = False) -> None:
-        """Have later connections lead to another server.
+        """Make later connections lead to another server.
 
         Args:
             target: Its port.
-            cut: Whether those that there are break.
+            cut: Whether to break existing connections.
         """
         asyncio.run_coroutine_threadsafe(self._lead(target, cut), self._loop).result(_WITHIN)
 

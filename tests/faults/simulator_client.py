@@ -1,4 +1,4 @@
-"""A client of the simulator that knows nothing but bytes."""
+"""A client of the simulator that works on bytes."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(kw_only=True)
 class Answer:
-    """What came over the wire until the connection ended or was left."""
+    """The bytes that were received until the connection ended."""
 
     raw: bytes
     reset: bool = False
@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def payloads(self) -> list[str]:
-        """The data of the events, of a stream that is written in the plainest way."""
+        """Return the data of the events of a stream in the usual framing."""
         blocks = self.body.decode().split("\n\n")
         return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
 
@@ -75,7 +75,7 @@ class Answer:
 
     @property
     def sound(self) -> bool:
-        """A stream from its head to its end."""
+        """Whether the stream is complete."""
         return self.done and self.terminated and self.finish_reasons == ["stop"]
 
     @property
@@ -96,7 +96,7 @@ def completion_body(model: str, **members: Any) -> bytes:
 async def read_until(
     reader: asyncio.StreamReader, enough: Callable[[bytes], bool] | None
 ) -> Answer:
-    """Reads to the end of the connection, or until there is enough."""
+    """Read until the end of the connection or until `enough`."""
     raw = bytearray()
     try:
         while piece := await reader.read(MEBIBYTE):
@@ -115,7 +115,7 @@ async def ask(
     enough: Callable[[bytes], bool] | None = None,
     **members: Any,
 ) -> Answer:
-    """Asks for a completion on a connection of its own; leaves it when there is enough."""
+    """Request a completion on a new connection, and close it after `enough`."""
     body = completion_body(model, **members)
     return await send(server, request_bytes(body, "connection: close"), enough=enough)
 

@@ -1,7 +1,7 @@
-"""Other processes that use a store, forked from one that has everything imported.
+"""Further processes that use a store, forked from one that has imported everything.
 
     Crew(8).each(function, …)     run it in 8 processes at once, all released together
-    start(function, …)            run it in a process that the test may kill
+    start(function, …)            run it in a process that the test can kill
 
 The functions that run there are here too, so that the first process imports them once.
 """
@@ -59,7 +59,7 @@ class Crew:
     def each(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Run a function in each of the processes; its last argument is the worker's number."""
         running = [
-            # None begins before all are there: each process takes one.
+            # The barrier starts all processes together.
             self._pool.submit(_released, function, (*arguments, number))
             for number in range(self._size)
         ]
@@ -84,11 +84,11 @@ def start(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     return process
 
 
-# ------------------------------------------------------------------------------ what they run
+# ------------------------------------------------------------------------ functions of workers
 
 
 def place_many(url: str, team: Team, clock: int | None, count: int, _: int) -> list[str]:
-    """Ask for holds, all at once; return the ids of those that were placed."""
+    """Request several holds at once, and return the ids of those that were placed."""
     return asyncio.run(_place_many(url, team, clock, count))
 
 
@@ -96,7 +96,7 @@ async def _place_many(url: str, team: Team, clock: int | None, count: int) -> li
     store = Store(url) if clock is None else Store(url, clock=lambda: clock)
     batches = Batches(store)
     ids = [uuid4().hex for _ in range(count)]
-    # In tokens, each is worth ten.
+    # Each hold takes ten tokens.
     outcomes = await asyncio.gather(
         *(batches.submit(team.place(id_, amount=10, tokens=10)) for id_ in ids)
     )
@@ -106,14 +106,14 @@ async def _place_many(url: str, team: Team, clock: int | None, count: int) -> li
 
 
 def migrate_once(url: str, _: int) -> None:
-    """Bring a schema to its head."""
+    """Migrate a schema to HEAD."""
     store = Store(url)
     migrate(store)
     store.close()
 
 
 def cross(url: str, teams: Sequence[Team], rounds: int, number: int) -> Counter[int]:
-    """Apply batches that touch many accounts in random orders; return what each was charged."""
+    """Apply batches that touch many accounts in random orders, and return the charges of each."""
     chance = random.Random(number)  # noqa: S311  (a test's)
     store = Store(url)
     charged: Counter[int] = Counter()
@@ -130,7 +130,7 @@ def cross(url: str, teams: Sequence[Team], rounds: int, number: int) -> Counter[
 
 
 def work_until_killed(url: str, team: Team, journal: Path, ready: Connection) -> None:
-    """Place and settle from 16 callers, and note what was acknowledged before going on.
+    """Place and settle with 16 callers, and note each acknowledgement before going on.
 
     A note is a write to a file, which outlives a SIGKILL as soon as the call returns.
     """
@@ -144,7 +144,7 @@ async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
     chance = random.Random()  # noqa: S311  (a test's)
 
     def note(*words: object) -> None:
-        # Between line breaks of its own, so that one that was torn spoils no other.
+        # With a line break before and after, so that an incomplete note damages no other.
         os.write(notes, ("\n" + " ".join(map(str, words)) + " .\n").encode())
 
     async def call() -> None:
@@ -169,7 +169,7 @@ async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
 
 
 def open_as(user: int | None, url: str, answer: Connection) -> None:
-    """Open a store as another user, as a service does, and answer what it says."""
+    """Open a store as another user, as a service does, and return the result."""
     if user is not None:
         os.setgid(user)
         os.setuid(user)
@@ -184,7 +184,7 @@ def open_as(user: int | None, url: str, answer: Connection) -> None:
 
 
 def write_after_read_only(user: int | None, path: Path, team: Team, answer: Connection) -> None:
-    """Use a store while its file is read-only and after it, and answer what each attempt says.
+    """Use a store while its file is read-only and afterwards, and return the results.
 
     Its sessions begin while the file is read-only.
     """
@@ -217,7 +217,7 @@ def write_after_read_only(user: int | None, path: Path, team: Team, answer: Conn
 
 
 def lock(path: str, ready: Connection, release: Connection) -> None:
-    """Hold the writer's lock of a file until told to let go."""
+    """Hold the writer's lock of a file until the test releases it."""
     store = Store(f"sqlite:///{path}")
     with store.writing():
         ready.send(None)

@@ -1,8 +1,8 @@
-"""Stores for the tests of this directory: with tables, an account with a key, what must hold.
+"""Stores for the tests of this folder: with tables, an account with a key, and invariants.
 
 migrated       a store on each engine, see `database`
 Team.create    an account with credit and a key
-assert_sound   balances are their ledgers, held amounts and running calls the open holds
+assert_sound   balances match their ledgers; held amounts and running calls match the open holds
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ class Team:
         return Expire(hold_id=hold_id, account_id=self.account_id, key_id=self.key_id)
 
     def balance(self, store: Store) -> tuple[int, int]:
-        """Return the balance and what of it is held."""
+        """Return the balance and its held part."""
         with store.engine.connect() as connection:
             row = connection.execute(
                 sa.select(accounts.c.balance, accounts.c.held).where(
@@ -101,7 +101,7 @@ def entries(store: Store) -> list[tuple[str, int]]:
 
 
 def assert_sound(store: Store) -> None:
-    """Assert what holds after every transaction, of every account and key."""
+    """Assert the invariants of every account and key."""
     assert list(differences(store)) == []
     with store.engine.connect() as connection:
         running = {

@@ -1,11 +1,11 @@
-"""Headers that grpc core cannot parse: each fails the call that bears it, and no other.
+"""Headers that gRPC cannot parse: each fails only its own call.
 
     attacker ─┐
               ├─► one connection ─► service        with and without a real Envoy
     victim   ─┘
 
-grpc core keeps the error of a bad value in the connection's HPACK table, where a good value under
-the same name meets it again.
+gRPC keeps the error of a bad value in the connection's HPACK table. A later good value under the
+same name would fail with that error.
 """
 
 from typing import Final
@@ -29,16 +29,16 @@ BAD: Final = {
     "x-any-bin": ("!!!", "AAAA"),
     "grpc-previous-rpc-attempts": ("garbage", "1"),
 }
-"""A bad and a good value of each kind of header that grpc core parses, of those in requests."""
+"""A bad and a good value for each request header that gRPC parses."""
 
 JUNK: Final = {f"x-junk-{number}": "j" * 32 for number in range(60)}
-"""More than the 4,096 bytes of an HPACK table: whatever is in there is evicted."""
+"""Headers beyond the 4,096 bytes of an HPACK table, which evict its entries."""
 
 NO_UPSTREAM: Final = "http://127.0.0.1:9"
 
 
 async def _check(connection: Raw, name: str, value: str) -> tuple[int | None, str]:
-    """Ask for the health with a header; return the status and its text."""
+    """Check the health with a header, and return the status and its text."""
     ended = await connection.call(CHECK, b"", headers={name: value})
     return ended.code, ended.message
 

@@ -1,4 +1,4 @@
-"""What callers do wrong, or suddenly, at the gRPC door; and that it stays their own affair.
+"""Faults of gRPC callers, which must not affect other callers.
 
 leaving      at any moment ─► the upstream connection is closed within 250 ms
 not reading  ─► the upstream is read no further, and memory stays bounded
@@ -30,20 +30,20 @@ from tests.support.running_service import Running, service, simulator
 from tests.support.waiting import PATIENCE, until
 
 LONGEST_CLOSING: Final = 0.25
-"""Seconds; a promise."""
+"""Maximum seconds until the upstream connection is closed."""
 ENDLESS: Final = "sim:itd=0.005,tokens=100000"
 SILENT: Final = "sim-fault:hang-before-headers"
 STUCK: Final = "sim-fault:hang-mid-stream"
 
 Call = Any
-"""A call that was begun: its type is generic for type checkers only."""
+"""A call in progress. Its type is generic for type checkers only."""
 
 
 @asynccontextmanager
 async def _service(
     *names: str, **changes: Any
 ) -> AsyncIterator[tuple[Running, SimulatorServer, Footprint]]:
-    """Run a service over a simulator; with what the process holds once both are warm."""
+    """Run a service with a simulator, and yield the process's footprint when both are warm."""
     async with (
         simulator() as upstream,
         service(["any", *names], upstream, **changes) as running,
@@ -54,7 +54,7 @@ async def _service(
 
 
 async def _was_left(record: RequestRecord, since: float) -> None:
-    """See that the upstream was left, soon after a reading of the monotonic clock."""
+    """Check that the upstream connection was closed soon after a monotonic time."""
     async with asyncio.timeout(PATIENCE):
         await record.ended.wait()
     assert record.outcome == "caller_left"
@@ -146,7 +146,7 @@ async def test_cancels_a_stream_that_is_being_read() -> None:
         record = await upstream.next_record()
         for _ in range(4):
             await call.read()
-        reading = asyncio.ensure_future(call.read())  # waits for what never comes
+        reading = asyncio.ensure_future(call.read())  # waits forever
         await until(lambda: record.chunks_sent == 5)
         left = time.monotonic()
         call.cancel()
@@ -228,7 +228,7 @@ async def test_the_servers_own_clock_bounds_a_call_without_deadline() -> None:
 
 
 def _ended(running: Running, method: str, model: str, reason: str) -> float:
-    """Return how many calls ended so."""
+    """Return the number of calls that ended with a reason."""
     return running.metric(
         "gen_ai_server_request_duration_seconds_count",
         rpc_method=method,
@@ -243,7 +243,7 @@ STREAMS: Final = 50
 EVENTS: Final = 2000
 """Of 32 KiB each: 64 MiB a stream."""
 TAKES_LITTLE: Final = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * 1024))
-"""Options of a channel that does not read ahead for its caller."""
+"""Options of a channel that does not read ahead."""
 MEBIBYTE: Final = 1024 * 1024
 
 
@@ -251,7 +251,7 @@ MEBIBYTE: Final = 1024 * 1024
 async def _flooding(
     connections: int,
 ) -> AsyncIterator[tuple[Running, SimulatorServer, Footprint]]:
-    """Run a service whose model `flood` sends far more than any buffer takes."""
+    """Run a service whose model `flood` sends far more than any buffer holds."""
     async with _service("flood", max_concurrent_calls=connections + 10) as everything:
         _, upstream, _ = everything
         upstream.stream_with("flood", [_event("x" * 32 * 1024)] * EVENTS + [_event("", "stop")])
@@ -267,7 +267,7 @@ def _event(content: str, finish_reason: str | None = None) -> bytes:
 
 
 async def _stands_still(running: Running, records: list[RequestRecord]) -> int:
-    """Wait until an upstream sends nothing while others are served; return what it sent."""
+    """Wait until an upstream stops sending while other calls work; return the bytes it sent."""
     async with asyncio.timeout(PATIENCE):
         while True:
             sent = sum(record.bytes_sent for record in records)
@@ -346,7 +346,7 @@ async def test_a_request_over_the_limit(streamed: bool) -> None:
 
         far_over = params("any", messages=[{"role": "user", "content": "x" * 10 * limit}])
         failure = await running.client.refusal(far_over, streamed=streamed)
-        # grpc's own: nothing of the message was parsed, and no detail says more.
+        # The status is gRPC's own, without details, because the message was not parsed.
         assert failure.code == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert failure.reason == ""
         assert len(upstream.records) == 2
@@ -540,7 +540,7 @@ SMUGGLING: Final = (
 
 
 async def test_nothing_is_smuggled_past_the_typed_members() -> None:
-    # The upstream would serve the smuggled model, too.
+    # The upstream would also serve the smuggled model.
     async with _service("expensive", max_request_bytes=2**21) as (running, upstream, _):
         for change in SMUGGLING:
             for streamed in (False, True):
@@ -549,7 +549,7 @@ async def test_nothing_is_smuggled_past_the_typed_members() -> None:
                 assert failure.reason == "INVALID_REQUEST", change.__name__
                 assert failure.http_status == 422
                 assert "expensive" not in str(failure), change.__name__
-        assert len(upstream.records) == 1  # the one that warmed it up
+        assert len(upstream.records) == 1  # the warm-up request
         await running.rests()
         await running.client.create("any")
 

@@ -1,9 +1,9 @@
-"""A call fails for which the upstream may have worked: nobody on the way sends it again.
+"""A call fails after the upstream can have started to generate: no proxy repeats it.
 
     caller ──► Envoy ──► service ──► upstream      UNAVAILABLE without response headers before it
                    └───► service ──► upstream      (Trailers-Only) is sent to the next service
 
-What is sent twice is paid for twice.
+A repeated call would be paid for twice.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ STUCK: Final = "sim-fault:hang-mid-stream"
 NO_UPSTREAM: Final = "http://127.0.0.1:9"
 NAMES: Final = ["any", SILENT, STUCK]
 LONGEST_CALL: Final = 8.0
-"""Seconds; a call that is sent again does not end before."""
+"""Seconds; a repeated call would take longer."""
 
 HEADERS: Final = {
     "content-type": "application/json",
@@ -99,7 +99,7 @@ async def test_a_call_that_was_not_dispatched_is_sent_again(retry_on: str, strea
         simulator() as upstream,
         _replicas(NO_UPSTREAM, upstream, retry_on=retry_on) as replicas,
     ):
-        # Of two calls in turn, one at least meets the service that cannot reach its upstream.
+        # At least one of two calls in turn reaches the service that cannot reach its upstream.
         for _ in range(2):
             if streamed:
                 assert (await replicas.caller.collect("any")).failure is None

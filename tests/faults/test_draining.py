@@ -1,6 +1,6 @@
-"""Callers who go on calling while a replica drains, with no pause and no look at its health.
+"""Callers who keep calling while a replica drains, without a pause and without health checks.
 
-each call of theirs ends OK, or with DRAINING, retryable; none is cancelled
+each of their calls ends with OK or with a retryable DRAINING; none is cancelled
 each DRAINING comes after GOAWAY, so that the call after it goes to another replica
 """
 
@@ -24,7 +24,7 @@ from tests.support.waiting import PATIENCE, until
 
 CHANNELS: Final = 8
 CALLERS: Final = 25
-"""Of each channel."""
+"""The number of callers per channel."""
 ROUND_ROBIN: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
@@ -37,7 +37,7 @@ OK: Final = grpc.StatusCode.OK.value[0]
 
 
 async def _calls(caller: Client, outcomes: Counter[str], over: asyncio.Event) -> None:
-    """Call without a pause and count how the calls end."""
+    """Call without a pause and count the results."""
     number = 0
     while not over.is_set():
         number += 1
@@ -56,7 +56,7 @@ async def _outcome(caller: Client, *, streamed: bool) -> str:
     if failure is None:
         return "OK"
     if failure.reason == "DRAINING":
-        # Not where the upstream may have worked for it.
+        # Only if the upstream cannot have started to generate.
         assert failure.retryable is not failure.is_final
         return "DRAINING"
     return f"{failure.code.name}: {failure.message}"

@@ -1,4 +1,4 @@
-"""Round trips to a server that is slow, silent or gone, waited for in a thread and on a loop."""
+"""Round trips to a server that is slow, silent or gone, in a thread and on an event loop."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ _DIVIDE: Final = PreparedStatement(name=b"divide", text=b"SELECT 1 / $1::int")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How a round trip is waited for."""
+    """A way to wait for a round trip."""
 
     blocks: bool
     run: Callable[[Coroutine[Any, Any, Any]], Any]
@@ -76,7 +76,7 @@ def test_a_server_that_falls_silent_is_given_up(
 
 
 class Interrupted(Pipeline):
-    """Has Ctrl-C pressed while it waits."""
+    """Raises KeyboardInterrupt while it waits, as Ctrl-C does."""
 
     def _next(self) -> PQGen[PGresult | None]:
         signal.setitimer(signal.ITIMER_REAL, 0.1)

@@ -1,9 +1,9 @@
-"""The service as a process: how it starts, drains, is stopped, and what it says meanwhile.
+"""The service as a process: start, drain, stop and logs.
 
-SIGTERM     NOT_SERVING at once · serves on for the delay · grace · DRAINING for the rest · exit 0
-SIGTERM²    the same, at once
-start       exit 1 where an address is taken, 2 where a setting is wrong, each by its name
-logs        JSON on every line; no key, no prompt, no answer, in no log and no metric
+SIGTERM     NOT_SERVING, serves during the delay, grace, DRAINING for the rest, exit 0
+SIGTERM²    the same, immediately
+start       exit 1 if an address is taken, 2 if a setting is wrong, with its name
+logs        JSON on every line; no key, prompt or completion in logs and metrics
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -38,13 +38,13 @@ SERVICES: Final = (
     "chatcompletion.v1.CreditService",
 )
 FOREVER: Final = "600"
-"""Seconds: only an event ends such a wait within a test."""
+"""Seconds, longer than any test: only an event ends such a wait."""
 UPSTREAM_KEY: Final = "sk-canary-upstream-key-31415926"
 
 
 @asynccontextmanager
 async def _models(tmp_path: Path, *names: str, **changes: str) -> AsyncIterator[Any]:
-    """Run a service process over a simulator of this one that serves these models."""
+    """Run a service process with a simulator in this process that serves these models."""
     async with simulator() as upstream:
         text = f'[upstreams.u]\nbase_url = "{upstream.base_url}"\napi_key_variable = "UPSTREAM"\n'
         for name in ("any", *names):
@@ -110,7 +110,7 @@ async def test_a_call_longer_than_the_grace_is_told_that_the_service_drains(
             assert failure.code == grpc.StatusCode.UNAVAILABLE
             assert failure.reason == "DRAINING"
             assert failure.http_status == 503
-            # The upstream has worked for it: nobody pays twice without knowing.
+            # Not retryable, because the upstream has started to generate.
             assert not failure.retryable
             assert failure.is_final
         assert len(result.chunks) == 5
@@ -135,7 +135,7 @@ async def test_health_says_so_at_once_while_calls_are_served_on() -> None:
             assert await _health(caller, name) == NOT_SERVING
         assert await _health(caller, "liveness") == SERVING
         await caller.create("default")
-        # A new connection is accepted, too: whoever routes calls has not heard yet.
+        # New connections are still accepted, because routers have not seen the health yet.
         async with client(caller_address(running)) as other:
             assert (await other.collect("default")).failure is None
         running.send(signal.SIGTERM)
@@ -143,7 +143,7 @@ async def test_health_says_so_at_once_while_calls_are_served_on() -> None:
 
 
 def caller_address(running: Process) -> str:
-    """Return where a process said that it serves."""
+    """Return the address in a process's log."""
     return str(json.loads(running.lines[0])["address"])
 
 
@@ -182,7 +182,7 @@ async def test_a_watcher_does_not_keep_the_process() -> None:
         watch = caller.health.Watch(health_pb2.HealthCheckRequest(service="liveness"))
         assert (await watch.read()).status == SERVING
         running.send(signal.SIGTERM)
-        # The last word of a process that lives no more.
+        # The last line of a process that has ended.
         assert await watch.code() == grpc.StatusCode.UNAVAILABLE
         assert await watch.details() == "The server is shutting down."
         assert await running.exit_status() == 0
@@ -397,14 +397,14 @@ def _completion(content: str) -> bytes:
 
 
 async def test_it_serves_without_any_setting() -> None:
-    # But for the addresses, which other tests may hold.
+    # All defaults except the addresses, which other tests can occupy.
     variables = {"CHAT_LISTEN": "127.0.0.1:0", "CHAT_METRICS_LISTEN": "none"}
     async with (
         process("service", variables) as running,
         client(await running.address()) as caller,
     ):
         await serving(caller)
-        # No key is known: none is accepted.
+        # There is no API key, so none is accepted.
         assert (await caller.refusal("default")).reason == "INVALID_API_KEY"
         assert (await running.event("serving"))["upstream"] == "the built-in simulator"
         running.send(signal.SIGINT)

@@ -1,10 +1,10 @@
-"""Calls whose one request message does not come, comes in part, twice, or from a stranger.
+"""Calls whose request message does not arrive, is incomplete, is repeated, or has no valid key.
 
-HEADERS, END_STREAM            ─► INVALID_REQUEST at once, counted as a call
-HEADERS, and never a message   ─► counted, and over by the request timeout or the deadline
-two messages                   ─► INVALID_REQUEST, and nothing is sent upstream
-no valid key                   ─► INVALID_API_KEY before the message is read
-health, reflection             ─► the same, within bounds of their own
+HEADERS, END_STREAM            -> INVALID_REQUEST immediately, counted as a call
+HEADERS, and never a message   -> counted, and ended by the message timeout or the deadline
+two messages                   -> INVALID_REQUEST, and nothing is sent upstream
+no valid key                   -> INVALID_API_KEY before the message is read
+health, reflection             -> the same, with separate limits
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -128,7 +128,7 @@ async def test_calls_that_wait_for_their_message_count_against_the_bound() -> No
             await until(lambda: running.calls_in_flight == 3)
             failure = await running.client.refusal("any")
             assert failure.reason == "OVERLOADED"
-            # The health has room of its own.
+            # Health checks have a separate limit.
             await watched(running.client, health_pb2.HealthCheckResponse.SERVING)
             raw.send(waiting[0], framed(MESSAGE), end=True)
             assert (await raw.ended(waiting[0])).code == OK
@@ -188,7 +188,7 @@ async def test_messages_of_calls_that_end_meanwhile_are_freed() -> None:
         memory = 0
         for round_ in range(8):
             for number in range(200):
-                # Its deadline comes before, while or after the message does.
+                # The deadline passes before, while or after the message arrives.
                 stream = raw.begin(CREATE, end=False, key=KEY, timeout=f"{1 + number % 3}m")
                 await asyncio.sleep(number % 10 / 5000)
                 for start in range(0, len(message), 16_000):
@@ -263,7 +263,7 @@ async def test_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("method", "most", "refused"),
-    # Of Checks the oldest goes.
+    # A further Check ends the oldest.
     [(CHECK, "MOST_CHECKS", 0), (REFLECTION, "MOST_REFLECTIONS", -1)],
 )
 async def test_questions_that_do_not_end_are_bounded(

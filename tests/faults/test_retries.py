@@ -1,7 +1,7 @@
-"""When the upstream is asked again, and that it is asked for the same.
+"""When the service retries at the upstream, and that it repeats the same request.
 
 could not connect                   once more
-429, 503 with a Retry-After         once more, after that wait, where it fits
+429, 503 with a Retry-After         once more after that wait, if it fits
 anything else                       never
 """
 
@@ -23,7 +23,7 @@ from tests.support.running_service import service, simulator
 from tests.support.waiting import until
 
 SOON = 0.001
-"""The least Retry-After, in seconds."""
+"""The minimum Retry-After, in seconds."""
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -124,7 +124,7 @@ async def test_retries_are_a_fifth_of_the_requests() -> None:
         failures = await asyncio.gather(*(running.client.refusal(model) for _ in range(calls)))
         assert {failure.reason for failure in failures} == {"UPSTREAM_RATE_LIMITED"}
         retries = len(upstream.records) - calls
-        # Ten to begin with, and one for each five requests.
+        # Ten initially, and one for every five requests.
         assert 10 <= retries <= 10 + calls / 5
 
 
@@ -139,7 +139,7 @@ async def test_an_upstream_that_refuses_and_then_accepts(
     started: list[asyncio.Task[SimulatorServer]] = []
 
     def listen_then_delay(asked: float, **limits: Any) -> float | None:
-        # The wait before the retry is the moment at which the upstream comes up.
+        # The upstream starts during the wait before the retry.
         started.append(asyncio.ensure_future(SimulatorServer.start(port=port)))
         assert delay(asked, **limits) is not None
         return 0.2
@@ -161,7 +161,7 @@ async def test_an_upstream_that_refuses_and_then_accepts(
 async def test_an_idle_connection_that_the_upstream_closed_is_not_an_error() -> None:
     names = ["any", "sim-fault:body-overrun"]
     async with simulator() as upstream, service(names, upstream) as running:
-        # What follows the body makes the connection unfit for another request.
+        # Bytes after the body make the connection unusable for another request.
         await running.client.create("sim-fault:body-overrun")
         await running.client.create("any")
         await running.client.create("any")

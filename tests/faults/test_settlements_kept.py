@@ -1,7 +1,7 @@
-"""No settlement is dropped, whatever of store and disk fails, and none looks like success.
+"""No settlement is dropped if the store or the disk fails, and no such call succeeds.
 
-store and disk fail together    STORE_UNAVAILABLE, not to be sent again; in memory until one is back
-the store is another one        what it does not know is set aside, and can be applied later
+store and disk fail together    STORE_UNAVAILABLE, not retryable; in memory until one is back
+the store is another one        unknown settlements are rejected, and can be applied later
 the store freezes               look-ups of keys end in time, and so does the process
 """
 
@@ -38,17 +38,17 @@ __all__ = ["outage"]
 
 @pytest.fixture
 def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> Timeouts:
-    """Services in this process are less patient, and look after the store more often."""
+    """Shorten the timeouts and the housekeeping interval of services in this process."""
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
     monkeypatch.setattr("service.server.PATIENCE", 1.0)
-    # Long enough that, where the machine is busy, a store that is there does not count as away.
+    # Long enough that a working store does not count as away on a busy machine.
     return Timeouts(busy=0.25)
 
 
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have no journal of this process take anything for the block."""
+    """Make all writes to journals of this process fail for the block."""
 
     def full(file: int, lines: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -62,7 +62,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def running_call(
     stack: AccountsStack, door: DoorName, team: Team, *, streamed: bool
 ) -> AsyncIterator["asyncio.Task[Answer]"]:
-    """Make a call that is admitted and goes on for a while."""
+    """Make a call that is admitted and continues for a while."""
     call = asyncio.create_task(stack.ask(door, team.key, "slow", streamed=streamed))
     await until(lambda: stack.books.held(team) > 0)
     try:
@@ -73,12 +73,12 @@ async def running_call(
 
 
 def kept(directory: Path) -> bytes:
-    """Return what waits in the journal."""
+    """Return the settlements in the journal."""
     return journal_content(directory, "*.journal")
 
 
 def rejected(directory: Path) -> bytes:
-    """Return what was set aside."""
+    """Return the rejected settlements."""
     return journal_content(directory, "*.rejected")
 
 
@@ -143,7 +143,7 @@ async def test_what_a_process_ends_with_in_memory_is_written_at_its_end(
 ) -> None:
     async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
-        # No round of housekeeping but that of the end.
+        # No round of housekeeping except the last one.
         monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", PATIENCE)
         async with running_call(stack, "grpc", team, streamed=True) as call, outage.away():
             with full_disk(monkeypatch):
@@ -235,7 +235,7 @@ async def until_answered(stack: AccountsStack, team: Team) -> None:
 
 
 def strangers(client: Client, count: int) -> list["asyncio.Task[Answer]"]:
-    """Make calls, each with a key of its own that nobody has."""
+    """Make calls, each with a different unknown key."""
     return [
         asyncio.create_task(
             ask_grpc(client.channel, f"sk-live-{number}", document("default"), streamed=False)

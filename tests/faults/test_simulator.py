@@ -1,4 +1,4 @@
-"""The simulator on the wire: what it says, what it takes, what it remembers."""
+"""The simulator on the wire: its responses, its limits and its records."""
 
 import asyncio
 import signal
@@ -28,7 +28,7 @@ async def server() -> AsyncIterator[SimulatorServer]:
         yield running
 
 
-# ---- what a sound simulator says ----
+# ---- responses ----
 
 
 async def test_a_unary_completion(server: SimulatorServer) -> None:
@@ -462,7 +462,7 @@ async def test_time_to_first_token_and_delay_are_kept(server: SimulatorServer) -
         assert record.finished - record.started >= 0.09
 
 
-# ---- laid-down answers ----
+# ---- fixed responses ----
 
 
 async def test_a_laid_down_reply_is_given_word_for_word(server: SimulatorServer) -> None:

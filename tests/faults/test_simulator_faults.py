@@ -1,4 +1,4 @@
-"""The faults on the wire, each as its name says."""
+"""The faults on the wire."""
 
 import asyncio
 import gzip
@@ -53,7 +53,7 @@ def unary(check: Check, *, model: str = "", **members: Any) -> tuple[str, dict[s
 
 
 def error_of(status: int, **members: Any) -> tuple[str, dict[str, Any], Check]:
-    """An error object of this status and with these members."""
+    """Expect an error object with this status and these members."""
 
     def check(answer: Answer) -> bool:
         error = answer.document["error"]
@@ -63,7 +63,7 @@ def error_of(status: int, **members: Any) -> tuple[str, dict[str, Any], Check]:
 
 
 def usages(*expected: Any, key: str | None = None) -> list[tuple[str, dict[str, Any], Check]]:
-    """The usage, or one of its counts, in the stream and (where it can be) in the unary answer."""
+    """Expect a usage, or one of its counts, in the stream and possibly in the unary response."""
 
     def pick(usage: Any) -> Any:
         return usage[key] if key and usage else usage
@@ -81,7 +81,7 @@ def usages(*expected: Any, key: str | None = None) -> list[tuple[str, dict[str, 
 
 
 def half(answer: Answer) -> bool:
-    """Some chunks and no end of the stream."""
+    """Expect some chunks and no end of the stream."""
     return len(answer.events) == 5 and not answer.done and not answer.finish_reasons
 
 
@@ -95,7 +95,7 @@ def parsed(payloads: list[bytes]) -> bool:
 
 
 def everywhere(value: Any) -> bool:
-    """Every object of the document has the vendor's member."""
+    """Check that every object of the document has the vendor's member."""
     if isinstance(value, list):
         return all(map(everywhere, value))
     if not isinstance(value, dict):

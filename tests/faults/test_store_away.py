@@ -1,8 +1,8 @@
-"""The store is away, and comes back, on both engines: see `tests.support.outages` for the ways.
+"""The store goes away and comes back, on both databases, in the ways of `tests.support.outages`.
 
 new calls        503 STORE_UNAVAILABLE, soon, and never 401
-running calls    end as usual; what they cost waits in the journal, and is applied once
-readiness        NOT_SERVING meanwhile
+running calls    end as usual; their charges wait in the journal, and are applied once
+readiness        NOT_SERVING in the meantime
 """
 
 import asyncio
@@ -46,19 +46,19 @@ __all__ = ["outage"]
 
 @pytest.fixture
 def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Timeouts:
-    """Services in this process look after the store more often, and wait less long for it."""
+    """Shorten the housekeeping interval and the timeouts of services in this process."""
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
-    # Long enough that, where the machine is busy, a store that is there does not count as away.
+    # Long enough that a working store does not count as away on a busy machine.
     if outage.answers:
         return Timeouts(busy=0.25)
-    # The store itself is to give up later than these, as in production.
+    # The store's own timeouts must be longer than these, as in production.
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
     monkeypatch.setattr("service.server.PATIENCE", 1.0)
     return Timeouts()
 
 
 def journal(directory: Path) -> bytes:
-    """Return what waits in the journal, or was set aside."""
+    """Return the settlements in the journal, or those that were rejected."""
     return journal_content(directory, "*")
 
 
@@ -121,7 +121,7 @@ async def test_a_full_disk_is_an_absence_once_a_call_has_met_it(
     async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
         async with outage.away(stack.books.store):
-            # Locks are still to be had: it is a write that fails.
+            # Locks still work: a write fails.
             assert_unavailable(await stack.ask("grpc", team.key, "default"))
             await is_ready(stack.channel, NOT_SERVING)
         await is_ready(stack.channel, SERVING)
@@ -152,7 +152,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
 
         for answer in answers:
             assert_unavailable(answer)
-        # The place of the first came too late: it is placed, and then released.
+        # The first hold is placed too late, and then released.
         await until(lambda: len(stack.books.holds(known)) == 2)
         await until(lambda: stack.books.held(known) == 0)
         await until(lambda: journal(stack.directory) == b"")
@@ -222,7 +222,7 @@ async def test_what_a_replay_cannot_take_is_counted(
     monkeypatch.setattr("service.admission.LEASE_BEYOND_DEADLINE", -PATIENCE)
     async with accounts_stack(MODELS, database=outage.database, timeouts=quick_clocks) as stack:
         team = stack.books.team()
-        # Its lease ends at once, so that its settlement finds it expired and the credit spent.
+        # Its lease ends immediately, so its settlement finds it expired and the credit spent.
         async with streaming(stack.channel, team, "slow", 1) as finishes:
             await until(lambda: stack.books.held(team) == 0)
             stack.books.grant(team.account_id, -stack.books.balance(team))
@@ -243,7 +243,7 @@ async def test_what_a_replay_cannot_take_is_counted(
 async def beginning(
     directory: Path, database: str
 ) -> AsyncIterator[tuple[SimulatorServer, Books, Team]]:
-    """Run an upstream, and make a store with a team in it by starting a service once."""
+    """Run an upstream, and create a store with a team by starting a service once."""
     async with simulator() as upstream:
         async with service_process(directory, database, upstream, MODELS) as (service, _):
             await end(service)
@@ -252,7 +252,7 @@ async def beginning(
 
 
 async def end(service: Process) -> None:
-    """Have a process drain, and check that it did."""
+    """Drain a process, and check that it has."""
     service.send(signal.SIGTERM)
     assert await service.exit_status() == 0
 
@@ -270,7 +270,7 @@ async def test_a_settlement_in_the_journal_survives_sigkill(outage: Outage, tmp_
             outage.away(opened.store),
         ):
             call.cancel()
-            # Well within this deadline, with the clocks as they are in production.
+            # Well within this deadline, with the timeouts of production.
             assert_unavailable(
                 await ask_grpc(
                     client.channel, team.key, document("default"), streamed=False, deadline=10

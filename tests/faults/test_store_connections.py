@@ -1,4 +1,4 @@
-"""Connections of a store: none is left behind by what goes wrong around it."""
+"""Connections of a store: no failure leaks one."""
 
 import sqlite3
 from pathlib import Path

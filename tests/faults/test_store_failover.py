@@ -1,12 +1,12 @@
-"""PostgreSQL that answers and takes no writes for a while, under load.
+"""PostgreSQL that responds but rejects writes for a while, under load.
 
 an address that leads to a hot standby and back       the standby's sessions stay open behind it
 an address that leads to a standby, then promoted     replication is synchronous: nothing is lost
 default_transaction_read_only, switched on and off    of the database, the role, the server
 
 new calls        503 STORE_UNAVAILABLE, without work upstream
-running calls    end as usual; what they cost waits in the journal, and is applied once
-readiness        NOT_SERVING meanwhile, and SERVING soon after, by the same process
+running calls    end as usual; their charges wait in the journal, and are applied once
+readiness        NOT_SERVING in the meantime, and SERVING soon after, in the same process
 """
 
 import asyncio
@@ -43,15 +43,14 @@ CALLERS = 6
 ATTRIBUTES = pytest.mark.parametrize(
     "attributes", ["", "?target_session_attrs=any"], ids=["refused", "accepted"]
 )
-"""Sessions that take no writes: refused when they begin, as usual, or let in by the address."""
+"""Read-only sessions: refused at their start, as usual, or allowed by the address."""
 
 
 @pytest.fixture(autouse=True)
 def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services in this process look after the store more often, and look up no key twice.
+    """Services in this process do housekeeping more often, and look up no key twice.
 
-    Lookups that happen to be on their way would have new sessions made, beside those that are of no
-    use any more, which would then not be missed.
+    A lookup in progress would open a new session in addition to the useless ones, and so hide them.
     """
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     monkeypatch.setattr("service.authentication.REMEMBERED", 1000.0)
@@ -73,7 +72,7 @@ def standby(own_server: Server) -> Iterator[Server]:
 
 @contextmanager
 def replicated(primary: Server) -> Iterator[None]:
-    """Have what is committed be on the standby before it is answered, for the block."""
+    """Make commits wait for the standby, for the block."""
     primary.set("synchronous_standby_names", "*")
     try:
         yield
@@ -82,7 +81,7 @@ def replicated(primary: Server) -> Iterator[None]:
 
 
 class Load:
-    """Callers that ask again and again, and what they were told."""
+    """Callers that call in a loop, and their results."""
 
     def __init__(self, stack: AccountsStack) -> None:
         self.teams = [stack.books.team() for _ in range(CALLERS)]
@@ -92,7 +91,7 @@ class Load:
         self._stopping = False
 
     async def call(self, team: Customer) -> None:
-        """Ask until told to stop."""
+        """Call until stopped."""
         while not self._stopping:
             answer = await self._stack.ask("grpc", team.key, "default")
             if answer.status == 200:
@@ -116,13 +115,13 @@ class Load:
         await until(lambda: self.refused >= goal, "no call is refused")
 
     def stop(self) -> None:
-        """Have the callers leave after the call that they make."""
+        """Stop the callers after their current calls."""
         self._stopping = True
 
 
 @asynccontextmanager
 async def loaded(database: str) -> AsyncIterator[tuple[AccountsStack, Load]]:
-    """Run a service under load; check at the end that its books are those of its answers."""
+    """Run a service under load. Check at the end that its charges match the responses."""
     async with accounts_stack(MODELS, database=database) as stack:
         load = Load(stack)
         async with asyncio.TaskGroup() as tasks:
@@ -142,7 +141,7 @@ async def loaded(database: str) -> AsyncIterator[tuple[AccountsStack, Load]]:
 async def survives(
     stack: AccountsStack, load: Load, begin: Callable[[], None], end: Callable[[], None]
 ) -> None:
-    """Have the store take no writes for a while, and check what becomes of all that goes on."""
+    """Make the store reject writes for a while, and check all calls."""
     await load.more()
     streaming_team, unseen, dead = (stack.books.team() for _ in range(3))
     # Its process is gone. The lease ends while the store takes no writes.
@@ -227,7 +226,7 @@ async def test_a_default_that_is_switched_on_and_off(
     def begin() -> None:
         with own_server.connect("postgres") as connection:
             connection.execute(f"{changes} SET default_transaction_read_only = on")
-            # Sessions have it from their beginning: as they end, others take their places.
+            # Sessions get the setting at their start, so they are replaced as they end.
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
             )
@@ -275,7 +274,7 @@ def team(own_server: Server, name: str) -> Team:
 
 
 def follow(primary: Server, standby: Server, name: str) -> None:
-    """Wait until a standby has what its primary has."""
+    """Wait until a standby has caught up with its primary."""
     with primary.connect(name) as connection:
         found = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
     assert found is not None
@@ -283,7 +282,7 @@ def follow(primary: Server, standby: Server, name: str) -> None:
         while connection.execute(
             "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (str(found[0]),)
         ).fetchone() != (True,):
-            pass  # the server answers at its own pace
+            pass  # each query waits for the server
 
 
 def test_an_address_of_several_servers_leads_to_the_one_that_writes(

@@ -1,4 +1,4 @@
-"""SIGKILL at random points under load: what was acknowledged is there, once."""
+"""SIGKILL at random points under load: every acknowledged operation is stored once."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def test_sigkill_at_random_points_loses_and_doubles_nothing(
     journal = tmp_path / "acknowledged"
     chance = random.Random(20)  # noqa: S311  (a test's)
     for number in range(KILLS):
-        # Two at a time, so that what one leaves behind is met by another that lives.
+        # Two at a time, so that a living process meets the remains of a killed one.
         workers = []
         ready = []
         for _ in range(2 if number % 10 == 0 else 1):
@@ -64,7 +64,7 @@ def test_sigkill_at_random_points_loses_and_doubles_nothing(
 
 
 def _assert_kept(store: Store, team: Team, journal: Path) -> None:
-    # A note has an end mark: the kill may have torn it.
+    # A note has an end mark, because the kill can have cut it.
     lines = journal.read_text().splitlines()
     notes = [line.split()[:-1] for line in lines if line.endswith(" .")]
     placed = {words[1] for words in notes if words[0] == "placed"}
@@ -72,7 +72,7 @@ def _assert_kept(store: Store, team: Team, journal: Path) -> None:
     settled = {words[1]: int(words[2]) for words in notes if words[0] == "settled"}
     assert len(settled) > 5 * KILLS
     charged = entries(store)
-    # Once each, and nothing that nobody asked for.
+    # Each once, and no others.
     assert max(Counter(hold_id for hold_id, _ in charged).values()) == 1
     assert dict(charged).items() >= settled.items()
     assert asked.items() >= dict(charged).items()
@@ -83,7 +83,7 @@ def _assert_kept(store: Store, team: Team, journal: Path) -> None:
 
 
 def _assert_leases_end(store: Store, team: Team, url: str) -> None:
-    """Assert that nothing is held once the leases are over, and all until then."""
+    """Assert that everything is held until the leases expire, and nothing afterwards."""
     if store.engine.dialect.name == "sqlite":
         later = Store(url, clock=lambda: time.time_ns() + LEASE)
     else:
@@ -95,7 +95,7 @@ def _assert_leases_end(store: Store, team: Team, url: str) -> None:
                 left = (last - store.now(connection)) / SECOND
             if left <= 0:
                 break
-            time.sleep(left)  # the server's clock is not ours to move
+            time.sleep(left)  # a test cannot move the server's clock
     while expired := later.expired():
         later.apply(expired)
     assert team.balance(store)[1] == 0

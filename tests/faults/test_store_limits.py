@@ -1,4 +1,4 @@
-"""What concurrent processes may have of one account: exactly what is there."""
+"""Concurrent processes on one account: together they get exactly its limits and its credit."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def test_credit_for_100_of_1000_requests_admits_exactly_100(
     assert team.balance(migrated) == (0, 0)
     assert sorted(entries(migrated)) == sorted((id_, 10) for id_ in ids)
     assert_sound(migrated)
-    # Nothing is left, and nothing is held any more.
+    # No credit is left, and none is held.
     refused = migrated.apply([team.place("late")])[0]
     assert isinstance(refused, Refused)
     assert refused.refusal is Refusal.CREDIT
@@ -55,7 +55,7 @@ def test_limits_per_minute_are_exact_across_processes(
     )
     team = Team.create(migrated, credit=10**9, **limits)
     began = time.monotonic()
-    # On SQLite the clock is ours and stands still; on PostgreSQL it is the server's and goes on.
+    # On SQLite, the test's clock stands still; on PostgreSQL, the server's clock runs.
     is_frozen = migrated.engine.dialect.name == "sqlite"
     start = time.time_ns()
     ids = _placed(crew, database, team, start if is_frozen else None)
@@ -63,7 +63,7 @@ def test_limits_per_minute_are_exact_across_processes(
     assert 100 <= len(set(ids)) <= 100 + refilled
     assert_sound(migrated)
     if is_frozen:
-        # Half a minute later there is half a bucket, and not one more.
+        # Half a minute later, exactly half a bucket is available.
         half = _placed(crew, database, team, start + MINUTE // 2)
         assert len(half) == 50
 
@@ -75,7 +75,7 @@ def test_concurrent_calls_are_exact_across_processes(
     ids = _placed(crew, database, team)
     assert len(set(ids)) == 100
     assert_sound(migrated)
-    # What ends makes room for as many.
+    # Each hold that ends makes room for another.
     migrated.apply([team.settle(id_) for id_ in ids[:30]])
     assert len(_placed(crew, database, team)) == 30
     assert_sound(migrated)
@@ -95,7 +95,7 @@ def test_batches_over_many_accounts_never_wait_in_a_circle(
 def test_a_place_that_is_sent_again_is_answered_the_same(migrated: Store) -> None:
     team = Team.create(migrated, credit=10, concurrency=1)
     assert isinstance(migrated.apply([team.place("a")])[0], Placed)
-    # By now neither the credit nor the concurrency is there for a second one.
+    # Neither the credit nor the concurrency suffices for a second hold now.
     assert isinstance(migrated.apply([team.place("a")])[0], Placed)
     other: list[Place] = [team.place("b"), team.place("a")]
     first, second = migrated.apply(other)

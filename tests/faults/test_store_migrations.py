@@ -24,7 +24,7 @@ __all__ = ["migrated"]
 
 @pytest.fixture(params=["at once", "by revisions"])
 def made(request: pytest.FixtureRequest, database: str) -> Iterator[Store]:
-    """A store whose tables were made in either of the two ways."""
+    """A store whose tables were created in one of the two ways."""
     store = Store(database)
     if request.param == "at once":
         migrate(store)
@@ -47,7 +47,7 @@ def test_the_schema_is_the_declared_one(made: Store) -> None:
             for table in metadata.tables
             for check in sa.inspect(connection).get_check_constraints(table)
         }
-    # What the comparison above does not look at.
+    # Properties that the comparison above ignores.
     assert checks == {
         (table.name, constraint.name)
         for table in metadata.tables.values()
@@ -108,7 +108,7 @@ def test_usage_is_summed_up_of_a_ledger_that_was_there_before(database: str) -> 
         (HOUR, 2, 4, 25),
         (2 * HOUR, 1, 5, 5),
     ]
-    # A day is the sum of its hours, and from when and until when are told in whole ones.
+    # A day is the sum of its hours; ranges begin and end at full hours.
     (day,) = directory.usage("acme", since=2 * HOUR - 1, until=2 * HOUR + 1)
     assert (day.start, day.requests, day.completion_tokens) == (0, 3, 12)
     assert directory.usage("acme", since=HOUR, until=HOUR) == []

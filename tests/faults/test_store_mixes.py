@@ -1,4 +1,4 @@
-"""Whatever operations come together, all of it is written: each mix has statements of its own."""
+"""Batches with every mix of operations, because each mix has its own SQL statements."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -27,7 +27,7 @@ ENDS: Final = {
 
 
 def operations(team: Team, mix: Sequence[str], times: int) -> tuple[list[Operation], list[str]]:
-    """Return the operations of a mix, and the ids of the holds that must be there before."""
+    """Return the operations of a mix, and the ids of the holds that must exist before."""
     all_: list[Operation] = []
     before: list[str] = []
     for number in range(times):

@@ -1,4 +1,4 @@
-"""A server that crashes, freezes, drops connections, or whose answers are lost on the way."""
+"""A server that crashes, freezes or drops connections, or whose responses are lost."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ CALLERS = 16
 
 
 class Load:
-    """Callers that place and settle until told to stop, and what they were told."""
+    """Callers that place and settle until stopped, and their outcomes."""
 
     def __init__(self, batches: Batches, team: Team) -> None:
         self._batches = batches
@@ -129,7 +129,7 @@ async def test_backends_that_are_terminated_under_load_are_not_noticed(postgres:
     ("timeouts", "expected"),
     [
         (TIMEOUTS, ("4s", "8s", "16s")),
-        # A process on a busy machine may rest between two statements for longer than it waits.
+        # On a busy machine, a process can pause between two statements for longer than its timeout.
         (Timeouts(busy=0.25), ("250ms", "500ms", "16s")),
     ],
     ids=["usual", "impatient"],
@@ -171,7 +171,7 @@ async def test_a_server_that_freezes_is_given_up_and_taken_back(postgres: Server
 
 
 class Lossy:
-    """Stands before a server; loses the answer of the next COMMIT, and the connection with it."""
+    """A proxy of a server that loses the response of the next COMMIT, and closes the connection."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -232,7 +232,7 @@ class Lossy:
 
 @pytest.fixture
 def lossy(postgres: Server) -> Iterator[Lossy]:
-    """What loses the answers of the server."""
+    """The proxy that loses responses."""
     between = Lossy(postgres.port)
     yield between
     between.close()
@@ -257,7 +257,7 @@ def test_a_commit_whose_answer_is_lost_is_not_applied_twice(postgres: Server, lo
         assert lossy.lost == number
         assert team.balance(direct) == left
         again = store.apply(operations)
-        if number != 4:  # its last place says how full the limits are by now
+        if number != 4:  # the levels of the limits differ in its last outcome
             assert again == first
         assert team.balance(direct) == left
     assert entries(direct) == [("a", 10), ("b", 10)]
@@ -284,7 +284,7 @@ def test_defaults_of_the_database_weaken_nothing(postgres: Server) -> None:
 
 
 def test_a_batch_does_not_notice_that_its_prepared_statements_are_gone(postgres: Server) -> None:
-    """As where a proxy has a session of another server behind the same connection."""
+    """A proxy can use a session of another server behind the same connection."""
     store = Store(postgres.url(postgres.database()))
     migrate(store)
     team = Team.create(store, credit=100)

@@ -1,4 +1,4 @@
-"""Holds that ended long ago are deleted, some at a time, and nothing else is."""
+"""Only holds that ended long ago are deleted, some at a time."""
 
 import pytest
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ def _names(store: Store) -> set[str]:
 
 
 def _age(store: Store, name: str, ended_at: int | None) -> None:
-    """Say that a hold ended at another time."""
+    """Change the time at which a hold ended."""
     with store.writing() as connection:
         connection.execute(sa.update(holds).where(holds.c.id == name).values(ended_at=ended_at))
 

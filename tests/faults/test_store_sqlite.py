@@ -1,4 +1,4 @@
-"""A database file that is full, locked, broken or not there."""
+"""A database file that is full, locked, damaged or missing."""
 
 import os
 import resource
@@ -89,7 +89,7 @@ def test_a_database_that_can_be_locked_but_takes_no_more_is_found_out(store: Sto
 async def test_a_service_does_not_start_on_a_disk_that_takes_no_more(
     store: Store, file: Path, tmp_path: Path
 ) -> None:
-    store.ping()  # its log stays as large as it is for as long as somebody has it open
+    store.ping()  # keeps a connection open, so that the log keeps its size
     server = Server(
         running_service.settings(
             database_url=f"sqlite:///{file}",
@@ -162,7 +162,7 @@ async def test_what_waits_behind_a_locked_file_is_told_with_it(file: Path) -> No
 
 @pytest.mark.parametrize("way", ["operators", "batches"])
 def test_a_commit_is_on_the_disk_and_rows_belong_together(store: Store, way: str) -> None:
-    """No test can cut the power: this is what SQLite promises to outlive that, by its own word."""
+    """A test cannot cut the power. These settings make SQLite survive it, by its documentation."""
     database = cast("SQLite", store._database)
     connection = database._spare.connect() if way == "batches" else store.engine.raw_connection()
     driver = cast("sqlite3.Connection", connection.driver_connection)
@@ -227,7 +227,7 @@ def test_a_missing_directory_is_named_at_start(tmp_path: Path) -> None:
 
 
 def _give_away(file: Path) -> int | None:
-    """Have a file and its directory belong to another user, and return that: root writes all."""
+    """Give a file and its directory to another user, because root can write any file."""
     if os.geteuid() != 0:
         return None
     nobody = 65534
@@ -259,7 +259,7 @@ def test_a_file_that_is_read_only_for_a_while_is_written_again() -> None:
         for text in (applied, tried):
             assert "attempt to write a readonly database" in text
         assert pinged is None
-        # The first of each kind may find sessions of no use, for those that follow.
+        # The first call of each kind can find useless sessions, and must replace them.
         assert after[2:] == [None] * 6
         assert team.balance(store) == (100, 10)
         assert_sound(store)
@@ -297,7 +297,7 @@ def test_a_commit_whose_answer_is_lost_is_harmless(
 
     def loses(spare: Spare, connection: sa.PoolProxiedConnection) -> None:
         keep(spare, connection)
-        # After the COMMIT, and before anybody is told.
+        # After the COMMIT, before the outcome is returned.
         if lost:
             raise sqlite3.OperationalError(lost.pop())
 
@@ -325,7 +325,7 @@ def test_a_clock_that_jumps_an_hour_breaks_nothing(file: Path, hours: int) -> No
     now[0] += hours * HOUR
     refused = store.apply([team.place("c")])[0]
     if hours < 0:
-        # Nobody waits for an hour.
+        # No caller waits for an hour.
         assert isinstance(refused, Refused)
         assert 0 < refused.wait <= MINUTE
         now[0] += refused.wait
@@ -334,7 +334,7 @@ def test_a_clock_that_jumps_an_hour_breaks_nothing(file: Path, hours: int) -> No
         charged = store.apply([team.settle("a")])[0]
     else:
         assert isinstance(refused, Placed)
-        # The leases are over by that clock. What was used is charged all the same, once.
+        # The leases have expired by that clock. The usage is still charged, once.
         store.apply(store.expired())
         charged = store.apply([team.settle("a"), team.settle("a")])[0]
     assert charged == Ended(state=HoldState.SETTLED, charged=10, lost=0)

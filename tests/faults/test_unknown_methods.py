@@ -1,7 +1,7 @@
-"""Calls of methods that there are not: each is UNIMPLEMENTED, and the listener goes on.
+"""Calls of unknown methods: each ends with UNIMPLEMENTED, and the listener continues.
 
-grpcio decodes the path of such a call in the loop that takes all calls. A path that is not UTF-8
-ended that loop, and with it the listener, for every caller and for good.
+grpcio decodes the path of such a call in the loop that accepts all calls. A path that is not UTF-8
+would end that loop, and with it the listener, for every caller.
 """
 
 import asyncio

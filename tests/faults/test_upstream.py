@@ -1,12 +1,12 @@
-"""What the upstream does wrong, and what the caller, the upstream and the process see of it.
+"""Faults of the upstream, and their effects on the caller, the upstream and the process.
 
-    ROWS    fault of the simulator ─► reason, what was delivered before, what the upstream saw
-    SOUND   fault of the simulator ─► none: the same chunks as of a plain stream
-    the rest, each with a test of its own
+    ROWS    fault of the simulator -> reason, chunks delivered before, outcome at the upstream
+    SOUND   fault of the simulator -> success: the same chunks as in a plain stream
+    other faults have separate tests
 
-Each row runs twice, unary and streamed, on a service that must answer the next call as if nothing
-had been. The next call is the same one: the fault strikes once, so that the sound answer tells what
-should have been delivered.
+Each row runs twice, unary and streamed. The service must then handle the next call normally. The
+next call has the same request: the fault occurs once, so that the second response shows the chunks
+that should have been delivered.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -40,7 +40,7 @@ MEBIBYTE: Final = 1024 * 1024
 # ------------------------------------------------------------------------------ what is expected
 
 REASONS: Final[Mapping[str, tuple[grpc.StatusCode, int, bool]]] = {
-    # reason: gRPC code, HTTP status, may be sent again
+    # reason: gRPC code, HTTP status, retryable
     "UPSTREAM_UNAVAILABLE": (grpc.StatusCode.UNAVAILABLE, 502, True),
     "UPSTREAM_ERROR": (grpc.StatusCode.INTERNAL, 502, False),
     "UPSTREAM_TIMEOUT": (grpc.StatusCode.INTERNAL, 502, False),
@@ -65,13 +65,13 @@ class Row:
     fault: str
     reason: str
     delivered: tuple[int, ...] = DELIVERED_NOTHING
-    """How many chunks may have arrived before."""
+    """The possible numbers of chunks before the failure."""
     outcome: RequestOutcome = "completed"
-    """How the exchange ended for the upstream; `caller_left`: the service closed it."""
+    """The outcome at the upstream; `caller_left` means that the service closed the connection."""
     settings: Mapping[str, float] = field(default_factory=dict)
     value: str = ""
     most_sent: int = 16 * MEBIBYTE
-    """Bytes that the upstream managed to send; sockets hold up to some mebibytes of them."""
+    """Maximum bytes that the upstream sends; socket buffers hold some mebibytes of them."""
 
 
 def _rows(reason: str, *faults: str, **common: Any) -> tuple[Row, ...]:
@@ -156,7 +156,7 @@ ROWS: Final[tuple[Row, ...]] = (
 )
 
 ANY_OUTCOME: Final = frozenset({"huge-event", "huge-line"})
-"""Whether the service leaves before these are sent whole is a matter of the sockets' buffers."""
+"""The size of the socket buffers determines whether the service closes before these are sent."""
 
 SOUND: Final = (
     *("body-overrun", "early-hints", "vendor-headers"),
@@ -164,7 +164,7 @@ SOUND: Final = (
     *("one-byte-writes", "crlf", "cr-only", "mixed-line-ends", "comments"),
     *("multi-line-data", "bom", "no-space", "other-fields", "blank-lines"),
 )
-"""Faults that change nothing of what is said."""
+"""Faults that do not change the contents."""
 
 WITH_A_TEST: Final[Mapping[str, str]] = {
     # Faults that change what is said, but not how the call ends.
@@ -183,7 +183,7 @@ WITH_A_TEST: Final[Mapping[str, str]] = {
     "usage-null": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     "usage-list": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     "usage-in-every-chunk": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
-    # What no server that accepts connections can do.
+    # Failures without an accepted connection.
     "refuses": "test_an_upstream_that_cannot_be_reached",
     "black-holes": "test_an_upstream_that_cannot_be_reached",
     "name does not resolve": "test_an_upstream_that_cannot_be_reached",
@@ -191,7 +191,7 @@ WITH_A_TEST: Final[Mapping[str, str]] = {
 }
 
 CATALOGUE: Final[Mapping[str, tuple[str, ...]]] = {
-    # The failure catalogue of upstreams: each item, and the faults that stand for it here.
+    # The failure catalogue of upstreams: each item, and its faults here.
     "refuses": ("refuses",),
     "black-holes": ("black-holes",),
     "name does not resolve": ("name does not resolve",),
@@ -264,7 +264,7 @@ def _cases(*faults: str) -> list[Any]:
 
 
 def _once(fault: str, value: str = "") -> str:
-    """Return the model that fails once, and then gives the answer that it should have given.
+    """Return the model that fails once, and then returns the normal response.
 
     Its events are 2 ms apart, so that each is read before the next.
     """
@@ -281,7 +281,7 @@ def _request(model: str, *, streamed: bool) -> ChatCompletionParams:
 
 
 async def _answer(running: Running, model: str, *, streamed: bool) -> list[Any]:
-    """Return the documents of an answer that must succeed."""
+    """Return the documents of a response that must succeed."""
     request = _request(model, streamed=streamed)
     if not streamed:
         completion = await running.client.create(request)
@@ -296,7 +296,7 @@ def _documents(chunks: tuple[ChatCompletionChunk, ...]) -> list[Any]:
 
 
 async def _rests(running: Running, upstream: SimulatorServer, before: Footprint) -> None:
-    """See that nothing is left of any call, here or at the upstream."""
+    """Check that no call leaves anything behind, here or at the upstream."""
     await running.rests()
     await until(lambda: upstream.open_requests == 0, "the upstream still answers")
     await before.returns()
@@ -305,7 +305,7 @@ async def _rests(running: Running, upstream: SimulatorServer, before: Footprint)
 def _assert_reason(failure: Failed, reason: str) -> None:
     assert failure.reason == reason
     assert (failure.code, failure.http_status, failure.retryable) == REASONS[reason]
-    # The upstream was reached: nobody sends this again by himself, unless it was turned away.
+    # The upstream was reached, so clients must not retry, unless it rejected the call.
     assert failure.is_final is not failure.retryable
     assert failure.retry_delay is None or failure.retryable
 
@@ -320,7 +320,7 @@ def _assert_reason(failure: Failed, reason: str) -> None:
 )
 async def test_a_fault_has_its_reason_and_leaves_nothing(row: Row, streamed: bool) -> None:
     model = _once(row.fault, row.value)
-    # Without a wait for Retry-After there is no second request, which would succeed.
+    # Without a wait for Retry-After, there is no second request, which would succeed.
     changes: dict[str, Any] = {"longest_retry_after": 0.0, **row.settings}
     async with (
         simulator() as upstream,
@@ -483,14 +483,14 @@ async def test_usage_that_nobody_asked_for_is_withheld() -> None:
 
 
 def _closed_port(stack: ExitStack) -> str:
-    """Return an address that refuses: the port stays ours, and nobody listens."""
+    """Return an address that refuses connections: its port is bound, but not listening."""
     bound = stack.enter_context(socket.socket())
     bound.bind(("127.0.0.1", 0))
     return f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def _black_hole(stack: ExitStack) -> str:
-    """Return an address that does not answer: its queue of connections is full."""
+    """Return an address that does not respond: its queue of connections is full."""
     listening = stack.enter_context(socket.socket())
     listening.bind(("127.0.0.1", 0))
     listening.listen(0)
@@ -517,7 +517,7 @@ async def test_an_upstream_that_cannot_be_reached(
             failure = await running.client.refusal("any", streamed=streamed)
             _assert_reason(failure, "UPSTREAM_UNAVAILABLE")
             assert failure.error.message == "The upstream could not be reached."
-            # Each of the two calls was tried twice: nothing was sent, and so nothing sent twice.
+            # Each of the two calls was tried twice, because nothing was sent.
             await running.rests()
             assert running.metric("chat_upstream_retries_total") == 2
             await before.returns()
@@ -550,7 +550,7 @@ async def test_an_exhausted_pool() -> None:
 
 @asynccontextmanager
 async def _canary() -> AsyncIterator[tuple[str, list[Any]]]:
-    """Run a listener to which nobody should connect; gives its address and who did."""
+    """Run a listener to which nothing must connect; yield its address and its connections."""
     callers: list[Any] = []
 
     async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

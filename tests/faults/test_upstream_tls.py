@@ -1,7 +1,7 @@
-"""Certificates of upstreams are always verified: by the usual authorities or by the setting's.
+"""Certificates of upstreams are always verified, by the default authorities or by the setting's.
 
-the upstream shows              CHAT_UPSTREAM_CA_FILE   the caller gets
-a certificate of nobody's       none                    502 upstream_unavailable
+certificate of the upstream     CHAT_UPSTREAM_CA_FILE   result
+of an unknown authority         none                    502 upstream_unavailable
 one of the authority's          that authority          200
 one for another name            that authority          502
 one that expired                that authority          502
@@ -49,7 +49,7 @@ def authority(tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def upstream(name: str) -> AsyncIterator[str]:
-    """Run an upstream behind TLS that shows this certificate, and give its address."""
+    """Run an upstream with this TLS certificate, and yield its address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CERTIFICATES[name].configure_cert(context)
     async with simulator() as plain:
@@ -69,7 +69,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     except ConnectionError:
-        pass  # who closed it shows in the other direction
+        pass  # the other direction handles the close
     finally:
         writer.close()
         with suppress(ConnectionError, ssl.SSLError):
@@ -77,7 +77,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def ask(base_url: str, **settings: Any) -> list[tuple[int, str]]:
-    """Ask by both doors, whole and streamed, and return the statuses and codes."""
+    """Make unary and streamed calls over gRPC and REST, and return the statuses and codes."""
     async with (
         service(models(["default"], base_url), **settings) as running,
         bridge(running.address) as door,
