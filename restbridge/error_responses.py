@@ -261,7 +261,7 @@ def of_call(
 ) -> ErrorResponse:
     """Return the failure for a call that ended with an error status.
 
-    Initial metadata prove that the service accepted the call, so the upstream can have started to
+    Initial metadata prove that the service accepted the call, so the upstream may have started to
     generate. Such a call is not retryable unless the service itself reports that it is.
 
     Args:

@@ -86,7 +86,7 @@ def _failure_of(exception: Exception, exchange: Exchange) -> ErrorResponse:
         failure = internal(exchange.request_id)
     if failure.reason == "INTERNAL":
         _log.error(
-            "unforeseen failure",
+            "unexpected failure",
             extra=log.fields(
                 request_id=exchange.request_id,
                 grpc_code=exception.code().name if isinstance(exception, AioRpcError) else None,

@@ -137,7 +137,7 @@ class Admission:
     async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> bool:
         """Release a hold that was placed too late. Return whether the store or journal has that."""
         await asyncio.wait((waiter,), timeout=ANSWER_WITHIN)
-        # After an error, the transaction can still have been committed.
+        # After an error, the transaction may still have been committed.
         answered = waiter.done() and waiter.exception() is None
         if answered and isinstance(waiter.result(), Refused):
             return True

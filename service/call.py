@@ -34,7 +34,7 @@ class Call:
     draining: bool = False
     """Whether the server ends the call because it shuts down."""
     dispatched: bool = False
-    """Whether the upstream can have started to generate, so that a retry could pay twice."""
+    """Whether the upstream may have started to generate, so that a retry could pay twice."""
     begun: bool = False
     """Whether the initial metadata is sent or being sent, so that no client or proxy retries."""
     failing: bool = False

@@ -87,7 +87,7 @@ def run(
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  (its text could contain a secret)
-        return _failed(f"unforeseen: {type(error).__name__}", failed)
+        return _failed(f"unexpected error: {type(error).__name__}", failed)
 
 
 def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
@@ -108,7 +108,7 @@ def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
         _silence(sys.stdout)
         if isinstance(error, BrokenPipeError) and not answer.unwritten:
             return failed  # the reader has closed the pipe
-        reason = f"the answer could not be written: {error.strerror}{answer.unwritten}"
+        reason = f"cannot write the output: {error.strerror}{answer.unwritten}"
         return _failed(reason, failed)
     if answer.note and not asked.json:
         _tell(answer.note)

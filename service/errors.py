@@ -78,7 +78,7 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
             code: The `code` of the error object; None for the reason's default.
             kind: The `type` of the error object; None for the reason's.
             retry_after: Seconds after which a retry can succeed; None for the class's default.
-            dispatched: Whether the upstream can have started to generate, so that a retry could
+            dispatched: Whether the upstream may have started to generate, so that a retry could
                 pay twice.
         """
         super().__init__(message or self.default_message)
@@ -96,7 +96,7 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
 
     @property
     def retryable(self) -> bool:
-        """Whether the caller may send the same request again."""
+        """Whether the caller can send the same request again."""
         return self.rule.retryable and not self.dispatched
 
     def details(self) -> Sequence[Message]:
@@ -195,7 +195,7 @@ class RateLimited(Failure):
 
     @property
     def retryable(self) -> bool:
-        """Whether the caller may send the same request again."""
+        """Whether the caller can send the same request again."""
         return self.fits_later and super().retryable
 
     def details(self) -> Sequence[Message]:

@@ -260,7 +260,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             upstreams = errors.UpstreamTimeout(dispatched=call.dispatched)
             return too_late() if call.receiving else upstreams
         members = log.fields(request_id=call.record.request_id, method=call.record.method)
-        _log.error("unforeseen exception", exc_info=error, extra=members)
+        _log.error("unexpected exception", exc_info=error, extra=members)
         return errors.Internal(
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,

@@ -202,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_timer.start(self._limits.exchange_seconds, self.transport.abort)
 
     def on_message_complete(self) -> None:
-        """End the request. Its response can already have begun."""
+        """End the request. Its response may already have begun."""
         # llhttp ends a request with Upgrade after its head, before its body.
         if not self.parser.should_upgrade():
             self._head = Head(self._limits)

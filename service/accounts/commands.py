@@ -71,7 +71,7 @@ def _added(
     except StoreError as error:
         again = ("credit", "add", account, to_text(amount), "--id", idempotency_id)
         raise CommandError(
-            f"{error}; to add it once, whatever happened: {shlex.join(again)}"
+            f"{error}; the credit may have been added. To add it once: {shlex.join(again)}"
         ) from error
 
 
@@ -86,14 +86,12 @@ def _create_key(operations: Operations, asked: argparse.Namespace) -> Answer:
     )
     request = pb.CreateApiKeyRequest(account=asked.account, name=asked.name, limits=limits)
     response = _ask(operations.create_api_key, request)
-    named = f"the key {asked.name!r} of {asked.account!r}"
+    named = f"key {asked.name!r} for account {asked.account!r}"
     return Answer(
         document=response,
         text=response.key_string,
-        note=f"{named}, shown this once",
-        unwritten=(
-            f"; nobody has {named}, which was made: revoke it, and create one of another name"
-        ),
+        note=f"{named[:1].upper()}{named[1:]}. Save it now: it cannot be shown again.",
+        unwritten=(f"; {named} was created but could not be shown: revoke it and create another"),
     )
 
 
@@ -126,7 +124,7 @@ def _usage(operations: Operations, asked: argparse.Namespace) -> Answer:
     )
     found = _all(operations.list_usage, request, MOST_USAGE)
     if found.next_page_token:
-        raise CommandError(f"more than {MOST_USAGE} rows: ask for less with --since and --until")
+        raise CommandError(f"more than {MOST_USAGE} rows: use a shorter --since and --until range")
     return Answer(document=found, text=_table(_USAGE, found.usage))
 
 

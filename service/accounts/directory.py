@@ -177,7 +177,7 @@ class Directory:
             AccountNotFound: There is no such account.
             AlreadyExists: The id was used with another amount.
             InvalidRequest: The balance would exceed its maximum.
-            StoreError: The store is away. The credit can still have been added.
+            StoreError: The store is away. The credit may still have been added.
         """
         owner = self.account(account)
         grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)

@@ -82,7 +82,7 @@ class Access:
             done.exception()  # retrieved, in case all callers have left
 
     async def write(self, function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-        """Run a function that writes. If it fails, the change can still have been made."""
+        """Run a function that writes. If it fails, the change may still have been made."""
         return await _bounded(self._batches.call(partial(function, *arguments, **options)))
 
     def _ended(self, _: Future[Any]) -> None:

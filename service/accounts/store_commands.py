@@ -37,7 +37,7 @@ def open_store(url: str, *, creates: bool) -> Iterator[Store]:
     try:
         is_file = store.engine.dialect.name == "sqlite"
         if is_file and not creates and not Path(store.name).exists():
-            raise CommandError(f"CHAT_DATABASE_URL: {store.name}: there is no such file")
+            raise CommandError(f"CHAT_DATABASE_URL: the file {store.name} does not exist")
         migrate(store)
         yield store
     except StoreError as error:

@@ -194,7 +194,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         used = max(settle.prompt_tokens, 0) + max(settle.completion_tokens, 0)
         _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens - used, now)
     else:
-        # The lease expired during an outage. Other calls can have spent or held the credit.
+        # The lease expired during an outage. Other calls may have spent or held the credit.
         kind = EntryKind.ADJUST
         hold.charged = min(hold.charged, account.balance - account.held)
         hold.state = HoldState.SETTLED

@@ -166,7 +166,7 @@ class Housekeeping:
             count = await asyncio.to_thread(self._journal.set_aside, refused, unreadable)
             if count:
                 self._rejected(count)
-                _log.error("settlements set aside", extra=log.fields(count=count))
+                _log.error("settlements rejected", extra=log.fields(count=count))
 
     async def _submit(self, operations: Sequence[Operation]) -> list[Outcome | None]:
         """Apply operations, a batch at a time.
@@ -196,7 +196,7 @@ class Housekeeping:
     async def _note(self, there: bool) -> None:
         if there != self._there:
             if there:
-                _log.info("store is there")
+                _log.info("store is back")
             else:
                 _log.error("store is away", extra=log.fields(why=self._why))
             self._there = None

@@ -47,7 +47,7 @@ from service.upstream.transport.connection import ServerDisconnected
 from service.upstream.transport.http11 import Http11Transport
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
-    # The exception, its failure, and whether the upstream can have started to generate.
+    # The exception, its failure, and whether the upstream may have started to generate.
     (ServerDisconnected, errors.UpstreamError, True),
     (httpx.ConnectError, errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),

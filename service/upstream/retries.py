@@ -1,6 +1,6 @@
 """When the service sends a request to the upstream again: at most once.
 
-It never does if the upstream can have started to generate:
+It never does if the upstream may have started to generate:
 
     could not connect               once more, after up to 100 ms
     429, 503 with a Retry-After     once more after that wait, if it fits

@@ -4,7 +4,7 @@
                         odd spellings and more than once; members of vendors, at any depth
     messages(shape)     canonical messages: those that decoding a document can return
 
-What a value may look like is a table of literals, so that a draw is cheap and hits the corners.
+Values come from tables of literals, so that drawing is fast and includes edge cases.
 """
 
 import json

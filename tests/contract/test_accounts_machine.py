@@ -504,7 +504,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        """Every lease that ran out is ended."""
+        """Every expired hold ends."""
         self._apply(self._expired())
 
     @rule(number=st.integers(0, PROCESSES - 1))

@@ -1,4 +1,4 @@
-"""AccountService over sockets: who may call, what is refused, and what the store says after."""
+"""AccountService over sockets: authentication, rejected requests, and the store afterwards."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ from tests.support.samples import call, serving
 __all__ = ["outage"]
 
 NO_CONTEXT: Any = None
-"""What AccountService does not look at."""
+"""A context that AccountService does not use."""
 
 CREDIT = 10**9
 HOSTILE = "a'; DROP TABLE accounts; --"
@@ -85,7 +85,7 @@ async def charge(house: House, key_name: str, *amounts: int) -> None:
         )
 
 
-# --------------------------------------------------------------------------------- who may call
+# --------------------------------------------------------------------------------- authentication
 
 
 @pytest.mark.parametrize("method", KINDS)
@@ -262,7 +262,7 @@ async def test_the_store_being_away_is_told(outage: Outage) -> None:
 
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert refused.retryable
-    # What the driver says is for operators.
+    # The text of the driver is only for operators.
     assert str(sa.make_url(outage.database).database) not in str(refused)
 
 
@@ -336,7 +336,7 @@ async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     request = pb.RevokeApiKeyRequest(account="acme", name="ci")
     revoked = await house.ask("RevokeApiKey", request)
 
-    # Also for a replica that remembers who holds the key.
+    # Also for a replica that has cached the key.
     place = Place(
         hold_id="late",
         account_id=caller.account_id,
@@ -371,7 +371,7 @@ async def test_names_are_values_and_not_sql(house: House) -> None:
 
 
 async def pages(house: House, method: str, request: Any) -> list[Any]:
-    """Follow the pages of a list to its end."""
+    """Return all pages of a list."""
     found: list[Any] = []
     while True:
         answer = await house.ask(method, request)
@@ -473,7 +473,7 @@ async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> Non
         )
         assert all(total.start_time.seconds % length == 0 for total in answer.usage)
         charged: dict[str, int] = {}
-        for total in answer.usage:  # two, unless an hour began meanwhile
+        for total in answer.usage:  # two, unless an hour began in the meantime
             charged[total.key_name] = charged.get(total.key_name, 0) + total.charged_nano_credits
         assert charged == {"batch": 7, "ci": 350}
     narrow = pb.ListUsageRequest(account="acme", key_name="batch", model="m")
@@ -502,7 +502,7 @@ async def test_pages_of_usage_are_complete_while_it_grows(house: House) -> None:
             if not answer.next_page_token:
                 break
             request.page_token = answer.next_page_token
-            # A total that sorts before the position neither hides nor repeats another.
+            # A new total before the position neither hides nor repeats another.
             earlier = f"a{len(seen)}-{interval}"
             await key(house, earlier)
             await charge(house, earlier, 1)
@@ -515,7 +515,7 @@ async def test_a_page_token_of_usage_keeps_the_range_of_the_first_page(house: Ho
         await key(house, name)
         await charge(house, name, 1)
     first = await house.ask("ListUsage", pb.ListUsageRequest(account="acme", page_size=1))
-    # 30 days later, when a list from the start would be empty.
+    # 30 days later, a new list would be empty.
     later = time.time_ns() + 30 * 86_400 * 10**9
     access = Access(house.batches)
     servicer = AccountServicer(access, house.directory, token=TOKEN, now=lambda: later)

@@ -1,4 +1,4 @@
-"""The command line as a process of its own, next to a store that is in use."""
+"""The commands in separate processes, while the store is in use."""
 
 import asyncio
 import json
@@ -22,9 +22,9 @@ async def command(
     encoding: str = "utf-8",
     redirection: str = "",
 ) -> tuple[int, str, str]:
-    """Run `python -m service` and return its exit status and what it wrote.
+    """Run `python -m service` and return its exit status and its output.
 
-    A redirection is of the shell, which has ways that Python has not.
+    A redirection is in shell syntax, because Python cannot express all of them.
     """
     program = (sys.executable, "-m", "service", *arguments)
     if redirection:
@@ -126,7 +126,7 @@ async def test_a_reader_may_leave(database: str) -> None:
     finally:
         os.close(writing)
     assert (status, err) == (1, "")
-    assert unread == 3  # 1 is that something differs
+    assert unread == 3  # 1 would mean that a balance differs
 
 
 async def test_a_key_that_nobody_can_be_shown_is_not_made_or_told_of(database: str) -> None:
@@ -145,7 +145,7 @@ async def test_a_key_that_nobody_can_be_shown_is_not_made_or_told_of(database: s
     finally:
         os.close(writing)
     assert (status, err.count("revoke it")) == (1, 1)
-    # What is only said beside the answer is no failure.
+    # A note that cannot be written is not a failure.
     for name, redirection in (("mute", "2> /dev/full"), ("closed", "2>&-")):
         status, key, _ = await command(database, *create, name, redirection=redirection)
         assert (status, key[:8]) == (0, "sk-live-")

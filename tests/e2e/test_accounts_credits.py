@@ -1,4 +1,4 @@
-"""What callers see of their own account: CreditService, and GET /v1/credits on the bridge."""
+"""The caller's own account: CreditService, and GET /v1/credits of the bridge."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,7 +51,7 @@ async def door(house: House) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def team(house: House, name: str = "acme", **limits: Any) -> str:
-    """Make an account with one credit, of which a part was spent and a part is held."""
+    """Create an account with one credit, of which a part is spent and a part is held."""
     owner = house.directory.create_account(name)
     view, key = house.directory.create_key(name, "ci", **limits)
     other, _ = house.directory.create_key(name, "other")

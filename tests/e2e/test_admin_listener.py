@@ -1,8 +1,8 @@
-"""The listener of operators is there only if an operator set a token.
+"""The operators' listener runs only if CHAT_ADMIN_TOKEN is set.
 
 CHAT_ADMIN_TOKEN   CHAT_ADMIN_LISTEN
 none               refuses connections
-a token            serves whoever shows it
+a token            serves calls with the token
 """
 
 import socket
@@ -19,7 +19,7 @@ from tests.support.grpc_client import Metadata, failed
 from tests.support.running_service import service
 from tests.support.waiting import PATIENCE
 
-# Tokens that are empty, in one way or another, and the token under another scheme.
+# Several kinds of empty tokens, and the token with another scheme.
 WRONG: Final = (
     *((), bearer(""), bearer(" "), (("authorization", "Bearer"),)),
     *((("authorization", f"Tokens {TOKEN}"),), (("authorization", TOKEN),)),
@@ -28,7 +28,7 @@ WRONG: Final = (
 
 @pytest.fixture
 def listen() -> Address:
-    """An address on which nothing listens."""
+    """Return an address on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return Address("127.0.0.1", found.getsockname()[1])
 

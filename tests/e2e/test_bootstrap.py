@@ -1,4 +1,4 @@
-"""The account that the settings make: its credit is what the setting says, and is given once."""
+"""The bootstrap account: it has the credit of the setting, granted once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Answers that break, over sockets: no client can take one for a complete answer."""
+"""Broken responses, over sockets: no client can treat one as complete."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def post(document: Any, version: str = "1.1") -> bytes:
 
 
 def breaking(*said: str) -> Stream:
-    """Make a handler that says this much and fails."""
+    """Return a handler that sends these contents and fails."""
 
     async def stream(
         params: ChatCompletionParams, context: Any
@@ -52,7 +52,7 @@ def breaking(*said: str) -> Stream:
 
 
 def unchunked(body: bytes) -> bytes:
-    """Return what the chunks of a body hold; each must be whole."""
+    """Return the data of the chunks of a body; each must be complete."""
     whole = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
@@ -63,7 +63,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 def cut(said: bytes) -> list[str]:
-    """Return the events of an answer without its last chunk."""
+    """Return the events of a response without its last chunk."""
     head, _, body = said.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert b"\r\ntransfer-encoding: chunked" in head
@@ -78,7 +78,7 @@ def code_of(event: str) -> str:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Assert that uvicorn logs no such end as a defect."""
+    """Assert that uvicorn does not log such an end as an error."""
     with caplog.at_level(logging.WARNING, "uvicorn.error"):
         yield
     lines = [*caplog.get_records("call"), *caplog.records]
@@ -99,7 +99,7 @@ async def test_after_the_error_comes_the_end_of_the_connection(
     pair.service.stream = breaking("a")
     async with pair.connect() as raw:
         await raw.send(post(STREAMED, version) + again)
-        said = cut(await raw.end())  # which a reset would make fail
+        said = cut(await raw.end())  # a reset would fail here
 
     assert (contents(said), code_of(said[-1]), len(said)) == ("a", "upstream_error", 2)
     await pair.works()
@@ -148,7 +148,7 @@ async def test_one_who_reads_slowly_gets_the_error_too(pair: Pair) -> None:
 
 async def test_one_who_does_not_read_the_error_is_left_in_the_end() -> None:
     async with bridged(change=lambda limits: replace(limits, stall_seconds=0.3)) as pair:
-        # More than the sockets take, less than would hold up the bridge: it waits in the transport.
+        # More than the sockets buffer, but not enough to block the bridge.
         pair.service.stream = breaking(*["x" * 32_768] * 400)
         async with pair.connect(limit=1) as raw:
             await raw.send(post(STREAMED))
@@ -171,7 +171,7 @@ async def test_a_drain_that_meets_an_answer_still_to_begin_gives_it_a_status(pai
         await raw.send(post(STREAMED))
         await until(lambda: pair.metric("chat_bridge_streams_open") == 1)
         for _ in range(20):
-            await pair.http.get("/healthz")  # meanwhile the answer waits for the one before it
+            await pair.http.get("/healthz")  # the response waits for the preceding one
         stopping = asyncio.create_task(pair.bridge.stop(delay=0, grace=0))
         first = await raw.answer()
         second = await raw.answer()

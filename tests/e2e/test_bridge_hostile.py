@@ -1,4 +1,4 @@
-"""What no client library sends, on raw sockets: a clear answer, and the bridge as before."""
+"""Requests that no client library sends, on raw sockets: a clear error, and no other effect."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def changed(**limits: Any) -> Callable[[Limits], Limits]:
 
 
 async def refused(pair: Pair, data: bytes, status: int, code: str) -> None:
-    """Assert that these bytes are refused, that the connection ends, and that others are served."""
+    """Assert that the bridge rejects these bytes, closes the connection and serves others."""
     async with pair.connect() as raw:
         answer = await raw.ask(data)
         assert (answer.status, answer.error["code"]) == (status, code)
@@ -85,7 +85,7 @@ MALFORMED = {
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_what_is_not_one_request_is_400(pair: Pair, data: bytes) -> None:
     await refused(pair, data, 400, "malformed_request")
-    assert pair.service.asked != []  # the one that followed
+    assert pair.service.asked != []  # the request after it
     assert len(pair.service.asked) == 1
 
 
@@ -145,7 +145,7 @@ async def test_a_head_that_drips_is_431_in_the_end(pair: Pair) -> None:
 async def test_a_key_that_is_none_is_not_carried(pair: Pair, key: bytes) -> None:
     async with pair.connect() as raw:
         answer = await raw.ask(GET + b"Authorization: Bearer " + key + b"\r\n\r\n")
-    assert answer.status == 200  # what the service makes of a call without a key
+    assert answer.status == 200  # the fake service accepts a call without a key
     assert "authorization" not in pair.service.metadata[0]
 
 
@@ -159,7 +159,7 @@ async def test_a_slow_head_is_408() -> None:
     async with bridged(change=changed(head_seconds=0.05)) as pair:
         await refused(pair, GET, 408, "request_timeout")
         await refused(pair, b"G", 408, "request_timeout")
-        # Line breaks before a request count for nothing.
+        # Line breaks before a request do not count.
         async with pair.connect() as raw:
             await raw.send(b"\r\n")
             assert (await raw.answer()).status == 408
@@ -177,7 +177,7 @@ async def test_a_connection_without_a_request_is_closed() -> None:
 
 
 async def test_the_kernel_resets_a_connection_whose_client_takes_nothing(pair: Pair) -> None:
-    """The kernel counts from the first byte that is not acknowledged: nothing else can."""
+    """The kernel's timeout runs from the first byte that is not acknowledged."""
     async with pair.connect() as raw:
         await raw.ask(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         here = raw.writer.get_extra_info("sockname")
@@ -246,7 +246,7 @@ async def test_all_bodies_together_are_limited() -> None:
             async with pair.connect() as other:
                 head = POST + JSON + b"Content-Length: 100000\r\n\r\n"
                 answer = await other.ask(head + b" " * 100_000)
-                # Whoever comes too late of the two.
+                # The later one of the two.
                 assert answer.status in {400, 503}
         await pair.works()
 
@@ -331,7 +331,7 @@ async def test_an_upgrade_is_ignored(pair: Pair, framing: str) -> None:
     async with pair.connect() as raw:
         assert (await raw.ask(GET + upgrade + b"\r\n")).status == 200
         assert (await raw.ask(POST + JSON + upgrade + framed)).status == 200
-        # The body may also follow later.
+        # The body can also follow later.
         head, _, body = framed.partition(b"\r\n\r\n")
         await raw.send(POST + JSON + upgrade + head + b"\r\n\r\n")
         assert (await raw.ask(body)).status == 200

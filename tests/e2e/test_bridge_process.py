@@ -1,4 +1,4 @@
-"""`python -m restbridge` as a process: how it starts, what it prints, how it ends."""
+"""`python -m restbridge` as a process: its start, its output and its end."""
 
 import asyncio
 import json

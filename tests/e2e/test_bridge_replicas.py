@@ -1,7 +1,7 @@
-"""Services that close, drain or come late, over sockets: who is asked, and what callers see.
+"""Services that close, drain or start late, over sockets: which one is called, and the results.
 
-client ──HTTP──► bridge ──gRPC──► first
-                            └───► second     one target names both
+client -> HTTP -> bridge -> gRPC -> first
+                         -> gRPC -> second     one target names both
 """
 
 import asyncio
@@ -91,7 +91,7 @@ async def test_calls_that_meet_a_listener_while_it_closes_are_retryable() -> Non
 
 
 async def _asked_while_closing(pair: Pair, before: int) -> Counter[tuple[int, str | None]]:
-    """Ask on and on while the service closes, once so many requests were answered."""
+    """Send requests in a loop, and close the service after some responses."""
     go_on = asyncio.Event()
     seen: Counter[tuple[int, str | None]] = Counter()
 
@@ -106,7 +106,7 @@ async def _asked_while_closing(pair: Pair, before: int) -> Counter[tuple[int, st
             response = await pair.http.post(PATH, json=REQUEST)
             seen[response.status_code, response.headers.get("x-should-retry")] += 1
 
-    pair.service.stream = stream  # which keeps the connection open
+    pair.service.stream = stream  # keeps the connection open
     open_stream = asyncio.create_task(pair.http.post(PATH, json=STREAMED))
     await wait(pair.service.begun)
     asking = [asyncio.create_task(ask()) for _ in range(20)]
@@ -123,20 +123,20 @@ async def _asked_while_closing(pair: Pair, before: int) -> Counter[tuple[int, st
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replica:
-    """A service, and the upstream that only it asks."""
+    """A service with its own upstream."""
 
     upstream: SimulatorServer
     service: running_service.Running
 
     @property
     def asked(self) -> int:
-        """How many completions it was asked for."""
+        """The number of completions that were requested."""
         return len(self.upstream.records)
 
 
 @asynccontextmanager
 async def replicas(count: int) -> AsyncIterator[list[Replica]]:
-    """Run so many services."""
+    """Run several services."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
@@ -148,7 +148,7 @@ async def replicas(count: int) -> AsyncIterator[list[Replica]]:
 
 @asynccontextmanager
 async def draining(*found: Replica) -> AsyncIterator[None]:
-    """Have services drain: NOT_SERVING, and their calls are still served."""
+    """Make services drain: NOT_SERVING, but still serving calls."""
     stopping = [asyncio.create_task(each.service.server.stop(delay=PATIENCE)) for each in found]
     for each in found:
         await watched(each.service.client, NOT_SERVING)
@@ -165,7 +165,7 @@ def target(found: Sequence[Replica]) -> str:
 
 
 async def ask(door: Bridge, times: int) -> Counter[int]:
-    """Ask for completions and return the statuses."""
+    """Request completions and return the statuses."""
     headers = {"authorization": f"Bearer {KEY}"}
     base = f"http://{door.address}"
     async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False) as http:
@@ -200,7 +200,7 @@ async def test_the_only_replica_is_asked_while_it_drains(form: str) -> None:
 
 async def test_all_replicas_are_asked() -> None:
     async with replicas(2) as found, bridge(target(found)) as door:
-        async with asyncio.timeout(PATIENCE):  # a replica is asked once it is known to be SERVING
+        async with asyncio.timeout(PATIENCE):  # the bridge calls a replica when it is SERVING
             while not all(each.asked for each in found):
                 assert await ask(door, 1) == {200: 1}
         before = [each.asked for each in found]
@@ -234,5 +234,5 @@ async def test_a_replica_that_comes_late_is_found() -> None:
 async def test_a_bridge_that_watches_a_replica_does_not_hold_up_its_end() -> None:
     async with replicas(1) as [only], bridge(target([only])) as door:
         assert await ask(door, 1) == {200: 1}
-        async with asyncio.timeout(PATIENCE):  # the grace and more are allowed to calls
+        async with asyncio.timeout(PATIENCE):  # calls have the grace and more
             await only.service.server.stop(delay=0)

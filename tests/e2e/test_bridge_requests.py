@@ -1,4 +1,4 @@
-"""Requests that are answered whole, over sockets: what crosses and how failures are told."""
+"""Unary requests, over sockets: the forwarded members and headers, and failures."""
 
 import asyncio
 import json

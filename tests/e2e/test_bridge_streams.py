@@ -1,4 +1,4 @@
-"""Streams and departures, over sockets: the first message decides, leaving ends the call."""
+"""Streams over sockets: the first message determines the status; a disconnection ends the call."""
 
 import asyncio
 import json
@@ -220,7 +220,7 @@ async def test_silence_between_messages_is_bridged() -> None:
 
 
 def silent(service: FakeService) -> None:
-    """Have the service answer nothing until it is cancelled."""
+    """Make the service send nothing until it is cancelled."""
 
     async def create(params: ChatCompletionParams, context: Any) -> ChatCompletion:
         await asyncio.Event().wait()
@@ -234,7 +234,7 @@ def silent(service: FakeService) -> None:
 
 
 def endless(service: FakeService) -> None:
-    """Have the service say something and then nothing."""
+    """Make the service send something, then nothing."""
 
     async def stream(params: ChatCompletionParams, context: Any) -> Chunks:
         yield chunk("a")
@@ -299,7 +299,7 @@ async def test_a_second_request_on_the_connection_does_not_hide_a_departure(pair
 
 
 def flooding() -> tuple[Stream, list[int]]:
-    """Make a handler that says as much as it can, and its count."""
+    """Return a handler that sends as much as it can, and its count."""
     said = [0]
 
     async def stream(params: ChatCompletionParams, context: Any) -> Chunks:
@@ -311,7 +311,7 @@ def flooding() -> tuple[Stream, list[int]]:
 
 
 async def held_up(pair: Pair, said: list[int]) -> None:
-    """Wait until a flooding handler stands still while others are served."""
+    """Wait until a flooding handler is blocked while others are served."""
     async with asyncio.timeout(PATIENCE):
         before = -1
         while said[0] != before:
@@ -325,7 +325,7 @@ async def test_a_reader_who_does_not_read_holds_the_service_up(pair: Pair) -> No
     async with pair.connect(limit=4096) as raw:
         await raw.send(post(STREAMED))
         await held_up(pair, said)
-        # What is under way fits into sockets and windows; nothing else is kept.
+        # Only socket buffers and gRPC windows hold data.
         assert said[0] * 4096 < 32 * 1024 * 1024
     await wait(pair.service.cancelled)
 
@@ -359,7 +359,7 @@ def _short_exchange(limits: Limits) -> Limits:
 async def settled(pair: Pair) -> None:
     """Wait until no exchange runs and no stream is open."""
     while pair.bridge.running:
-        await pair.http.get("/healthz")  # which no short deadline of a call ends
+        await pair.http.get("/healthz")  # no deadline of a call applies to it
     assert pair.metric("chat_bridge_streams_open") == 0
 
 
@@ -436,7 +436,7 @@ async def test_during_the_delay_the_bridge_serves_but_is_not_ready(pair: Pair) -
 
 
 async def test_during_the_delay_each_answer_closes_its_connection(pair: Pair) -> None:
-    # On a connection that is open when the delay ends, the next request would meet a reset.
+    # If a connection stays open until the delay ends, its next request fails with a reset.
     before = await pair.http.get("/healthz")
     stopping = asyncio.create_task(pair.bridge.stop(delay=PATIENCE))
     await asyncio.sleep(0)

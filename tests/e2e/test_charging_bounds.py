@@ -1,7 +1,7 @@
-"""What a call can cost is what was held for it, whatever is asked and whatever is answered.
+"""No call costs more than its hold, for any request and any response.
 
-Through both doors: what would make a call cost more than its hold is refused before anything is
-held; the limit that a refusal tells is admitted; what is delivered without a report is counted.
+Over gRPC and REST: requests that could cost more than their hold are rejected before anything is
+held; the limit that a rejection names is accepted; output without a report is counted.
 """
 
 import json
@@ -257,7 +257,7 @@ ENTRY: Final = priced(upstream_model="laid", attachment_estimate=200)
 
 
 def lay(stack: AccountsStack, chunks: Sequence[Mapping[str, Any]], *, done: bool) -> None:
-    """Lay down a stream of these deltas, each with the usage that stands beside it."""
+    """Define a stream of these deltas, each with its usage."""
     head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "laid"}
     events = []
     for chunk in chunks:
@@ -281,7 +281,7 @@ ARGUMENTS: Final = json.dumps({"x": "word " * 50})
 STOP: Final = {"finish_reason": "stop"}
 
 COUNTED: Final[dict[str, tuple[Sequence[Mapping[str, Any]], bool, int | None, int]]] = {
-    # What is sent, whether to its end, and what is charged: prompt (None: estimated), completion.
+    # The output, whether it is complete, and the charge: prompt (None: estimated), completion.
     "early report, cut": (
         [{"content": "", **usage(10, 0)}, *[{"content": "four"}] * 50],
         False,
@@ -396,7 +396,7 @@ async def test_a_character_a_piece_is_no_overrun(door: DoorName) -> None:
 
 @BOTH_DOORS
 async def test_a_name_that_each_piece_of_a_call_repeats_is_no_overrun(door: DoorName) -> None:
-    """As NVIDIA NIM sends it for MiniMax."""
+    """NVIDIA NIM sends this for MiniMax."""
     async with accounts_stack({"default": ENTRY}) as stack:
         arguments = json.dumps({"query": "whale song " * 30})
         calls: list[dict[str, Any]] = [
@@ -420,7 +420,7 @@ async def test_a_name_that_each_piece_of_a_call_repeats_is_no_overrun(door: Door
 async def test_two_answers_are_charged_as_two_where_each_is_reported_alone(
     door: DoorName, *, streamed: bool
 ) -> None:
-    """As llama.cpp reports them: in a stream each after its reason, and in a whole answer one."""
+    """llama.cpp reports each choice after its finish_reason, and one choice in a unary response."""
     async with accounts_stack({"default": ENTRY}) as stack:
         head = {"id": "c", "created": 1, "model": "laid"}
         if streamed:
@@ -465,7 +465,7 @@ async def test_two_answers_are_charged_as_two_where_each_is_reported_alone(
 
 @BOTH_DOORS
 async def test_a_total_of_two_answers_in_hindi_is_charged(door: DoorName) -> None:
-    """Nine bytes are a token, not four."""
+    """Each piece of nine bytes counts as one token."""
     async with accounts_stack({"default": ENTRY}) as stack:
         text = "नीली व्हेल पृथ्वी पर अब तक का सबसे बड़ा जानवर है। " * 8
         total = 2 * len(text.encode()) // 9

@@ -1,6 +1,6 @@
-"""Callers who leave at any moment, at both doors: nothing stays held, nothing is charged twice.
+"""Callers who cancel at any moment, over gRPC and REST: nothing stays held or is charged twice.
 
-step 0 … n of the event loop ─► cancel ─► the books are at rest
+step 0 … n of the event loop -> cancel -> no open hold, correct balances
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from tests.support.asking import DOORS, DoorName
 from tests.support.priced_models import CREDIT, cost, priced
 
 LONGEST = 3000
-"""Steps of the event loop, by when nearly every call has ended."""
+"""Steps of the event loop within which nearly every call ends."""
 CALLS = 90
 
 
@@ -23,7 +23,7 @@ async def test_callers_leave_at_any_moment(door: DoorName, streamed: bool) -> No
         team = stack.books.team(concurrency=1, requests_per_minute=10_000)
         left = 0
         for number in range(CALLS):
-            # Closer together at the beginning, where most happens.
+            # In smaller steps at the beginning, when most happens.
             steps = LONGEST * number * number // (CALLS * CALLS)
             call = asyncio.create_task(stack.ask(door, team.key, "default", streamed=streamed))
             for _ in range(steps):
@@ -32,7 +32,7 @@ async def test_callers_leave_at_any_moment(door: DoorName, streamed: bool) -> No
                 await asyncio.sleep(0)
             left += call.cancel()
             await asyncio.wait((call,))
-        # The last one is served: all the others have given back their place.
+        # The last call is served, because all others have released their places.
         await stack.rests()
         for _ in range(2):
             answer = await stack.ask(door, team.key, "default", streamed=streamed)

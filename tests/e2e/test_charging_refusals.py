@@ -1,4 +1,4 @@
-"""Who is not admitted, why, and what would help: 401, 402, 403 and 429 through both doors."""
+"""Rejected calls: 401, 402, 403 and 429 over gRPC and REST, with their hints."""
 
 import asyncio
 import re
@@ -27,10 +27,10 @@ DURATION = re.compile(r"(\d+m)?\d+(\.\d+)?s|\d+ms")
 HANGING = "sim-fault:hang-before-headers"
 FORMS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 OWN = ("x-request-id", "date")
-"""Headers that no two answers share."""
+"""Headers that differ in each response."""
 BOTH_DOORS = pytest.mark.parametrize("door", DOORS)
 
-# What a call holds depends on its output limit alone.
+# The hold of a call depends only on its output limit.
 OUTPUT_ONLY = priced(upstream_model="sim:tokens=8", input_price=0)
 MODELS = {
     "output-only": OUTPUT_ONLY,
@@ -41,7 +41,7 @@ MODELS = {
 
 @asynccontextmanager
 async def in_flight(stack: AccountsStack, team: Team, **members: Any) -> AsyncIterator[None]:
-    """Keep one call under way."""
+    """Keep one call in progress."""
     request = document("hanging", **members)
     call = asyncio.create_task(stack.ask("grpc", team.key, request))
     record = await stack.upstream.next_record()
@@ -170,7 +170,7 @@ async def test_what_is_refused_before_its_limits_is_told_them_too(
 
         assert answer.status == status
         assert tuple(levels(answer)) == LIMIT_HEADERS
-        # It took nothing.
+        # The rejected call took nothing.
         assert answer.headers["x-ratelimit-remaining-requests"] == "60"
         assert answer.headers["x-ratelimit-remaining-tokens"] == "6000"
         free = stack.books.team()
@@ -225,7 +225,7 @@ async def test_limits_are_told_however_many_keys_ask_at_once(
             if response.status_code == 200
         ]
         assert told == wanted
-        # Nobody's models are refused for the queries of others.
+        # Queries of one caller do not reject those of others.
         assert {response.status_code for response in responses[:150]} == {200}
 
 
@@ -262,7 +262,7 @@ async def test_tokens_per_minute(door: DoorName, streamed: bool) -> None:
         large = document("default", max_tokens=2000)
         async with in_flight(stack, team, max_tokens=1000):
             limited = await stack.ask(door, team.key, large, streamed=streamed)
-        # What was not used is given back.
+        # The unused tokens are returned.
         admitted = await stack.ask(door, team.key, large, streamed=streamed)
         await stack.rests()
 
@@ -359,7 +359,7 @@ async def test_revocation_and_expiry_take_effect_at_once(door: DoorName, streame
     async with accounts_stack(MODELS) as stack:
         revoked, expired = stack.books.team(), stack.books.team()
         for team in (revoked, expired):
-            # The lookup is remembered from here on.
+            # The lookup is cached from now on.
             assert (await stack.ask(door, team.key, "default", streamed=streamed)).code == ""
         stack.books.directory.revoke_key(revoked.name, revoked.key_name)
         change_key(stack, expired, expires_at=1)
@@ -428,7 +428,7 @@ async def test_a_key_revoked_a_moment_ago_is_told_no_more_by_its_credits() -> No
 
 async def test_a_thousand_calls_with_credit_for_a_hundred() -> None:
     async with accounts_stack(MODELS) as stack:
-        # Each uses all that it holds.
+        # Each call uses its whole hold.
         request = document("output-only", max_tokens=8)
         team = stack.books.team(credit=100 * cost(0, 8, OUTPUT_ONLY))
         answers = await asyncio.gather(

@@ -1,14 +1,14 @@
-"""What each ending of a call costs, to the nano-credit: whole and streamed, through both doors.
+"""The charge for each end of a call, to the nano-credit: unary and streamed, over gRPC and REST.
 
     rejected, refused, failed, nothing delivered    nothing
-    left or cut after k tokens                      the prompt and k, partial
-    complete                                        the report; else what was counted, estimated
+    cancelled or cut after k tokens                 the prompt and k, partial
+    complete                                        the report; otherwise the count, estimated
 
-Counted is a token for each piece up to 16 bytes, and for a larger one a token for four bytes; in a
-whole answer one for four bytes. A figure is rounded up.
+A piece of up to 16 bytes counts as one token. A larger piece, and a unary response, count as one
+token per four bytes, rounded up.
 
-Each row is four calls of four teams on one stack, on each engine of the store; afterwards nothing
-is held and nothing runs.
+Each row makes four calls of four teams on one stack, on each database. Afterwards, nothing is held
+and nothing runs.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from tests.support.priced_models import CREDIT, cost, priced
 PROMPT: Final = 1
 """Tokens of the prompt, as the simulator counts them."""
 TIMEOUT: Final = 1.5
-"""Seconds that the four tokens have to arrive, in the rows that a clock ends after them."""
+"""Seconds for the four tokens to arrive, in rows that end by a timeout after them."""
 DELIVERED: Final = -1
-"""In place of a count: as many tokens as the caller got, which are some."""
+"""In place of a count: the number of tokens that the caller received, at least one."""
 PIECES: Final = text.split(text.INTRODUCTION)
-"""What each answer of the simulator begins with, a token in each piece."""
+"""The beginning of each response of the simulator, with a token in each piece."""
 
 
 def counted(pieces: Sequence[str], *, streamed: bool) -> int:
-    """Return how many tokens are counted where so much was delivered."""
+    """Return the counted tokens of delivered pieces."""
     if streamed:
         return sum(1 if len(piece) <= 16 else -(-len(piece) // 4) for piece in pieces)
     return -(-len("".join(pieces)) // 4)
@@ -48,8 +48,8 @@ def counted(pieces: Sequence[str], *, streamed: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Used:
-    """What is to be charged; a prompt of None is what the service counts by itself, and so is the
-    completion then, of so many tokens of the simulator."""
+    """The charge. If the prompt is None, the service counts prompt and completion, which has so
+    many tokens of the simulator."""
 
     prompt: int | None = PROMPT
     completion: int = 8
@@ -65,24 +65,24 @@ REPORTED: Final = Used()
 COUNTED: Final = Used(prompt=None)
 CUT: Final = Used(prompt=None, completion=4, partial=True)
 BROKEN: Final = Used(prompt=None, completion=DELIVERED, partial=True)
-"""What of the four came before the connection broke: what stood in its buffers is lost with it."""
+"""The tokens, out of four, before the connection broke; buffered ones are lost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One ending."""
+    """One end of a call."""
 
     name: str
     upstream_model: str
     whole: Used | None = NOTHING
     streamed: Used | None = NOTHING
     codes: tuple[str, str] = ("", "")
-    """Of the error, whole and streamed; "" is success."""
+    """The codes of the error, unary and streamed; "" for success."""
     entry: Mapping[str, Any] = field(default_factory=dict)
-    """Of the model."""
+    """Changes of the model's entry."""
     clocks: Mapping[str, Any] = field(default_factory=dict)
-    """Of the service. Only a row that a clock ends has a short one: any other would end by it, too,
-    on a machine that pauses."""
+    """The timeouts of the service. Only rows that end by a timeout have a short one, because other
+    rows would also end by it on a slow machine."""
     request: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     leave_after: int | None = None
@@ -90,24 +90,24 @@ class Row:
 
 
 def failing(name: str, fault: str, code: str, **more: Any) -> Row:
-    """Make a row of a fault that delivers nothing."""
+    """Return a row of a fault that delivers nothing."""
     usual: dict[str, Any] = {"codes": (code, code)}
     return Row(name=name, upstream_model=f"sim-fault:{fault},tokens=8", **(usual | more))
 
 
 def cut(name: str, fault: str, code: str, **more: Any) -> Row:
-    """Make a row of a stream that ends after four tokens."""
+    """Return a row of a stream that ends after four tokens."""
     usual: dict[str, Any] = {"streamed": CUT, "codes": (code, code), "forms": (True,)}
     return Row(name=name, upstream_model=f"sim-fault:{fault},tokens=8", **(usual | more))
 
 
 def broken(name: str, fault: str) -> Row:
-    """Make a row of a connection that breaks after four tokens, which come one by one."""
+    """Return a row of a connection that breaks after four tokens, which arrive one by one."""
     return cut(name, f"{fault},itd=0.05", "upstream_truncated", streamed=BROKEN)
 
 
 def reporting(name: str, whole: Used, streamed: Used) -> Row:
-    """Make a row of a complete answer with an odd report."""
+    """Return a row of a complete response with an unusual report."""
     model = f"sim-fault:{name},tokens=8"
     return Row(name=name, upstream_model=model, whole=whole, streamed=streamed)
 
@@ -324,7 +324,7 @@ def expected(
         return []
     prompt, completion = used.prompt, used.completion
     if prompt is None:
-        # What the service counts: a token for four bytes of the request.
+        # The service counts a token per four bytes of the request.
         sent = {**request, "stream": True} if streamed and door != "grpc" else request
         size = openai_json.canonicalize_request(params(sent)).ByteSize()
         prompt = -(-size // 4)
@@ -332,7 +332,7 @@ def expected(
         assert 0 < answer.pieces <= 4
         completion = answer.pieces
     if streamed:
-        # What was charged is what was delivered, where nothing was reported.
+        # Without a report, the delivered output is charged.
         assert answer.pieces == completion
     if used.estimated:
         choices = request.get("n", 1)
@@ -351,7 +351,7 @@ def expected(
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """Give a port at which nobody listens: it is ours as long as the context lasts."""
+    """Yield a port that refuses connections: it is bound, but not listening."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -386,7 +386,7 @@ async def test_who_leaves_before_a_token_pays_nothing(
 
 
 def reported(stack: AccountsStack, *, prompt: int, completion: int, done: bool = True) -> None:
-    """Lay down an answer of two tokens with this report."""
+    """Define a response of two tokens with this report."""
     usage = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

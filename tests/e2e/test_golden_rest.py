@@ -1,9 +1,9 @@
-"""Every golden document over REST, through all of it, byte for byte in its framing.
+"""Every golden document over REST, through bridge and service, with exact framing.
 
-request ──► upstream     equal but for model, stream, stream_options, the output limit
-client ◄── completion    equal but for model
-client ◄── chunks        equal but for model; `data: ` and one line each, `data: [DONE]`
-client ◄── error         message, type, param and code
+request -> upstream     equal except for model, stream, stream_options and the output limit
+client <- completion    equal except for model
+client <- chunks        equal except for model; `data: ` and one line each, `data: [DONE]`
+client <- error         message, type, param and code
 """
 
 import re
@@ -22,9 +22,9 @@ from tests.support.stack import Stack, stack
 UPSTREAM: Final = "vendor/model"
 DEFAULT_LIMIT: Final = Number("1024")
 OURS: Final = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens")
-"""The members of a request that the upstream may see otherwise."""
+"""The members of a request that the service changes for the upstream."""
 NO_ANSWERS: Final = {"no choices"}
-"""Golden completions that are not one to a caller."""
+"""Golden completions that the service does not accept."""
 EVENTS: Final = re.compile(rb"(data: [^\r\n]+\n\n)*data: \[DONE\]\n\n")
 REQUEST: Final = b'{"model":"default","messages":[{"role":"user","content":"Hi"}]}'
 STREAMED: Final = REQUEST[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
@@ -55,7 +55,7 @@ async def test_a_request_reaches_the_upstream(
     running: Stack, golden: Golden, streamed: bool
 ) -> None:
     text = golden.json[:-1] + ',"stream":true}' if streamed else golden.json
-    # The answer is laid down, so that the simulator accepts whatever is asked.
+    # The response is fixed, so that the simulator accepts any request.
     running.upstream.reply_with(UPSTREAM, body=COMPLETIONS[0].json.encode())
     running.upstream.stream_with(UPSTREAM, [FINISH])
 
@@ -99,7 +99,7 @@ FINISH: Final = (
     b'{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m",'
     b'"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 )
-"""A chunk without which no stream is complete."""
+"""The chunk that completes a stream."""
 
 
 @pytest.mark.parametrize("golden", CHUNKS, ids=names(CHUNKS))
@@ -129,7 +129,7 @@ async def test_all_chunks_reach_the_client_in_one_stream(running: Stack) -> None
 
 
 def events(body: bytes) -> list[Any]:
-    """Return the documents of a stream, whose framing has to be exact."""
+    """Return the documents of a stream, and check its framing."""
     assert EVENTS.fullmatch(body)
     return [parse(event.removeprefix(b"data: ")) for event in body.split(b"\n\n")[:-2]]
 
@@ -146,7 +146,7 @@ async def test_an_error_reaches_the_client(
     assert response.status_code == 422
     told, given = parse(response.content)["error"], parse(golden.json)["error"]
     assert (told["message"], told["type"]) == (given["message"], given["type"])
-    # What is no path and no code of OpenAI's is not passed on; a code there always is.
+    # Values that are not paths or codes are not forwarded; an error always has a code.
     assert told["param"] == (given["param"] if isinstance(given["param"], str) else None)
     coded = isinstance(given["code"], str) or (
         isinstance(given["code"], Number) and given["code"].is_integer

@@ -1,7 +1,7 @@
-"""Every golden document over the wire: what arrives equals what was sent, but for these.
+"""Every golden document over gRPC: the received document equals the sent one, except for these.
 
-caller ── model · stream · stream_options · the output limit ──► upstream
-caller ◄── model ── upstream
+caller -> model, stream, stream_options, the output limit -> upstream
+caller <- model <- upstream
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -25,12 +25,12 @@ UPSTREAM_NAME: Final = "vendor/model:tag"
 LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 REFUSED: Final[Mapping[tuple[str, bool], str]] = {
-    # (golden request, streamed): the param of the rule that it breaks in this form
+    # (golden request, streamed): the param of the rule that it violates in this form
     ("streamed", False): "stream_options",
     ("empty objects", False): "stream_options",
 }
 NOT_COMPLETIONS: Final = frozenset({"no choices"})
-"""Golden completions that are an upstream's nonsense: they answer nothing."""
+"""Golden completions that the service does not accept."""
 
 
 def _named(goldens: tuple[Golden, ...]) -> pytest.MarkDecorator:
@@ -43,7 +43,7 @@ def test_the_exceptions_are_golden_documents() -> None:
 
 
 def _expected(golden: Golden, *, streamed: bool) -> Any:
-    """Return what the upstream should receive for a golden request."""
+    """Return the document that the upstream should receive for a golden request."""
     expected = parse(golden.json)
     expected["model"] = UPSTREAM_NAME
     options = expected.pop("stream_options", None) or {}
@@ -62,7 +62,7 @@ async def test_the_upstream_receives_what_the_caller_sent(golden: Golden, stream
     name = json.loads(golden.json)["model"]
     request = openai_json.decode_request(golden.json.encode())
     async with simulator() as upstream, service({name: UPSTREAM_NAME}, upstream) as running:
-        # The request alone matters: the answer is the same for each.
+        # Only the request matters; the response is always the same.
         upstream.reply_with(UPSTREAM_NAME, body=_ANSWER)
         upstream.stream_with(UPSTREAM_NAME, [_closing({})])
         if (golden.name, streamed) in REFUSED:
@@ -110,7 +110,7 @@ async def test_the_caller_receives_the_chunk_that_the_upstream_sent(golden: Gold
 
 
 async def test_all_chunks_in_one_stream() -> None:
-    # Each by itself says what the others do not: none is lost, none is twice, none moves.
+    # The chunks differ, so that a lost, repeated or moved one is detected.
     sent = [golden.json.encode() for golden in CHUNKS]
     everything = {"choices": [c for text in sent for c in json.loads(text)["choices"]]}
     sent.append(_closing(everything))
@@ -124,7 +124,7 @@ async def test_all_chunks_in_one_stream() -> None:
 
 
 def _closing(chunk: Mapping[str, Any]) -> bytes:
-    """Return a chunk that ends every choice that another one began."""
+    """Return a chunk that ends every choice in another chunk."""
     indexes = {choice.get("index", 0) for choice in chunk.get("choices", ())} or {0}
     choices = [{"index": i, "delta": {}, "finish_reason": "stop"} for i in sorted(indexes)]
     document = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}

@@ -1,11 +1,11 @@
-"""Bodies that nobody should send, through all of it: an error of the table, never a 5xx.
+"""Invalid bodies, through bridge and service: an error of the table, never a 5xx.
 
     not JSON, too deep, too wide     400 invalid_json
-    JSON, but not a request          422, with the member at fault where there is one
-    larger than is taken             413
-    not announced as plain JSON      415
+    JSON, but not a request          422, with the member at fault if there is one
+    too large                        413
+    another type or compressed       415
 
-Afterwards the process holds what it held before, and serves.
+Afterwards, the process has the same footprint as before, and serves.
 """
 
 import json
@@ -33,20 +33,20 @@ LAST_CHUNK: Final = (
 MEBIBYTE: Final = 1024 * 1024
 
 OF_OTHERS: Final = 2
-"""Requests before and after the one in question, which show that all is well."""
+"""The number of normal requests before and after the tested one."""
 
 OTHER_VALUES: Final[Sequence[Any]] = (
     *(None, True, False, 0, -1, 1.5, 2**70, 1e308, "", "x", "\ud83d", "\x00\r\n"),
     *([], [None], [[]], ["x"], [{}], {}, {"": None}, {"type": "x"}, {"role": []}),
 )
-"""Values of every JSON type; few places take any of them."""
+"""Values of every JSON type, most of which are invalid in most places."""
 
 
 @asynccontextmanager
 async def unharmed(via: Via) -> AsyncIterator[Stack]:
-    """Run everything, and see that it is as before and serves when the context ends."""
+    """Run a stack. At the end, check that it serves and that its footprint is unchanged."""
     async with stack({"default": UPSTREAM}, via=via) as all_of_it:
-        # The answer is laid down, so that the upstream accepts whatever arrives.
+        # The response is fixed, so that the upstream accepts any request.
         all_of_it.upstream.reply_with(UPSTREAM, body=COMPLETIONS[0].json.encode())
         all_of_it.upstream.stream_with(UPSTREAM, [LAST_CHUNK])
         async with all_of_it.http() as http:
@@ -61,7 +61,7 @@ async def unharmed(via: Via) -> AsyncIterator[Stack]:
 
 
 def error_of(response: Any) -> dict[str, Any]:
-    """Return the error object of an answer, which must have nothing else."""
+    """Return the error object of a response, which must contain nothing else."""
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
     document = response.json()
@@ -73,7 +73,7 @@ def error_of(response: Any) -> dict[str, Any]:
 
 
 def plain_with(members: str) -> bytes:
-    """Return a request with further members, as they are."""
+    """Return a request with further members in JSON text."""
     return f"{json.dumps(PLAIN)[:-1]},{members}}}".encode()
 
 
@@ -228,7 +228,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def replaced(value: Any, path: tuple[str | int, ...], by: Any) -> Any:
-    """Return the value with another one at a path."""
+    """Return a copy of the value with another value at a path."""
     if not path:
         return by
     key, *rest = path
@@ -238,9 +238,9 @@ def replaced(value: Any, path: tuple[str | int, ...], by: Any) -> Any:
 
 
 def names() -> list[str]:
-    """Return the members of a request that the contract knows."""
+    """Return the members of a request in the contract."""
     descriptor = ChatCompletionParams.DESCRIPTOR
-    # The presence of a field in proto3 is a union named after it.
+    # protobuf represents the presence of a proto3 field as a oneof, whose name begins with _.
     unions = {union.name.removeprefix("_") for union in descriptor.oneofs}
     others = {field.name for field in descriptor.fields if field.containing_oneof is None}
     return sorted((unions | others) - {"extra_json", "null_fields"})

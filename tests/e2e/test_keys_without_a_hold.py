@@ -1,9 +1,9 @@
-"""Calls that hold no credit know a key as well as others do: models, one model, credits.
+"""Calls without a hold check the key like others: models, one model, credits.
 
-the key                      both doors
+key                          gRPC and REST
 expired before its first use 401
-expires after a lookup       401, once the lookup is forgotten
-has a limit of tokens alone  x-ratelimit-*-tokens on every answer
+expires after a lookup       401, when the cached lookup expires
+has only a token limit       x-ratelimit-*-tokens on every response
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def _ask_grpc(channel: Any, metadata: Any, what: str) -> Told:
 
 
 async def ask(stack: AccountsStack, door: DoorName, team: Team, what: str) -> Told:
-    """Ask something that holds no credit."""
+    """Make a call without a hold."""
     if door == "grpc":
         return await _ask_grpc(stack.channel, bearer(team.key), what)
     headers = {"authorization": f"Bearer {team.key}"}
@@ -94,7 +94,7 @@ async def test_credits_know_at_once_that_a_key_expired() -> None:
         team = stack.books.team()
         assert (await ask(stack, "grpc", team, "models"))[0] == 200
         _expire(stack, team)
-        assert (await ask(stack, "grpc", team, "models"))[0] == 200  # as remembered
+        assert (await ask(stack, "grpc", team, "models"))[0] == 200  # from the cache
         assert (await ask(stack, "grpc", team, "credits"))[0] == 401
 
 

@@ -1,7 +1,7 @@
 """langchain4j in two versions, through bridge and service: a broken stream is not a complete one.
 
-langchain4j reads an error event as an empty chunk: only the end of the connection tells it that an
-answer is incomplete. If Java or its packages are absent, the tests are skipped; in CI they fail.
+langchain4j reads an error event as an empty chunk, so only the end of the connection shows that a
+response is incomplete. If Java or its packages are missing, the tests are skipped; in CI they fail.
 """
 
 import asyncio

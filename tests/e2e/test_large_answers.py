@@ -1,4 +1,4 @@
-"""A unary answer of several mebibytes crosses both doors whole, up to CHAT_MAX_RESPONSE_BYTES."""
+"""Unary responses of several MiB arrive complete, up to CHAT_MAX_RESPONSE_BYTES."""
 
 import json
 from typing import Any, Final
@@ -16,7 +16,7 @@ HELLO: Final = {"model": PUBLIC, "messages": [{"role": "user", "content": "Hello
 
 
 def _answer(running: Stack, content: str) -> int:
-    """Have the upstream give this content, and return the size of its answer."""
+    """Make the upstream return this content, and return the size of its response."""
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": content},

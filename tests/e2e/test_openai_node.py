@@ -1,10 +1,10 @@
 """OpenAI's SDK for Node, in its two latest major versions, through bridge and service.
 
-    this process   stack, assertions         node   run.mjs, cases.mjs: what a user does
-                   ── a case, as one line of JSON ──►
-                   ◄── what the user saw ────────────
+    this process   stack, assertions         node   run.mjs, cases.mjs: a user of the SDK
+                   -> a case, as one line of JSON ->
+                   <- its result <-
 
-The tests are left out where Node or its packages are not here, but for CI, where they fail then.
+If Node or its packages are missing, the tests are skipped, or fail in CI.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from tests.support.waiting import PATIENCE
 
 NODE_TESTS: Final = Path(__file__).parent / "node"
 SDKS: Final = ("openai", "openai-6")
-"""By their names in package.json: the latest version, and the major version before it."""
+"""The names in package.json: the latest version, and the preceding major version."""
 FAULTS: Final = (
     "sim-fault:cut-chunked-body",
     "sim-fault:error-event",
@@ -47,11 +47,11 @@ FAULTS: Final = (
     "sim:ttft=0.2",
 )
 INTRODUCTION: Final = "This is the built-in simulator; no model was called"
-"""What the simulator says up to its first full stop."""
+"""The beginning of the simulator's text, up to the first full stop."""
 
 
 class Node:
-    """A process that uses the SDK as it is told.
+    """A process that uses the SDK for the requested cases.
 
     Args:
         process: `run.mjs`, with pipes for its input and output.
@@ -63,7 +63,7 @@ class Node:
     async def run(
         self, case: str, arguments: Mapping[str, Any], options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return what a case gave: {"result": …} or {"error": …}.
+        """Run a case and return {"result": …} or {"error": …}.
 
         Raises:
             AssertionError: the process ended or said nothing.
@@ -73,14 +73,14 @@ class Node:
             async with asyncio.timeout(PATIENCE):
                 answer = await asyncio.to_thread(self._ask, request)
         except TimeoutError:
-            self.kill()  # which ends the thread
+            self.kill()  # ends the thread
             raise AssertionError(f"{case} said nothing") from None
         assert answer, f"{case} ended the process"
         told: dict[str, Any] = json.loads(answer)
         return told
 
     def kill(self) -> None:
-        """End the process as abruptly as can be."""
+        """Kill the process."""
         self._process.kill()
 
     def _ask(self, request: str) -> str:
@@ -122,10 +122,10 @@ def node(request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 class User:
-    """Who uses the SDK against a stack.
+    """A user of the SDK and a stack.
 
     Args:
-        node: Their process.
+        node: The user's process.
         running: The stack.
     """
 
@@ -134,7 +134,7 @@ class User:
         self._options = options_for(running.bridge)
 
     async def does(self, case: str, **members: Any) -> Any:
-        """Return what a case saw, which must not fail.
+        """Run a case that must succeed, and return its result.
 
         Args:
             case: Its name in `cases.mjs`.
@@ -145,7 +145,7 @@ class User:
         return told["result"]
 
     async def fails(self, case: str, **members: Any) -> dict[str, Any]:
-        """Return the exception of a case, which must not succeed."""
+        """Run a case that must fail, and return its exception."""
         told = await self._node.run(case, {"model": PUBLIC, **members}, self._options)
         assert "result" not in told
         error: dict[str, Any] = told["error"]
@@ -153,7 +153,7 @@ class User:
 
 
 def options_for(found: Bridge) -> dict[str, Any]:
-    """Return what the SDK's client is made with."""
+    """Return the arguments of the SDK's client."""
     return {
         "baseURL": f"http://{found.address}/v1",
         "apiKey": KEY,
@@ -341,13 +341,13 @@ async def test_comments_before_the_first_token_do_not_disturb(node: Node, via: V
 
 
 async def failures(node: Node, found: Bridge, requests: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the exceptions of requests that are sent at once."""
+    """Return the exceptions of concurrent requests."""
     told = await node.run("failures", {"requests": requests}, options_for(found))
     return told["result"]
 
 
 def request_of(case: Case, *, retries: int, **members: Any) -> dict[str, Any]:
-    """Return a case as `failures` takes it."""
+    """Return a case in the form that `failures` accepts."""
     return {
         "options": {"apiKey": case.key, "maxRetries": retries},
         "members": {**case.members, **case.vendor, **members},
@@ -409,7 +409,7 @@ async def test_a_stream_that_breaks_raises(
     assert len(running.upstream.records) == 2
 
 
-# --------------------------------------------------------------------------------- who leaves
+# ------------------------------------------------------------------------------ disconnections
 
 
 @pytest.mark.alone
@@ -419,7 +419,7 @@ async def test_leaving_a_stream_closes_the_upstream(running: Stack, user: User, 
 
     await assert_left(await running.arrived(), told["at"])
     await running.idle()
-    # The SDK connects again at once; with that connection it goes on.
+    # The SDK connects again immediately, and uses that connection afterwards.
     assert await user.does("create")
 
 

@@ -1,8 +1,8 @@
 """OpenAI's SDK for Python, unmodified, through bridge and service to the simulator.
 
-create · stream · .stream() · .parse() · tools · n · stop · logprobs · raw responses · models
-each failure by its class; what is sent again; streams that break
-users who leave, in every way that a program leaves
+create, stream, .stream(), .parse(), tools, n, stop, logprobs, raw responses, models
+each failure by its class; retries; broken streams
+users who disconnect, in every way
 """
 
 import asyncio
@@ -57,7 +57,7 @@ FAULTS = (
 
 
 class Weather(BaseModel):
-    """What a tool is asked, or an answer is to be."""
+    """The arguments of a tool, or the format of a response."""
 
     city: str
     days: int
@@ -77,7 +77,7 @@ async def client(running: Stack) -> AsyncIterator[AsyncOpenAI]:
 
 
 async def in_thread(running: Stack, use: Callable[[OpenAI], Any]) -> Any:
-    """Use the synchronous client, which would block the bridge in its own thread."""
+    """Use the synchronous client in a thread, because it would block the bridge."""
 
     def run() -> Any:
         with OpenAI(**running.options) as user:
@@ -112,7 +112,7 @@ async def test_a_completion(running: Stack, client: AsyncOpenAI) -> None:
         "model": UPSTREAM_NAME,
         "messages": HELLO,
         "temperature": 0.5,
-        # In the member that this upstream is known to heed.
+        # In the member that this upstream obeys.
         "max_tokens": 13,
     }
 
@@ -197,7 +197,7 @@ async def test_parsing_into_a_model(running: Stack, client: AsyncOpenAI) -> None
     assert streamed.choices[0].message.parsed == parsed
     asked = running.upstream.records[0].document["response_format"]
     assert asked["json_schema"]["strict"] is True
-    # The order of members is part of what the model sees.
+    # The model sees the order of members.
     assert list(asked["json_schema"]["schema"]["properties"]) == ["city", "days", "unit"]
 
 
@@ -219,7 +219,7 @@ async def test_a_tool_and_its_answer(running: Stack, client: AsyncOpenAI) -> Non
     message = asked.choices[0].message
     assert message.tool_calls is not None
     [call] = message.tool_calls
-    # What the SDK returned goes back as it is.
+    # Messages that the SDK returned are sent back unchanged.
     messages.append(cast("ChatCompletionMessageParam", message))
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "Rain."})
     told = await client.chat.completions.create(model=PUBLIC, messages=messages, tools=TOOLS)
@@ -420,7 +420,7 @@ def _chunk(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
 
 
 BRIDGES_OWN = {"invalid_json", "unsupported_media_type"}
-"""Codes of which SDKs know by the status that there is no use in sending the request again."""
+"""Codes whose status alone stops SDKs from retrying."""
 
 
 async def _failure(base_url: str, case: Case, *, streamed: bool, retries: int) -> Any:
@@ -446,7 +446,7 @@ async def test_a_failure_has_its_class(case: Case, streamed: bool, via: Via) -> 
             f"http://{found.address}/v1",
             case,
             streamed=streamed,
-            # What is not to be retried is tempted; what is, has its own test.
+            # Allows retries of failures that must not be retried. Others have their own test.
             retries=0 if case.retried else 2,
         )
         await assert_answered(found, 1)
@@ -506,7 +506,7 @@ CLASSES: Final[Mapping[int, str]] = {
 
 @pytest.mark.parametrize("reason", sorted(RULES.keys() - {"CANCELLED"}))
 async def test_every_reason_of_the_contract_is_told(reason: str) -> None:
-    """Also those that the service has no cause for yet, which a service of the test gives here."""
+    """Reasons that the service does not return yet come from a fake service here."""
     rule = RULES[reason]
     delay = 0.01 if rule.retryable else None
     async with bridged() as pair:
@@ -590,7 +590,7 @@ async def test_comments_before_the_first_token_do_not_disturb(via: Via) -> None:
     assert error.code == "upstream_error"
 
 
-# --------------------------------------------------------------------------------- who leaves
+# ------------------------------------------------------------------------------ disconnections
 
 
 @pytest.mark.alone

@@ -1,4 +1,4 @@
-"""The README's examples run as they stand: the curl command, OpenAI's SDKs, the gRPC client.
+"""The README's examples work unchanged: the curl command, OpenAI's SDKs, the gRPC client.
 
     an example of the README -> with the ports of the servers here -> a fresh process
 
@@ -37,14 +37,14 @@ async def running() -> AsyncIterator[Stack]:
 
 
 def shown(pattern: re.Pattern[str], running: Stack) -> str:
-    """Return what the README shows, with the addresses of what runs here."""
+    """Return an example of the README, with the addresses of the running stack."""
     [text] = pattern.findall(README)
     found: str = text.replace("127.0.0.1:8080", running.bridge.address)
     return found.replace("127.0.0.1:50051", running.service.address)
 
 
 async def output(*command: str, cwd: Path) -> str:
-    """Return what a command prints, which must succeed and say nothing else."""
+    """Run a command that must succeed without errors on stderr, and return its output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
@@ -87,7 +87,7 @@ async def test_the_node_sdk_prints_the_text(running: Stack) -> None:
         assert not os.environ.get("CI"), "Node or its packages are missing: run `make test`"
         pytest.skip("Node or its packages are missing")
 
-    # Node finds packages from the working directory of a program that it is given as text.
+    # For a program in an argument, Node finds packages from the working directory.
     program = shown(NODE_SDK, running)
     printed = await output(node, "--input-type=module", "--eval", program, cwd=NODE_TESTS)
 

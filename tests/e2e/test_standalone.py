@@ -1,6 +1,6 @@
 """`python -m restbridge --standalone`, which is `make up`: everything in one process.
 
-start -> addresses, a key, its export line, a curl line that works -> SIGINT -> exit 0
+start -> addresses, a key, its export line, a working curl line -> SIGINT -> exit 0
 """
 
 import asyncio
@@ -41,7 +41,7 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standalone:
-    """The process, and what it has printed."""
+    """The process and its output."""
 
     process: asyncio.subprocess.Process
     told: Mapping[str, str]
@@ -51,17 +51,17 @@ class Standalone:
     curl: str
 
     def openai(self, **options: Any) -> AsyncOpenAI:
-        """Return the SDK's client for what was printed."""
+        """Return an SDK client with the printed address and key."""
         usual = {"base_url": self.told["REST"], "api_key": self.told["API key"], "max_retries": 0}
         return AsyncOpenAI(**{**usual, **options})
 
     def interrupt(self) -> None:
-        """Press Ctrl-C."""
+        """Send SIGINT, as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, bytes]:
-    """Wait for the end, and return the exit status and what was printed and complained of.
+    """Wait for the end, and return the exit status, the standard output and the standard error.
 
     Raises:
         AssertionError: it does not end; the text has the stacks of its threads.
@@ -77,14 +77,14 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, bytes, bytes]
 
 
 def logged(complained: bytes) -> list[dict[str, Any]]:
-    """Return the lines of the log, which has to be all that was complained of."""
+    """Return the lines of the log. The standard error must contain nothing else."""
     return [json.loads(line) for line in complained.splitlines()]
 
 
 @asynccontextmanager
 async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the process, in a directory of its own; what still runs at the end is killed."""
-    # Its store is a file where it runs.
+    """Start the process in a temporary directory, and kill it at the end."""
+    # Its store is a file in its working directory.
     directory = TemporaryDirectory()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "faulthandler", "-W", "error", "-m", "restbridge", "--standalone"),
@@ -163,7 +163,7 @@ async def test_what_it_prints_is_all_one_needs() -> None:
 
 
 AWKWARD: Final = "sk-live-$HOME'\"`id`\\"
-"""A key that a shell reads as it stands only if it is quoted."""
+"""A key that a shell changes unless it is quoted."""
 
 
 @pytest.mark.parametrize("key", ["", KEY, AWKWARD])
@@ -240,7 +240,7 @@ async def test_a_drain_takes_new_requests_for_its_delay_while_old_ones_go_on() -
             for _ in range(3):
                 assert (await http.post(PATH, json=document)).status_code == 200
             rest = [chunk async for chunk in stream]
-        # The delay has not passed: a second signal ends it.
+        # The delay has not passed; a second signal ends it.
         assert running.process.returncode is None
         running.process.send_signal(signal.SIGTERM)
         status, _, _ = await ended(running.process)
@@ -281,6 +281,6 @@ async def test_an_address_that_is_taken_is_named(name: str) -> None:
 
     assert status == 1
     assert printed == b""
-    # Before it, grpc's own core may complain of its port.
+    # Before it, gRPC can print a warning about its port.
     told = complained.decode().splitlines()[-1]
     assert told.startswith(f"{name}: cannot listen on {address}")

@@ -1,7 +1,7 @@
-"""An upstream that refuses this service's account, on real sockets: what a caller, the ledger, the
-upstream and the log see of it; and the keys that it is shown.
+"""An upstream that refuses this service's account, on real sockets: the effects on the caller, the
+ledger, the upstream and the log; and the keys that the service sends.
 
-The upstream sends bytes as vendors do, through both doors, whole and streamed.
+The upstream sends vendors' responses byte by byte, over gRPC and REST, unary and streamed.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SECRET: Final = "text-canary"
 
 
 def answer(status: str, document: Any, kind: str = "application/json", *headers: str) -> bytes:
-    """Return an HTTP answer that ends with its connection."""
+    """Return an HTTP response that ends with its connection."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     head = (f"HTTP/1.1 {status}", f"content-type: {kind}", "connection: close", *headers)
     return "\r\n".join((*head, "", "")).encode() + body
@@ -61,7 +61,7 @@ ANSWERED: Final = {
 ECHO: Final = {"error": {"message": SECRET, "type": "billing_error", "code": UPSTREAM_KEY}}
 EVENTS: Final = "text/event-stream"
 
-# name: the bytes, their HTTP status, and what the log has of the names
+# name: the bytes, their HTTP status, and the names in the log
 REFUSALS: Final[dict[str, tuple[bytes, int, list[str]]]] = {
     "quota": (
         answer("429 Too Many Requests", {"error": QUOTA}, "application/json", "retry-after: 0"),
@@ -106,14 +106,14 @@ CASES: Final = [
 
 @dataclass(kw_only=True, slots=True)
 class Vendor:
-    """A server that gives every request the same bytes."""
+    """A server that returns the same bytes for every request."""
 
     answer: bytes
     address: str = ""
     requests: list[bytes] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one request, answer it, and close."""
+        """Read one request, respond, and close."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(

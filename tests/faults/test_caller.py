@@ -614,7 +614,7 @@ async def test_no_member_of_a_request_leads_elsewhere() -> None:
             "proxy": url,
             "timeout": 0,
         }
-        # They are a vendor's: the upstream may know them.
+        # They are vendors' parameters, which the upstream can support.
         members = {"webhook": url, "callback": url}
         content = [
             {"type": "image_url", "image_url": {"url": f"{url}/image.png"}},

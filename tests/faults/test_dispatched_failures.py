@@ -1,4 +1,4 @@
-"""A call fails after the upstream can have started to generate: no proxy repeats it.
+"""A call fails after the upstream may have started to generate: no proxy repeats it.
 
     caller ──► Envoy ──► service ──► upstream      UNAVAILABLE without response headers before it
                    └───► service ──► upstream      (Trailers-Only) is sent to the next service

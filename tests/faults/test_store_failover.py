@@ -162,7 +162,7 @@ async def survives(
     await load.more()
     assert (await stack.ask("grpc", unseen.key, "default")).code == ""
     await until(lambda: b"settle" not in _journal(stack), "nothing is replayed")
-    stack.books.store.close()  # it leads where the address led
+    stack.books.store.close()  # its connections still lead to the former server
     assert [
         (charge.completion, charge.partial) for charge in stack.books.charges(streaming_team)
     ] == [(4, True)]

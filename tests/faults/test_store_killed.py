@@ -64,7 +64,7 @@ def test_sigkill_at_random_points_loses_and_doubles_nothing(
 
 
 def _assert_kept(store: Store, team: Team, journal: Path) -> None:
-    # A note has an end mark, because the kill can have cut it.
+    # A note has an end mark, because the kill may have cut it.
     lines = journal.read_text().splitlines()
     notes = [line.split()[:-1] for line in lines if line.endswith(" .")]
     placed = {words[1] for words in notes if words[0] == "placed"}

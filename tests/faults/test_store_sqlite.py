@@ -149,7 +149,7 @@ async def test_what_waits_behind_a_locked_file_is_told_with_it(file: Path) -> No
     batches = Batches(store)
     other = Store(f"sqlite:///{file}")
     with other.writing():
-        # Several batches' worth: none is tried after the first has failed.
+        # Enough for several batches; after the first has failed, no other is tried.
         waiters = [batches.submit(team.place(str(number))) for number in range(1000)]
         for waiter in waiters:
             with pytest.raises(StoreError):

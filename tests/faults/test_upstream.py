@@ -167,7 +167,7 @@ SOUND: Final = (
 """Faults that do not change the contents."""
 
 WITH_A_TEST: Final[Mapping[str, str]] = {
-    # Faults that change what is said, but not how the call ends.
+    # Faults that change the contents but not the outcome of the call.
     "split-utf8": "test_texts_arrive_as_they_were_sent",
     "split-data": "test_texts_arrive_as_they_were_sent",
     "unicode-separators": "test_texts_arrive_as_they_were_sent",
@@ -373,7 +373,7 @@ async def test_an_unusual_form_of_a_sound_answer_changes_nothing(
         assert all(document["model"] == model for document in unusual)
 
 
-# ------------------------------------------------------------------- what is said, said unusually
+# -------------------------------------------------------------- valid responses in unusual forms
 
 
 @asynccontextmanager

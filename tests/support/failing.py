@@ -1,11 +1,11 @@
-"""The failures that an SDK can meet before the first chunk: how each is made, and how it is told.
+"""The failures that an SDK can receive before the first chunk: their cause and their form.
 
-    CASES ── door ──► where to send it        a bridge, and what stands behind it
-          ── request ► what to send
-          ── raises, status, type, code, param, retried    what the SDK says, in every language
+    CASES -> door: the bridge for the request, and its service and upstream
+          -> request
+          -> raises, status, type, code, param, retried: the expected result, in every language
 
-Reasons that come of accounts are not here, for the key of these tests has credit and no limits: the
-tests of charging cause them. Nor is INTERNAL, which would be a defect.
+Reasons of accounts are not here, because the key of these tests has credit and no limits; the tests
+of charging have them. Neither is INTERNAL, which would be a defect.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ from tests.support.stack import HELLO, arrived
 from tests.support.waiting import PATIENCE
 
 Door = Literal["usual", "hasty", "impatient", "full", "busy", "alone"]
-"""A bridge: to a service with small limits; to one that waits only shortly for the upstream; with a
-short deadline; that has all the requests it takes; to a service that has all it takes; to none."""
+"""A bridge: to a service with small limits; to a service with short timeouts; with a short
+deadline; with its maximum of requests; to a service with its maximum of calls; without a
+service."""
 
 DOORS: Final[tuple[Door, ...]] = ("usual", "hasty", "impatient", "full", "busy", "alone")
 
@@ -48,39 +49,39 @@ class Case:
     type: str
     code: str
     raises: str
-    """The SDK's class; "" is its base class of statuses, where it has none for this one."""
+    """The SDK's exception class; "" for its base class, if it has none for the status."""
     param: str | None = None
     retried: bool = False
-    """Whether the SDKs send it again, as often as they are told to."""
+    """Whether the SDKs retry it, up to their maximum of retries."""
     door: Door = "usual"
     request: Mapping[str, Any] = field(default_factory=dict)
-    """Members that a caller sets."""
+    """The members of the request."""
     vendor: Mapping[str, Any] = field(default_factory=dict)
-    """Members that the SDK does not know."""
+    """Members that the SDK has no parameters for."""
     headers: Mapping[str, str] = field(default_factory=dict)
     key: str = KEY
 
     @property
     def members(self) -> dict[str, Any]:
-        """The members that the SDK knows, with a model and messages."""
+        """Return the members with SDK parameters, including a model and messages."""
         return {"model": "default", "messages": HELLO, **self.request}
 
 
 def _callers(name: str, code: str, **more: Any) -> Case:
-    """Make the case of a request that is wrong in itself."""
+    """Return the case of an invalid request."""
     usual = {"status": 422, "raises": "UnprocessableEntityError", "type": "invalid_request_error"}
     return Case(name=name, code=code, **{**usual, **more})
 
 
 def _upstreams(fault: str, code: str, **more: Any) -> Case:
-    """Make the case of an upstream's fault."""
+    """Return the case of an upstream's fault."""
     usual = {"status": 502, "raises": "InternalServerError", "type": "server_error"}
     usual |= {"request": {"model": f"sim-fault:{fault}"}}
     return Case(name=f"upstream {fault}", code=code, **{**usual, **more})
 
 
 def _busy(door: Door, code: str) -> Case:
-    """Make the case of a server that cannot answer now."""
+    """Return the case of an unavailable server."""
     return Case(
         name=f"{door} {code}",
         door=door,
@@ -216,14 +217,14 @@ CASES: Final[tuple[Case, ...]] = (
         request={"model": _HELD},
     ),
 )
-"""Every failure that both SDKs meet alike, whole and streamed."""
+"""Every failure that both SDKs report in the same way, unary and streamed."""
 
 _MODELS: Final = tuple({"default", _HELD, *(case.members["model"] for case in CASES)})
 
 
 @asynccontextmanager
 async def door(kind: Door, via: Via) -> AsyncIterator[Bridge]:
-    """Run what stands behind a door, and the door."""
+    """Run the bridge of a door, with its service and upstream."""
     async with running_service.simulator() as upstream:
         if kind == "alone":
             with _closed_port() as address:
@@ -299,7 +300,7 @@ def _models(upstream: SimulatorServer, unreachable: str) -> Catalogue:
 
 @contextmanager
 def _closed_port() -> Iterator[str]:
-    """Give an address at which nobody listens: the port is ours as long as the context lasts."""
+    """Yield an address that refuses connections: its port is bound, but not listening."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield "{}:{}".format(*holder.getsockname())
@@ -307,7 +308,7 @@ def _closed_port() -> Iterator[str]:
 
 @asynccontextmanager
 async def _held(at: Bridge, upstream: SimulatorServer) -> AsyncIterator[None]:
-    """Keep one request under way."""
+    """Keep one request in progress."""
     async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         request = asyncio.create_task(
             client.post(
@@ -326,5 +327,5 @@ async def _held(at: Bridge, upstream: SimulatorServer) -> AsyncIterator[None]:
 
 
 def by_door(cases: Sequence[Case]) -> Mapping[Door, Sequence[Case]]:
-    """Return the cases under their doors."""
+    """Return the cases by door."""
     return {kind: [case for case in cases if case.door == kind] for kind in DOORS}

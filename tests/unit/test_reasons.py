@@ -4,7 +4,7 @@ import pytest
 from chatcompletion.reasons import DOMAIN, RULES, ReasonRule
 from chatcompletion.v1 import error_pb2
 
-# reason: gRPC code, HTTP status, type, code, whether the same request may succeed later
+# reason: gRPC code, HTTP status, type, code, whether the same request can succeed later
 TOLD = {
     "INVALID_API_KEY": (
         *("UNAUTHENTICATED", 401, "invalid_request_error", "invalid_api_key"),

@@ -95,7 +95,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
     value without the prefix ERROR_REASON_. ErrorInfo.metadata["retryable"] is
-    "true" or "false" for the individual failure: if the upstream can have started
+    "true" or "false" for the individual failure: if the upstream may have started
     to generate, no failure is retryable.
     """
 

@@ -45,7 +45,7 @@ public final class Streams {
       String ended = ending.get(patience, TimeUnit.SECONDS);
       System.out.println(arguments[index] + "\t" + ended + "\t" + text);
     }
-    System.exit(0); // the client's threads go on
+    System.exit(0); // the client's threads would keep the process alive
   }
 
   private Streams() {}

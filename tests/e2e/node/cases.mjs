@@ -1,4 +1,4 @@
-// What a user of OpenAI's SDK does, each returning what it saw as JSON.
+// The actions of a user of OpenAI's SDK. Each returns its result as JSON.
 
 import { z } from "zod";
 
@@ -140,7 +140,7 @@ export const cases = {
     return await client.models.retrieve(model);
   },
 
-  // Each of several requests with options of its own, all at once; each fails.
+  // Several concurrent requests with different options, each of which fails.
   async failures({ OpenAI, options }, { requests }) {
     return await Promise.all(
       requests.map(async ({ options: own, members, headers }) => {
@@ -154,7 +154,7 @@ export const cases = {
     );
   },
 
-  // ------------------------------------------------------------------------------- who leaves
+  // --------------------------------------------------------------------------- disconnections
 
   async leaveByAbort({ client }, members) {
     const request = { messages: HELLO, stream: true, ...members };
@@ -190,7 +190,7 @@ export const cases = {
     return { at: await at, aborted: stream.aborted };
   },
 
-  // `hold` begins a request that gives nothing; `leave` aborts it.
+  // `hold` starts a request without a response; `leave` aborts it.
   async hold({ client }, members) {
     const controller = new AbortController();
     const request = { messages: HELLO, ...members };

@@ -1,6 +1,6 @@
-// Runs OpenAI's SDK for Node as a test says.
+// Runs OpenAI's SDK for Node for a test.
 //
-//     node run.mjs openai        the SDK, by the name under which package.json has it
+//     node run.mjs openai        the SDK, by its name in package.json
 //
 //     stdin   {"case": "create", "options": {…}, "arguments": {…}}    one line each
 //     stdout  {"result": …} or {"error": {"class": …, "status": …}}   one line each

@@ -1,4 +1,4 @@
-"""A client on one transport: ours, or httpx's own, which ours must not be told apart from."""
+"""A client on one transport: ours or httpx's own, which must behave in the same way."""
 
 import asyncio
 import ssl
@@ -34,7 +34,7 @@ class Received:
 
 
 class Client:
-    """Asks on one transport."""
+    """Sends requests on one transport."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self.transport = transport
@@ -76,8 +76,8 @@ class Carrier:
     async def client(
         self, *, size: int = 10, keepalive: float = 60.0, authority: ssl.SSLContext | None = None
     ) -> AsyncIterator[Client]:
-        """Make a client, close it, and see that nothing of it is left."""
-        # uvloop keeps a descriptor from its first stream on.
+        """Yield a client, close it, and check that it leaves nothing behind."""
+        # uvloop keeps a descriptor after its first stream.
         (await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)).close()
         before = Footprint.take()
         context = authority or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

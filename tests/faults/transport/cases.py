@@ -1,6 +1,6 @@
-"""Responses, byte by byte: what our transport makes of them, and what httpx's own does.
+"""Responses, byte by byte: their outcomes with our transport and with httpx's own.
 
-Where httpx's own transport does otherwise, the case says so and why ours differs.
+If the outcome with httpx's own transport differs, the case has both, with the reason.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CHUNKED: Final = OK + b"transfer-encoding: chunked\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A response that is accepted, and whether its connection is used again."""
+    """A response that is accepted, and whether its connection is reused."""
 
     body: bytes = b""
     status: int = 200
@@ -25,7 +25,7 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A response that ends in an error: before its head, or after some of its body."""
+    """A response that ends with an error: before its head, or after a part of its body."""
 
     error: type[httpx.TransportError] = httpx.RemoteProtocolError
     body: bytes | None = None
@@ -37,14 +37,14 @@ NO_HEAD: Final = Broken()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """What a server sends, whether it closes then, and what comes of it."""
+    """The bytes of a server, whether it then closes the connection, and the outcome."""
 
     sent: bytes
     closes: bool = False
     method: str = "POST"
     ours: Outcome
     httpxs: Outcome | None = None
-    """The outcome of httpx's own transport where it is another."""
+    """The outcome with httpx's own transport, if it differs."""
     because: str = ""
 
 

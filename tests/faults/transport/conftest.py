@@ -1,7 +1,7 @@
-"""Every test runs on asyncio's and on uvloop's event loop, and with both transports where it asks.
+"""Every test runs on asyncio's and uvloop's event loops, and on the transports of its fixture.
 
 carrier     our transport, and httpx's own
-ours        ours alone
+ours        only our transport
 """
 
 import asyncio
@@ -27,5 +27,5 @@ def carrier(request: pytest.FixtureRequest) -> Carrier:
 
 @pytest.fixture
 def ours() -> Carrier:
-    """Our transport alone: what httpx's does otherwise or does not promise."""
+    """Our transport only, for behaviour that httpx's own lacks or does not guarantee."""
     return OURS

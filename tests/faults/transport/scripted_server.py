@@ -1,4 +1,4 @@
-"""A server that says to each connection exactly what a test wants, byte for byte.
+"""A server that sends each connection exactly the bytes of a test.
 
 async def script(peer: Peer) -> None:
     await peer.request()
@@ -7,7 +7,7 @@ async def script(peer: Peer) -> None:
 async with serving(script) as server:
     ...
 
-The connection closes when the script ends. A script that meets a client who has left ends, too.
+The connection closes when the script ends. A script also ends if its client has disconnected.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Peer:
         self._reader = reader
         self._writer = writer
         self.requests: list[bytes] = []
-        """The heads and bodies that came."""
+        """The received heads and bodies."""
         self.closed = False
         """Whether the connection is over."""
 
     @property
     def protocol(self) -> str | None:
-        """The protocol that was agreed on within TLS."""
+        """The protocol that TLS negotiated."""
         secured: ssl.SSLObject = self._writer.get_extra_info("ssl_object")
         return secured.selected_alpn_protocol()
 
@@ -86,11 +86,11 @@ class Peer:
             await asyncio.sleep(0)
 
     async def left(self) -> None:
-        """Wait until the client has left; whatever it sends before is dropped."""
+        """Wait until the client disconnects, and drop the bytes that it sends."""
         await self.rest()
 
     def reset(self) -> None:
-        """Break the connection off: the client gets a reset."""
+        """Reset the connection."""
         connection: socket.socket = self._writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -106,7 +106,7 @@ Script = Callable[[Peer], Awaitable[None]]
 
 
 class Server:
-    """A server, and all who connected."""
+    """A server and its connections."""
 
     def __init__(self, port: int, scheme: str) -> None:
         self.port = port
@@ -115,22 +115,22 @@ class Server:
 
     @property
     def open(self) -> int:
-        """How many connections are not over."""
+        """The number of open connections."""
         return sum(not peer.closed for peer in self.peers)
 
     @property
     def requests(self) -> list[bytes]:
-        """All requests that were read whole, connection by connection."""
+        """The requests that were read completely, by connection."""
         return [request for peer in self.peers for request in peer.requests]
 
 
 @asynccontextmanager
 async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """Run a server on 127.0.0.1; it ends when all of its clients have left.
+    """Run a server on 127.0.0.1. It ends when all clients have disconnected.
 
     Args:
-        script: What happens on each connection.
-        context: How TLS is spoken; None for plain TCP.
+        script: The script of each connection.
+        context: The TLS context; None for plain TCP.
     """
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +156,7 @@ async def serving(script: Script, context: ssl.SSLContext | None = None) -> Asyn
 
 
 def saying(*pieces: bytes) -> Script:
-    """Answer each request of a connection with the same bytes."""
+    """Return the same bytes for each request of a connection."""
 
     async def script(peer: Peer) -> None:
         while True:
@@ -167,13 +167,13 @@ def saying(*pieces: bytes) -> Script:
 
 
 async def silent(peer: Peer) -> None:
-    """Read a request and say nothing."""
+    """Read a request and send nothing."""
     await peer.request()
     await peer.left()
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and see that it ends so."""
+    """Cancel a task and check that it ends as cancelled."""
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -1,4 +1,4 @@
-"""Connections: when they are used again, and how many there are."""
+"""Connections: their reuse and their number."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE, until
 HI: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
-# -------------------------------------------------------------------------------------- used again
+# ------------------------------------------------------------------------------------------- reuse
 
 
 async def test_one_connection_carries_one_request_after_the_other(carrier: Carrier) -> None:
@@ -102,7 +102,7 @@ async def test_an_end_that_the_event_loop_has_not_seen_is_seen(carrier: Carrier)
 
 
 async def test_what_an_idle_connection_says_ends_it(ours: Carrier) -> None:
-    """httpx's own transport looks only before the next request."""
+    """httpx's own transport checks only before the next request."""
     more = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -122,7 +122,7 @@ async def test_what_an_idle_connection_says_ends_it(ours: Carrier) -> None:
 
 
 async def test_a_used_connection_that_dies_before_an_answer_is_reported(carrier: Carrier) -> None:
-    """Whether the request is sent again is not the transport's to say."""
+    """The transport does not retry; its user decides."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -137,7 +137,7 @@ async def test_a_used_connection_that_dies_before_an_answer_is_reported(carrier:
     assert isinstance(failed.value, ServerDisconnected) == (carrier.name == "ours")
 
 
-# ------------------------------------------------------------------------------------- how many
+# --------------------------------------------------------------------------------------- number
 
 
 async def test_there_are_no_more_than_the_most(carrier: Carrier) -> None:
@@ -208,7 +208,7 @@ async def test_a_place_that_comes_as_one_leaves_goes_to_the_next(ours: Carrier) 
         leaving = asyncio.create_task(client.ask(server.url))
         next_one = asyncio.create_task(client.ask(server.url))
         await asyncio.sleep(0)
-        # Given to the first in the same turn of the event loop in which it is cancelled.
+        # Given to the first waiter in the same iteration in which it is cancelled.
         await response.aclose()
         await cancel(leaving)
         assert (await next_one).body == b"hi"

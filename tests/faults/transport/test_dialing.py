@@ -1,4 +1,4 @@
-"""Connections made: names, addresses that do not answer, TLS, and their clock."""
+"""Opening connections: names, addresses that do not respond, TLS, and the connect timeout."""
 
 import asyncio
 import socket
@@ -33,14 +33,14 @@ BAD: Final = {
 
 
 def trusting() -> ssl.SSLContext:
-    """Trust our authority."""
+    """Return a client's context that trusts the tests' authority."""
     context = ssl.create_default_context()
     OURS.configure_trust(context)
     return context
 
 
 def showing(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    """Show a certificate."""
+    """Return a server's context with a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
@@ -90,7 +90,7 @@ async def test_a_certificate_that_is_not_right(carrier: Carrier, name: str) -> N
 
 @asynccontextmanager
 async def _tolerant(script: Any, context: ssl.SSLContext) -> AsyncIterator[Server]:
-    """Run a server whose clients break handshakes off, which the event loops log."""
+    """Run a server whose clients abort handshakes, which the event loops log."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)
     async with serving(script, context) as server:
@@ -207,7 +207,7 @@ async def test_a_name_that_is_unknown(ours: Carrier, host: str) -> None:
 
 @pytest.fixture
 def black_hole() -> Iterator[tuple[str, int]]:
-    """An address that does not answer: its queue of connections is full."""
+    """Yield an address that does not respond: its queue of connections is full."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -229,7 +229,7 @@ async def test_a_server_that_does_not_answer(carrier: Carrier, black_hole: tuple
 
 
 def naming(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Let every name have these addresses."""
+    """Make every name resolve to these addresses."""
 
     async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
         return [
@@ -244,7 +244,7 @@ def naming(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None
         ]
 
     class Loop:
-        """The event loop, but for its names; uvloop's cannot be changed."""
+        """The event loop with another resolver; uvloop's loop cannot be patched."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(real(), name)
@@ -287,7 +287,7 @@ async def test_the_next_address_is_tried_at_once_when_the_first_refuses(
 async def test_the_families_take_turns(
     ours: Carrier, monkeypatch: pytest.MonkeyPatch, black_hole: tuple[str, int]
 ) -> None:
-    """Though there are three addresses of the first family, the second is next."""
+    """The second family comes next, although the first has three addresses."""
     tried = []
     connect = dialing._connect
 

@@ -1,4 +1,4 @@
-"""Who leaves, and when, and the clocks: the work at the server ends, and nothing is left."""
+"""Cancellations and timeouts: the work at the server ends, and nothing is left behind."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -78,7 +78,7 @@ async def test_who_leaves_ends_the_work_at_the_server(carrier: Carrier, stage: S
 
 
 async def test_cancellation_at_every_turn_of_the_event_loop(ours: Carrier) -> None:
-    """However far a request has come: nothing is left, and the next is answered.
+    """A cancellation at any point leaves nothing behind, and the next request succeeds.
 
     httpx's own transport loses places here until none is left.
     """
@@ -145,7 +145,7 @@ async def test_the_clock_for_reading_begins_anew_with_each_piece(carrier: Carrie
         await peer.request()
         for at in range(0, len(HI), 5):
             await peer.send(HI[at : at + 5])
-            await asyncio.sleep(0.15)  # longer than the clock, all together
+            await asyncio.sleep(0.15)  # together longer than the timeout
         await peer.left()
 
     async with serving(script) as server, carrier.client() as client:

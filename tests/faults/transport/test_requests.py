@@ -1,4 +1,4 @@
-"""Requests: what is sent, how, and when no more of it is."""
+"""Requests: their bytes, their framing, and when the rest is not sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,10 +14,10 @@ from tests.support.waiting import until
 
 HI: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 LARGE: Final = bytes(range(256)) * 80_000
-"""More than sockets hold."""
+"""More than sockets buffer."""
 
 
-# ------------------------------------------------------------------------------------ what is sent
+# ------------------------------------------------------------------------------------------- bytes
 
 
 async def test_a_request_is_sent_as_it_is(carrier: Carrier) -> None:
@@ -162,7 +162,7 @@ TOO_LARGE: Final = b"HTTP/1.1 413 Too large\r\ncontent-length: 2\r\n\r\nno"
 
 
 async def test_an_answer_before_the_body_was_read(carrier: Carrier) -> None:
-    """Our transport reads it at once; httpx's only when the server has closed."""
+    """Our transport reads the response immediately; httpx's only when the server has closed."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -175,7 +175,7 @@ async def test_an_answer_before_the_body_was_read(carrier: Carrier) -> None:
             try:
                 received = await client.ask(server.url, content=LARGE)
             except httpx.ReadError:
-                # Its answer was lost with the reset that the unread body causes.
+                # The response was lost with the reset, which the unread body causes.
                 assert carrier.name != "ours"
             else:
                 assert (received.status, received.body) == (413, b"no")
@@ -184,7 +184,7 @@ async def test_an_answer_before_the_body_was_read(carrier: Carrier) -> None:
 
 
 async def test_an_answer_before_the_body_ends_the_body(ours: Carrier) -> None:
-    """A response that goes on: the rest of the request is not sent meanwhile."""
+    """While a response continues, the rest of its request is not sent."""
     size = 0
 
     async def script(peer: Peer) -> None:

@@ -1,6 +1,6 @@
-"""What comes of the responses in `cases`, and how any response arrives.
+"""The outcomes of the responses in `cases`, and the arrival of responses.
 
-A case runs whole, and with our transport again a byte at a time.
+Each case is sent at once and, with our transport, also byte by byte.
 """
 
 import asyncio

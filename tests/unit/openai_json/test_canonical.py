@@ -1,4 +1,4 @@
-"""Messages that do not come from JSON, and what becomes of them."""
+"""Messages that do not come from JSON, and their canonical form."""
 
 import json
 from collections.abc import Callable
@@ -105,7 +105,7 @@ def test_smuggling_is_refused(key: str, text: str, code: str, param: str | None)
     params = _request()
     params.extra_json[key] = text
     if param is None:
-        params.extra_json["y"] = " 1"  # so that it is read as a whole, with one level more
+        params.extra_json["y"] = " 1"  # makes the whole message be decoded, with one more level
     with pytest.raises(DecodeError) as refused:
         canonicalize_request(params)
     assert (refused.value.code, refused.value.param) == (code, param)

@@ -31,7 +31,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from tests.support.examples import examples
 
-# Not those of the code: documents of these sizes show that they are heeded.
+# Other limits than the code's, to show that the functions use their arguments.
 MAX_DEPTH, MAX_VALUES, MAX_UNKNOWN = 128, 262_144, 16_384
 
 TOO_DEEP = "nested more than"
@@ -123,7 +123,7 @@ def test_as_many_values_as_are_allowed() -> None:
 # ------------------------------------------------------------- messages that are no documents
 
 HUGE = b"[" + b",".join([b"1"] * MAX_VALUES) + b"]"
-"""One value too many: the array is one."""
+"""One value too many, because the array is one too."""
 
 
 def _request(text: str = "", **members: str) -> ChatCompletionParams:
@@ -205,7 +205,7 @@ def test_values_are_counted(document: bytes, values: int) -> None:
     assert count_values(document) == values
 
 
-# ------------------------------------------------------------------------- written once more
+# -------------------------------------------------------------------------------- longest size
 
 VALUES = st.recursive(
     st.none()
@@ -227,7 +227,7 @@ def _escaped_for_html(text: str) -> str:
     for character in "<>&'\x7f":
         text = text.replace(character, f"\\u{ord(character):04x}")
     for escape, long in (("\\n", "\\u000a"), ("\\t", "\\u0009"), ("\\b", "\\u0008")):
-        # Where the backslash is itself escaped, nothing is.
+        # An escaped backslash does not escape the next character.
         halves = [half.replace(escape, long) for half in text.split("\\\\")]
         text = "\\\\".join(halves)
     return text
@@ -282,7 +282,7 @@ def test_indentation_is_what_json_gains_in_a_string(value: object, depth: int) -
     written: object = value
     for _ in range(depth):
         written = [written]
-    # What was around it has a bracket and a line at either side.
+    # Each surrounding level adds a bracket and a line on either side.
     around = sum(2 * len("[") + len("\n") * 2 + 4 * (level + level + 1) for level in range(depth))
     indented = json.dumps(written, indent=4, ensure_ascii=False)
     assert len(indented.encode()) - around <= len(text.encode()) + indentation(text, depth=depth)

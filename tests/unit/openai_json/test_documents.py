@@ -1,4 +1,4 @@
-"""The documents beside requests, completions and chunks; what is refused in writing."""
+"""Documents other than requests, completions and chunks, and errors of encoding."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which number fits which field, and how it is written."""
+"""The numbers that fit each field, and their JSON form."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Members of a wrong type and unknown members, by their paths."""
+"""The paths of members of a wrong type and of unknown members."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Descriptors that no rule covers are refused when the code is generated, not when a call runs."""
+"""Descriptors without a rule raise when the code is generated, not during a call."""
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool

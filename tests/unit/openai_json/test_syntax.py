@@ -1,4 +1,4 @@
-"""What is JSON and what is not: as the standard library has it, strictly."""
+"""Valid and invalid JSON, compared with a strict use of the standard library."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ NOT_OBJECTS = (
 
 
 def _by_the_library(data: bytes) -> Any:
-    """The value of a document; None where it is not a JSON object."""
+    """Return the value of a document, or None if it is not a JSON object."""
     try:
         value = parse(data.decode())
     except ValueError:  # UnicodeDecodeError among them

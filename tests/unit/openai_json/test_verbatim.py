@@ -1,4 +1,4 @@
-"""JSON that stays text: on one line, each name once, and otherwise untouched."""
+"""JSON that stays text: on one line, with each name once, otherwise unchanged."""
 
 import pytest
 

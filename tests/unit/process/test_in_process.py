@@ -1,4 +1,4 @@
-"""The channel in the process, without a service: what callers and handlers see of each other."""
+"""The in-process channel, without a service: what callers and handlers see of each other."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def channel(unary: Any = None, stream: Any = None, interceptors: Sequence[Any] =
 
 
 async def collect(call: Any) -> list[list[object]]:
-    """Return the messages of a call, those that came together in one list."""
+    """Return the messages of a call, with a list for messages that arrived together."""
     taken: list[list[object]] = []
 
     async def take(messages: Sequence[object]) -> None:
@@ -167,7 +167,7 @@ async def test_a_call_is_done_when_its_handler_is(fails: bool) -> None:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Notes the calls of handlers, by a name."""
+    """Records the calls of handlers."""
 
     def __init__(self, name: str, order: list[str]) -> None:
         self._name = name

@@ -16,7 +16,7 @@ class CanaryError(Exception):
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """A stream that all logging goes to; afterwards logging is as before."""
+    """Yield a stream that receives all logging, and restore logging afterwards."""
     root = logging.getLogger()
     ours = [logging.getLogger(name) for name in ("service", "restbridge")]
     before = (root.handlers[:], root.level, [logger.level for logger in ours])

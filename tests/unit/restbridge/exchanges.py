@@ -1,4 +1,4 @@
-"""An exchange without a socket: what the application sees, and what it sends."""
+"""An exchange without a socket."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from restbridge.http.exchange import Exchange, attach
 
 @dataclass(kw_only=True, slots=True)
 class FakeTimer:
-    """A call that is due at a time."""
+    """A scheduled call."""
 
     due: float
     callback: Callable[[], None]
@@ -38,7 +38,7 @@ class FakeClock:
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and what is due happen."""
+        """Advance the clock, and run the calls that are due."""
         end = self.now + seconds
         while due := [t for t in self.timers if not t.cancelled and t.due <= end]:
             first = min(due, key=lambda timer: timer.due)
@@ -54,13 +54,13 @@ class FakeClock:
 
 
 async def turn() -> None:
-    """Let every task that can run do so."""
+    """Run all tasks that can run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 class Wire:
-    """The ASGI channels of one exchange, and its connection; `gate` holds up what is sent."""
+    """The ASGI channels of one exchange, and its connection. `gate` delays sent messages."""
 
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
@@ -109,7 +109,7 @@ class Wire:
 
 
 def exchange(**members: Any) -> Exchange:
-    """Make an exchange of the running task."""
+    """Return an exchange of the current task."""
     task = asyncio.current_task()
     assert task is not None
     usual = {"request_id": "req_1", "task": task, "began": 0.0, "connection": Wire()}
@@ -117,7 +117,7 @@ def exchange(**members: Any) -> Exchange:
 
 
 def scope(*headers: tuple[bytes, bytes], of: Exchange | None = None, **members: Any) -> Scope:
-    """Make the scope of an exchange."""
+    """Return the scope of an exchange."""
     made: Scope = {
         "type": "http",
         "method": "POST",

@@ -1,4 +1,4 @@
-"""The options of the channels, as literals: most show only after minutes, or by their absence."""
+"""The options of the channels, as literals, because most have an effect only after minutes."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ ROUND_ROBIN: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 
 def configurations(target: str) -> list[Any]:
-    """Return the service configurations of the channels to a target, the first one first."""
+    """Return the service configurations of the channels to a target, in order."""
     settings = process_settings.read(Settings, {"CHAT_SERVICE_TARGET": target})
     made: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""The first-message rule, on iterators."""
+"""The status depends on the first message: tests with iterators."""
 
 from collections.abc import AsyncIterator
 
@@ -13,7 +13,7 @@ from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange
 
 
 class FakeCall:
-    """A call that gives so many messages, and then fails or not."""
+    """A call that yields some messages, and then succeeds or fails."""
 
     def __init__(self, messages: int, fails: Exception | None = None, *, clock: FakeClock) -> None:
         self._messages = messages

@@ -95,7 +95,7 @@ def test_an_internal_failure_gives_the_request_id() -> None:
     assert ID in error_responses.internal(ID).error.message
 
 
-# ------------------------------------------------------------------------------- told by the call
+# --------------------------------------------------------------------------- from the gRPC status
 
 
 @pytest.mark.parametrize("reason", sorted(RULES))

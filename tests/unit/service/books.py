@@ -1,4 +1,4 @@
-"""An admission with a store of its own, for the tests of one; and calls that use it."""
+"""An admission with its own store, and calls that use it."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ def completion(usage: object = None) -> ChatCompletion:
 
 
 class FaultyStore(Store):
-    """A store that fails before or after the commit, where it is told to."""
+    """A store that fails before or after the commit, on request."""
 
     fails_before: Callable[[Operation], bool] = staticmethod(lambda _: False)
     fails_after: Callable[[Operation], bool] = staticmethod(lambda _: False)
@@ -126,7 +126,7 @@ class FaultyStore(Store):
 
 
 class Books:
-    """An admission with its store, and a team that may use it."""
+    """An admission with its store and a team."""
 
     def __init__(self, directory: Path, batches: Callable[[Store], Batches] = Batches) -> None:
         self.now = 10**18
@@ -147,7 +147,7 @@ class Books:
         self.admission = Admission(self.batches, self.settlement, owner="test", patience=PATIENCE)
 
     def be_patient(self, seconds: float) -> None:
-        """Have calls and settlements wait so long for the store."""
+        """Set the time that calls and settlements wait for the store."""
         for each in (self.authentication, self.settlement, self.admission):
             each._patience = seconds
 
@@ -215,7 +215,7 @@ async def use(
     model: Model = MODEL,
     **members: Any,
 ) -> None:
-    """Make a call that is admitted, and does this while it is."""
+    """Make a call that is admitted, and run `work` in it."""
     caller = await books.caller(key)
     request = accepted(model, **members)
     admitted = books.admission.admit(caller, call or a_call(), request, wants_usage=False)

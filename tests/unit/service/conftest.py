@@ -12,7 +12,7 @@ from tests.unit.service.books import Books
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """What is logged so far, each line as the process would write it, read again."""
+    """Return a function that returns the log lines so far, parsed."""
     caplog.set_level(logging.DEBUG, logger="service")
     formatter = JsonFormatter()
     return lambda: [

@@ -1,4 +1,4 @@
-"""What a call costs, and who is refused; how calls end: `test_settlement`."""
+"""The cost of calls, and rejected calls. `test_settlement` tests the ends of calls."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ from tests.unit.service.books import (
     use,
 )
 
-# --------------------------------------------------------------------------------- what it costs
+# ------------------------------------------------------------------------------------------ cost
 
 
 async def test_what_the_upstream_reports_is_charged_and_recorded(books: Books) -> None:
@@ -164,7 +164,7 @@ async def test_the_lease_outlives_the_deadline_by_a_minute(books: Books) -> None
     await use(books, run, call=a_call(deadline=asyncio.get_running_loop().time() + 10))
 
 
-# ------------------------------------------------------------------------------ who is refused
+# ----------------------------------------------------------------------------------- rejections
 
 
 def limits(call: Call) -> dict[str, str]:

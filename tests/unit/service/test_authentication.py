@@ -1,4 +1,4 @@
-"""Who calls."""
+"""Authentication of callers, and its caches."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ from tests.unit.service.books import (
 CALLER = Caller(account_id=1, account_name="acme", key_id=2, key_name="ci")
 
 
-# ------------------------------------------------------------------------------------ who calls
+# -------------------------------------------------------------------------------------- callers
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER ", "Bearer  "])
@@ -226,7 +226,7 @@ async def test_lookups_delay_no_hold_and_holds_no_lookup(
     gate.set()
     found = await asyncio.gather(*strangers, return_exceptions=True)
     assert {type(each) for each in found} == {errors.InvalidApiKey}
-    # And the other way about.
+    # And the reverse.
     gate.clear()
     waiting = asyncio.create_task(books.batches.call(gate.wait, 10))
     monkeypatch.undo()
@@ -259,7 +259,7 @@ async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_roo
     assert (await books.caller()).key_name == "ci"
 
 
-# ------------------------------------------------------------------------------------- remembered
+# ----------------------------------------------------------------------------------------- caches
 
 
 class Clock:

@@ -36,7 +36,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def run(url: str, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; the exit status, and what it wrote to standard output and error."""
+    """Run a command, and return its exit status, standard output and standard error."""
 
     def run(*arguments: str, database: str = url) -> tuple[int, str, str]:
         status = cli.run(arguments, {"CHAT_DATABASE_URL": database}, now=lambda: NOW)
@@ -58,7 +58,7 @@ def document(run: Run) -> Callable[..., Any]:
 
 
 def spend(url: str, account: str, key: str, *charges: int) -> None:
-    """Settle a request of so many nano-credits each."""
+    """Settle requests with these charges in nano-credits."""
     store = Store(url)
     directory = Directory(store)
     owner = directory.account(account)
@@ -349,7 +349,7 @@ def test_an_unforeseen_failure_is_told_without_its_text(
     monkeypatch.setitem(COMMANDS, "accounts create", fail)
     status, _, err = run("accounts", "create", "acme")
 
-    assert (status, err) == (1, "python -m service: unforeseen: RuntimeError\n")
+    assert (status, err) == (1, "python -m service: unexpected error: RuntimeError\n")
 
 
 def test_a_verification_that_failed_is_no_difference(
@@ -378,7 +378,7 @@ def test_what_adds_credit_once_can_be_copied_from_the_failure(
         away.setattr(Store, "apply", _lost)
         status, _, err = run("credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\"")
     assert (status, err.count("\n")) == (1, 1)
-    again = shlex.split(err.rpartition("whatever happened: ")[2])
+    again = shlex.split(err.rpartition("To add it once: ")[2])
     assert again == ["credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\""]
     for _ in range(2):
         assert document(*again)["account"]["balance_nano_credits"] == "2500000000"

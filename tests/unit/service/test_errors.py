@@ -18,7 +18,7 @@ CLASSES: dict[str, type[Failure]] = {
     if issubclass(kind, Failure) and kind is not Failure
 }
 
-# What the callers are promised: gRPC code and HTTP status, whether a retry may help, RetryInfo.
+# The promises to callers: gRPC code, HTTP status, whether it is retryable, RetryInfo.
 PROMISED: dict[str, tuple[str, int, bool, bool]] = {
     "INVALID_API_KEY": ("UNAUTHENTICATED", 401, False, False),
     "INSUFFICIENT_CREDITS": ("FAILED_PRECONDITION", 402, False, False),

@@ -1,4 +1,4 @@
-"""The inside of grpcio that the listeners extend: a new version may change it."""
+"""The private parts of grpcio that the listeners use, which a new version can change."""
 
 from importlib.metadata import version
 from inspect import signature

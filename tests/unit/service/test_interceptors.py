@@ -38,7 +38,7 @@ class Clock:
 
 
 class House:
-    """An interceptor with all that is around it."""
+    """An interceptor with its calls, telemetry and clock."""
 
     def __init__(self, *, most: int = 10, longest: float = 60.0) -> None:
         self.calls = Calls(most)
@@ -86,7 +86,7 @@ class House:
         return context.aborted, details(context.aborted)
 
     def ended(self, reason: str, method: str = "CreateChatCompletion") -> bool:
-        """Whether one call ended for a reason and none runs."""
+        """Whether one call ended with a reason and none runs."""
         labels = {
             "rpc_method": method,
             "gen_ai_request_model": "unknown",
@@ -101,7 +101,7 @@ class House:
 
 
 def _serve(handler: Serve) -> Serve:
-    """Return what serves a call with one message, as grpc does."""
+    """Return the function that serves a call with one message, as gRPC calls it."""
 
     async def serve(request: Any, context: Any) -> Any:
         context.requests = [request]
@@ -409,7 +409,7 @@ async def test_the_text_of_an_unforeseen_exception_leaves_nowhere(
     assert "canary" not in repr(status)
     unforeseen, call = lines()
     assert (unforeseen["event"], unforeseen["exception"]) == (
-        "unforeseen exception",
+        "unexpected exception",
         type(error).__name__,
     )
     assert unforeseen["request_id"] == call["request_id"] == "mine-1"
@@ -581,7 +581,7 @@ async def test_a_call_without_one_message_is_refused(requests: list[Any]) -> Non
 
 
 class Silent(FakeContext):
-    """Of a call whose message does not come."""
+    """Return the context of a call whose message does not arrive."""
 
     async def read(self) -> Any:
         await asyncio.Event().wait()

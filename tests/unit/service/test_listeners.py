@@ -1,4 +1,4 @@
-"""The options of the listeners, as literals: most show only after minutes, or by their absence."""
+"""The options of the listeners, as literals, because most have an effect only after minutes."""
 
 from process import settings as process_settings
 from service import admin, server

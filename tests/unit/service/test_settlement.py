@@ -1,4 +1,4 @@
-"""How a hold ends where the store or the journal fails, or the caller leaves at any moment."""
+"""The ends of holds if the store or the journal fails, or if the caller cancels at any moment."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -92,14 +92,14 @@ def full(*_: object) -> None:
 
 @pytest.fixture
 def kept_nowhere(books: Books, monkeypatch: pytest.MonkeyPatch) -> Books:
-    """Books of which neither the store nor the journal takes the end of a hold."""
+    """Books whose store and journal both reject the ending of a hold."""
     monkeypatch.setattr(books.journal, "append", full)
     books.store.fails_before = is_a(Settle, Release)
     return books
 
 
 async def replay(books: Books) -> None:
-    """Have the store take what is in memory."""
+    """Apply the settlements in memory to the store."""
     books.store.fails_before = is_a()
     unwritten = books.journal.unwritten.endings()
     for ending in unwritten:
@@ -246,7 +246,7 @@ async def test_a_drain_does_not_wait_for_ever_for_settlements(
         async with asyncio.timeout(10):
             await books.settlement.settled()
             await asyncio.wait((settling,))
-    # Nobody waits any more for the first call, whose answer was whole.
+    # The first call, whose response was unary, has ended.
     assert settling.cancelled()
     left = books.journal.unwritten.endings()
     assert [type(ending) for ending in left] == [Release, Release]
@@ -260,7 +260,7 @@ async def test_a_drain_does_not_wait_for_ever_for_settlements(
 async def test_a_place_that_is_never_answered_is_released(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await books.caller()  # found now, by a store that may take its time
+    await books.caller()  # looked up now, without a time limit
     books.be_patient(0.01)
     monkeypatch.setattr("service.admission.ANSWER_WITHIN", 0.01)
     loop = asyncio.get_running_loop()
@@ -309,7 +309,7 @@ async def test_who_does_not_wait_for_the_settlement_does_not_stop_it(books: Book
 
 
 class FakeUpstream:
-    """An upstream that answers in a few steps."""
+    """An upstream that responds in a few steps."""
 
     async def complete(self, *_: object) -> ChatCompletion:
         for _step in range(4):
@@ -327,7 +327,7 @@ class FakeUpstream:
 
 
 STEPS: Final = 80
-"""More than a call has; a test checks that."""
+"""More steps than a call has; a test checks that."""
 
 
 async def serve(books: Books, *, streamed: bool) -> None:
@@ -360,7 +360,7 @@ async def test_a_call_can_be_cancelled_at_any_moment(
     endings: dict[str, int] = {"left": 0, "complete": 0}
     for step in range(STEPS):
         if step % 2:
-            books.monotonic += 10  # the key is looked up again
+            books.monotonic += 10  # the cached lookup expires
         charged = len(books.entries)
         call = asyncio.create_task(serve(books, streamed=streamed))
         for _ in range(step):
@@ -435,7 +435,7 @@ async def test_store_and_journal_can_fail_at_any_moment_of_a_call_that_is_cancel
         await replay(books)
         books.assert_at_rest()
         new = books.entries[: len(books.entries) - charged]
-        # Nothing of a whole answer was delivered, and of a stream what was paid.
+        # No part of a unary response was delivered; the delivered part of a stream is charged.
         assert len(new) <= streamed
         for entry in new:
             assert entry.partial

@@ -68,7 +68,7 @@ CATALOGUE = (
     "drips the body",
     "cuts a tool call",
 )
-"""How an upstream fails, item by item."""
+"""The failure catalogue of upstreams."""
 
 
 def test_every_item_of_the_catalogue_is_covered_or_made_elsewhere() -> None:

@@ -39,7 +39,7 @@ READABLE = (
 
 
 def free(_: int) -> None:
-    """Ask for nothing."""
+    """Charge nothing."""
 
 
 @pytest.mark.parametrize("pattern", READABLE)

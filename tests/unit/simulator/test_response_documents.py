@@ -51,7 +51,7 @@ def answer(members: dict[str, Any]) -> Completion:
 
 
 def gathered(chunks: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The messages that a client puts together from the chunks, by choice."""
+    """Return the messages that a client assembles from the chunks, by choice."""
     choices: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         for part in chunk["choices"]:

@@ -17,7 +17,7 @@ FORMATS = Draft202012Validator.FORMAT_CHECKER
 
 
 def check(schema: Any) -> Any:
-    """Make a value, as a caller reads it, and let the library judge it with exact numbers."""
+    """Generate a value, and validate its decoded JSON with the library, with exact numbers."""
     text = json.dumps(instance(schema))
     exact = json.loads(json.dumps(schema), parse_float=Decimal)
     validator = Draft202012Validator(exact, format_checker=FORMATS)
@@ -45,7 +45,7 @@ TREE = {
 
 
 def closed(**properties: Any) -> dict[str, Any]:
-    """Return an object as strict outputs demand it."""
+    """Return an object schema in the form that strict outputs require."""
     return {
         "type": "object",
         "properties": properties,
@@ -226,7 +226,7 @@ def test_every_keyword_that_can_reject_a_value_is_honoured_or_refused() -> None:
 
 
 def test_the_largest_strict_schema_is_satisfied() -> None:
-    # OpenAI takes 5,000 properties in 10 levels.
+    # OpenAI accepts 5,000 properties in 10 levels.
     schema: dict[str, Any] = closed()
     for level in range(10):
         names = [f"property_{level}_{number}" for number in range(499)]

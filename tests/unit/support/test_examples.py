@@ -1,4 +1,4 @@
-"""How many examples are tried, by environment."""
+"""The number of examples, by environment."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The list of mutations is in order, without running any: see `make mutants`."""
+"""The list of mutations is valid. `make mutants` runs them."""
 
 from pathlib import Path
 

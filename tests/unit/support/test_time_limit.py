@@ -1,4 +1,4 @@
-"""A test that hangs fails by its name, and the tests after it run."""
+"""A test that hangs fails under its name, and later tests run."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The inside of uvicorn that the bridge extends: a new version may change it."""
+"""The private parts of uvicorn that the bridge uses, which a new version can change."""
 
 import asyncio
 from importlib.metadata import version
@@ -20,7 +20,7 @@ METHODS = {
     uvicorn.Server: {"startup", "main_loop", "on_tick", "shutdown", "serve", "capture_signals"},
     FlowControl: {"drain"},
 }  # fmt: skip
-"""What the bridge overrides or calls."""
+"""The methods that the bridge overrides or calls."""
 
 PROTOCOL = {"cycle", "connections", "headers", "loop", "parser", "scope", "server_state"}
 CYCLE = {

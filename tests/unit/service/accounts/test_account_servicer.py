@@ -5,7 +5,7 @@ import pytest
 from service.accounts.account_servicer import AccountServicer
 
 NOTHING: Any = None
-"""What is not asked here."""
+"""An argument that the test does not use."""
 
 
 @pytest.mark.parametrize("token", ["", " ", "fifteen-letters"])

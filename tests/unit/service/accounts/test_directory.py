@@ -1,4 +1,4 @@
-"""What is asked of a store, on a file: the corners of the hours."""
+"""The directory on a SQLite file: edge cases of hours."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ START = 500_000 * HOUR
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Directory]:
-    """Three hours in a row, in each of which one call was charged 10 nano-credits."""
+    """Three consecutive hours, each with one call that was charged 10 nano-credits."""
     now = START
     store = Store(f"sqlite:///{tmp_path}/accounts.db", clock=lambda: now)
     migrate(store)

@@ -6,7 +6,7 @@ import pytest
 from service.accounts import field_rules
 from service.accounts.field_rules import FieldRule
 
-# The rule, what makes a value of a size, and the smallest and largest sizes that are allowed.
+# The rule, a function that returns a value of a size, and the smallest and largest allowed sizes.
 SIZES: dict[str, tuple[FieldRule, Callable[[int], Any], int, int]] = {
     "name": (field_rules.NAME, lambda size: "x" * size, 1, 128),
     "idempotency id": (field_rules.IDEMPOTENCY_ID, lambda size: "x" * size, 1, 128),
@@ -26,7 +26,7 @@ def test_a_size_is_within_its_bounds(
     assert rule.accepts(make(least))
     assert rule.accepts(make(most))
     assert not rule.accepts(make(least - 1))
-    if rule is not field_rules.PAGE_SIZE:  # which `pages` cuts
+    if rule is not field_rules.PAGE_SIZE:  # `page_tokens` reduces larger ones
         assert not rule.accepts(make(most + 1))
 
 

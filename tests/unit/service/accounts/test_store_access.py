@@ -34,7 +34,7 @@ async def access() -> AsyncIterator[Access]:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What a query waits for."""
+    """The event that a query waits for."""
     event = threading.Event()
     yield event
     event.set()
@@ -60,7 +60,7 @@ async def test_who_asks_the_same_shares_the_query(access: Access, gate: threadin
     assert isinstance(answers[0], asyncio.CancelledError)
     assert answers[1:] == ["a"] * access_module.MOST_READING + ["b"]
     assert sorted(asked) == ["a", "b"]
-    # It is over: the next one asks anew.
+    # The query has ended, so the next caller starts a new one.
     assert await access.share("a", query, "again") == "again"
 
 

@@ -1,4 +1,4 @@
-"""Group commit, over a store that is only pretended."""
+"""Group commit, with a fake store."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from service.ledger.store import Store, StoreError
 
 
 class Pretended(Store):
-    """Answers grants with their amounts; the first batch waits until it is let go."""
+    """Returns the amounts of grants. The first batch waits until the test releases it."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -190,7 +190,7 @@ async def test_a_store_that_does_not_answer_is_interrupted() -> None:
 
 
 class Remote(Pretended):
-    """Answers on the event loop, where it answers."""
+    """Returns on the event loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ async def test_a_server_that_does_not_answer_is_interrupted() -> None:
 
 
 class Slow(Remote):
-    """Is answered at once, and asks again and again until it is interrupted."""
+    """Gets responses immediately, and repeats its query until it is interrupted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ async def test_the_time_is_that_of_a_batch_and_not_of_a_round_trip() -> None:
 
 
 class Unheard(Remote):
-    """Answers while the event loop is held by something else, for longer than it may take."""
+    """Returns while other work blocks the event loop for longer than the time limit."""
 
     async def _heard(self) -> None:
         loop = asyncio.get_running_loop()

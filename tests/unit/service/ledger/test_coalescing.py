@@ -8,7 +8,7 @@ from service.ledger.coalescing import Coalesced
 
 
 class Asked:
-    """A query that answers when it is told to, and knows what it was asked."""
+    """A query that returns when the test releases it, and records its keys."""
 
     def __init__(self) -> None:
         self.keys: list[list[int]] = []
@@ -19,7 +19,7 @@ class Asked:
         self._running = 0
 
     async def began(self) -> None:
-        """Wait until it is asked for the first time."""
+        """Wait until it is first called."""
         async with asyncio.timeout(10):
             await self._began.wait()
 

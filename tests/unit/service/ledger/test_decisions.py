@@ -1,4 +1,4 @@
-"""What each operation does, and what a hostile or unlucky order of them must not do."""
+"""Each operation, and orders of operations that must not do harm."""
 
 from itertools import permutations
 from typing import Any
@@ -341,7 +341,7 @@ def test_a_hold_ends_once_in_whatever_order_its_ends_come(order: tuple[Operation
     state = rows()
     one(state, place())
     outcomes, changes = decide(state, [*order, *order], NOW + LEASE)
-    # A release is the end unless a settlement came before; an expiry leaves room for one.
+    # A release is final unless a settlement came before. A settlement can follow an expiry.
     released = order[0] == release()
     charged = 0 if released else next(o.charge for o in order if isinstance(o, Settle))
     for operation, outcome in zip(order, outcomes[4:], strict=True):
@@ -465,7 +465,7 @@ def late(balance: int, held_by_others: int = 0) -> Rows:
         (100, 0, 500, 100),  # the hold that it had
         (50, 0, 60, 50),  # what is left
         (0, 0, 60, 0),
-        (100, 70, 60, 30),  # what nobody else holds
+        (100, 70, 60, 30),  # the part that is not held
         (100, 100, 60, 0),
     ],
 )
@@ -512,7 +512,7 @@ def test_a_late_release_of_an_expired_hold_changes_nothing() -> None:
         (10, 0, 90),
         (10, 90, 90),  # more than held: the rest was never taken
         (0, 0, 100),
-        (-(2**63), 3, 97),  # nonsense gives back no more than was taken
+        (-(2**63), 3, 97),  # an invalid count returns at most what was taken
         (2**63 - 1, 2**63 - 1, 90),
     ],
 )

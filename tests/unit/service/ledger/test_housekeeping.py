@@ -30,15 +30,15 @@ CREDIT = 10**9
 
 
 class FaultyStore(Store):
-    """A store that fails in one of four ways where it is told to."""
+    """A store that fails in one of four ways, on request."""
 
     fails: Exception | None = None
     reading_fails: Exception | None = None
     writing_fails: Exception | None = None
-    """Of what is no batch."""
+    """The exception of writes outside batches."""
     writings = 0
     spoilt: str = ""
-    """The id of a hold whose end cannot be applied."""
+    """The id of a hold whose ending cannot be applied."""
     batches: list[int]
 
     async def applying(
@@ -68,7 +68,7 @@ class FaultyStore(Store):
 
 
 class Kept:
-    """A store with an account, its journal, and what looks after both."""
+    """A store with an account, its journal, and the housekeeping of both."""
 
     def __init__(self, directory: Path) -> None:
         self.now = 10**18
@@ -135,7 +135,7 @@ class Kept:
 
     @property
     def set_aside(self) -> list[str]:
-        """The holds of what was set aside; of what is no ending, the line."""
+        """The holds of the rejected settlements; the line, if it is not an ending."""
         lines = [
             line
             for path in self.place_of_journal.glob("*.rejected")
@@ -261,7 +261,7 @@ async def test_an_end_that_cannot_be_applied_stops_no_other(
 
 async def test_leases_run_out_although_the_journal_cannot_be_written(kept: Kept) -> None:
     kept.place(0, lease=1)
-    kept.journal.append(kept.settle(1))  # of no hold: it is to be set aside
+    kept.journal.append(kept.settle(1))  # of an unknown hold: it will be rejected
     shutil.rmtree(kept.place_of_journal)
     kept.now += 2
 
@@ -285,7 +285,7 @@ async def test_a_round_that_fails_in_an_unknown_way_is_not_the_last(
     await asyncio.wait((run,))
 
 
-# ----------------------------------------------------------------------------- what is set aside
+# ------------------------------------------------------------------------------------- rejected
 
 
 async def test_a_charge_whose_hold_the_store_does_not_know_is_set_aside(
@@ -294,7 +294,7 @@ async def test_a_charge_whose_hold_the_store_does_not_know_is_set_aside(
     kept.place(0)
     for number in range(3):
         kept.journal.append(kept.settle(number))
-    # Nothing is lost with this one.
+    # Nothing is lost with this settlement.
     kept.journal.append(Release(hold_id="hold-7", account_id=kept.account, key_id=kept.key))
 
     assert await kept.housekeeping.round()
@@ -303,9 +303,7 @@ async def test_a_charge_whose_hold_the_store_does_not_know_is_set_aside(
     assert kept.balance == CREDIT - 30
     assert kept.set_aside == ["hold-1", "hold-2"]
     assert kept.rejected == [2]
-    assert [r.levelname for r in caplog.records if r.message == "settlements set aside"] == [
-        "ERROR"
-    ]
+    assert [r.levelname for r in caplog.records if r.message == "settlements rejected"] == ["ERROR"]
 
 
 async def test_a_line_that_cannot_be_read_is_set_aside_and_stops_no_other(kept: Kept) -> None:
@@ -358,7 +356,7 @@ async def test_nothing_is_forgotten_that_cannot_be_set_aside(
     assert sum(kept.rejected) == 2
 
 
-# ----------------------------------------------------------------------- what only memory has
+# ------------------------------------------------------------------------------------ in memory
 
 
 async def test_the_store_takes_what_only_memory_has_though_the_disk_is_full(
@@ -432,7 +430,7 @@ async def test_the_loop_never_waits_for_the_disk(
     assert threading.get_ident() not in threads.values()
 
 
-# ------------------------------------------------------------------------------------- the rest
+# --------------------------------------------------------------------------------------- others
 
 
 async def test_what_a_replay_could_not_take_is_told(kept: Kept) -> None:
@@ -503,13 +501,13 @@ async def test_a_store_that_failed_is_away_until_it_can_be_written(kept: Kept) -
     with pytest.raises(StoreError):
         await kept.batches.submit(kept.settle(1))
     kept.store.fails = None
-    # From now on it answers, as a full disk does.
+    # From now on, the store responds but rejects writes, like a full disk.
     kept.store.writing_fails = StoreError("database or disk is full")
     assert [await kept.housekeeping.round() for _ in range(3)] == [False] * 3
     kept.store.writing_fails = None
     assert [await kept.housekeeping.round() for _ in range(3)] == [True] * 3
 
-    # Once it took what was written, a service that rests writes nothing.
+    # After a successful write, an idle service writes nothing.
     assert kept.store.writings == before + 4
     assert [account.name for account in kept.directory.accounts()] == ["acme"]
     assert kept.balance == CREDIT
@@ -535,7 +533,7 @@ async def test_changes_are_told_once_each(
     away = [record for record in caplog.records if record.message == "store is away"]
     assert len(away) == 2
     assert str(AWAY) in JsonFormatter().format(away[0])
-    assert caplog.text.count("store is there") == 1
+    assert caplog.text.count("store is back") == 1
 
 
 async def test_what_is_unforeseen_does_not_end_it(

@@ -201,7 +201,7 @@ def test_what_would_go_to_a_deleted_file_is_not_kept(directory: Path) -> None:
     with pytest.raises(FileNotFoundError, match="deleted"):
         journal.append(settle(2))
     assert [ending.hold_id for ending in journal.append_each([settle(3)])] == ["hold-3"]
-    # What it had before is applied all the same, should the process live to do so.
+    # Earlier settlements are still applied, if the process lives.
     assert journal.kept().endings == [settle(1)]
     journal.close()
 
@@ -210,7 +210,7 @@ def test_what_is_told_as_not_kept_is_not_there(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(str(directory))
-    # Of both together, of the first, of the second.
+    # Writes of both together, of the first, of the second.
     left: list[Exception | None] = [OSError(errno.EIO, os.strerror(errno.EIO)), MemoryError(), None]
     fsync = os.fsync
 
@@ -298,7 +298,7 @@ def test_numbers_of_64_bits_are_read(directory: Path) -> None:
     journal.close()
 
 
-# ----------------------------------------------------------------------------- what is set aside
+# ------------------------------------------------------------------------------------- rejected
 
 
 def rejected(directory: Path) -> bytes:
@@ -350,7 +350,7 @@ def test_what_could_not_be_forgotten_is_set_aside_once(directory: Path) -> None:
     assert journal.forget(kept)
 
     assert rejected(directory).count(b"\n") == 3
-    # What comes after that is another line, if it is the same.
+    # A later line counts as a new one, even if it is equal.
     assert journal.set_aside([], [b"x"]) == 1
     journal.close()
 

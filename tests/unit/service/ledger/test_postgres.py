@@ -1,4 +1,4 @@
-"""Which errors are about a session, so that a new one may not meet them."""
+"""The errors of a session, which a new session can avoid."""
 
 import pytest
 from psycopg import errors

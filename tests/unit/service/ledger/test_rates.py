@@ -19,7 +19,7 @@ LIMITS = st.one_of(
 
 
 class Bucket:
-    """A token bucket in exact fractions, that refills by one in each interval."""
+    """A token bucket in exact fractions, which refills by one in each interval."""
 
     def __init__(self, limit: int, interval: Fraction) -> None:
         self.limit = limit
@@ -43,7 +43,7 @@ class Bucket:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[int, list[tuple[int, str, int]]]:
-    """A limit, and what is done at which time: times never go back."""
+    """A limit, and operations at times that never go back."""
     limit = draw(LIMITS)
     counts = st.one_of(st.integers(0, min(limit, 3)), st.integers(0, limit), st.just(limit))
     pauses = st.one_of(
@@ -94,7 +94,7 @@ def test_it_never_admits_more_than_the_limit_in_any_window(
         now += pause
         if what == "back":
             if running:
-                # The call that runs longest ends, and did not use so much of what it took.
+                # The longest running call ends, and returns its unused part.
                 number = running.pop(0)
                 at, taken = admitted[number]
                 unused = min(count, taken)

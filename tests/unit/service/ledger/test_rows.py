@@ -1,4 +1,4 @@
-"""The rows are those of the tables, member for member."""
+"""The fields of the rows equal the columns of the tables."""
 
 from typing import Any, get_args
 

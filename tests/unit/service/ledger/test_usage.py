@@ -1,4 +1,4 @@
-"""Sums of entries by hour, key and model."""
+"""Usage totals of entries by hour, key and model."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def entry(amount: int, at: int, **members: Any) -> Entry:
 
 
 def total(start: int, requests: int, charged: int, **of: Any) -> Total:
-    """What so many of the entries add up to."""
+    """Return the total of some of the entries."""
     plain: dict[str, Any] = {"account_id": 1, "key_id": 1, "model": "m"}
     return Total(
         start=start,

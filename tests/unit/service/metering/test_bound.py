@@ -67,7 +67,7 @@ def prompt_bound(asked: ChatCompletionParams, model: Model = MODEL) -> int:
 
 
 def text_bound(asked: ChatCompletionParams) -> int:
-    """Return the bound of the texts alone, without what templates add to prompt and messages."""
+    """Return the bound of the texts, without the overhead of templates."""
     around = bounds.TOKENS_PER_PROMPT + bounds.TOKENS_PER_MESSAGE * len(asked.messages)
     return prompt_bound(asked) - around
 
@@ -265,7 +265,7 @@ VALUES = st.recursive(
 
 
 def as_templates_write(value: object) -> list[str]:
-    """Return JSON as chat templates write it: with every option of Python's and of Jinja's."""
+    """Return JSON as chat templates write it, with every option of Python and of Jinja."""
     texts = [
         json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
         for indent in (None, 4)

@@ -50,7 +50,7 @@ def test_the_last_usage_counts() -> None:
     assert progress.used == (2, 3, False)
 
 
-# --------------------------------------------------------------------------- what is to be charged
+# ---------------------------------------------------------------------------------------- charges
 
 
 def watched(
@@ -187,7 +187,7 @@ def test_no_more_is_counted_than_the_upstream_was_allowed() -> None:
 
 
 def share(count: int, index: int = 0) -> list[dict[str, Any]]:
-    """Make the pieces of a choice, a token each."""
+    """Return the pieces of a choice, with one token each."""
     return [piece("four", index=index)] * count
 
 
@@ -196,13 +196,13 @@ def stop(index: int = 0, **usage: int) -> dict[str, Any]:
 
 
 def mixed(*shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what choices send at the same time, one piece of each after the other."""
+    """Return the pieces of several choices, alternating."""
     longest = max(map(len, shares))
     return [each[at] for at in range(longest) for each in shares if at < len(each)]
 
 
 def spelled_out(count: int, index: int = 0) -> list[dict[str, Any]]:
-    """Make the pieces of a choice of an upstream that sends a character of each token at a time."""
+    """Return the pieces of a choice, with one character each."""
     return [piece("a", index=index)] * 4 * count
 
 
@@ -210,7 +210,7 @@ BOTH = mixed(share(50), share(40, 1))
 EACH_LIMIT = 100
 
 SEVERAL: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
-    # What arrives for n = 2, up to 100 tokens each, and what is charged.
+    # The stream for n = 2, up to 100 tokens per choice, and the charge.
     # A total.
     "a total": ([*BOTH, stop(), stop(1), usage_chunk(10, 92)], (10, 92, False)),
     "a total of an end": ([*BOTH, stop(), stop(1), usage_chunk(10, 190)], (10, 190, False)),
@@ -234,7 +234,7 @@ SEVERAL: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
         [usage_chunk(10, 0), *BOTH, stop(), stop(1), usage_chunk(10, 92)],
         (10, 92, False),
     ),
-    # Of each choice, as llama.cpp does.
+    # Reports of each choice, as llama.cpp sends them.
     "of each": (
         [*BOTH, stop(1), usage_chunk(10, 41), *share(3), stop(), usage_chunk(10, 54)],
         (10, 95, False),
@@ -294,7 +294,7 @@ SEVERAL: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
         [piece("a", finish="length"), piece("b", index=1, finish="length"), usage_chunk(10, 90)],
         (10, 90, False),
     ),
-    # Of all so far.
+    # Running totals.
     "so far, after each choice": (
         [*BOTH, stop(1), usage_chunk(10, 91), *share(5), stop(), usage_chunk(10, 97)],
         (10, 97, False),
@@ -323,7 +323,7 @@ SEVERAL: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
         ],
         (10, 92, False),
     ),
-    # Beside each piece those of its choice, then a total: vLLM's continuous_usage_stats.
+    # The usage of the choice in each piece, then a total: vLLM's continuous_usage_stats.
     "of each, beside each piece, then a total": (
         [
             *(piece("four", index=i, prompt=10, completed=k) for k in range(1, 41) for i in (0, 1)),
@@ -425,19 +425,19 @@ LONG = "Donaudampfschifffahrt " * 20
 @pytest.mark.parametrize(
     ("texts", "choices", "reported", "charge"),
     [
-        # One choice, also where more were asked for: the report.
+        # One choice, although more were requested: the report.
         ([TEXT], 1, 12, (10, 12, False)),
         ([TEXT], 2, 12, (10, 12, False)),
         # A total, of words as long as in English.
         ([TEXT] * 2, 2, 80, (10, 80, False)),
         ([TEXT] * 3, 3, 130, (10, 130, False)),
-        # The report of one choice, as of llama.cpp.
+        # The report of one choice, as llama.cpp sends it.
         ([TEXT] * 2, 2, 40, (10, 100, True)),
         ([TEXT] * 3, 3, 41, (10, 150, True)),
         ([TEXT, "word " * 10], 2, 10, (10, 63, True)),
-        # More than one choice may have is a total, however long its words are.
+        # Tokens above the limit of one choice are a total, for words of any length.
         ([LONG] * 2, 2, 101, (10, 101, False)),
-        # Counted is no more than is held.
+        # The count never exceeds the hold.
         (["word " * 100] * 2, 2, 100, (10, 200, True)),
     ],
 )
@@ -483,7 +483,7 @@ DENSE: dict[str, tuple[str, float]] = {
 def test_a_total_is_believed_in_any_language_and_that_of_one_choice_is_not(
     text: str, density: float, tokens: int
 ) -> None:
-    """In pieces of so many tokens, or whole."""
+    """Return the tokens in pieces of a size, or in one piece."""
     texts = [text * 10] * 2
     of_one = -int(-len(texts[0].encode()) // density)
     size = tokens * len(texts[0]) // of_one
@@ -514,7 +514,7 @@ def test_a_total_is_believed_in_any_language_and_that_of_one_choice_is_not(
 
 
 def passes(progress: Progress, delta: dict[str, Any], most: int = 100_000) -> int:
-    """Return how many pieces pass before a stream of them is cut, up to `most`."""
+    """Return the number of pieces before a stream of them is cut, up to `most`."""
     document = {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     message = chunk_message(document)
     for number in range(most):
@@ -559,7 +559,7 @@ def test_reasoning_is_not_limited_everywhere_and_so_no_overrun(delta: dict[str, 
 
     assert passes(progress, delta, 2000) == 2000
     assert progress.used == (0, 10, True)
-    # What follows it has a limit of its own.
+    # The output after it has its own limit.
     assert passes(progress, {"content": "word"}) == 16 * (10 + 64) // 4
 
 
@@ -615,7 +615,7 @@ NAME = "a_function_with_a_name_of_40_characters_"
 
 
 def named(arguments: str, kind: str, **members: Any) -> dict[str, Any]:
-    """Make a piece of a call that has its name, as NVIDIA NIM sends them all."""
+    """Return a piece of a call with its name, as NVIDIA NIM sends each piece."""
     function = {"name": NAME, "input" if kind == "custom" else "arguments": arguments}
     delta: dict[str, Any] = {"function_call": function}
     if kind != "function_call":
@@ -636,13 +636,13 @@ def test_a_name_that_each_piece_repeats_counts_once(kind: str) -> None:
 
 
 def test_a_name_counts_for_each_call() -> None:
-    # The first piece has the id, and the others need not have it.
+    # The first piece has the id; the others can lack it.
     calls: list[dict[str, Any]] = [{"id": "1"}, {}, {"id": "2"}, {"id": "2"}, {"index": 1}]
 
     progress = watched(*(named("", "function", **members) for members in calls))
 
     assert progress.counted == 3 * 10
-    # Calls without end are an overrun.
+    # Endless calls are an overrun.
     assert watched(*(named("{}", "function", index=k) for k in range(400)), most=100).overruns
 
 
@@ -686,13 +686,13 @@ def test_a_cut_tells_the_usage_only_as_the_upstream_reported_it() -> None:
     (ending,) = cut(progress)
     assert [choice["finish_reason"] for choice in ending["choices"]] == ["length"]
 
-    # A report beside the last piece is of all that was said, and is charged.
+    # A report in the last piece covers all output, and is charged.
     progress = watched(most=2)
     ending, used = cut(progress, usage=counts(10, 7))
     assert (used["choices"], used["usage"], used["id"]) == ([], counts(10, 7), ending["id"])
     assert progress.used == (10, 7, False)
 
-    # One that is older than the last piece, or of one choice alone, is not.
+    # An earlier report, or a report of one choice, is not.
     assert len(cut(watched(piece("a", prompt=10, completed=7), most=2))) == 1
     each = [piece("four", index=i, prompt=10, completed=1) for i in range(4)]
     assert len(cut(watched(*each, choices=4, most=400), usage=counts(10, 2))) == 1
@@ -714,7 +714,7 @@ def call(**function: Any) -> dict[str, Any]:
 
 
 SAID: dict[str, tuple[dict[str, Any], int]] = {
-    # What is no text of the model.
+    # Not text of the model.
     "nothing": ({}, 0),
     "the role": ({"role": "assistant"}, 0),
     "the role, and nothing": ({"role": "assistant", "content": ""}, 0),
@@ -758,7 +758,7 @@ SAID: dict[str, tuple[dict[str, Any], int]] = {
     # Sound: a token for 64 bytes.
     "sound": ({"audio": AUDIO}, 4 + 400),
     "an id of sound": ({"audio": {"id": "a"}}, 1),
-    # What the contract does not know.
+    # Members beyond the contract.
     "a vendor's member": ({"thinking": "abc"}, 5),
     "a vendor's member by two names": ({"thinking": "abc", "thought": "abc"}, 5),
     "a vendor's object": ({"reasoning_details": [{"text": "long " * 100}]}, 513),
@@ -772,7 +772,7 @@ SAID: dict[str, tuple[dict[str, Any], int]] = {
 def test_each_piece_counts_by_the_bytes_of_what_the_model_wrote(
     delta: dict[str, Any], size: int
 ) -> None:
-    # In two choices: what is named again in the same one counts once.
+    # In two choices, a repeated name in the same choice counts once.
     documents = [
         {**chunk(), "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
         for index in (0, 1)

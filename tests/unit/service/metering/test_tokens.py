@@ -108,7 +108,7 @@ def test_at_least_64_bytes_are_a_token_of_sound(size: int, count: int) -> None:
 
 
 def test_composition_makes_nothing_longer() -> None:
-    # What the bound rests on: of all that is composed, and of two such characters side by side.
+    # The assumption of the bound: for each composed character, and for pairs of them.
     for first, second in product(DECOMPOSED[::40], repeat=2):
         for text in (first, first + second):
             assert len(normalize("NFC", text).encode()) <= len(normalize("NFD", text).encode())
@@ -126,7 +126,7 @@ def test_composition_makes_nothing_longer() -> None:
         ("мир ", 4 + 1.5),
         ("हिन्दी", 6 + 3),
         ("漢字かな한글", 6 + 3 + 6),
-        # The beginning tells for the rest.
+        # The rest is extrapolated from the beginning.
         ("ab" * 50_000, 100_000),
         (" " * 50_000, 50_000 / 16_384),
     ],

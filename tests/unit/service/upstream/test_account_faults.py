@@ -102,7 +102,7 @@ def test_other_names_do_not_decide(name: str) -> None:
         assert not found(status, SHAPES["code"](name)), status
 
 
-# What vendors send that have no name for it, or one that means nothing. One at least for each row.
+# Errors of vendors without a specific name for account faults: at least one for each row.
 SENTENCES: Mapping[str, tuple[str, ...]] = {
     "Google": (
         "API key not valid. Please pass a valid API key.",

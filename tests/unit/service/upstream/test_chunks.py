@@ -1,4 +1,4 @@
-"""The chunks of a stream, from bytes, without an upstream; `test_client` has whole answers."""
+"""The chunks of a stream, from bytes, without an upstream. `test_client` tests the client."""
 
 import json
 from collections.abc import Iterator

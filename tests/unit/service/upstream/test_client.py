@@ -45,7 +45,7 @@ STREAM = (event(chunk("a")), event(chunk("b")), event(chunk(None, "stop")), even
 
 
 class Body(httpx.AsyncByteStream):
-    """A body in pieces that ends, fails or hangs, and knows how far it was read."""
+    """A body in pieces that ends, fails or hangs, and records how far it was read."""
 
     def __init__(self, *pieces: bytes, ending: BaseException | None = None, hangs: bool = False):
         self._pieces = pieces
@@ -76,7 +76,7 @@ class Body(httpx.AsyncByteStream):
 
 
 class Endless(Body):
-    """The last piece comes again and again."""
+    """Whether the last piece repeats forever."""
 
     async def __anext__(self) -> bytes:
         self.taken += 1
@@ -108,7 +108,7 @@ def raises(error: BaseException) -> Answer:
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """A transport that gives the answers of a list and keeps the requests."""
+    """A transport that returns the responses of a list and records the requests."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
@@ -128,7 +128,7 @@ class Wire(httpx.AsyncBaseTransport):
 
 
 class Bench:
-    """A client on a wire."""
+    """A client on a fake transport."""
 
     def __init__(self, *answers: Answer, **limits: float) -> None:
         values: dict[str, Any] = {
@@ -189,7 +189,7 @@ class Bench:
     async def break_off(
         self, current: Call | None = None, progress: Progress | None = None
     ) -> tuple[list[Any], errors.Failure]:
-        """Return what came of a stream, and its failure."""
+        """Return the chunks of a stream, and its failure."""
         chunks: list[Any] = []
         with pytest.raises(errors.Failure) as failed:
             await self.stream_into(chunks, current, wants_usage=True, progress=progress)
@@ -218,7 +218,7 @@ def contents(chunks: Sequence[Any]) -> str:
     )
 
 
-# ----------------------------------------------------------------------------------- what is sent
+# --------------------------------------------------------------------------------------- requests
 
 
 async def test_a_request_has_these_headers_and_no_others() -> None:
@@ -291,7 +291,7 @@ async def test_closing_closes_the_transport() -> None:
     assert bench.wire.closed
 
 
-# -------------------------------------------------------------------------------- a whole answer
+# ------------------------------------------------------------------------------- unary responses
 
 
 @pytest.mark.parametrize(
@@ -746,7 +746,7 @@ GEMINI = {
     "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
 }
 ACCOUNT_FAULTS: dict[str, tuple[int, Any, tuple[str, ...]]] = {
-    # Its HTTP status, its body, and what of it is for the log.
+    # Its HTTP status, its body, and the names for the log.
     "OpenAI": (429, {"error": QUOTA}, ("insufficient_quota",)),
     "Gemini": (400, [{"error": GEMINI}], ("400", "INVALID_ARGUMENT", "API_KEY_INVALID")),
     "Gemini without reason": (
@@ -810,7 +810,7 @@ def assert_account_fault(failure: errors.Failure, status: int, names: tuple[str,
 @pytest.mark.parametrize("vendor", ACCOUNT_FAULTS)
 async def test_a_fault_of_our_account_is_not_the_callers(vendor: str) -> None:
     status, document, names = ACCOUNT_FAULTS[vendor]
-    # A wait is asked for, and a sound answer would follow.
+    # The response has a wait, and a valid response would follow.
     headers = {**JSON, "retry-after": "0"}
     refused = says(status, json.dumps(document).encode(), headers=headers)
     bench = Bench(refused, says(200, whole()))
@@ -1111,7 +1111,7 @@ async def test_silence_in_a_stream_has_a_clock() -> None:
     assert failure.dispatched
 
 
-# ------------------------------------------------------------------------------------------ leaving
+# ------------------------------------------------------------------------------------ cancellation
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
@@ -1208,7 +1208,7 @@ async def test_a_caller_who_leaves_while_a_retry_waits_sends_none() -> None:
 
 @dataclass
 class Made:
-    """What a transport is made of."""
+    """Return the arguments of the transport."""
 
     context: ssl.SSLContext
     max_connections: int

@@ -21,7 +21,7 @@ from tests.support.samples import MODEL, UPSTREAM_KEY, model
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 SAID = ApiError(message="The prompt is bad.", type="their_type", param="messages", code_text="bad")
 
-# status: what it becomes, whether the upstream's words are passed on, its wait, whether dispatched
+# status: the failure, whether the upstream's text is forwarded, its wait, whether dispatched
 TABLE: dict[int, tuple[type[errors.Failure], bool, bool, bool]] = {
     400: (errors.InvalidRequest, True, False, True),
     401: (errors.UpstreamAccount, False, False, True),
@@ -253,8 +253,7 @@ def test_the_cost_of_scrubbing_grows_with_the_text_only(unit: str) -> None:
         scrub(text, MODEL)
         return time.process_time() - started
 
-    # 16 times the text; in proportion to its square the cost would be 256 times as much, and
-    # seconds of the processor's time.
+    # For 16 times the text, a quadratic cost would be 256 times as much: seconds of CPU.
     assert cost(64_000) < 60 * max(min(cost(4_000) for _ in range(3)), 0.0005)
 
 

@@ -130,7 +130,7 @@ def test_nothing_else_changes(members: dict[str, Any], streamed: bool, stream: b
 
 
 def spelled(document: Any) -> str:
-    """Return JSON in one spelling, where True is not 1 and 1.0, which JSON does not tell, is 1."""
+    """Return JSON in one spelling, in which True and 1 differ, and 1.0 and 1 do not."""
 
     def plain(value: Any) -> Any:
         match value:

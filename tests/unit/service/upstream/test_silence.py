@@ -18,7 +18,7 @@ class Clock:
         monkeypatch.setattr(loop, "time", lambda: self._now)
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, and the event loop see it."""
+        """Advance the clock, and run the event loop."""
         self._now += seconds
         for _ in range(3):
             await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def test_a_wait_that_lasts_too_long_is_ended(clock: Clock) -> None:
         for _ in range(2):
             with pytest.raises(TimeoutError), silence:
                 await clock.advance(LONGEST)
-            # It is as good as new.
+            # It can be used again.
             with silence:
                 await clock.advance(LONGEST * 0.9)
     task = asyncio.current_task()

@@ -73,7 +73,7 @@ def parse(pieces: list[bytes], **limits: int) -> list[Event]:
 
 
 def oracle(data: bytes) -> list[Event]:
-    """Read a whole stream as the standard's section 9.2.6 words it, character by character."""
+    """Parse a whole stream character by character, following section 9.2.6 of the standard."""
     text = data.decode("latin-1")
     text = text.removeprefix("\xef\xbb\xbf")
     lines, line, at = [], "", 0

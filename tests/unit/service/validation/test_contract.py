@@ -23,7 +23,7 @@ TYPE = "invalid_type"
 VALUE = "invalid_value"
 
 Found = list[tuple[str, str]]
-"""What is found, as pairs of param and code."""
+"""The violations, as pairs of param and code."""
 
 
 def user(content: Any = "Hello", **members: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"stop": ["a", "b", "c", "d"]},
     {"stop": []},
     {"stop": None},
-    # Members that exclude each other, where one is empty or null.
+    # Members that exclude each other, if one is empty or null.
     {"max_tokens": 5, "max_completion_tokens": None},
     {"functions": [{"name": "f"}], "tools": []},
     {"functions": None, "tools": [WEATHER]},
@@ -134,7 +134,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"modalities": ["text", "audio"], "audio": {"voice": {"id": "v"}, "format": "wav"}},
     # Four marks for the cache.
     said(user([MARK, MARK]), user([MARK, {"type": "text", "text": "x"}, MARK])),
-    # What vendors add.
+    # Vendors' members.
     {"reasoning_effort": 3},
     {"reasoning_effort": {"level": "high"}},
     {"top_k": -1, "guided_json": {"a": [None]}, "chat_template_kwargs": {"x": True}},
@@ -313,7 +313,7 @@ REFUSED: list[tuple[dict[str, Any], Found]] = [
     ({"modalities": ["audio"], "audio": 7}, [("audio", TYPE)]),
     # Marks for the cache.
     (said(user([MARK] * 3), user([MARK] * 2)), [("messages", LONG)]),
-    # Names that stand for others.
+    # Aliases.
     *(
         ({name: value}, [(meant, VALUE)])
         for name, meant, value in (
@@ -440,7 +440,7 @@ CANARY = "canary-7f3a"
 
 
 def with_canaries(value: Any) -> Any:
-    """Put a canary into each string and name that the contract does not fix."""
+    """Put a canary into each string and name that the contract leaves open."""
     match value:
         case str():
             return value + CANARY

@@ -26,7 +26,7 @@ HELLO = ChatMessage(role="user", content_text="Hello")
 
 
 def talk(*counts: int, **members: Callable[[int], Any]) -> ChatCompletionParams:
-    """Make a request with messages of so many entries of one member."""
+    """Return a request whose messages have these numbers of entries in one member."""
     ((name, entries),) = members.items()
     messages: list[dict[str, Any]] = [{"role": "user", name: entries(count)} for count in counts]
     return ChatCompletionParams(messages=[ChatMessage(**message) for message in messages])

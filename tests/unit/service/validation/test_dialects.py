@@ -1,7 +1,7 @@
-"""What upstreams are known to read beyond the contract, and that none of it gets through.
+"""The known members of upstreams beyond the contract, none of which must be forwarded.
 
-The lists are written out here, from the request schemas of the servers, and are not those of the
-code: a row that is lost there is missed here.
+The lists are separate from those of the code, and come from the request schemas of the servers. If
+the code loses a row, a test fails.
 """
 
 import json
@@ -27,7 +27,7 @@ def named(text: str) -> list[str]:
     return text.split()
 
 
-# ------------------------------------------------------------------------------------ by damage
+# ------------------------------------------------------------------------------------ by effect
 
 UNBOUNDED = named(
     """
@@ -66,7 +66,7 @@ langfuse_host langsmith_base_url posthog_api_url s3_endpoint_url vertex_credenti
 watsonx_region_name litellm_x anthropic_x openai_x _x max_x num_x n_x return_x
 """
 )
-"""Names that no row but a prefix refuses."""
+"""Names that only a prefix rejects."""
 
 REDIRECTING = named(
     """
@@ -225,7 +225,7 @@ def at_fault(request: ChatCompletionParams, of: Model) -> list[str]:
     return [violation.param for violation in validation.refused(request, of)]
 
 
-# Chosen so that the value says something wherever there is one that does not.
+# Values with an effect, for members that have values without one.
 VALUE = [1]
 
 
@@ -297,7 +297,7 @@ CONTRACT = {folded(name) for name in openai_json.member_names(ChatCompletionPara
 
 
 def test_no_row_of_a_table_is_lost_and_none_is_new() -> None:
-    """Every row is in a list of this file: a rule that covers a name twice hides no loss."""
+    """Every row is in a list of this file, so that a second rule for a name hides no loss."""
     refused = [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID]
     rows = [*dialects.REFUSED, *dialects.CHARGED]
 

@@ -160,7 +160,7 @@ def test_the_price_of_a_model_decides_where_its_entry_does_not() -> None:
             ),
             "r",
         ),
-        # Parts of an answer that is sent back, as of Mistral and Databricks.
+        # Parts of a completion that is sent back, for example of Mistral and Databricks.
         (answered("text", text="x", annotations=[]), "r"),
         (answered("reference", reference_ids=[1]), "r"),
         (answered("reasoning", summary=[{"type": "summary_text", "text": "t"}]), "r"),
@@ -254,7 +254,7 @@ def test_a_name_of_any_kind_can_be_told(name: str) -> None:
         assert violation.message.encode()
 
 
-# ------------------------------------------------------------------ what an operator's entry says
+# ------------------------------------------------------------------------------ the model's entry
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_name_of_any_kind_can_be_told(name: str) -> None:
         (["x"], {"X": 1}, ["x"]),
         (["x"], {"x": None, "y": 1}, []),
         (["x", "b", "a"], {"x": 0, "a": False}, ["a", "x"]),
-        # Members that several fields say, or that are arrays and maps.
+        # Members with several fields, and arrays and maps.
         (["stop"], {"stop": "x"}, ["stop"]),
         (["stop"], {"stop": ["x"]}, ["stop"]),
         (["tool_choice"], {"tool_choice": "none"}, ["tool_choice"]),
@@ -277,7 +277,7 @@ def test_a_name_of_any_kind_can_be_told(name: str) -> None:
         (["max_tokens"], {"max_completion_tokens": 1}, []),
         (["seed"], {"seed": 0}, ["seed"]),
         (['"x'], {'"x': 1}, ['"x']),
-        # Harmless ones, too.
+        # Harmless ones too.
         (["top_k"], {"top_k": 1}, ["top_k"]),
         (["thinking"], {"thinking": {"type": "enabled"}}, ["thinking"]),
     ],
@@ -430,11 +430,11 @@ def test_a_function_does_not_bring_a_hosted_tool_along() -> None:
         assert named(disguised, of) == ["tools[0].googleSearch"]
 
 
-# ----------------------------------------------------------------------- values that say nothing
+# ------------------------------------------------------------------------- values without effect
 
 
 def kept(members: dict[str, Any], of: Model) -> dict[str, Any]:
-    """Return what of these members is left of a request that passes."""
+    """Return the remaining members of an accepted request with these members."""
     request = params(**members)
     assert validation.refused(request, of) == []
     validation.take_out_what_says_nothing(request, of)
@@ -462,7 +462,7 @@ def test_what_says_nothing_is_taken_out(member: dict[str, Any], of: Model) -> No
 @pytest.mark.parametrize(
     "member",
     [
-        # False is what does harm, an empty array is an order, and 0 is no limit or the first.
+        # Here false and an empty array have an effect, and 0 is no limit or the first.
         *({"ssl_verify": False}, {"separate_reasoning": False}, {"incremental_output": False}),
         *({"lora": []}, {"adapter": {}}, {"search_parameters": {}}),
         *({"max_output_tokens": 0}, {"num_predict": 0}, {"timeout": 0}, {"id_slot": 0}),

@@ -163,7 +163,7 @@ def test_the_most_headers_and_one_more() -> None:
 
 
 def test_chunks_and_a_long_body_are_no_head() -> None:
-    """Their frames are more than a head can be, yet they do not accumulate."""
+    """Together, the frames exceed the maximum of a head, but they do not accumulate."""
     parser = ResponseParser()
     parser.feed(CHUNKED)
     for _ in range(LARGEST_HEAD):
