@@ -33,6 +33,12 @@ PAST: Final = 1
 """Nanoseconds since the Unix epoch."""
 
 
+@pytest.fixture(autouse=True)
+def limits_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no call give up the state of its limits because the machine is busy."""
+    monkeypatch.setattr("service.authentication.LOOK_WITHIN", PATIENCE)
+
+
 async def _ask_grpc(channel: Any, metadata: Any, what: str) -> Told:
     models: Any = ModelServiceStub(channel)
     credits_: Any = CreditServiceStub(channel)
