@@ -484,7 +484,7 @@ async def test_the_clock_covers_a_caller_who_does_not_read() -> None:
     async def behavior(request: Any, context: Any) -> AsyncGenerator[Any]:
         yield [1]
 
-    house = House(longest=0.01)
+    house = House(longest=0.2)
     context = Unread()
     with pytest.raises(Abort):
         await (await house.streamed(behavior))(REQUEST, context)
