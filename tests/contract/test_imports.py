@@ -1,7 +1,7 @@
 """The allowed imports, checked against the source.
 
-restbridge ──► chatcompletion ◄── service        process, service/simulator ──► none of ours
-restbridge ──►    process     ◄── service
+restbridge -> chatcompletion <- service        process, service/simulator -> none of ours
+restbridge ->    process     <- service
 
 service, from above to below:
     __main__

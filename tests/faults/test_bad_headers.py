@@ -1,8 +1,6 @@
 """Headers that gRPC cannot parse: each fails only its own call.
 
-    attacker ─┐
-              ├─► one connection ─► service        with and without a real Envoy
-    victim   ─┘
+    attacker, victim -> one connection -> service        with and without a real Envoy
 
 gRPC keeps the error of a bad value in the connection's HPACK table. A later good value under the
 same name would fail with that error.

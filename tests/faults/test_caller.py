@@ -1,10 +1,10 @@
 """Faults of gRPC callers, which must not affect other callers.
 
-leaving      at any moment ─► the upstream connection is closed within 250 ms
-not reading  ─► the upstream is read no further, and memory stays bounded
-too much     ─► REQUEST_TOO_LARGE, OVERLOADED, or grpc's own limits
-smuggling    ─► refused before anything is sent
-redirecting  ─► never
+cancellation at any moment   -> the upstream connection is closed within 250 ms
+a caller who does not read   -> the upstream is not read further, and memory stays bounded
+too large or too many        -> REQUEST_TOO_LARGE, OVERLOADED, or gRPC's own limits
+smuggled parameters          -> rejected before anything is sent
+redirected requests          -> never
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only

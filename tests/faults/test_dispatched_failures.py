@@ -1,7 +1,7 @@
 """A call fails after the upstream may have started to generate: no proxy repeats it.
 
-    caller ──► Envoy ──► service ──► upstream      UNAVAILABLE without response headers before it
-                   └───► service ──► upstream      (Trailers-Only) is sent to the next service
+    caller -> Envoy -> service -> upstream      UNAVAILABLE without response headers before it
+                    -> service -> upstream      (Trailers-Only) is sent to the next service
 
 A repeated call would be paid for twice.
 """
