@@ -9,6 +9,7 @@ PostgreSQL only new connections. The round trips of a transaction on PostgreSQL 
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -108,6 +109,9 @@ class Database(Protocol):
         Raises:
             ConnectionLostError: The connection broke. The transaction can be committed or not.
         """
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Have this process's turn among those that write, for a transaction of `engine`."""
 
     def close(self) -> None:
         """Close all connections. Later uses open new ones."""

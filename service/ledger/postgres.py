@@ -24,7 +24,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -141,6 +141,10 @@ class PostgreSQL:
             raise
         self._spare.keep(connection)
         return result
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Do nothing: the server queues those who wait for a lock."""
+        return nullcontext()
 
     def close(self) -> None:
         """Close all connections."""

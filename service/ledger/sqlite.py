@@ -2,8 +2,9 @@
 
     BEGIN IMMEDIATE -> SELECT … IN (SELECT value FROM json_each(?)) -> executemany -> COMMIT
 
-A transaction takes the writer's lock when it begins, and waits for it for a limited time. COMMIT
-returns after the commit is on disk (`synchronous = FULL`).
+A transaction takes the writer's lock when it begins, and waits for it for a limited time. Processes
+take turns (`turns`), so that none waits much longer than the others. COMMIT returns after the
+commit is on disk (`synchronous = FULL`).
 
 SQLite does not notice if its open file is deleted, moved or replaced; later writes would be lost
 with the process. Each transaction therefore checks that the file is still the one that was opened
@@ -15,7 +16,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -33,6 +34,7 @@ from service.ledger.database import (
 )
 from service.ledger.rows import Changes, Rows
 from service.ledger.statements import Values, Wanted
+from service.ledger.turns import Turns
 
 _T = TypeVar("_T")
 
@@ -55,7 +57,10 @@ class SQLite:
 
     def __init__(self, url: sa.URL, *, clock: Callable[[], int], busy_timeout: float) -> None:
         self.name = str(url.database)
-        self.engine = sa.create_engine(url, connect_args={"timeout": busy_timeout})
+        self._turns = Turns(f"{self.name}-turns", patience=busy_timeout / 8)
+        # What is left when it did not come to a turn.
+        waits = busy_timeout * 3 / 4
+        self.engine = sa.create_engine(url, connect_args={"timeout": waits})
         self._file = _File(self.name)
         # Before opening the file, because opening a missing file creates it.
         sa.event.listen(self.engine, "do_connect", lambda *_: self._file.see())
@@ -84,10 +89,11 @@ class SQLite:
         connection = self._spare.take() or self._spare.connect()
         driver = cast("sqlite3.Connection", connection.driver_connection)
         try:
-            self._file.see()
-            driver.execute("BEGIN IMMEDIATE")
-            result = run(body(_Transaction(driver, self._clock)))
-            driver.execute("COMMIT")
+            with self._turns.turn():
+                self._file.see()
+                driver.execute("BEGIN IMMEDIATE")
+                result = run(body(_Transaction(driver, self._clock)))
+                driver.execute("COMMIT")
         except BaseException as error:
             if isinstance(error, self.errors) and not isinstance(error, self.faults):
                 connection.invalidate()
@@ -112,10 +118,15 @@ class SQLite:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Take the turn of this process for a transaction that writes."""
+        return self._turns.turn()
+
     def close(self) -> None:
         """Close all connections."""
         self._spare.close()
         self.engine.dispose()
+        self._turns.close()
 
     def interrupt(self, driver: Any) -> None:
         """Make the current work of a connection fail. Call it from any thread."""

@@ -196,7 +196,7 @@ class Store:
         Raises:
             StoreError: The store is away.
         """
-        with self._foreign_errors(), self.writer.begin() as connection:
+        with self._foreign_errors(), self._database.turn(), self.writer.begin() as connection:
             yield connection
 
     def ping(self) -> None:

@@ -59,7 +59,7 @@ LAYERS = {
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
         {"rows"},
-        {"rates", "ids", "schema", "pipeline", "coalescing"},
+        {"rates", "ids", "schema", "pipeline", "coalescing", "turns"},
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap"},
