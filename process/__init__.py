@@ -7,4 +7,5 @@ lifetime     the signals that end a process, and its drain
 metrics      the HTTP port for Prometheus
 randomness   random bytes for ids
 in_process   a gRPC channel to a server in the same process, without a socket
+workers      several processes on the same ports, and their supervisor
 """

@@ -21,12 +21,30 @@ class Stop(Protocol):
         """Drain after `delay` seconds, or after the configured delay if it is None."""
 
 
-class Signals:
-    """Handles the signals that end a process. The constructor needs a running event loop."""
+class Source(Protocol):
+    """A supervisor, which passes its signals on."""
 
-    def __init__(self) -> None:
+    def listen(self, receive: Callable[[signal.Signals], None]) -> None:
+        """Call `receive` with each signal, from any thread."""
+
+
+class Signals:
+    """Handles the signals that end a process. The constructor needs a running event loop.
+
+    Args:
+        source: The supervisor, or None to handle the signals of this process.
+    """
+
+    def __init__(self, source: Source | None = None) -> None:
         self._received: asyncio.Queue[signal.Signals] = asyncio.Queue()
         loop = asyncio.get_running_loop()
+
+        def receive(number: signal.Signals) -> None:
+            loop.call_soon_threadsafe(self._received.put_nowait, number)
+
+        if source is not None:
+            source.listen(receive)
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._received.put_nowait, number)
 

@@ -58,10 +58,15 @@ def exception_members(
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON."""
+    """Formats a record as one line of JSON.
 
-    def __init__(self) -> None:
+    Args:
+        members: Of every line, before the record's own.
+    """
+
+    def __init__(self, **members: object) -> None:
         super().__init__()
+        self._members = members
         self._second = -1
         self._date_and_time = ""
 
@@ -75,6 +80,7 @@ class JsonFormatter(logging.Formatter):
                 :_LONGEST_EVENT
             ],
         }
+        line.update(self._members)
         members: dict[str, Any] | None = getattr(record, _FIELDS, None)
         if members:
             line.update(members)
@@ -156,15 +162,16 @@ def report_exceptions(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(report)
 
 
-def configure(level: str, stream: TextIO = sys.stderr) -> None:
+def configure(level: str, stream: TextIO = sys.stderr, *, worker: int | None = None) -> None:
     """Send all logging of the process to `stream` as JSON lines.
 
     Args:
         level: The minimum level, one of `LEVELS`. Libraries log warnings and errors only.
         stream: The stream to write to.
+        worker: The number of this process among workers, added to every line, or None.
     """
     handler = LineHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(**({} if worker is None else {"worker": worker})))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

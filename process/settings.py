@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
+MOST_WORKERS: Final = 256
+"""The largest number of processes on one port."""
+
 _ROW: Final = "setting"
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)

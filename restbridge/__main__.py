@@ -2,6 +2,7 @@
 
     python -m restbridge               the bridge, which calls a service in another process
     python -m restbridge --standalone  the bridge and the service in one process, for one machine
+    … --workers N                      N such processes on the same ports, and their supervisor
 
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
 remaining requests immediately. The exit status is 0 after a drain, 1 if an address cannot be
@@ -9,6 +10,7 @@ listened on, and 2 if a setting is wrong.
 
 Only this file of the bridge imports the service, and only for --standalone. The bridge then calls
 the service's handlers without a socket; other clients use the gRPC port.
+With workers, each has a bridge and a service.
 """
 
 import asyncio
@@ -18,19 +20,23 @@ import resource
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, Final
-
-import uvloop
+from typing import TYPE_CHECKING, Any, Final
 
 from process import log
 from process.lifetime import Signals, settle
 from process.settings import Address, SettingsError, read, usage
+from process.workers.arguments import USAGE, parse
+from process.workers.plan import Plan
+from process.workers.worker import Worker
 from restbridge.config import Settings
-from restbridge.server import Bridge, ListenError
 
-COMMAND: Final = "python -m restbridge [--standalone]"
+if TYPE_CHECKING:  # the bridge is deployed without the service
+    from service.config import Settings as ServiceSettings
+    from service.models import Catalogue
+
+COMMAND: Final = f"python -m restbridge [--standalone] {USAGE}"
 
 _KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
 _KEY_BYTES: Final = 32
@@ -38,15 +44,21 @@ _FILES_BESIDES: Final = 128
 # Descriptors in addition to client connections: the channel, the metrics, the process's own.
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, worker: Worker | None = None) -> None:
     """Run a bridge until the first signal, then drain it.
+
+    Args:
+        settings: The settings.
+        worker: This process as a worker, or None if it is the only one.
 
     Raises:
         ListenError: An address cannot be listened on.
     """
+    from restbridge.server import Bridge  # noqa: PLC0415 - a supervisor does without
+
     log.report_exceptions(asyncio.get_running_loop())
-    signals = Signals()
-    bridge = Bridge(settings)
+    signals = Signals(worker)
+    bridge = Bridge(settings, shares_port=worker is not None)
     await bridge.start()
     settle()
     log.event(
@@ -56,64 +68,134 @@ async def serve(settings: Settings) -> None:
         metrics_port=bridge.metrics_port,
         service=settings.service_target,
     )
+    if worker is not None:
+        worker.serving(bridge.telemetry.registry)
     await signals.drain("restbridge", bridge.stop, bridge.hurry)
 
 
-async def serve_standalone(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Run a bridge and a service until the first signal, then drain the bridge, then the service.
+class Standalone:
+    """A bridge and a service in one process.
+
+    Args:
+        settings: The settings of the bridge.
+        environment: The environment, with the settings of the service.
 
     Raises:
         SettingsError: A setting of the service is wrong.
-        ListenError: An address cannot be listened on.
     """
-    from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
-    from service.server import Server, StartError  # noqa: PLC0415 - as above
 
-    key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
-    service_settings, catalogue = load({**environment, _KEY: key})
-    log.report_exceptions(asyncio.get_running_loop())
-    signals = Signals()
-    server = Server(service_settings, catalogue)
-    try:
-        await server.start()
-    except StartError as error:
-        raise ListenError(str(error)) from error
-    bridge = Bridge(settings, channel=server.channel())
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
 
-    async def stop(*, delay: float | None) -> None:
-        # One delay is enough: both serve during the bridge's.
-        await bridge.stop(delay=delay)
-        await server.stop(delay=0)
+        self._settings = settings
+        self.key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
+        self.environment = {**environment, _KEY: self.key}
+        self.service: ServiceSettings
+        self.catalogue: Catalogue
+        self.service, self.catalogue = load(self.environment)
 
-    def hurry() -> None:
-        bridge.hurry()
-        server.hurry()
+    async def serve(self, worker: Worker | None = None) -> None:
+        """Run both until the first signal, then drain the bridge, then the service.
 
-    try:
-        await bridge.start()
-    except ListenError:
-        await server.stop(delay=0)
-        raise
-    settle()
-    rest = settings.listen.dialable(bridge.port)
-    lines = {
-        "REST": f"http://{rest}/v1",
-        "gRPC": server.address,
-        "metrics": _metrics(settings.metrics_listen, service_settings.metrics_listen),
-        "upstream": server.upstream_description,
-        "API key": key,
-    }
-    print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
-    print(f"\nexport CHAT_KEY={shlex.quote(key)}")  # noqa: T201 - asked for
-    print(_curl(rest, key, model=next(iter(catalogue)).name), flush=True)  # noqa: T201 - asked for
-    log.event(
-        "restbridge",
-        "serving",
-        address=bridge.address,
-        metrics_port=bridge.metrics_port,
-        service=server.address,
+        Args:
+            worker: This process as a worker, or None if it is the only one.
+
+        Raises:
+            ListenError: An address cannot be listened on.
+        """
+        from restbridge.server import Bridge, ListenError  # noqa: PLC0415 - as in `serve`
+        from service.server import Server, StartError  # noqa: PLC0415 - as above
+
+        log.report_exceptions(asyncio.get_running_loop())
+        signals = Signals(worker)
+        shares = worker is not None
+        server = Server(self.service, self.catalogue, shares_ports=shares)
+        try:
+            await server.start()
+        except StartError as error:
+            raise ListenError(str(error)) from error
+        bridge = Bridge(self._settings, channel=server.channel(), shares_port=shares)
+
+        async def stop(*, delay: float | None) -> None:
+            # One delay is enough: both serve during the bridge's.
+            await bridge.stop(delay=delay)
+            await server.stop(delay=0)
+
+        def hurry() -> None:
+            bridge.hurry()
+            server.hurry()
+
+        try:
+            await bridge.start()
+        except ListenError:
+            await server.stop(delay=0)
+            raise
+        settle()
+        if worker is None:
+            self.tell(self._settings.listen.dialable(bridge.port), server.address)
+        log.event(
+            "restbridge",
+            "serving",
+            address=bridge.address,
+            metrics_port=bridge.metrics_port,
+            service=server.address,
+        )
+        if worker is not None:
+            worker.serving(server.registry, bridge.telemetry.registry)
+        await signals.drain("restbridge", stop, hurry)
+
+    def tell(self, rest: Address, grpc: str) -> None:
+        """Print what a person needs: the addresses, the key, and a curl command that works."""
+        lines = {
+            "REST": f"http://{rest}/v1",
+            "gRPC": grpc,
+            "metrics": _metrics(self._settings.metrics_listen, self.service.metrics_listen),
+            "upstream": self.catalogue.upstream_description,
+            "API key": self.key,
+        }
+        print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
+        print(f"\nexport CHAT_KEY={shlex.quote(self.key)}")  # noqa: T201 - asked for
+        model = next(iter(self.catalogue)).name
+        print(_curl(rest, self.key, model=model), flush=True)  # noqa: T201 - asked for
+
+
+def plan(settings: Settings, environment: Mapping[str, str], standalone: Standalone | None) -> Plan:
+    """Return what a supervisor runs."""
+    listens = {"CHAT_BRIDGE_LISTEN": settings.listen}
+    metrics_listens = {"CHAT_BRIDGE_METRICS_LISTEN": settings.metrics_listen}
+    longest_drain = settings.drain_delay + settings.drain_grace
+    if standalone is not None:
+        environment, service = standalone.environment, standalone.service
+        listens["CHAT_LISTEN"] = service.listen
+        if service.admin_token:
+            listens["CHAT_ADMIN_LISTEN"] = service.admin_listen
+        # In the order of the registries of a worker.
+        metrics_listens = {"CHAT_METRICS_LISTEN": service.metrics_listen, **metrics_listens}
+        longest_drain += service.drain_grace
+
+    def serving(ports: Mapping[str, int]) -> None:
+        target = settings.service_target
+        if standalone is not None:
+            target = str(standalone.service.listen.dialable(ports["CHAT_LISTEN"]))
+            standalone.tell(settings.listen.dialable(ports["CHAT_BRIDGE_LISTEN"]), target)
+        log.event(
+            "restbridge",
+            "serving",
+            address=str(Address(settings.listen.host, ports["CHAT_BRIDGE_LISTEN"])),
+            metrics_port=ports.get("CHAT_BRIDGE_METRICS_LISTEN"),
+            service=target,
+            workers=settings.workers,
+        )
+
+    return Plan(
+        logger="restbridge",
+        workers=settings.workers,
+        environment=environment,
+        listens=listens,
+        metrics_listens=metrics_listens,
+        longest_drain=longest_drain,
+        serving=serving,
     )
-    await signals.drain("restbridge", stop, hurry)
 
 
 def _metrics(*listens: Address | None) -> str:
@@ -149,20 +231,37 @@ def allow_connections(settings: Settings) -> Settings:
 
 def main() -> int:
     """Run the command and return its exit status."""
-    arguments = sys.argv[1:]
-    if arguments in (["-h"], ["--help"]):
+    asked = parse(sys.argv[1:], os.environ, variable="CHAT_BRIDGE_WORKERS")
+    if asked.others in (["-h"], ["--help"]):
         print(usage(COMMAND, (Settings,)))  # noqa: T201 - asked for
         return 0
+    worker = Worker.start(asked.position)
     try:
-        if arguments not in ([], ["--standalone"]):
+        if asked.others not in ([], ["--standalone"]):
             raise SettingsError("unknown argument; the settings are environment variables: --help")
-        settings = allow_connections(read(Settings, os.environ))
-        log.configure(settings.log_level)
-        run: Any = serve_standalone(settings, os.environ) if arguments else serve(settings)
-        uvloop.run(run)
-    except (SettingsError, ListenError) as error:
+        settings = allow_connections(read(Settings, asked.environment))
+        standalone = Standalone(settings, asked.environment) if asked.others else None
+    except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
-        return 2 if isinstance(error, SettingsError) else 1
+        return 2
+    log.configure(settings.log_level, worker=worker.number if worker else None)
+    if worker is None and settings.workers > 1:
+        from process.workers.supervisor import supervise  # noqa: PLC0415  - a worker does without
+
+        return supervise(plan(settings, asked.environment, standalone))
+    return _run(standalone.serve(worker) if standalone else serve(settings, worker))
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> int:
+    import uvloop  # noqa: PLC0415 - a supervisor does without both
+
+    from restbridge.server import ListenError  # noqa: PLC0415
+
+    try:
+        uvloop.run(serving)
+    except ListenError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        return 1
     return 0
 
 

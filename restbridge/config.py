@@ -7,6 +7,7 @@ from typing import Final
 
 from process.log import LEVELS
 from process.settings import (
+    MOST_WORKERS,
     Address,
     address,
     integer,
@@ -61,6 +62,12 @@ class Settings:
         "0.0.0.0:8080",
         address,
         "The address of the HTTP listener, without TLS.",
+    )
+    workers: int = setting(
+        "CHAT_BRIDGE_WORKERS",
+        "1",
+        integer(1, MOST_WORKERS),
+        "How many processes serve, on the same ports; `--workers` takes precedence.",
     )
     service_target: str = setting(
         "CHAT_SERVICE_TARGET", "127.0.0.1:50051", target, "The address of the gRPC service."

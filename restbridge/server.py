@@ -21,6 +21,7 @@ import uvicorn
 from process import metrics
 from process.in_process import InProcessChannel
 from process.settings import Address
+from process.workers import ports
 from restbridge.app import create_app
 from restbridge.channel import Service
 from restbridge.config import Settings
@@ -63,6 +64,7 @@ class Bridge:
         limits: The limits, or None for those of the settings.
         silence: Seconds without an event after which a stream sends a keep-alive comment.
         channel: A channel to a service in this process, or None to dial the configured address.
+        shares_port: Whether the listener shares its port with other workers.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Bridge:
         limits: Limits | None = None,
         silence: float = SILENCE,
         channel: InProcessChannel | None = None,
+        shares_port: bool = False,
     ) -> None:
         self._channel = channel
+        self._shares_port = shares_port
         self._settings = settings
         self._limits = limits or limits_of(settings)
         self._silence = silence
@@ -106,7 +110,9 @@ class Bridge:
             ListenError: An address is in use or not local.
         """
         async with contextlib.AsyncExitStack() as stack:
-            listener = stack.enter_context(_listener(self._settings.listen))
+            listener = stack.enter_context(
+                _listener(self._settings.listen, shares=self._shares_port)
+            )
             self.port = listener.getsockname()[1]
             self._start_metrics(stack)
             service = Service(self._settings, self._channel)
@@ -248,13 +254,16 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _listener(listen: Address) -> Iterator[socket.socket]:
+def _listener(listen: Address, *, shares: bool) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     # asyncio disables Nagle's algorithm only if the socket names its protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with contextlib.closing(listener):
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shares:
+                ports.share(listener)
+            else:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((listen.host, listen.port))
             listener.listen()
         except OSError as error:

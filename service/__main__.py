@@ -1,6 +1,7 @@
 """`python -m service`: read the settings, serve until a signal, drain.
 
     python -m service                 the server
+    python -m service --workers N     N servers on the same ports, and their supervisor
     python -m service COMMAND …       a command on its store, from `cli`
 
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
@@ -11,19 +12,26 @@ and 2 if a setting is wrong.
 import asyncio
 import os
 import sys
-
-import uvloop
+from collections.abc import Mapping
 
 from process import log
 from process.lifetime import Signals, settle
 from process.settings import SettingsError
+from process.workers.arguments import parse
+from process.workers.plan import Plan
+from process.workers.worker import Worker
 from service import cli
 from service.config import Settings, load
 from service.models import Catalogue
 
 
-async def serve(settings: Settings, catalogue: Catalogue) -> None:
+async def serve(settings: Settings, catalogue: Catalogue, worker: Worker | None = None) -> None:
     """Run a service until the first signal, then drain it.
+
+    Args:
+        settings: The settings.
+        catalogue: The models.
+        worker: This process as a worker, or None if it is the only one.
 
     Raises:
         StartError: An address cannot be listened on.
@@ -31,8 +39,8 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
     from service.server import Server  # noqa: PLC0415  (commands do not need the server)
 
     log.report_exceptions(asyncio.get_running_loop())
-    signals = Signals()
-    server = Server(settings, catalogue)
+    signals = Signals(worker)
+    server = Server(settings, catalogue, shares_ports=worker is not None)
     await server.start()
     settle()
     log.event(
@@ -40,9 +48,38 @@ async def serve(settings: Settings, catalogue: Catalogue) -> None:
         "serving",
         address=server.address,
         metrics_port=server.metrics_port,
-        upstream=server.upstream_description,
+        upstream=catalogue.upstream_description,
     )
+    if worker is not None:
+        worker.serving(server.registry)
     await signals.drain("service", server.stop, server.hurry)
+
+
+def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str]) -> Plan:
+    """Return what a supervisor runs."""
+    listens = {"CHAT_LISTEN": settings.listen}
+    if settings.admin_token:
+        listens["CHAT_ADMIN_LISTEN"] = settings.admin_listen
+
+    def serving(ports: Mapping[str, int]) -> None:
+        log.event(
+            "service",
+            "serving",
+            address=str(settings.listen.dialable(ports["CHAT_LISTEN"])),
+            metrics_port=ports.get("CHAT_METRICS_LISTEN"),
+            upstream=catalogue.upstream_description,
+            workers=settings.workers,
+        )
+
+    return Plan(
+        logger="service",
+        workers=settings.workers,
+        environment=environment,
+        listens=listens,
+        metrics_listens={"CHAT_METRICS_LISTEN": settings.metrics_listen},
+        longest_drain=settings.drain_delay + settings.drain_grace,
+        serving=serving,
+    )
 
 
 def main() -> int:
@@ -50,18 +87,30 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]) or (arguments and arguments[0] in cli.AREAS):
         return cli.run(arguments, os.environ)
-    from service.server import StartError  # noqa: PLC0415  (commands do not need the server)
-
+    asked = parse(arguments, os.environ, variable="CHAT_WORKERS")
+    worker = Worker.start(asked.position)
     try:
-        if arguments:
+        if asked.others:
             raise SettingsError("unknown argument; the settings are environment variables: --help")
-        settings, catalogue = load(os.environ)
+        settings, catalogue = load(asked.environment)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  (logging is not configured yet)
         return 2
-    log.configure(settings.log_level)
+    log.configure(settings.log_level, worker=worker.number if worker else None)
+    if worker is None and settings.workers > 1:
+        from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
+
+        return supervise(plan(settings, catalogue, asked.environment))
+    return _run(settings, catalogue, worker)
+
+
+def _run(settings: Settings, catalogue: Catalogue, worker: Worker | None) -> int:
+    import uvloop  # noqa: PLC0415  (commands and supervisors do without both)
+
+    from service.server import StartError  # noqa: PLC0415
+
     try:
-        uvloop.run(serve(settings, catalogue))
+        uvloop.run(serve(settings, catalogue, worker))
     except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the operator)
         return 1

@@ -26,7 +26,7 @@ from service.accounts.store_access import Access
 from service.call import Calls
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
-from service.listeners import listener, options
+from service.listeners import Options, listener, options
 from service.probes import ProbeInterceptor
 from service.telemetry import Telemetry
 
@@ -39,9 +39,6 @@ LONGEST_CALL: Final = 30.0
 _LONGEST_QUIET: Final = 0.5
 _GRACE: Final = 5.0
 _LONGEST_ENDING: Final = 1.0
-_OPTIONS: Final = options(
-    max_request_bytes=256 * 1024, max_response_bytes=8 * 1024 * 1024, max_streams=MOST_CALLS
-)
 
 
 class AdminServer:
@@ -53,6 +50,7 @@ class AdminServer:
         telemetry: Records every call.
         listen: The address to listen on, without TLS.
         token: The bearer token of operators: 16 to 256 printable ASCII characters.
+        shares_port: Whether the listener shares its port with other workers.
     """
 
     def __init__(
@@ -63,8 +61,10 @@ class AdminServer:
         *,
         listen: Address,
         token: str,
+        shares_port: bool = False,
     ) -> None:
         self._listen = listen
+        self._shares_port = shares_port
         self._servicer = AccountServicer(access, directory, token=token)
         self._calls = Calls(MOST_CALLS)
         self._telemetry = telemetry
@@ -91,7 +91,7 @@ class AdminServer:
             longest=LONGEST_CALL,
             clock=time.monotonic,
         )
-        server = listener([self._probes, interceptor], _OPTIONS)
+        server = listener([self._probes, interceptor], _options(self._shares_port))
         add_AccountServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -126,6 +126,15 @@ class AdminServer:
         # Only calls whose callers do not read can be left.
         await self._server.stop(_LONGEST_ENDING)
         await stopping
+
+
+def _options(shares_port: bool) -> Options:
+    return options(
+        max_request_bytes=256 * 1024,
+        max_response_bytes=8 * 1024 * 1024,
+        max_streams=MOST_CALLS,
+        shares_port=shares_port,
+    )
 
 
 async def _within(seconds: float, event: Coroutine[None, None, None]) -> None:

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
 from process.settings import database_url, rows, usage
+from process.workers.arguments import USAGE
 from service.accounts import field_rules
 from service.accounts.field_rules import FieldRule
 from service.config import Settings
@@ -146,7 +147,7 @@ def parser(now: int) -> argparse.ArgumentParser:
     """
     top = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM}\n       {PROGRAM} COMMAND …",
+        usage=f"{PROGRAM} {USAGE}\n       {PROGRAM} COMMAND …",
         description="Without a command, run the server. With a command, manage its accounts.",
         epilog=usage(PROGRAM, (Settings,)).partition("\n")[2].strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from process import log
 from process.settings import (
+    MOST_WORKERS,
     Address,
     SettingsError,
     address,
@@ -44,6 +45,12 @@ class Settings:
 
     listen: Address = setting(
         "CHAT_LISTEN", "0.0.0.0:50051", address, "The address of the gRPC listener, without TLS."
+    )
+    workers: int = setting(
+        "CHAT_WORKERS",
+        "1",
+        integer(1, MOST_WORKERS),
+        "How many processes serve, on the same ports; `--workers` takes precedence.",
     )
     metrics_listen: Address | None = setting(
         "CHAT_METRICS_LISTEN",

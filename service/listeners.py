@@ -20,8 +20,6 @@ Options: TypeAlias = Sequence[tuple[str, int]]
 """Channel arguments of gRPC: pairs of name and value."""
 
 _SHARED: Final[Options] = (
-    # The start of a second process on the same port fails, instead of sharing its calls.
-    ("grpc.so_reuseport", 0),
     # gRPC keeps a header value that it cannot parse, with its error, in the HPACK table of the
     # connection. Later values of that header then fail with the same error, and behind a proxy
     # they belong to other callers. Without a table, a bad value fails only its own call, and each
@@ -36,16 +34,21 @@ _SHARED: Final[Options] = (
 )
 
 
-def options(*, max_request_bytes: int, max_response_bytes: int, max_streams: int) -> Options:
+def options(
+    *, max_request_bytes: int, max_response_bytes: int, max_streams: int, shares_port: bool
+) -> Options:
     """Return the options of a listener.
 
     Args:
         max_request_bytes: Maximum size of a received message, in bytes.
         max_response_bytes: Maximum size of a sent message, in bytes.
         max_streams: Maximum concurrent calls on one connection; further calls wait at the client.
+        shares_port: Whether the listener shares its port with other workers.
     """
     return (
         *_SHARED,
+        # Only workers share a port and its calls. The start of any other second process fails.
+        ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.max_send_message_length", max_response_bytes),
         ("grpc.max_concurrent_streams", max_streams),

@@ -127,6 +127,13 @@ class Catalogue:
         """The upstreams that at least one model uses."""
         return tuple({model.upstream.name: model.upstream for model in self}.values())
 
+    @property
+    def upstream_description(self) -> str:
+        """The upstreams, for people. Without their keys."""
+        return ", ".join(
+            upstream.base_url or "the built-in simulator" for upstream in self.upstreams
+        )
+
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models.values())
 

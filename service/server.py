@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
@@ -98,12 +99,19 @@ class Server:
         settings: The settings.
         catalogue: The models.
         timeouts: How long the store waits.
+        shares_ports: Whether it shares its ports with other workers.
     """
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, *, timeouts: Timeouts = TIMEOUTS
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        *,
+        timeouts: Timeouts = TIMEOUTS,
+        shares_ports: bool = False,
     ) -> None:
         self._settings = settings
+        self._shares_ports = shares_ports
         self._timeouts = timeouts
         self._catalogue = catalogue
         self._telemetry = Telemetry()
@@ -141,11 +149,9 @@ class Server:
         return self._probes.running
 
     @property
-    def upstream_description(self) -> str:
-        """The upstreams, for people. Without their keys."""
-        return ", ".join(
-            upstream.base_url or "the built-in simulator" for upstream in self._catalogue.upstreams
-        )
+    def registry(self) -> CollectorRegistry:
+        """The metrics."""
+        return self._telemetry.registry
 
     async def start(self) -> None:
         """Start the service. The health is SERVING when this returns.
@@ -191,7 +197,7 @@ class Server:
             longest=settings.request_timeout,
             clock=time.monotonic,
         )
-        server = listener([self._probes, interceptor], _options(settings))
+        server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
                 authentication,
@@ -361,6 +367,7 @@ class Server:
             self._telemetry,
             listen=settings.admin_listen,
             token=settings.admin_token,
+            shares_port=self._shares_ports,
         )
         try:
             await admin.start()
@@ -397,7 +404,7 @@ class Server:
         self._resources.push_async_callback(asyncio.to_thread, close)
 
 
-def _options(settings: Settings) -> Options:
+def _options(settings: Settings, shares_port: bool) -> Options:
     """Return the options of the gRPC server."""
     return (
         *options(
@@ -407,6 +414,7 @@ def _options(settings: Settings) -> Options:
             # Above the maximum of calls, so that on a single connection a further call is rejected
             # instead of queued at the client, and health checks still work.
             max_streams=2 * settings.max_concurrent_calls + _SPARE_STREAMS,
+            shares_port=shares_port,
         ),
         # Clients can ping every 10 s, also without calls.
         ("grpc.keepalive_permit_without_calls", 1),

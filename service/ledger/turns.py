@@ -1,6 +1,6 @@
 """Whose turn it is to write a SQLite file, of all processes on it.
 
-    take the turn ─► BEGIN IMMEDIATE … COMMIT ─► give it back ─► the kernel wakes who waits
+    take the turn -> BEGIN IMMEDIATE … COMMIT -> give it back -> the kernel wakes who waits
 
 SQLite lets a writer that finds the file locked sleep, longer each time, so that who came last looks
 most often and who came first can wait for a second. Those who wait for a file lock sleep in the

@@ -36,9 +36,15 @@ PLACES = {
 
 LAYERS = {
     "process": (
+        {"workers"},
         {"in_process", "lifetime", "metrics"},
         {"log", "request_id", "settings"},
         {"randomness"},
+    ),
+    "process.workers": (
+        {"supervisor", "worker"},
+        {"child", "sums"},
+        {"arguments", "frames", "plan", "ports", "restarts", "telemetry"},
     ),
     "service": (
         {"__main__"},

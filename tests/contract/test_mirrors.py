@@ -32,6 +32,12 @@ THROUGH_ITS_USER: Final = {
 WITH_SOCKETS: Final = {
     "process/lifetime.py": "tests/faults/test_process.py",
     "process/metrics.py": "tests/faults/test_process.py",
+    "process/workers/child.py": "tests/e2e/test_workers.py",
+    "process/workers/plan.py": "tests/e2e/test_workers.py",
+    "process/workers/ports.py": "tests/faults/test_shared_ports.py",
+    "process/workers/supervisor.py": "tests/e2e/test_workers.py",
+    "process/workers/telemetry.py": "tests/e2e/test_workers.py",
+    "process/workers/worker.py": "tests/e2e/test_workers.py",
     "restbridge/app.py": "tests/e2e/test_bridge_requests.py",
     "restbridge/clock.py": "tests/e2e/test_bridge_streams.py",
     "restbridge/credits.py": "tests/e2e/test_accounts_credits.py",

@@ -19,6 +19,7 @@ from typing import Final
 
 import pytest
 
+import process.workers.telemetry
 import restbridge.config
 import restbridge.telemetry
 import service.config
@@ -97,7 +98,11 @@ def test_a_table_is_what_the_code_says(document: str, name: str, expected: str) 
 
 
 def test_every_metric_has_its_row() -> None:
-    registries = (service.telemetry.Telemetry().registry, restbridge.telemetry.Telemetry().registry)
+    registries = (
+        service.telemetry.Telemetry().registry,
+        restbridge.telemetry.Telemetry().registry,
+        process.workers.telemetry.Telemetry().registry(),
+    )
     metrics = [
         metric.name + ("_total" if metric.type == "counter" else "")
         for registry in registries

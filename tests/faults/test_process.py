@@ -271,7 +271,7 @@ async def test_help_has_every_setting(option: str) -> None:
         assert await running.exit_status() == 0
     assert running.lines == []
     text = running.output.decode()
-    assert text.startswith("usage: python -m service\n")
+    assert text.startswith("usage: python -m service [--workers N]\n")
     for row in rows(Settings):
         assert f"  {row.name} (default: " in text
         assert row.meaning in text

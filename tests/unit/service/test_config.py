@@ -29,6 +29,7 @@ SETTINGS: dict[str, Case] = {
         *("listen", Address("0.0.0.0", 50051), "[::1]:0", Address("::1", 0)),
         ("50051", "localhost", ":80", "a:b", "h:65536", "h:-1", "::1:80", "a b:1", "none"),
     ),
+    "CHAT_WORKERS": ("workers", 1, "256", 256, ("0", "257", "1.5", "all")),
     "CHAT_METRICS_LISTEN": (
         *("metrics_listen", Address("127.0.0.1", 9464), "none", None),
         ("off", "h:x", "None"),

@@ -6,7 +6,7 @@ from service.config import Settings
 from service.listeners import options
 
 SHARED = {
-    "grpc.so_reuseport": 0,
+    "grpc.so_reuseport": 1,
     "grpc.http2.hpack_table_size.decoder": 0,
     "grpc.max_metadata_size": 16_384,
     "grpc.absolute_max_metadata_size": 65_536,
@@ -17,7 +17,7 @@ SHARED = {
 
 
 def test_every_listener_has_these_options() -> None:
-    made = options(max_request_bytes=1, max_response_bytes=2, max_streams=3)
+    made = options(max_request_bytes=1, max_response_bytes=2, max_streams=3, shares_port=True)
 
     assert dict(made) == {
         **SHARED,
@@ -39,7 +39,7 @@ def test_the_listener_of_callers_has_these_by_the_settings() -> None:
         },
     )
 
-    assert dict(server._options(settings)) == {
+    assert dict(server._options(settings, shares_port=True)) == {
         **SHARED,
         "grpc.max_receive_message_length": 4000,
         "grpc.max_send_message_length": 6000,
@@ -53,9 +53,16 @@ def test_the_listener_of_callers_has_these_by_the_settings() -> None:
 
 
 def test_the_listener_of_operators_has_these() -> None:
-    assert dict(admin._OPTIONS) == {
+    assert dict(admin._options(shares_port=True)) == {
         **SHARED,
         "grpc.max_receive_message_length": 262_144,
         "grpc.max_send_message_length": 8_388_608,
         "grpc.max_concurrent_streams": 100,
     }
+
+
+def test_only_workers_share_a_port() -> None:
+    settings = process_settings.read(Settings, {})
+
+    for made in (server._options(settings, shares_port=False), admin._options(shares_port=False)):
+        assert dict(made)["grpc.so_reuseport"] == 0

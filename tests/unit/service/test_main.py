@@ -18,7 +18,7 @@ def test_help_is_printed_for_who_asks(
 ) -> None:
     assert run(monkeypatch, argument) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("usage: python -m service\n")
+    assert printed.out.startswith("usage: python -m service [--workers N]\n")
     assert "  CHAT_LISTEN (default: 0.0.0.0:50051)\n" in printed.out
 
 

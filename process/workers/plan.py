@@ -1,0 +1,25 @@
+"""What a supervisor runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from process.settings import Address
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a supervisor runs."""
+
+    logger: str
+    workers: int
+    """How many."""
+    environment: Mapping[str, str]
+    """Of the workers, except for the addresses."""
+    listens: Mapping[str, Address]
+    """The addresses that workers share, by variable."""
+    metrics_listens: Mapping[str, Address | None]
+    """Where the supervisor serves metrics, by variable, in the order of the workers' registries."""
+    longest_drain: float
+    """How long a worker drains, in seconds."""
+    serving: Callable[[Mapping[str, int]], None]
+    """Called once when all workers serve, with the ports by variable."""

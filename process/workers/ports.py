@@ -1,0 +1,49 @@
+"""A port that several processes of ours share and that no other process gets.
+
+    claim    bind and listen, alone          fails if any process has the port
+    hold     bind with SO_REUSEPORT          never listens, so that it gets no connection
+    workers  bind with SO_REUSEPORT, listen  the kernel gives each connection to one of them
+
+The port is ours from the claim on: the claim ends when the hold stands. A process that does not ask
+for SO_REUSEPORT is refused while the hold stands, and with it a second supervisor.
+"""
+
+import socket
+from contextlib import closing
+
+from process.settings import Address
+
+
+def hold(address: Address) -> socket.socket:
+    """Hold a port for workers; it is free again when the socket is closed.
+
+    Returns:
+        The socket, bound to the port; port 0 takes a free one.
+
+    Raises:
+        OSError: Another process has the port, or the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as claim:
+        # Connections of an earlier process may linger.
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        claim.bind((address.host, address.port))
+        # Only now does the kernel compare with those that are bound and do not listen.
+        claim.listen()
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            share(held)
+            held.bind((address.host, claim.getsockname()[1]))
+            # From now on, who has SO_REUSEADDR alone cannot listen there.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except BaseException:
+            held.close()
+            raise
+    return held
+
+
+def share(sharing: socket.socket) -> None:
+    """Have a socket share its port with the workers of the same supervisor; before it is bound."""
+    sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
