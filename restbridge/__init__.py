@@ -9,7 +9,7 @@ of use. The bridge has no secrets and no state.
 
 http/                      HTTP/1.1 for untrusted clients: limits on heads, bodies, time, number
 error_responses, headers   errors and headers from gRPC to HTTP and back, as tables
-failures                   turns each exception into the best response that is still possible
+error_middleware           turns each exception into the best response that is still possible
 answers, event_stream      the two kinds of response: a JSON document, or events with keep-alive
 chat_completions,
 model_routes               the resources of the API; forward: their unary calls

@@ -28,9 +28,9 @@ from restbridge.chat_completions import ChatCompletions
 from restbridge.clock import Clock, LoopClock
 from restbridge.config import Settings
 from restbridge.credits import Credits
+from restbridge.error_middleware import Failures
 from restbridge.error_responses import RefusedError, of_reason
 from restbridge.event_stream import SILENCE
-from restbridge.failures import Failures
 from restbridge.headers import EXPOSED
 from restbridge.http.edge import Edge
 from restbridge.http.exchange import exchange_of

@@ -5,7 +5,8 @@
                                                      failure: a status and an error object
                                                      message: 200, events, [DONE]
 
-There is no `try` here: `failures` catches each exception and sends the best possible response.
+There is no `try` here: `error_middleware` catches each exception and sends the best possible
+response.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
     data: {"id":"chatcmpl-1", …}      write    one line of JSON each
     : keep-alive                               after each silence
     data: [DONE]                      finish   the stream is complete
-    data: {"error":{ … }}             (`failures`)  the stream failed: nothing follows, and the
+    data: {"error":{ … }}             (`error_middleware`)  it failed: nothing follows, and the
                                                bridge closes the connection without the last chunk
 
 The stream has no `id:`, `event:` or `retry:` lines: if a blank line follows one, some SDKs fail to

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from service import errors, rate_limits
+from service import errors, rate_limit_headers
 from service.accounts.keys import Caller
 from service.call import Call
 from service.ledger.batches import ANSWER_WITHIN, Batches
@@ -96,7 +96,7 @@ class Admission:
             choices=request.choices,
         )
         outcome = await self._place(place)
-        call.rate_limit = rate_limits.headers(outcome.requests, outcome.tokens)
+        call.rate_limit = rate_limit_headers.headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
             raise _failure(outcome, bound, request)
         failed = True

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from service import errors, rate_limits
+from service import errors, rate_limit_headers
 from service.accounts import keys
 from service.accounts.directory import Directory, Levels
 from service.accounts.keys import Caller
@@ -87,7 +87,7 @@ class Authentication:
                 levels = await self._levels.get(caller.key_id)
         except (StoreError, TimeoutError):
             return ()
-        return () if levels is None else rate_limits.headers(*levels)
+        return () if levels is None else rate_limit_headers.headers(*levels)
 
     async def _who(self, authorization: str | None) -> Caller:
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:

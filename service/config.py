@@ -3,8 +3,8 @@
     environment -> Settings -> CHAT_MODELS_FILE -> Catalogue of models
                             -> without a file: the built-in document of models -> Catalogue
 
-Only this module reads the environment. It checks settings and models at start; an error names the
-wrong entry and the allowed values.
+`__main__` passes the environment in. This module checks settings and models at start; an error
+names the wrong entry and the allowed values.
 """
 
 import tomllib

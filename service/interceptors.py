@@ -40,7 +40,7 @@ from process import request_id as request_ids
 from process.in_process import write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
-from service.receiving import forgiving, receive, too_late
+from service.request_message import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
 
 _Response = TypeVar("_Response")

@@ -22,7 +22,7 @@ from grpc.aio import ServicerContext
 
 from process import request_id as request_ids
 from service import errors
-from service.receiving import LONGEST, forgiving, receive, to_its_end
+from service.request_message import LONGEST, forgiving, receive, to_its_end
 
 MOST_CHECKS: Final = 200
 MOST_WATCHES: Final = 1000

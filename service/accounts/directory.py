@@ -22,8 +22,8 @@ from chatcompletion.credit_amounts import to_text
 from service.accounts import keys
 from service.accounts.keys import Caller
 from service.errors import AccountNotFound, AlreadyExists, ApiKeyNotFound, InvalidRequest, Violation
-from service.ledger import rates
-from service.ledger.rates import Level
+from service.ledger import rate_limits
+from service.ledger.rate_limits import Level
 from service.ledger.rows import Grant, Granted
 from service.ledger.schema import accounts, api_keys, ledger, usage_totals
 from service.ledger.store import Store
@@ -98,8 +98,8 @@ class Directory:
             now = self._store.now(connection)
         return {
             id_: (
-                None if requests is None else rates.level(requests, requests_tat, now),
-                None if tokens is None else rates.level(tokens, tokens_tat, now),
+                None if requests is None else rate_limits.level(requests, requests_tat, now),
+                None if tokens is None else rate_limits.level(tokens, tokens_tat, now),
             )
             for id_, requests, requests_tat, tokens, tokens_tat in found
         }

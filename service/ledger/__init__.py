@@ -3,7 +3,7 @@
     batches -> store -> decisions        one transaction for operations that arrive together
 
     decisions     the operations, as pure functions on rows
-    rates         limits over time
+    rate_limits   limits over time
     rows          stored rows and operations, as values
     database      the interface of a database, in a thread or on an event loop
     sqlite, postgres    the databases; schema has the tables

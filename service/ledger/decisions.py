@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from service.ledger import rates
+from service.ledger import rate_limits
 from service.ledger.rows import (
     Account,
     Changes,
@@ -117,9 +117,9 @@ def _heed_clock(key: Key, now: int, changes: Changes) -> None:
     """If the clock was set back, make the key's buckets refill by the new clock."""
     before = key.requests_tat, key.tokens_tat
     if key.requests_per_minute is not None:
-        key.requests_tat = rates.within_reach(key.requests_per_minute, key.requests_tat, now)
+        key.requests_tat = rate_limits.within_reach(key.requests_per_minute, key.requests_tat, now)
     if key.tokens_per_minute is not None:
-        key.tokens_tat = rates.within_reach(key.tokens_per_minute, key.tokens_tat, now)
+        key.tokens_tat = rate_limits.within_reach(key.tokens_per_minute, key.tokens_tat, now)
     if before != (key.requests_tat, key.tokens_tat):
         changes.keys.add(key.id)
 
@@ -146,14 +146,16 @@ def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
     if key.concurrency is not None and key.running >= key.concurrency:
         refusal, longest = Refusal.CONCURRENCY, CONCURRENCY_WAIT
     if key.requests_per_minute is not None:
-        requests_tat, wait = rates.take(key.requests_per_minute, requests_tat, now, 1)
+        requests_tat, wait = rate_limits.take(key.requests_per_minute, requests_tat, now, 1)
         if wait > longest:
             refusal, longest = Refusal.REQUESTS, wait
     if key.tokens_per_minute is not None:
         if place.tokens > key.tokens_per_minute:
             refusal, longest = Refusal.TOKENS, 0  # it never fits
         else:
-            tokens_tat, wait = rates.take(key.tokens_per_minute, tokens_tat, now, place.tokens)
+            tokens_tat, wait = rate_limits.take(
+                key.tokens_per_minute, tokens_tat, now, place.tokens
+            )
             if wait > longest:
                 refusal, longest = Refusal.TOKENS, wait
     if refusal is not None:
@@ -168,14 +170,14 @@ def is_valid(key: Key, now: int) -> bool:
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
 
 
-def _requests(key: Key, now: int) -> rates.Level | None:
+def _requests(key: Key, now: int) -> rate_limits.Level | None:
     limit = key.requests_per_minute
-    return None if limit is None else rates.level(limit, key.requests_tat, now)
+    return None if limit is None else rate_limits.level(limit, key.requests_tat, now)
 
 
-def _tokens(key: Key, now: int) -> rates.Level | None:
+def _tokens(key: Key, now: int) -> rate_limits.Level | None:
     limit = key.tokens_per_minute
-    return None if limit is None else rates.level(limit, key.tokens_tat, now)
+    return None if limit is None else rate_limits.level(limit, key.tokens_tat, now)
 
 
 def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
@@ -255,7 +257,7 @@ def _end(rows: Rows, hold: Hold, state: HoldState, now: int, changes: Changes) -
 def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:
     limit = key.tokens_per_minute
     if limit is not None and unused > 0:
-        key.tokens_tat = rates.give_back(limit, key.tokens_tat, now, unused, hold.created_at)
+        key.tokens_tat = rate_limits.give_back(limit, key.tokens_tat, now, unused, hold.created_at)
 
 
 def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:

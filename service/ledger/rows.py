@@ -18,7 +18,7 @@ import enum
 
 import msgspec
 
-from service.ledger.rates import Level
+from service.ledger.rate_limits import Level
 
 
 class HoldState(enum.IntEnum):

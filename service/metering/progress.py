@@ -55,7 +55,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Usage,
 )
 from service.metering import tokens
-from service.metering.said import names, said, texts
+from service.metering.output_size import names, said, texts
 
 # Globals of this module, because looking them up for each chunk is faster.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN

@@ -1,9 +1,10 @@
 """The changes to requests and responses between caller and upstream.
 
     caller -> model, stream, stream_options, output limit -> upstream
-    caller <- model; without the usage chunk, unless requested <- upstream
+    caller <- model <- upstream
 
-Everything else is forwarded unchanged.
+`metering.progress` withholds a usage chunk that was not requested. Everything else is forwarded
+unchanged.
 """
 
 from chatcompletion import openai_json

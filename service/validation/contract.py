@@ -23,7 +23,7 @@ from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation.aliases import aliases
-from service.validation.crowds import too_long
+from service.validation.entry_counts import too_long
 
 Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from service.ledger.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
-from service.ledger.rates import MINUTE
+from service.ledger.rate_limits import MINUTE
 from service.ledger.rows import (
     Account,
     Changes,

@@ -10,7 +10,7 @@ service, from above to below:
     servicer  interceptors  probes
     admission  validation  config
     authentication  settlement  upstream
-    accounts  metering  health  receiving  rate_limits
+    accounts  metering  health  request_message  rate_limit_headers
     call  ledger  request
     models  errors  telemetry  simulator  listeners
 
@@ -53,7 +53,7 @@ LAYERS = {
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
-        {"accounts", "metering", "health", "receiving", "rate_limits"},
+        {"accounts", "metering", "health", "request_message", "rate_limit_headers"},
         {"call", "ledger", "request"},
         {"models", "errors", "telemetry", "simulator", "listeners"},
     ),
@@ -65,7 +65,7 @@ LAYERS = {
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
         {"rows"},
-        {"rates", "ids", "schema", "pipeline", "coalescing", "turns"},
+        {"rate_limits", "ids", "schema", "pipeline", "coalescing", "turns"},
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap"},
@@ -87,13 +87,13 @@ LAYERS = {
         {"connection", "dialing", "request_head"},
         {"parser"},
     ),
-    "service.metering": ({"progress"}, {"bound", "said"}, {"price", "tokens"}),
-    "service.validation": ({"contract", "members"}, {"aliases", "crowds", "dialects"}),
+    "service.metering": ({"progress"}, {"bound", "output_size"}, {"price", "tokens"}),
+    "service.validation": ({"contract", "members"}, {"aliases", "entry_counts", "dialects"}),
     "restbridge": (
         {"__main__"},
         {"server"},
         {"app"},
-        {"chat_completions", "model_routes", "credits", "probes", "failures"},
+        {"chat_completions", "model_routes", "credits", "probes", "error_middleware"},
         {"forward"},
         {"answers", "event_stream"},
         {"http"},

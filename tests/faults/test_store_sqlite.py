@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from service.ledger.batches import Batches
 from service.ledger.database import Spare
 from service.ledger.migrations import migrate
-from service.ledger.rates import MINUTE
+from service.ledger.rate_limits import MINUTE
 from service.ledger.rows import Ended, HoldState, Placed, Refused
 from service.ledger.sqlite import SQLite
 from service.ledger.store import Store, StoreError, Timeouts

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.ledger.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
-from service.ledger.rates import MINUTE, Level
+from service.ledger.rate_limits import MINUTE, Level
 from service.ledger.rows import (
     Account,
     Changes,

@@ -6,7 +6,7 @@ x-ratelimit-reset-requests       x-ratelimit-reset-tokens        until the limit
 """
 
 from service.call import Headers
-from service.ledger.rates import Level
+from service.ledger.rate_limits import Level
 
 
 def headers(requests: Level | None, tokens: Level | None) -> Headers:

@@ -1,7 +1,7 @@
 import pytest
 
-from service.ledger.rates import Level
-from service.rate_limits import duration
+from service.ledger.rate_limits import Level
+from service.rate_limit_headers import duration
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.ledger import rates
-from service.ledger.rates import MINUTE
+from service.ledger import rate_limits
+from service.ledger.rate_limits import MINUTE
 from tests.support.examples import examples
 
 REPEATABLE = examples(200)
@@ -47,7 +47,10 @@ def histories(draw: st.DrawFn) -> tuple[int, list[tuple[int, str, int]]]:
     limit = draw(LIMITS)
     counts = st.one_of(st.integers(0, min(limit, 3)), st.integers(0, limit), st.just(limit))
     pauses = st.one_of(
-        st.just(0), st.integers(0, rates.interval(limit)), st.integers(0, MINUTE), st.just(MINUTE)
+        st.just(0),
+        st.integers(0, rate_limits.interval(limit)),
+        st.integers(0, MINUTE),
+        st.just(MINUTE),
     )
     steps = draw(
         st.lists(st.tuples(pauses, st.sampled_from(["take", "back"]), counts), max_size=30)
@@ -63,20 +66,20 @@ def test_it_admits_what_an_exact_bucket_admits(
     history: tuple[int, list[tuple[int, str, int]]],
 ) -> None:
     limit, steps = history
-    exact = Bucket(limit, Fraction(rates.interval(limit)))
+    exact = Bucket(limit, Fraction(rate_limits.interval(limit)))
     now, tat = NOW, 0
     for pause, what, count in steps:
         now += pause
         exact.refill(now)
         if what == "back":
-            tat = rates.give_back(limit, tat, now, count, now)
+            tat = rate_limits.give_back(limit, tat, now, count, now)
             exact.give_back(count)
         else:
-            tat, wait = rates.take(limit, tat, now, count)
+            tat, wait = rate_limits.take(limit, tat, now, count)
             missing = count - exact.level
             assert exact.take(count) == (wait == 0)
             assert wait == max(missing, Fraction(0)) * exact.interval
-        level = rates.level(limit, tat, now)
+        level = rate_limits.level(limit, tat, now)
         assert level.remaining == exact.level // 1
         assert level.reset == (limit - exact.level) * exact.interval
 
@@ -98,10 +101,10 @@ def test_it_never_admits_more_than_the_limit_in_any_window(
                 number = running.pop(0)
                 at, taken = admitted[number]
                 unused = min(count, taken)
-                tat = rates.give_back(limit, tat, now, unused, at)
+                tat = rate_limits.give_back(limit, tat, now, unused, at)
                 admitted[number] = (at, taken - unused)
             continue
-        tat, wait = rates.take(limit, tat, now, count)
+        tat, wait = rate_limits.take(limit, tat, now, count)
         if wait:
             continue
         running.append(len(admitted))
@@ -116,8 +119,8 @@ def test_it_never_admits_more_than_the_limit_in_any_window(
 @given(LIMITS)
 def test_the_interval_is_less_than_a_nanosecond_too_long(limit: int) -> None:
     exact = Fraction(MINUTE, limit)
-    assert exact <= rates.interval(limit) < exact + 1
-    assert MINUTE <= rates.depth(limit) < MINUTE + limit
+    assert exact <= rate_limits.interval(limit) < exact + 1
+    assert MINUTE <= rate_limits.depth(limit) < MINUTE + limit
 
 
 @REPEATABLE
@@ -125,44 +128,44 @@ def test_the_interval_is_less_than_a_nanosecond_too_long(limit: int) -> None:
 def test_one_nanosecond_before_the_wait_is_over_it_does_not_fit(
     limit: int, data: st.DataObject
 ) -> None:
-    tat, wait = rates.take(limit, 0, NOW, limit)
+    tat, wait = rate_limits.take(limit, 0, NOW, limit)
     assert wait == 0
     count = data.draw(st.integers(1, limit))
-    same, wait = rates.take(limit, tat, NOW, count)
-    assert (same, wait) == (tat, count * rates.interval(limit))
-    assert rates.take(limit, tat, NOW + wait - 1, count)[1] == 1
-    assert rates.take(limit, tat, NOW + wait, count)[1] == 0
+    same, wait = rate_limits.take(limit, tat, NOW, count)
+    assert (same, wait) == (tat, count * rate_limits.interval(limit))
+    assert rate_limits.take(limit, tat, NOW + wait - 1, count)[1] == 1
+    assert rate_limits.take(limit, tat, NOW + wait, count)[1] == 0
 
 
 @REPEATABLE
 @given(LIMITS, st.integers(NOW - 2 * MINUTE, NOW + 2 * MINUTE))
 def test_what_remains_can_be_taken_and_no_more(limit: int, tat: int) -> None:
-    level = rates.level(limit, tat, NOW)
+    level = rate_limits.level(limit, tat, NOW)
     assert 0 <= level.remaining <= limit
-    assert rates.take(limit, tat, NOW, level.remaining)[1] == 0
+    assert rate_limits.take(limit, tat, NOW, level.remaining)[1] == 0
     if level.remaining < limit:
-        assert rates.take(limit, tat, NOW, level.remaining + 1)[1] > 0
+        assert rate_limits.take(limit, tat, NOW, level.remaining + 1)[1] > 0
 
 
 @REPEATABLE
 @given(LIMITS, st.integers(NOW - 2 * MINUTE, NOW + 2 * MINUTE))
 def test_after_its_reset_a_bucket_is_full_and_not_before(limit: int, tat: int) -> None:
-    level = rates.level(limit, tat, NOW)
-    tat = rates.within_reach(limit, tat, NOW)
-    assert rates.level(limit, tat, NOW + level.reset) == rates.Level(limit, limit, 0)
+    level = rate_limits.level(limit, tat, NOW)
+    tat = rate_limits.within_reach(limit, tat, NOW)
+    assert rate_limits.level(limit, tat, NOW + level.reset) == rate_limits.Level(limit, limit, 0)
     if level.reset:
-        assert rates.level(limit, tat, NOW + level.reset - 1).remaining == limit - 1
+        assert rate_limits.level(limit, tat, NOW + level.reset - 1).remaining == limit - 1
 
 
 @REPEATABLE
 @given(LIMITS, st.integers(1, 10**13))
 def test_a_clock_that_was_set_back_costs_one_bucket_at_the_most(limit: int, back: int) -> None:
-    tat, _ = rates.take(limit, 0, NOW, limit)
+    tat, _ = rate_limits.take(limit, 0, NOW, limit)
     now = NOW - back
-    assert rates.level(limit, tat, now).remaining == 0
-    tat = rates.within_reach(limit, tat, now)
-    assert rates.take(limit, tat, now, 1)[1] == rates.interval(limit)
-    assert rates.level(limit, tat, now + rates.depth(limit)).remaining == limit
+    assert rate_limits.level(limit, tat, now).remaining == 0
+    tat = rate_limits.within_reach(limit, tat, now)
+    assert rate_limits.take(limit, tat, now, 1)[1] == rate_limits.interval(limit)
+    assert rate_limits.level(limit, tat, now + rate_limits.depth(limit)).remaining == limit
 
 
 @REPEATABLE
@@ -171,51 +174,51 @@ def test_what_was_taken_before_the_clock_was_set_back_is_not_given_back(
     limit: int, back: int, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(0, limit))
-    tat, _ = rates.take(limit, 0, NOW, limit)
-    tat = rates.give_back(limit, tat, NOW - back, count, NOW)
-    assert rates.level(limit, tat, NOW - back).remaining == 0
-    assert rates.level(limit, tat, NOW - back + rates.depth(limit)).remaining == limit
+    tat, _ = rate_limits.take(limit, 0, NOW, limit)
+    tat = rate_limits.give_back(limit, tat, NOW - back, count, NOW)
+    assert rate_limits.level(limit, tat, NOW - back).remaining == 0
+    assert rate_limits.level(limit, tat, NOW - back + rate_limits.depth(limit)).remaining == limit
 
 
 @REPEATABLE
 @given(LIMITS, st.data())
 def test_giving_back_never_makes_more_than_a_full_bucket(limit: int, data: st.DataObject) -> None:
-    tat, _ = rates.take(limit, 0, NOW, data.draw(st.integers(0, limit)))
+    tat, _ = rate_limits.take(limit, 0, NOW, data.draw(st.integers(0, limit)))
     for _ in range(3):
-        tat = rates.give_back(limit, tat, NOW, limit, NOW)
-    assert rates.level(limit, tat, NOW) == rates.Level(limit, limit, 0)
-    tat, wait = rates.take(limit, tat, NOW, limit)
+        tat = rate_limits.give_back(limit, tat, NOW, limit, NOW)
+    assert rate_limits.level(limit, tat, NOW) == rate_limits.Level(limit, limit, 0)
+    tat, wait = rate_limits.take(limit, tat, NOW, limit)
     assert wait == 0
-    assert rates.level(limit, tat, NOW).remaining == 0
+    assert rate_limits.level(limit, tat, NOW).remaining == 0
 
 
 def test_what_was_refilled_since_it_was_taken_is_not_given_back_twice() -> None:
     second = 10**9
-    tat, _ = rates.take(60, 0, NOW, 60)
+    tat, _ = rate_limits.take(60, 0, NOW, 60)
     later = NOW + 40 * second
-    tat, wait = rates.take(60, tat, later, 40)  # all that was refilled
+    tat, wait = rate_limits.take(60, tat, later, 40)  # all that was refilled
     assert wait == 0
-    tat = rates.give_back(60, tat, later, 60, NOW)
-    assert rates.level(60, tat, later) == rates.Level(60, 20, 40 * second)
+    tat = rate_limits.give_back(60, tat, later, 60, NOW)
+    assert rate_limits.level(60, tat, later) == rate_limits.Level(60, 20, 40 * second)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 60, 997, 7_000_000])
 def test_taking_nothing_is_always_possible(limit: int) -> None:
-    tat, _ = rates.take(limit, 0, NOW, limit)
-    assert rates.take(limit, tat, NOW, 0) == (tat, 0)
-    assert rates.take(limit, tat + 10**15, NOW, 0)[1] == 0
+    tat, _ = rate_limits.take(limit, 0, NOW, limit)
+    assert rate_limits.take(limit, tat, NOW, 0) == (tat, 0)
+    assert rate_limits.take(limit, tat + 10**15, NOW, 0)[1] == 0
 
 
 def test_a_limit_that_was_lowered_makes_nobody_wait_longer_than_a_bucket() -> None:
-    tat, _ = rates.take(7, 0, NOW, 7)
-    assert rates.take(6, tat, NOW, 1)[1] <= rates.interval(6)
+    tat, _ = rate_limits.take(7, 0, NOW, 7)
+    assert rate_limits.take(6, tat, NOW, 1)[1] <= rate_limits.interval(6)
 
 
 def test_a_limit_of_sixty_is_one_a_second() -> None:
     tat, wait = 0, 0
     for _ in range(60):
-        tat, wait = rates.take(60, tat, NOW, 1)
+        tat, wait = rate_limits.take(60, tat, NOW, 1)
         assert wait == 0
-    assert rates.take(60, tat, NOW, 1) == (tat, 10**9)
-    assert rates.level(60, tat, NOW) == rates.Level(60, 0, MINUTE)
-    assert rates.level(60, tat, NOW + 10**9) == rates.Level(60, 1, MINUTE - 10**9)
+    assert rate_limits.take(60, tat, NOW, 1) == (tat, 10**9)
+    assert rate_limits.level(60, tat, NOW) == rate_limits.Level(60, 0, MINUTE)
+    assert rate_limits.level(60, tat, NOW + 10**9) == rate_limits.Level(60, 1, MINUTE - 10**9)

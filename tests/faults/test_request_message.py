@@ -21,7 +21,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
-from service import probes, receiving
+from service import probes, request_message
 from service.simulator import SimulatorServer
 from tests.support.accounts_admin import TOKEN, admin
 from tests.support.footprint import Footprint
@@ -95,7 +95,7 @@ async def test_a_message_that_does_not_arrive_is_waited_for_no_longer_than_a_cal
     method: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if method in HEALTH:
-        monkeypatch.setattr(receiving, "LONGEST", 0.2)
+        monkeypatch.setattr(request_message, "LONGEST", 0.2)
     async with _service(request_timeout=0.2) as (running, upstream, before):
         async with dial(running.address) as raw:
             stream = raw.begin(method, end=False, key=KEY)

@@ -9,9 +9,9 @@ from grpc.aio import AioRpcError, Metadata
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatcompletion.v1.error_pb2 import ApiError
+from restbridge.error_middleware import Failures
 from restbridge.error_responses import LEFT, ErrorResponse, RefusedError, of_reason
 from restbridge.event_stream import EventStream
-from restbridge.failures import Failures
 from restbridge.http.exchange import exchange_of
 from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange, scope, turn
 

@@ -18,7 +18,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ToolCall,
     ToolChoice,
 )
-from service.validation import crowds
+from service.validation import entry_counts
 from tests.support.samples import params
 from tests.unit.service.validation.test_contract import ACCEPTED, LONG
 
@@ -77,11 +77,11 @@ CROWDS: dict[str, Callable[[int], ChatCompletionParams]] = {
 def test_more_than_can_be_walked_over_is_named(
     param: str, build: Callable[[int], ChatCompletionParams]
 ) -> None:
-    assert crowds.crowd(build(crowds.MOST)) is None
-    found = crowds.crowd(build(crowds.MOST + 1))
+    assert entry_counts.crowd(build(entry_counts.MOST)) is None
+    found = entry_counts.crowd(build(entry_counts.MOST + 1))
     assert found is not None
     assert (found.param, found.code) == (param, LONG)
-    assert str(crowds.MOST) in found.message
+    assert str(entry_counts.MOST) in found.message
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_more_than_can_be_walked_over_is_named(
     [
         (
             "logit_bias",
-            crowds.MOST_BIASES,
+            entry_counts.MOST_BIASES,
             lambda count: ChatCompletionParams(logit_bias=dict.fromkeys(of_texts(count), 1.0)),
         ),
         (
@@ -108,7 +108,7 @@ def test_more_than_can_be_walked_over_is_named(
         *(
             (
                 name,
-                16 * crowds.MOST,
+                16 * entry_counts.MOST,
                 lambda count, name=name: ChatCompletionParams(
                     extra_json={name: "[" + "{}," * (count - 1) + "{}]"}
                 ),
@@ -117,7 +117,7 @@ def test_more_than_can_be_walked_over_is_named(
         ),
         (
             "messages[1].content",
-            16 * crowds.MOST,
+            16 * entry_counts.MOST,
             lambda count: ChatCompletionParams(
                 messages=[
                     ChatMessage(extra_json={"content": "[" + "{}," * (part - 1) + "{}]"})
@@ -130,17 +130,17 @@ def test_more_than_can_be_walked_over_is_named(
 def test_entries_and_text_have_limits_of_their_own(
     param: str, most: int, build: Callable[[int], ChatCompletionParams]
 ) -> None:
-    assert crowds.crowd(build(most)) is None
-    found = crowds.crowd(build(most + 1))
+    assert entry_counts.crowd(build(most)) is None
+    found = entry_counts.crowd(build(most + 1))
     assert found is not None
     assert (found.param, found.code) == (param, LONG)
 
 
 def test_a_request_is_no_crowd() -> None:
     for members in ACCEPTED:
-        assert crowds.crowd(params(**members)) is None
+        assert entry_counts.crowd(params(**members)) is None
 
 
 def test_the_limits_are_these() -> None:
-    assert (crowds.MOST, crowds.MOST_BIASES) == (4096, 32_768)
-    assert crowds.crowd(ChatCompletionParams(messages=[HELLO] * 4097)) is not None
+    assert (entry_counts.MOST, entry_counts.MOST_BIASES) == (4096, 32_768)
+    assert entry_counts.crowd(ChatCompletionParams(messages=[HELLO] * 4097)) is not None
