@@ -125,7 +125,7 @@ class Settings:
         "CHAT_MAX_RESPONSE_BYTES",
         "33554432",
         integer(1024, 256 * 1024 * 1024),
-        "Maximum size of a unary response of the upstream, in bytes.",
+        "Maximum size of a unary response or of one event of the upstream, in bytes.",
     )
     max_concurrent_calls: int = setting(
         "CHAT_MAX_CONCURRENT_CALLS",

@@ -40,6 +40,12 @@ UNKNOWN_MEMBERS: Final[tuple[UnknownMembers, ...]] = ("harmless", "forward", "re
 except those that are rejected, or none."""
 
 
+StreamEnd = Literal["lenient", "strict"]
+STREAM_ENDS: Final[tuple[StreamEnd, ...]] = ("lenient", "strict")
+"""What completes a stream. Lenient: `[DONE]`, or the finish_reason of each choice that began and a
+clean end of the body. Strict: `[DONE]` after each finish_reason."""
+
+
 class CatalogueError(ValueError):
     """The document of models is wrong. The text names the entry and the allowed values."""
 
@@ -53,6 +59,8 @@ class Upstream:
     """The URL before `/chat/completions`; "" for the built-in simulator."""
     api_key: str
     """The bearer key; "" for none."""
+    stream_end: StreamEnd = "lenient"
+    """The rule that decides whether a stream is complete."""
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key
@@ -254,6 +262,11 @@ _UPSTREAM: Final[Mapping[str, _Entry]] = {
     "simulator": _Entry(
         allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
     ),
+    "stream_end": _Entry(
+        allowed='"lenient" or "strict"',
+        accepts=lambda value: value in STREAM_ENDS,
+        default="lenient",
+    ),
 }
 
 
@@ -324,7 +337,7 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
     except ValueError:
         allowed = cast("Parser[str]", header_key).allowed
         raise CatalogueError(f"{place}: {variable} must be {allowed}") from None
-    return Upstream(name=name, base_url=url, api_key=key)
+    return Upstream(name=name, base_url=url, api_key=key, stream_end=members["stream_end"])
 
 
 def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:

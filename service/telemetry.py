@@ -61,6 +61,8 @@ class CallRecord:
     upstream_attempts: int = 0
     reason: str = ""
     """The reason of the failure; "" for success."""
+    mended: int = 0
+    """The number of the upstream's documents that could be read only after they were mended."""
     overran: bool = False
     """Whether the stream was cut, because the upstream exceeded the output limit."""
     key_name: str = ""
@@ -142,6 +144,14 @@ class Telemetry:
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
         )
+        self._mended = cache(
+            Counter(
+                "chat_upstream_mended",
+                "Documents that were no JSON until bad bytes and numbers in them were mended.",
+                ("gen_ai_request_model",),
+                registry=self.registry,
+            ).labels
+        )
         self._overruns = cache(
             Counter(
                 "chat_upstream_overruns",
@@ -214,6 +224,9 @@ class Telemetry:
             members["settings"] = call.settings
         if call.upstream_attempts:
             members["upstream_attempts"] = call.upstream_attempts
+        if call.mended:
+            self._mended(call.model).inc(call.mended)
+            members["mended"] = call.mended
         if call.overran:
             self._overruns(call.model).inc()
             members["overran"] = True

@@ -6,8 +6,12 @@
     never, or implausible           the counted usage: one token for each piece of up to 16 bytes,
                                     and one token per four bytes of a larger one
 
+The output ended when each choice has its finish_reason. If the upstream sends `[DONE]` but no
+finish_reason at all, the output ended with the last piece.
+
 A report is implausible if a count is missing or negative, or if it has no completion tokens
-although there was output. If only the prompt tokens are zero, the prompt is estimated.
+although there was output. If only the prompt tokens are zero, the prompt is estimated. If the
+completion tokens are missing (Gemini), they are the total tokens less the prompt tokens.
 
 Several choices: llama.cpp reports the tokens of one choice. In a stream, it reports those of each
 choice in a separate usage chunk, right after the finish_reason of the choice. The sum of the
@@ -60,6 +64,8 @@ from service.metering.output_size import names, said, texts
 # Globals of this module, because looking them up for each chunk is faster.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
 _LONG_TOKEN: Final = tokens.LONG_TOKEN
+_MOST_NAMES: Final = 64
+"""Maximum number of member names that are remembered."""
 _SPARE: Final = 64
 """Pieces and tokens to spare for a short response: a character in several pieces, or a few of the
 longest tokens."""
@@ -97,7 +103,9 @@ class Progress:
     _whole: bool = False
     """Whether the response is a unary one."""
     _reported: Usage | None = None
-    """The last plausible report."""
+    """The last plausible report, as the upstream sent it."""
+    _last: int = 0
+    """The completion tokens of the last report."""
     _sum: int = 0
     """The sum of the reported completion tokens, by the table of this module."""
     _as_it_goes: bool = False
@@ -106,6 +114,8 @@ class Progress:
     """The number of finished choices at the last usage chunk."""
     _counted_when_reported: int = -1
     """The counted tokens at the last report."""
+    _covers_all: bool = False
+    """Whether the last report was not of one of several choices."""
     _settled: bool = False
     """Whether the output had ended at the last report, which was not of one of several choices."""
     _begun: set[int] = field(default_factory=set)
@@ -113,6 +123,8 @@ class Progress:
     _calling: set[int] = field(default_factory=set)
     _named: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
     """The id and name of each call, by the indexes of its choice and of the call."""
+    _told: set[str] = field(default_factory=lambda: {"choices"})
+    """Members beyond the contract in the delivered chunks; an empty `choices` is one of them."""
     _full: set[int] = field(default_factory=set)
     """The choices that ended with finish_reason "length"."""
 
@@ -137,12 +149,34 @@ class Progress:
                 if bounded:
                     self._pieces += 1
                     self._bytes += bounded
-        if chunk.HasField("usage"):
+        reports = chunk.HasField("usage")
+        if reports:
             # In a chunk with one of several choices, it can be the usage of that choice alone.
-            whole = not choices or len(self._begun) == 1
-            self._report(chunk.usage, beside=bool(choices), settled=whole and self.complete)
-            return bool(choices) or self.wants_usage
+            whole = self.choices == 1 or not choices or len(self._begun) == 1
+            usage = chunk.usage
+            if not self.wants_usage:
+                usage = Usage()
+                usage.CopyFrom(chunk.usage)
+                chunk.ClearField("usage")
+            self._report(usage, beside=bool(choices), whole=whole)
+        if self.wants_usage:
+            return True
+        others = chunk.extra_json
+        if reports and not choices:
+            return not self._told.issuperset(others)
+        if others and len(self._told) < _MOST_NAMES:
+            self._told.update(others)
         return True
+
+    def end(self) -> None:
+        """Take note that the upstream sent `[DONE]`: no choice that began goes on.
+
+        If the upstream sent no finish_reason at all, the report after the last piece covers the
+        answer. If it sent some, the report can be of the choices that finished.
+        """
+        if not self._finished:
+            self._settled = self._covers_all
+        self._finished |= self._begun
 
     def take(self, completion: ChatCompletion) -> None:
         """Count a unary completion."""
@@ -156,7 +190,7 @@ class Progress:
             if choice.finish_reason == "length":
                 self._full.add(position)
         if completion.HasField("usage"):
-            self._report(completion.usage, beside=True, settled=True)
+            self._report(completion.usage, beside=True, whole=True)
 
     @property
     def overruns(self) -> bool:
@@ -218,12 +252,12 @@ class Progress:
         reported = self._reported
         if reported is None:
             return Used(self.prompt_estimate, self.counted, estimated=True)
-        least = self._least(reported)
+        least = self._least()
         if self._sum < least:
             return Used(self.prompt_estimate, max(self.counted, least), estimated=True)
         return Used(self.prompt_estimate, self._sum, estimated=not reported.prompt_tokens)
 
-    def _least(self, reported: Usage) -> int:
+    def _least(self) -> int:
         """Return the minimum of the reported tokens. A smaller sum does not cover all choices.
 
         Args:
@@ -231,7 +265,7 @@ class Progress:
         """
         if not self._settled or self._counted != self._counted_when_reported:
             return self.counted
-        of_one, limit = reported.completion_tokens, self._most_of_one
+        of_one, limit = self._last, self._most_of_one
         if min(self.choices, len(self._begun)) == 1 or of_one > limit:
             return 0
         least = min(self.counted, int(self._letters / tokens.LONG_PROSE))
@@ -247,7 +281,13 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether at least one choice began, and each has its finish_reason."""
+        """Whether at least one choice began, and each has its finish_reason.
+
+        If one choice was requested, one finish_reason is enough, whatever its index: some upstreams
+        number the pieces (TGI 1.4) or the parts (Bedrock) of the response as choices.
+        """
+        if self.choices == 1:
+            return bool(self._finished)
         return bool(self._finished) and self._begun == self._finished
 
     def _repeated(self, choice: int, delta: ChatMessageDelta) -> int:
@@ -261,17 +301,24 @@ class Progress:
                 self._named[choice, index] = id_, name
         return repeated
 
-    def _report(self, usage: Usage, *, beside: bool, settled: bool) -> None:
-        # A value that is not an integer, such as a text or a fraction, is not in the fields.
-        if not (usage.HasField("prompt_tokens") and usage.HasField("completion_tokens")):
+    def _report(self, usage: Usage, *, beside: bool, whole: bool) -> None:
+        # A value that is not an integer, such as a text or a fraction, is in extra_json.
+        if not usage.HasField("prompt_tokens"):
             return
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        prompt = usage.prompt_tokens
+        if usage.HasField("completion_tokens"):
+            completion = usage.completion_tokens
+        elif usage.HasField("total_tokens") and "completion_tokens" not in usage.extra_json:
+            completion = usage.total_tokens - prompt
+        else:
+            return
         if min(prompt, completion) < 0 or (self._counted and not completion):
             return
         self._sum = self._come_to(completion, beside=beside)
-        self._reported = usage
+        self._reported, self._last = usage, completion
         self._counted_when_reported = self._counted
-        self._settled = settled
+        self._covers_all = whole
+        self._settled = whole and (self._whole or self.complete)
         self.prompt_estimate = prompt or self.prompt_estimate
 
     def _come_to(self, completion: int, *, beside: bool) -> int:
@@ -279,8 +326,8 @@ class Progress:
         if self.choices == 1:
             return completion
         finished = len(self._finished) - self._finished_when_reported
-        last = self._reported
-        if not beside and not finished and last and completion == last.completion_tokens:
+        again = self._reported is not None and completion == self._last
+        if not beside and not finished and again:
             return self._sum
         if not finished and completion and not self.complete:
             self._as_it_goes = True

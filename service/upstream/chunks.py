@@ -1,15 +1,27 @@
-"""Reads the chunks of a stream from the bytes of its events: decodes, observes, renames. No I/O.
+"""Reads the chunks of a stream from the bytes of its body: decodes, observes, renames. No I/O.
 
-    piece -> take -> chunk, chunk, …     lazily: each is observed when it is taken
-                     is_done             [DONE] arrived
-                     is_cut              the upstream ignored the output limit
-                     a Failure           after the chunks before it
+    piece -> take -> chunk, chunk, …         lazily: each is observed when it is taken
+    clean end of the body -> finish -> …     the last ones
+                     is_done                 the response is complete
+                     is_cut                  the upstream ignored the output limit
+                     a Failure               after the chunks before it
+
+The first byte of the body decides what the body is. Its content type does not.
+
+    { or [                  a JSON text instead of events: the error that it reports
+    a letter or a colon     events
+    any other byte          an invalid response
+
+`stream_end` of the upstream decides what completes a response:
+
+    lenient     [DONE] after a choice began, or a clean end after the finish_reason of each choice
+    strict      [DONE] after the finish_reason of each choice
 
 `apart` and `together` group the chunks into the sequences that a caller receives.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
@@ -18,11 +30,22 @@ from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import CallRecord
 from service.upstream import error_bodies, refusals
+from service.upstream.mending import mended
 from service.upstream.rewriting import rename
 from service.upstream.sse import EventParser, EventTooLargeError
 
 _OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
 _DONE: Final = b"[DONE]"
+_ERROR: Final = b'"error"'
+"""Every chunk that reports an error contains this word; upstreams do not escape its letters."""
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"
+"""The bytes of a byte-order mark and of empty lines, which can precede the first event."""
+_LARGEST_DOCUMENT: Final = 64 * 1024
+"""Maximum bytes of a JSON text instead of events."""
+_NO_ERROR: Final = frozenset({"null", "false", "0", '""', "{}", "[]"})
+"""Values of a member `error` that report no error."""
+
+_Answer = TypeVar("_Answer")
 
 Chunks = Iterator[ChatCompletionChunk]
 
@@ -33,16 +56,28 @@ class ChunkReader:
     Args:
         model: The model, with the name that the caller used.
         progress: Observes every chunk, including those that are withheld from the caller.
-        record: Records whether the stream was cut.
+        record: Records whether the stream was cut, and how many events were mended.
+        max_event_bytes: The maximum size of an event.
     """
 
-    def __init__(self, model: Model, progress: Progress, record: CallRecord) -> None:
+    def __init__(
+        self, model: Model, progress: Progress, record: CallRecord, *, max_event_bytes: int
+    ) -> None:
         self._model = model
+        self._strict = model.upstream.stream_end == "strict"
         self._progress = progress
         self._record = record
-        self._events = EventParser()
+        self._events = EventParser(max_event_bytes)
+        self._begun = False
+        """Whether the body has a byte that is not blank."""
+        self._document: bytearray | None = None
+        """The JSON text that the body has instead of events."""
+        self._heard = False
+        """Whether the body has an event, or begins with a comment."""
+        self._unreadable: type[errors.Failure] = errors.UpstreamInvalidResponse
+        """The failure that an unreadable event raises."""
         self.is_done = False
-        """Whether `[DONE]` arrived after a complete response."""
+        """Whether the response is complete."""
         self.is_cut = False
         """Whether the upstream ignored the output limit, so that the rest is not read."""
 
@@ -52,13 +87,63 @@ class ChunkReader:
         Raises:
             Failure: The upstream reported a failure, or the stream is malformed or incomplete.
         """
+        if not self._begun:
+            self._begin(piece.lstrip(_BLANK))
+        if self._document is not None:
+            self._document += piece
+            if len(self._document) > _LARGEST_DOCUMENT:
+                raise self._refused(self._document)
+            return iter(())
         try:
             events = self._events.feed(piece)
         except EventTooLargeError as error:
             raise errors.UpstreamInvalidResponse(dispatched=True) from error
+        self._heard = self._heard or bool(events)
+        return self._read(events)
+
+    def finish(self) -> Chunks:
+        """Yield the chunks for the caller that the clean end of the body completes.
+
+        Raises:
+            Failure: As for `take`.
+        """
+        if self._document is not None:
+            raise self._refused(self._document)
+        try:
+            events = self._events.finish()
+        except EventTooLargeError as error:
+            raise errors.UpstreamInvalidResponse(dispatched=True) from error
+        if self._begun and not self._heard and not events:
+            raise errors.UpstreamInvalidResponse(dispatched=True)
+        self._unreadable = errors.UpstreamTruncated  # the rest of the event is missing
+        yield from self._read(events)
+        if self.is_done or self.is_cut:
+            return
+        if self._strict or not self._progress.complete:
+            raise errors.UpstreamTruncated(dispatched=True)
+        self.is_done = True
+
+    def _begin(self, body: bytes) -> None:
+        """Decide by the first byte that is not blank what the body is."""
+        first = body[:1]
+        if first in (b"{", b"["):
+            self._document = bytearray()
+        elif not (first.isalpha() or first in (b":", b"")):
+            raise errors.UpstreamInvalidResponse(dispatched=True)
+        self._begun = first != b""
+        self._heard = first == b":"
+
+    def _refused(self, document: bytearray) -> errors.Failure:
+        """Return the failure of a body that is JSON instead of events."""
+        found = reported(bytes(document.lstrip(_BLANK)), self._model)
+        return found or errors.UpstreamInvalidResponse(dispatched=True)
+
+    def _read(self, events: Sequence[tuple[bytes, bytes]]) -> Chunks:
         progress = self._progress
         for name, data in events:
             if data.startswith(_DONE):
+                if not self._strict:
+                    progress.end()
                 if not progress.complete:
                     raise errors.UpstreamTruncated(dispatched=True)
                 self.is_done = True
@@ -74,11 +159,12 @@ class ChunkReader:
 
     def _decode(self, name: bytes, data: bytes) -> ChatCompletionChunk:
         try:
-            chunk = openai_json.decode_chunk(data)
+            chunk = decoded(openai_json.decode_chunk, data, self._record)
         except openai_json.DecodeError as error:
-            invalid = errors.UpstreamInvalidResponse(dispatched=True)
-            raise self._failure(reported(data, self._model) or invalid) from error
-        if has_error(chunk) or name == b"error" or chunk.object == "error":
+            unreadable = self._unreadable(dispatched=True)
+            raise self._failure(reported(data, self._model) or unreadable) from error
+        # Per chunk, a search for the word costs less than reading the members.
+        if name == b"error" or (_ERROR in data and has_error(chunk)):
             failure = reported(data, self._model) or errors.UpstreamError(dispatched=True)
             raise self._failure(failure)
         if not chunk.choices and not chunk.HasField("usage"):
@@ -120,11 +206,41 @@ def together(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
         yield ready
 
 
+def decoded(decode: Callable[[bytes], _Answer], data: bytes, record: CallRecord) -> _Answer:
+    """Decode a document of an upstream. If it is malformed, mend and decode it again.
+
+    Args:
+        decode: The decoder.
+        data: The document.
+        record: Counts the mended documents.
+
+    Raises:
+        DecodeError: The document is malformed, and mending does not help.
+    """
+    try:
+        return decode(data)
+    except openai_json.DecodeError:
+        better = mended(data)
+        if better is None:
+            raise
+        answer = decode(better)
+        record.mended += 1
+        return answer
+
+
 def has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
-    """Return whether a response has an error in addition to choices, as OpenRouter sends it."""
-    return answer.extra_json.get("error", "null") != "null"
+    """Return whether a response reports an error: beside choices, or as a finish_reason.
+
+    OpenRouter does both. Older releases of vLLM use the member `object`.
+    """
+    if answer.object == "error":
+        return True
+    error = answer.extra_json.get("error", "null")
+    if error != "null" and "".join(error.split()) not in _NO_ERROR:
+        return True
+    return "error" in [choice.finish_reason for choice in answer.choices]
 
 
 def reported(data: bytes, model: Model) -> errors.Failure | None:
-    """Return the failure in a body or an event with the status 200, or None."""
-    return refusals.failure_in_success(error_bodies.read(data), model)
+    """Return the failure in a body or an event with the status of a success, or None."""
+    return refusals.failure_in_success(error_bodies.read(mended(data) or data), model)

@@ -1,7 +1,7 @@
 """The client of the upstreams: sends a request and returns its response.
 
-    complete -> outgoing -> POST -> 200, expected type -> complete body -> ChatCompletion
-    stream   -> outgoing -> POST -> 200, expected type -> events -> ChatCompletionChunk, …
+    complete -> outgoing -> POST -> 2xx, uncompressed -> complete body -> ChatCompletion
+    stream   -> outgoing -> POST -> 2xx, uncompressed -> events -> ChatCompletionChunk, …
                                  -> anything else -> refusals, or FAILURES below; one retry if
                                                      `retries` allows it
 
@@ -39,7 +39,7 @@ from service.models import Model, Upstream
 from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import error_bodies, refusals
-from service.upstream.chunks import ChunkReader, apart, has_error, reported, together
+from service.upstream.chunks import ChunkReader, apart, decoded, has_error, reported, together
 from service.upstream.retries import RetryBudget, delay
 from service.upstream.rewriting import outgoing, rename
 from service.upstream.silence import Silence
@@ -66,8 +66,9 @@ _LARGEST_ERROR_BODY: Final = 64 * 1024
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
 """Maximum seconds and bytes after `[DONE]`; beyond them, the connection is closed, not kept."""
-_JSON_BEGINS: Final = (b"{", b"[")
-"""The first characters of a JSON body under `text/event-stream`. No line of events begins so."""
+_BOM: Final = b"\xef\xbb\xbf"
+_NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
+"""Values of Content-Encoding that upstreams send for an uncompressed body."""
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _USER_AGENT: Final = b"chatcompletion/0.1"
@@ -156,13 +157,18 @@ class UpstreamClient:
             if len(data) > self._limits.max_response_bytes:
                 raise errors.UpstreamInvalidResponse(dispatched=True)
         try:
-            completion = openai_json.decode_completion(data)
+            data = data.removeprefix(_BOM)
+            completion = decoded(openai_json.decode_completion, data, call.record)
         except openai_json.DecodeError as error:
             raise reported(data, model) or errors.UpstreamInvalidResponse(
                 dispatched=True
             ) from error
         if not completion.choices:
-            raise reported(data, model) or errors.UpstreamInvalidResponse(dispatched=True)
+            raise (
+                reported(data, model)
+                or refusals.flagged_prompt(completion)
+                or errors.UpstreamInvalidResponse(dispatched=True)
+            )
         if has_error(completion):
             raise reported(data, model) or errors.UpstreamError(dispatched=True)
         rename(completion, model)
@@ -184,25 +190,25 @@ class UpstreamClient:
         """
         model = request.model
         body = outgoing(request, streamed=True)
-        reader = ChunkReader(model, progress, call.record)
+        reader = ChunkReader(
+            model, progress, call.record, max_event_bytes=self._limits.max_response_bytes
+        )
         deliver = together if at_once else apart
         with self._telemetry.upstream_streams.track_inprogress():
-            async with self._open(body, model, call, _EVENTS) as response:
-                async with aclosing(self._pieces(response)) as pieces:
-                    begun = False
-                    async for piece in pieces:
-                        if not begun:
-                            begun = bool(piece.strip())
-                            if piece.lstrip().startswith(_JSON_BEGINS):
-                                raise await _bare_error(piece, pieces, model)
-                        for chunks in deliver(reader.take(piece)):
-                            yield chunks
-                        if reader.is_cut:
-                            return
-                        if reader.is_done:
-                            await _finish(pieces)
-                            return
-                raise errors.UpstreamTruncated(dispatched=True)
+            async with (
+                self._open(body, model, call, _EVENTS) as response,
+                aclosing(self._pieces(response)) as pieces,
+            ):
+                async for piece in pieces:
+                    for chunks in deliver(reader.take(piece)):
+                        yield chunks
+                    if reader.is_cut:
+                        return
+                    if reader.is_done:
+                        await _finish(pieces)
+                        return
+                for chunks in deliver(reader.finish()):
+                    yield chunks
 
     @asynccontextmanager
     async def _open(
@@ -245,7 +251,7 @@ class UpstreamClient:
         )
 
     async def _attempt(self, body: bytes, model: Model, call: Call, accept: str) -> httpx.Response:
-        """Send a request once and return its response, if its status and type are the expected."""
+        """Send a request once and return its response, if its status is that of a success."""
         call.record.upstream_attempts += 1
         call.dispatched = True
         try:
@@ -260,7 +266,7 @@ class UpstreamClient:
             call.dispatched = failure.dispatched
             raise failure from error
         try:
-            refusal = await self._refusal(response, accept, model)
+            refusal = await self._refusal(response, model)
         except BaseException:
             await response.aclose()
             raise
@@ -270,22 +276,15 @@ class UpstreamClient:
         call.dispatched = refusal.dispatched
         raise refusal
 
-    async def _refusal(
-        self, response: httpx.Response, accept: str, model: Model
-    ) -> errors.Failure | None:
+    async def _refusal(self, response: httpx.Response, model: Model) -> errors.Failure | None:
         """Return the failure in the head of a response, or None if there is none."""
         headers = response.headers
-        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        codings = headers.get("content-encoding", "").lower().split(",")
+        if not _NO_CODINGS.issuperset(coding.strip() for coding in codings):
             return errors.UpstreamInvalidResponse(dispatched=True)
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if response.status_code == 200 and accept in (_JSON, kind):
-            return None
+        if response.is_success:
+            return None  # the body tells what it is
         told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY))
-        if response.status_code == 200:
-            # An error with status 200 in place of the stream.
-            failure = refusals.failure_in_success(told, model)
-            if failure is not None:
-                return failure
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)
 
@@ -364,16 +363,6 @@ def _request(
     )
     request.read()
     return request
-
-
-async def _bare_error(first: bytes, pieces: AsyncIterator[bytes], model: Model) -> errors.Failure:
-    """Return the failure of a stream whose body is JSON instead of events."""
-    body = bytearray(first)
-    async for piece in pieces:
-        body += piece
-        if len(body) > _LARGEST_ERROR_BODY:
-            break
-    return reported(bytes(body), model) or errors.UpstreamTruncated(dispatched=True)
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:

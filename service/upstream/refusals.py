@@ -25,6 +25,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chatcompletion.v1 import error_pb2
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service import errors
 from service.models import Model
 from service.upstream import account_faults
@@ -110,6 +111,16 @@ def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure |
     return found
 
 
+def flagged_prompt(completion: ChatCompletion) -> errors.Failure | None:
+    """Return the failure of a prompt that the upstream's filter stopped, if that is what it says.
+
+    Azure then answers without choices, and with what its filter found under the status 200.
+    """
+    if _PROMPT_FILTERS.isdisjoint(completion.extra_json):
+        return None
+    return errors.InvalidRequest(_FLAGGED, code="content_filter", dispatched=True)
+
+
 def bare_account_fault(body: ErrorBody | None, model: Model) -> errors.Failure | None:
     """Return the account fault of a chunk without choices and without the member `error`, or None.
 
@@ -159,6 +170,7 @@ def _unavailable(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors
 
 
 _FLAGGED: Final = "The model provider flagged the input."
+_PROMPT_FILTERS: Final = frozenset({"prompt_filter_results", "prompt_annotations"})
 _SAYS_NOTHING: Final = ErrorBody()
 _upstream_error: Final = _plain(errors.UpstreamError)
 _invalid_response: Final = _plain(errors.UpstreamInvalidResponse)

@@ -5,17 +5,13 @@ r"""A parser for event streams, on bytes: no I/O, bounded memory.
 It follows the WHATWG HTML standard, section 9.2.6. Lines end with CRLF, LF or CR, and with no other
 character, because JSON can contain U+2028, U+0085 and the like. A line that begins with a colon is
 a comment. The `data` lines of an event are joined by LF. An empty line ends an event. An event
-without data is dropped, and so is an incomplete last event.
+without data is dropped. The standard also drops an incomplete last event. `finish` returns it,
+because some upstreams omit the last empty line.
 
 `id` and `retry` are skipped, because the request is never repeated.
 """
 
 from typing import Final
-
-MAX_EVENT_BYTES: Final = 1024 * 1024
-"""Default maximum bytes of a line and of the data of an event. A chunk usually has some hundred
-bytes; a chunk with a base64 sound or the log probabilities of a long response has some hundred
-thousand."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -33,7 +29,7 @@ class EventParser:
 
     __slots__ = ("_after_cr", "_data", "_data_bytes", "_first", "_limit", "_name", "_tail")
 
-    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, max_event_bytes: int) -> None:
         self._limit = max_event_bytes
         self._tail = bytearray()
         self._data: list[bytes] = []
@@ -69,6 +65,19 @@ class EventParser:
             self._tail += tail
             self._check(len(tail))
         return self._take(lines)
+
+    def finish(self) -> list[tuple[bytes, bytes]]:
+        """Return the event that lacks its last line end or its empty line, if there is one.
+
+        Nothing is fed afterwards.
+
+        Raises:
+            EventTooLargeError: the event exceeds the bound.
+        """
+        line = bytes(self._tail)
+        if self._first:
+            line = line.removeprefix(_BOM)
+        return self._take([line, b""])
 
     def _take(self, lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         events: list[tuple[bytes, bytes]] = []

@@ -78,7 +78,7 @@ LAYERS = {
         {"client"},
         {"chunks"},
         {"refusals"},
-        {"account_faults", "retries", "rewriting", "silence", "sse", "transport"},
+        {"account_faults", "mending", "retries", "rewriting", "silence", "sse", "transport"},
         {"error_bodies"},
     ),
     "service.upstream.transport": (

@@ -27,7 +27,7 @@ from service.simulator import text
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, Answer, DoorName, document, params
 from tests.support.books import Charge
-from tests.support.priced_models import CREDIT, cost, priced
+from tests.support.priced_models import CREDIT, STRICT, cost, priced
 
 PROMPT: Final = 1
 """Tokens of the prompt, as the simulator counts them."""
@@ -177,10 +177,18 @@ ROWS: Final = (
     cut("named error event", "error-event-named", "upstream_error"),
     cut("malformed event", "malformed-event", "upstream_invalid_response"),
     cut(
-        "no [DONE], with a report",
+        "no [DONE], with a report, strict",
         "no-done",
         "upstream_truncated",
         streamed=Used(partial=True),
+        entry={"upstream": STRICT},
+    ),
+    cut(
+        "no finish_reason, with a report, strict",
+        "no-finish-reason",
+        "upstream_truncated",
+        streamed=Used(partial=True),
+        entry={"upstream": STRICT},
     ),
     # ---------------------------------------------------------------------------- deadline
     Row(
@@ -212,6 +220,18 @@ ROWS: Final = (
         name="complete, with usage for the caller",
         upstream_model=SOUND,
         request={"stream_options": {"include_usage": True}},
+        streamed=REPORTED,
+        forms=(True,),
+    ),
+    Row(
+        name="no [DONE], but every finish_reason",
+        upstream_model="sim-fault:no-done,tokens=8",
+        streamed=REPORTED,
+        forms=(True,),
+    ),
+    Row(
+        name="no finish_reason, but [DONE]",
+        upstream_model="sim-fault:no-finish-reason,tokens=8",
         streamed=REPORTED,
         forms=(True,),
     ),
@@ -439,18 +459,23 @@ async def test_usage_above_the_hold_is_not_charged_and_counted(
         stack.books.nothing_is_open()
 
 
+@pytest.mark.parametrize("upstream", ["simulator", STRICT])
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_report_that_came_before_the_cut_counts(door: DoorName, database: str) -> None:
-    entry = priced(upstream_model="laid")
+async def test_a_report_that_came_before_the_cut_counts(
+    door: DoorName, upstream: str, database: str
+) -> None:
+    """And is that of a complete answer where `[DONE]` may be missing."""
+    cut = upstream == STRICT
+    entry = priced(upstream_model="laid", upstream=upstream)
     async with accounts_stack({"row": entry}, database=database) as stack:
         reported(stack, prompt=11, completion=7, done=False)
         team = stack.books.team()
         answer = await stack.ask(door, team.key, "row", streamed=True)
         await stack.rests()
 
-        assert (answer.code, answer.pieces) == ("upstream_truncated", 2)
+        assert (answer.code, answer.pieces) == ("upstream_truncated" if cut else "", 2)
         assert stack.books.charges(team) == [
-            Charge(amount=cost(11, 7), prompt=11, completion=7, partial=True)
+            Charge(amount=cost(11, 7), prompt=11, completion=7, partial=cut)
         ]
         stack.books.nothing_is_open()
 

@@ -23,7 +23,7 @@ VERSIONS: Final = ("1.8.0", "1.19.0")
 BROKEN: Final = {
     "sim-fault:cut-chunked-body": "This is the built",
     "sim-fault:error-event": "This is the built",
-    "sim-fault:no-done": "This is the built-in simulator;",
+    "sim-fault:clean-end-mid-stream": "This is the built",
     "sim-fault:500,ttft=0.5": "",
 }
 """Models whose streams break, and the text that arrives before."""

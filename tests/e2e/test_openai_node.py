@@ -43,7 +43,7 @@ FAULTS: Final = (
     "sim-fault:error-event",
     "sim-fault:hang-before-headers",
     "sim-fault:hang-mid-stream",
-    "sim-fault:no-done",
+    "sim-fault:clean-end-mid-stream",
     "sim:ttft=0.2",
 )
 INTRODUCTION: Final = "This is the built-in simulator; no model was called"
@@ -392,7 +392,7 @@ async def test_only_what_may_be_sent_again_is_sent_again(node: Node, via: Via) -
     ("model", "code"),
     [
         ("sim-fault:cut-chunked-body", "upstream_truncated"),
-        ("sim-fault:no-done", "upstream_truncated"),
+        ("sim-fault:clean-end-mid-stream", "upstream_truncated"),
         ("sim-fault:error-event", "upstream_error"),
     ],
 )

@@ -49,7 +49,7 @@ FAULTS = (
     "sim-fault:error-event-first",
     "sim-fault:hang-before-headers",
     "sim-fault:hang-mid-stream",
-    "sim-fault:no-done",
+    "sim-fault:clean-end-mid-stream",
     "sim-fault:500",
     "sim:ttft=0.2",
     "sim-fault:500,ttft=0.2",
@@ -524,7 +524,7 @@ async def test_every_reason_of_the_contract_is_told(reason: str) -> None:
     ("model", "code"),
     [
         ("sim-fault:cut-chunked-body", "upstream_truncated"),
-        ("sim-fault:no-done", "upstream_truncated"),
+        ("sim-fault:clean-end-mid-stream", "upstream_truncated"),
         ("sim-fault:error-event", "upstream_error"),
     ],
 )

@@ -72,7 +72,9 @@ async def test_what_the_upstream_may_have_worked_for_is_not_sent_again(fault: st
         assert len(upstream.records) == 1
 
 
-@pytest.mark.parametrize("fault", ["no-done", "reset-mid-stream", "error-event-first", "500"])
+@pytest.mark.parametrize(
+    "fault", ["clean-end-mid-stream", "reset-mid-stream", "error-event-first", "500"]
+)
 async def test_a_stream_that_began_is_not_begun_again(fault: str) -> None:
     model = f"sim-fault:{fault},times=1"
     async with simulator() as upstream, service([model], upstream) as running:

@@ -24,6 +24,7 @@ import pytest
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionParams
+from service.models import StreamEnd
 from service.simulator import RequestOutcome, SimulatorServer
 from service.simulator.faults import ELSEWHERE, FAULTS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
@@ -32,7 +33,7 @@ from service.simulator.faults.whole_answers import INTERNAL_DETAILS
 from service.simulator.text import INTRODUCTION, split
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import KEY, Failed, params
-from tests.support.running_service import UPSTREAM_KEY, Running, service, simulator
+from tests.support.running_service import UPSTREAM_KEY, Running, models, service, simulator
 from tests.support.waiting import until
 
 MEBIBYTE: Final = 1024 * 1024
@@ -55,6 +56,7 @@ DELIVERED_NOTHING: Final = (0,)
 HALF: Final = (5,)
 """Of 11 chunks: the role, 8 tokens, the finish reason, the usage."""
 IMPATIENT: Final[Mapping[str, float]] = {"first_byte_timeout": 0.5, "idle_timeout": 0.5}
+NARROW: Final[Mapping[str, float]] = {"max_response_bytes": MEBIBYTE}
 SHORT: Final[Mapping[str, float]] = {"request_timeout": 0.7}
 
 
@@ -69,6 +71,9 @@ class Row:
     outcome: RequestOutcome = "completed"
     """The outcome at the upstream; `caller_left` means that the service closed the connection."""
     settings: Mapping[str, float] = field(default_factory=dict)
+    streamed: str = ""
+    """The reason of a stream, if it is another."""
+    stream_end: StreamEnd = "lenient"
     value: str = ""
     most_sent: int = 16 * MEBIBYTE
     """Maximum bytes that the upstream sends; socket buffers hold some mebibytes of them."""
@@ -121,9 +126,10 @@ ROWS: Final[tuple[Row, ...]] = (
     *_rows("MODEL_NOT_FOUND", "404"),
     *_rows(
         "UPSTREAM_INVALID_RESPONSE",
-        *("200-html", "200-empty", "200-text", "200-array", "200-null", "200-deep", "204"),
-        *("redirect", "gzip", "json-instead-of-stream", "untyped-stream"),
+        *("200-html", "200-text", "200-array", "200-null", "200-deep"),
+        *("redirect", "gzip", "json-instead-of-stream"),
     ),
+    *_rows("UPSTREAM_INVALID_RESPONSE", "200-empty", "204", streamed="UPSTREAM_TRUNCATED"),
     *_rows("UPSTREAM_ERROR", "200-error"),
     # 1 GiB once it is decompressed, of which nothing is.
     *_rows(
@@ -138,15 +144,21 @@ ROWS: Final[tuple[Row, ...]] = (
         "UPSTREAM_INVALID_RESPONSE", "huge-body", outcome="caller_left", most_sent=48 * MEBIBYTE
     ),
     # Streams.
-    *_rows("UPSTREAM_TRUNCATED", "no-done", delivered=(11,)),
-    *_rows("UPSTREAM_TRUNCATED", "no-finish-reason", delivered=(10,)),
+    *_rows("UPSTREAM_TRUNCATED", "no-done", delivered=(11,), stream_end="strict"),
+    *_rows("UPSTREAM_TRUNCATED", "no-finish-reason", delivered=(10,), stream_end="strict"),
     *_rows("UPSTREAM_TRUNCATED", "clean-end-mid-stream", delivered=HALF),
     *_rows("UPSTREAM_TRUNCATED", "empty-stream", "done-only"),
     *_rows("UPSTREAM_INVALID_RESPONSE", "malformed-event", delivered=HALF, outcome="caller_left"),
     *_rows("UPSTREAM_INVALID_RESPONSE", "array-event", delivered=(1,), outcome="caller_left"),
     *_rows("UPSTREAM_INVALID_RESPONSE", "deep-event", delivered=(1,)),
-    *_rows("UPSTREAM_INVALID_RESPONSE", "huge-event", "huge-line", delivered=(1,)),
-    *_rows("UPSTREAM_INVALID_RESPONSE", "endless-line", delivered=(1,), outcome="caller_left"),
+    *_rows("UPSTREAM_INVALID_RESPONSE", "huge-event", "huge-line", delivered=(1,), settings=NARROW),
+    *_rows(
+        "UPSTREAM_INVALID_RESPONSE",
+        "endless-line",
+        delivered=(1,),
+        outcome="caller_left",
+        settings=NARROW,
+    ),
     *_rows(
         "UPSTREAM_ERROR",
         *("error-event", "error-event-then-done", "error-event-text", "error-event-named"),
@@ -160,7 +172,7 @@ ANY_OUTCOME: Final = frozenset({"huge-event", "huge-line"})
 
 SOUND: Final = (
     *("body-overrun", "early-hints", "vendor-headers"),
-    *("hang-after-done", "events-after-done"),
+    *("hang-after-done", "events-after-done", "untyped-stream"),
     *("one-byte-writes", "crlf", "cr-only", "mixed-line-ends", "comments"),
     *("multi-line-data", "bom", "no-space", "other-fields", "blank-lines"),
 )
@@ -324,7 +336,7 @@ async def test_a_fault_has_its_reason_and_leaves_nothing(row: Row, streamed: boo
     changes: dict[str, Any] = {"longest_retry_after": 0.0, **row.settings}
     async with (
         simulator() as upstream,
-        service([model, "any"], upstream, **changes) as running,
+        service(models([model, "any"], upstream, stream_end=row.stream_end), **changes) as running,
     ):
         await running.client.create("any")
         await upstream.next_record()
@@ -338,7 +350,7 @@ async def test_a_fault_has_its_reason_and_leaves_nothing(row: Row, streamed: boo
             failure, chunks = await running.client.refusal(request), ()
 
         assert failure is not None
-        _assert_reason(failure, row.reason)
+        _assert_reason(failure, (row.streamed if streamed else "") or row.reason)
         record = await upstream.next_record()
         async with asyncio.timeout(10):
             await record.ended.wait()
@@ -355,6 +367,19 @@ async def test_a_fault_has_its_reason_and_leaves_nothing(row: Row, streamed: boo
                 sound = [c for c in sound if not any(x["finish_reason"] for x in c["choices"])]
             assert delivered == sound[: len(delivered)]
         await _rests(running, upstream, before)
+
+
+@pytest.mark.parametrize(("fault", "chunks"), [("no-done", 11), ("no-finish-reason", 10)])
+async def test_an_end_that_is_not_strict_is_complete_by_default(fault: str, chunks: int) -> None:
+    model = _once(fault)
+    async with simulator() as upstream, service([model, "any"], upstream) as running:
+        documents = await _answer(running, model, streamed=True)
+        sound = await _answer(running, model, streamed=True)
+        assert upstream.records[0].scenario == fault
+    if fault == "no-finish-reason":
+        sound = [c for c in sound if not any(x["finish_reason"] for x in c["choices"])]
+    assert documents == sound
+    assert len(documents) == chunks
 
 
 @pytest.mark.parametrize(("fault", "streamed"), _cases(*SOUND))

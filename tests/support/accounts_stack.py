@@ -28,7 +28,7 @@ from tests.support import running_service
 from tests.support.asking import Answer, DoorName, ask_grpc, ask_rest, document
 from tests.support.books import Books, books
 from tests.support.grpc_client import Client, client
-from tests.support.priced_models import models, priced
+from tests.support.priced_models import STRICT, models, priced
 from tests.support.processes import Process, environment, process
 from tests.support.running_bridge import bridge
 from tests.support.running_service import Running
@@ -131,7 +131,8 @@ async def accounts_stack(
     Args:
         entries: The entries of the models, as `priced` makes them; one named `default` by default.
         database: The address of an empty store; None for a file in the directory.
-        base_urls: The base URLs of further upstreams, by name.
+        base_urls: The base URLs of further upstreams, by name. `STRICT` is the simulator by
+            default.
         upstream: Arguments of `SimulatorConfig`.
         bridge_timeout: The deadline of the bridge's calls, in seconds.
         timeouts: The timeouts of the service's store.
@@ -141,7 +142,8 @@ async def accounts_stack(
         directory = Path(name)
         url = database or f"sqlite:///{directory}/accounts.db"
         async with running_service.simulator(**(upstream or {})) as simulator:
-            base = {"simulator": simulator.base_url, **(base_urls or {})}
+            own_urls = dict.fromkeys(("simulator", STRICT), simulator.base_url)
+            base = {**own_urls, **(base_urls or {})}
             own = {
                 "database_url": url,
                 "journal_directory": str(journal_directory(directory)),

@@ -11,6 +11,8 @@ CREDIT: Final = 10**9
 """Nano-credits in a credit."""
 INPUT_PRICE: Final = Decimal("0.333333333")
 OUTPUT_PRICE: Final = Decimal("1.777777777")
+STRICT: Final = "strict"
+"""The upstream of this name has `stream_end = "strict"`."""
 MARGIN: Final = Decimal("12.7")
 """Prices at which few numbers of tokens cost a whole number of nano-credits."""
 
@@ -45,7 +47,11 @@ def models(
     return catalogue(
         {
             "upstreams": {
-                name: {"base_url": url, "api_key_variable": "KEY"}
+                name: {
+                    "base_url": url,
+                    "api_key_variable": "KEY",
+                    "stream_end": "strict" if name == STRICT else "lenient",
+                }
                 for name, url in base_urls.items()
             },
             "models": {name: {"upstream": upstream, **entry} for name, entry in entries.items()},

@@ -19,7 +19,7 @@ from typing import Any, Final
 from process import settings as process_settings
 from service.config import Settings
 from service.ledger.store import TIMEOUTS, Timeouts
-from service.models import Catalogue, catalogue
+from service.models import Catalogue, StreamEnd, catalogue
 from service.server import Server
 from service.simulator import SimulatorConfig, SimulatorServer
 from tests.support.grpc_client import KEY, Client, client
@@ -41,6 +41,7 @@ def models(
     upstream: SimulatorServer | str,
     *,
     key: str = UPSTREAM_KEY,
+    stream_end: StreamEnd = "lenient",
     maximum_output_tokens: int = 1_000_000,
 ) -> Catalogue:
     """Return a catalogue.
@@ -49,6 +50,7 @@ def models(
         names: The upstream's model for each public name, or names that are the same for both.
         upstream: A simulator, or a base URL without `/v1`.
         key: The upstream's key; "" for none.
+        stream_end: The `stream_end` of the upstream.
         maximum_output_tokens: The maximum output tokens of each model.
     """
     pairs = names if isinstance(names, Mapping) else {name: name for name in names}
@@ -60,7 +62,13 @@ def models(
     }
     return catalogue(
         {
-            "upstreams": {"upstream": {"base_url": base_url, "api_key_variable": "KEY"}},
+            "upstreams": {
+                "upstream": {
+                    "base_url": base_url,
+                    "api_key_variable": "KEY",
+                    "stream_end": stream_end,
+                }
+            },
             "models": {name: {**entry, "upstream_model": at} for name, at in pairs.items()},
         },
         {"KEY": key},

@@ -210,7 +210,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (document(price=1), f"models.default.price: {MEMBERS_OF_A_MODEL}"),
     (
         document(upstream={"url": "x"}),
-        "upstreams.main.url: the members are base_url, api_key_variable, simulator",
+        "upstreams.main.url: the members are base_url, api_key_variable, simulator, stream_end",
     ),
     *(
         (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")
@@ -317,6 +317,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         document(upstream={"simulator": 1}),
         "upstreams.main.simulator must be true or false",
+    ),
+    *(
+        (
+            document(upstream={"simulator": True, "stream_end": value}),
+            'upstreams.main.stream_end must be "lenient" or "strict"',
+        )
+        for value in ("", "Strict", True, ["strict"], None)
     ),
     *(
         (

@@ -125,6 +125,13 @@ def test_streams_that_were_cut_are_counted_by_model(lines: Lines) -> None:
     assert value(telemetry, name, gen_ai_request_model="m") == 1
 
 
+def test_mended_documents_are_counted_by_model(lines: Lines) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="m", mended=3), 1.0)
+    assert read(lines)["mended"] == 3
+    assert value(telemetry, "chat_upstream_mended_total", gen_ai_request_model="m") == 3
+
+
 def test_streams_and_closings_are_measured() -> None:
     telemetry = Telemetry()
     with telemetry.upstream_streams.track_inprogress():
@@ -157,6 +164,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
         *("chat_settlements_lost", "chat_settlements_rejected", "chat_upstream_overruns"),
+        "chat_upstream_mended",
     }
 
 

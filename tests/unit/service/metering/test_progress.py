@@ -28,12 +28,49 @@ def test_the_usage_chunk_is_the_callers_if_it_was_asked_for(wants_usage: bool) -
     assert progress.used == (3, 5, False)
 
 
-def test_usage_beside_choices_does_not_withhold_them() -> None:
-    progress = Progress(wants_usage=False)
-    usage = usage_chunk()["usage"]
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_usage_beside_choices_does_not_withhold_them(wants_usage: bool) -> None:
+    progress = Progress(wants_usage=wants_usage)
+    message = chunk_message(chunk("a", usage=usage_chunk()["usage"]))
 
-    assert progress.observe(chunk_message(chunk("a", usage=usage)))
+    assert progress.observe(message)
+    assert message.HasField("usage") is wants_usage
     assert progress.used == (3, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("before", "members", "told"),
+    [
+        # Members beyond the contract, of a chunk before and of the usage chunk.
+        ({}, {}, False),
+        ({}, {"timings": {"n": 2}}, True),
+        ({"timings": 1}, {"timings": {"n": 2}}, False),
+        ({"provider": "x"}, {"provider": "x"}, False),
+        ({"provider": "x"}, {"provider": "x", "timings": 1}, True),
+    ],
+)
+@pytest.mark.parametrize("beside", [{}, {"usage": usage_chunk()["usage"]}])
+def test_a_usage_chunk_is_the_callers_for_its_other_members(
+    before: dict[str, Any], members: dict[str, Any], told: bool, beside: dict[str, Any]
+) -> None:
+    progress = Progress(wants_usage=False)
+    progress.observe(chunk_message(chunk("a", **before, **beside)))
+    last = {**usage_chunk(4, 6), **members}
+    message = chunk_message(last)
+
+    assert progress.observe(message) is told
+    del last["usage"]
+    assert message == chunk_message(last)
+    assert progress.used == (4, 6, False)
+
+
+def test_so_many_names_of_members_are_remembered() -> None:
+    progress = Progress(wants_usage=False)
+    for k in range(100):
+        progress.observe(chunk_message({**chunk("a"), f"member-{k}": 1}))
+
+    assert not progress.observe(chunk_message({**usage_chunk(), "member-1": 1}))
+    assert progress.observe(chunk_message({**usage_chunk(), "member-99": 1}))
 
 
 def test_a_null_usage_is_none() -> None:
@@ -95,25 +132,6 @@ CHARGED: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
         [piece("four", prompt=10, completed=k) for k in range(1, 51)],
         (10, 50, False),
     ),
-    "of each choice alone": (
-        [piece("four", index=i, prompt=10, completed=k) for k in range(1, 51) for i in range(4)],
-        (10, 200, True),
-    ),
-    "of each choice alone, all finished": (
-        [
-            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
-            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
-        ],
-        (10, 4, True),
-    ),
-    "of each choice alone, then of all": (
-        [
-            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
-            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
-            usage_chunk(10, 3),
-        ],
-        (10, 3, False),
-    ),
     "before another choice": (
         [*WORDS, STOP, usage_chunk(10, 40), *[piece("four", index=1)] * 5],
         (10, 55, True),
@@ -139,6 +157,151 @@ def test_a_report_is_believed_if_it_came_when_all_was_said(
     documents: list[dict[str, Any]], charge: tuple[int, int, bool]
 ) -> None:
     assert watched(*documents).used == charge
+
+
+OF_FOUR: dict[str, tuple[list[dict[str, Any]], tuple[int, int, bool]]] = {
+    "of each choice alone": (
+        [piece("four", index=i, prompt=10, completed=k) for k in range(1, 51) for i in range(4)],
+        (10, 200, True),
+    ),
+    "of each choice alone, all finished": (
+        [
+            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
+            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
+        ],
+        (10, 4, True),
+    ),
+    "of each choice alone, then of all": (
+        [
+            *(piece("four", index=i, prompt=10, completed=1) for i in range(4)),
+            *(piece("", index=i, finish="stop", prompt=10, completed=1) for i in range(4)),
+            usage_chunk(10, 3),
+        ],
+        (10, 3, False),
+    ),
+}
+
+
+@pytest.mark.parametrize(("documents", "charge"), OF_FOUR.values(), ids=OF_FOUR)
+def test_a_report_beside_one_of_several_choices_can_be_of_that_choice(
+    documents: list[dict[str, Any]], charge: tuple[int, int, bool]
+) -> None:
+    assert watched(*documents, choices=4).used == charge
+
+
+WANDERING = [piece("four", index=k) for k in range(50)]
+"""The pieces of one choice, each under an index of its own."""
+
+
+@pytest.mark.parametrize(
+    ("documents", "charge"),
+    [
+        ([*WANDERING, piece("", index=50, finish="stop", prompt=10, completed=40)], (10, 40)),
+        ([*WANDERING, piece("", index=50, finish="stop"), usage_chunk(10, 40)], (10, 40)),
+        ([*WANDERING[:-1], piece("a", index=49, finish="stop", prompt=10, completed=40)], (10, 40)),
+    ],
+)
+def test_the_only_choice_may_wander_from_index_to_index(
+    documents: list[dict[str, Any]], charge: tuple[int, int]
+) -> None:
+    progress = watched(*documents)
+
+    assert progress.complete
+    assert progress.used == (*charge, False)
+
+
+ENDED: dict[str, tuple[int, list[dict[str, Any]], tuple[int, int, bool]]] = {
+    # How many choices were asked for, what came before [DONE], and what is charged.
+    "no report": (1, WORDS, (90, 50, True)),
+    "a report after all pieces": (1, [*WORDS, usage_chunk(10, 40)], (10, 40, False)),
+    "a report beside the last piece": (
+        1,
+        [*WORDS, piece("four", prompt=10, completed=40)],
+        (10, 40, False),
+    ),
+    "a report before a piece": (1, [usage_chunk(10, 40), *WORDS], (10, 50, True)),
+    "a report before the finish_reason": (1, [*WORDS, usage_chunk(10, 40), STOP], (10, 50, True)),
+    "a report of two choices": (
+        2,
+        [*WORDS, *[piece("four", index=1)] * 50, usage_chunk(10, 90)],
+        (10, 90, False),
+    ),
+    "a report beside one of two choices": (
+        2,
+        [*WORDS, *[piece("four", index=1)] * 49, piece("four", index=1, prompt=10, completed=50)],
+        (10, 100, True),
+    ),
+    "a report of one of two choices, of many tokens": (
+        2,
+        [
+            *[piece("a", index=1)] * 79,
+            piece("a", index=1, finish="stop"),
+            piece("four"),
+            usage_chunk(10, 80),
+        ],
+        (10, 81, True),
+    ),
+}
+
+
+@pytest.mark.parametrize(("choices", "documents", "charge"), ENDED.values(), ids=ENDED)
+def test_the_end_settles_the_last_report_of_a_stream_without_finish_reasons(
+    choices: int, documents: list[dict[str, Any]], charge: tuple[int, int, bool]
+) -> None:
+    progress = watched(*documents, choices=choices)
+    progress.end()
+
+    assert progress.complete
+    assert progress.used == charge
+
+
+def test_the_end_of_nothing_is_no_complete_answer() -> None:
+    progress = watched(usage_chunk(10, 0))
+    progress.end()
+
+    assert not progress.complete
+
+
+@pytest.mark.parametrize(
+    ("usage", "charge"),
+    [
+        ({"prompt_tokens": 10, "total_tokens": 45}, (10, 35, False)),
+        ({"prompt_tokens": 10, "total_tokens": 45, "completion_tokens": None}, (10, 35, False)),
+        ({"prompt_tokens": 0, "total_tokens": 35}, (90, 35, True)),
+        ({"prompt_tokens": 10, "total_tokens": 45, "completion_tokens": 30}, (10, 30, False)),
+        # No sense.
+        ({"prompt_tokens": 10, "total_tokens": 10}, (90, 50, True)),
+        ({"prompt_tokens": 10, "total_tokens": 9}, (90, 50, True)),
+        ({"prompt_tokens": 10, "total_tokens": 45, "completion_tokens": "35"}, (90, 50, True)),
+        ({"prompt_tokens": 10}, (90, 50, True)),
+        ({"total_tokens": 45}, (90, 50, True)),
+    ],
+)
+def test_a_report_without_completion_tokens_has_the_rest_of_its_total(
+    usage: dict[str, Any], charge: tuple[int, int, bool]
+) -> None:
+    last = {**usage_chunk(), "usage": usage}
+    message = chunk_message(last)
+    progress = watched(*WORDS, STOP)
+    progress.observe(message)
+
+    assert progress.used == charge
+    assert message == chunk_message(last)  # the caller gets the report as it is
+
+
+def test_a_report_of_a_prompt_alone_makes_sense_where_nothing_was_said() -> None:
+    progress = watched(STOP, {**usage_chunk(), "usage": {"prompt_tokens": 10, "total_tokens": 10}})
+
+    assert progress.used == (10, 0, False)
+
+
+def test_the_usage_after_a_cut_is_the_report_as_it_was() -> None:
+    usage = {"prompt_tokens": 10, "total_tokens": 65}
+    message = chunk_message({**usage_chunk(), "usage": usage})
+    progress = watched(*WORDS)
+    progress.observe(message)
+
+    assert list(progress.cut(message))[-1].usage == message.usage
 
 
 @pytest.mark.parametrize(
@@ -794,25 +957,28 @@ def test_a_whole_message_counts_like_a_piece_of_one(delta: dict[str, Any], size:
 
 
 @pytest.mark.parametrize(
-    ("documents", "complete"),
+    ("documents", "of_one", "of_two"),
     [
-        ([], False),
-        ([chunk("a")], False),
-        ([chunk("a"), chunk(None, "stop")], True),
-        ([chunk("a", "length")], True),
-        ([chunk("a"), chunk("b", index=1), chunk(None, "stop")], False),
-        ([chunk("a"), chunk("b", index=1), chunk(None, "stop"), chunk("c", "x", index=1)], True),
-        ([chunk("a"), chunk(None, "stop", index=1)], False),
-        ([chunk("a", "")], False),
-        ([usage_chunk()], False),
-        ([chunk("a", "stop"), usage_chunk()], True),
+        # Whether the stream is complete if one choice was asked for, and if two were.
+        ([], False, False),
+        ([chunk("a")], False, False),
+        ([chunk("a"), chunk(None, "stop")], True, True),
+        ([chunk("a", "length")], True, True),
+        ([chunk("a"), chunk("b", index=1)], False, False),
+        ([chunk("a"), chunk("b", index=1), chunk(None, "stop")], True, False),
+        (
+            [chunk("a"), chunk("b", index=1), chunk(None, "stop"), chunk("c", "x", index=1)],
+            True,
+            True,
+        ),
+        ([chunk("a"), chunk(None, "stop", index=1)], True, False),
+        ([chunk("a", "")], False, False),
+        ([usage_chunk()], False, False),
+        ([chunk("a", "stop"), usage_chunk()], True, True),
     ],
 )
 def test_a_stream_is_complete_when_each_choice_has_its_reason(
-    documents: list[dict[str, Any]], complete: bool
+    documents: list[dict[str, Any]], of_one: bool, of_two: bool
 ) -> None:
-    progress = Progress(wants_usage=True)
-    for document in documents:
-        progress.observe(chunk_message(document))
-
-    assert progress.complete is complete
+    assert watched(*documents).complete is of_one
+    assert watched(*documents, choices=2).complete is of_two

@@ -1,15 +1,21 @@
 """The chunks of a stream, from bytes, without an upstream. `test_client` tests the client."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service import errors
 from service.metering.progress import Progress
+from service.models import Model
 from service.upstream.chunks import ChunkReader, apart, together
-from tests.support.samples import MODEL, record
+from tests.support.examples import examples
+from tests.support.samples import MODEL, model, record
 
 
 def event(content: str, finish: str | None = None) -> bytes:
@@ -22,9 +28,12 @@ DONE = b"data: [DONE]\n\n"
 BROKEN = b"data: {\n\n"
 
 
-def reader(**members: Any) -> tuple[ChunkReader, Progress]:
+STRICT = model(upstream=replace(MODEL.upstream, stream_end="strict"))
+
+
+def reader(of: Model = MODEL, **members: Any) -> tuple[ChunkReader, Progress]:
     progress = Progress(wants_usage=False, **members)
-    return ChunkReader(MODEL, progress, record()), progress
+    return ChunkReader(of, progress, record(), max_event_bytes=10_000), progress
 
 
 def texts(batches: Iterator[Any]) -> list[list[str]]:
@@ -78,12 +87,129 @@ def test_nothing_is_read_after_the_end() -> None:
     assert not made.is_cut
 
 
-def test_an_end_without_a_finish_reason_is_a_truncation() -> None:
+def read(pieces: Iterable[bytes], made: ChunkReader) -> tuple[list[str], str]:
+    """Return the texts of a whole body, and the name of its failure or of its end."""
+    found: list[str] = []
+    try:
+        for piece in pieces:
+            found += (each.choices[0].delta.content_text for each in made.take(piece))
+            if made.is_done or made.is_cut:
+                return found, "done" if made.is_done else "cut"
+        found += (each.choices[0].delta.content_text for each in made.finish())
+    except errors.Failure as failure:
+        return found, type(failure).__name__
+    return found, "done" if made.is_done else "cut"
+
+
+BODIES: dict[str, tuple[bytes, list[str], str, str]] = {
+    # A body, the texts of its chunks, and its end if the upstream is lenient, and if it is strict.
+    "complete": (event("a") + event("b", "stop") + DONE, ["a", "b"], "done", "done"),
+    "nothing": (b"", [], "UpstreamTruncated", "UpstreamTruncated"),
+    "empty lines": (b"\r\n\n", [], "UpstreamTruncated", "UpstreamTruncated"),
+    "a comment": (b": hi\n\n", [], "UpstreamTruncated", "UpstreamTruncated"),
+    "a byte-order mark": (b"\xef\xbb\xbf" + event("a", "stop") + DONE, ["a"], "done", "done"),
+    "CRLF": ((event("a", "stop") + DONE).replace(b"\n", b"\r\n"), ["a"], "done", "done"),
+    "[DONE] alone": (DONE, [], "UpstreamTruncated", "UpstreamTruncated"),
+    "no finish_reason": (event("a") + DONE, ["a"], "done", "UpstreamTruncated"),
+    "no [DONE]": (event("a", "stop"), ["a"], "done", "UpstreamTruncated"),
+    "neither": (event("a"), ["a"], "UpstreamTruncated", "UpstreamTruncated"),
+    "[DONE] without its end": (event("a", "stop") + b"data: [DONE]", ["a"], "done", "done"),
+    "an event without its end": (event("a", "stop")[:-2], ["a"], "done", "UpstreamTruncated"),
+    "half an event": (
+        event("a", "stop") + event("b")[:-3],
+        ["a"],
+        "UpstreamTruncated",
+        "UpstreamTruncated",
+    ),
+    "an error without its end": (
+        event("a", "stop") + b'data: {"error":{"code":429}}',
+        ["a"],
+        "UpstreamRateLimited",
+        "UpstreamRateLimited",
+    ),
+    "not UTF-8": (
+        event("a", "stop").replace(b'"a"', b'"\xe9"') + DONE,
+        ["\ufffd"],
+        "done",
+        "done",
+    ),
+    "a broken event": (
+        event("a", "stop") + BROKEN + DONE,
+        ["a"],
+        "UpstreamInvalidResponse",
+        "UpstreamInvalidResponse",
+    ),
+    "JSON": (
+        b'\xef\xbb\xbf\n {"error":{"code":429}}',
+        [],
+        "UpstreamRateLimited",
+        "UpstreamRateLimited",
+    ),
+    "HTML": (
+        b"\n<html>\n" + event("a", "stop") + DONE,
+        [],
+        "UpstreamInvalidResponse",
+        "UpstreamInvalidResponse",
+    ),
+    "text": (b"no events\n\n", [], "UpstreamInvalidResponse", "UpstreamInvalidResponse"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_cut_at_any_byte_gives_the_same_chunks_and_the_same_end(name: str) -> None:
+    body, wanted, lenient, strict = BODIES[name]
+
+    for of, end in ((MODEL, lenient), (STRICT, strict)):
+        for at in range(len(body) + 1):
+            made, _ = reader(of)
+            assert read([body[:at], body[at:]], made) == (wanted, end)
+        made, _ = reader(of)
+        assert read([body[at : at + 1] for at in range(len(body))], made) == (wanted, end)
+
+
+@examples(100)
+@given(st.sampled_from(sorted(BODIES)), st.lists(st.integers(0, 400), max_size=6))
+def test_it_does_not_matter_how_a_body_is_cut(name: str, cuts: list[int]) -> None:
+    body, wanted, end, _ = BODIES[name]
+    places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     made, _ = reader()
 
-    with pytest.raises(errors.UpstreamTruncated):
-        list(apart(made.take(event("a") + DONE)))
-    assert not made.is_done
+    assert read([body[a:b] for a, b in pairwise(places)], made) == (wanted, end)
+
+
+PROOF = 2 * 1 + 64 + 1
+"""Pieces of this size that prove that a limit of one token is ignored; the last one here lacks its
+empty line."""
+
+
+def test_an_answer_beyond_its_limit_is_cut_also_by_its_last_event() -> None:
+    word = event("a word of some length")
+    for count, end in ((PROOF - 1, "UpstreamTruncated"), (PROOF, "cut")):
+        made, progress = reader(most=1)
+        found, ended = read([word * (count - 1) + word[:-2]], made)
+
+        assert (len(found), ended) == (count + (end == "cut"), end)
+        assert progress.complete is (end == "cut")
+
+
+def test_a_cut_within_a_call_is_an_error_also_by_its_last_event() -> None:
+    called = {"index": 0, "function": {"arguments": "a word of some length"}}
+    choice = {"index": 0, "delta": {"tool_calls": [called]}}
+    word = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    made, _ = reader(most=1)
+    list(made.take(word * (PROOF - 1) + word[:-2]))
+
+    with pytest.raises(errors.UpstreamInvalidResponse, match="output limit"):
+        list(made.finish())
+
+
+def test_a_json_text_in_place_of_events_is_bounded() -> None:
+    made, _ = reader()
+
+    assert list(made.take(b"{")) == []
+    assert list(made.take(b" " * (2**16 - 1))) == []
+    with pytest.raises(errors.UpstreamInvalidResponse):
+        made.take(b" ")
 
 
 def test_an_answer_beyond_its_limit_is_cut_also_where_all_of_it_comes_at_once() -> None:

@@ -3,7 +3,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +41,8 @@ from tests.support.samples import (
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 JSON = {"content-type": "application/json"}
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+BOM = b"\xef\xbb\xbf"
+STRICT = model(upstream=replace(MODEL.upstream, stream_end="strict"))
 STREAM = (event(chunk("a")), event(chunk("b")), event(chunk(None, "stop")), event(usage_chunk()))
 
 
@@ -187,12 +189,15 @@ class Bench:
         return failed.value
 
     async def break_off(
-        self, current: Call | None = None, progress: Progress | None = None
+        self,
+        current: Call | None = None,
+        progress: Progress | None = None,
+        of: Model = MODEL,
     ) -> tuple[list[Any], errors.Failure]:
         """Return the chunks of a stream, and its failure."""
         chunks: list[Any] = []
         with pytest.raises(errors.Failure) as failed:
-            await self.stream_into(chunks, current, wants_usage=True, progress=progress)
+            await self.stream_into(chunks, current, wants_usage=True, progress=progress, of=of)
         self.assert_settled()
         return chunks, failed.value
 
@@ -353,6 +358,7 @@ async def test_an_endless_answer_is_not_read_to_its_end() -> None:
         b"\xff\xfe",
         b"[" * 5000,
         b'{"x":NaN}',
+        b'{"choices":[],"usage":{"prompt_tokens":7}}',
         b'{"error":null}',
         b'{"error":{}}',
         b"data: [DONE]\n\n",
@@ -387,29 +393,95 @@ async def test_an_error_with_the_status_of_a_success_is_an_error(
     body: bytes, kind: type[errors.Failure]
 ) -> None:
     assert type(await Bench(says(200, body)).fail()) is kind
-    assert type((await Bench(says(200, body, headers=JSON)).break_off())[1]) is kind
-    # Under the type of a stream, also a byte at a time after an empty line.
-    pieces = (b"\r\n", *(body[at : at + 1] for at in range(len(body))))
-    for bench in (
-        Bench(says(200, body, headers=EVENTS)),
-        Bench(says(200, *pieces, headers=EVENTS)),
-    ):
-        chunks, failure = await bench.break_off()
-        assert (chunks, type(failure)) == ([], kind)
+    assert type(await Bench(says(201, BOM, body)).fail()) is kind
+    # In place of a stream, also a byte at a time after an empty line.
+    one_by_one = (b"\r\n", *(body[at : at + 1] for at in range(len(body))))
+    for pieces in ((body,), (BOM + body,), one_by_one, (BOM, *one_by_one)):
+        for headers in (EVENTS, JSON):
+            chunks, failure = await Bench(says(200, *pieces, headers=headers)).break_off()
+            assert (chunks, type(failure)) == ([], kind)
 
 
-@pytest.mark.parametrize("error", [{}, "", "Broke."])
-async def test_an_error_without_members_beside_choices_is_an_error(error: Any) -> None:
+@pytest.mark.parametrize("error", ["Broke.", {"x": None}, 1, True, [{}]])
+async def test_an_error_without_known_members_beside_choices_is_an_error(error: Any) -> None:
     failure = await Bench(says(200, whole(error=error))).fail()
-
     assert type(failure) is errors.UpstreamError
+
+    answer = says(200, STREAM[0], event(chunk("b", error=error)), DONE, headers=EVENTS)
+    chunks, failure = await Bench(answer).break_off()
+    assert (contents(chunks), type(failure)) == ("a", errors.UpstreamError)
+
+
+async def test_a_choice_that_finished_by_an_error_is_an_error() -> None:
+    choices = [*completion()["choices"], {**completion()["choices"][0], "finish_reason": "error"}]
+    failure = await Bench(says(200, whole(choices=choices))).fail()
+    assert type(failure) is errors.UpstreamError
+
+    failure = await Bench(says(200, whole(choices=choices, error={"code": 429}))).fail()
+    assert type(failure) is errors.UpstreamRateLimited
+
+    answer = says(200, STREAM[0], event(chunk("b", "error")), DONE, headers=EVENTS)
+    chunks, failure = await Bench(answer).break_off()
+    assert (contents(chunks), type(failure)) == ("a", errors.UpstreamError)
+
+
+FALSY: list[Any] = [None, False, 0, "", {}, []]
+
+
+@pytest.mark.parametrize("error", FALSY)
+async def test_a_falsy_error_is_none(error: Any) -> None:
+    for spaced in (json.dumps(error), json.dumps(error, indent=1).replace("{}", "{ }")):
+        body = whole(error="?").replace(b'"?"', spaced.encode())
+        assert contents_of(await Bench(says(200, body)).complete()) == CONTENT
+
+    pieces = (event(chunk("a", error=error)), FINISHED, DONE)
+    assert contents(await Bench(says(200, *pieces, headers=EVENTS)).stream()) == "a"
+
+
+@pytest.mark.parametrize("member", ["prompt_filter_results", "prompt_annotations"])
+async def test_a_flagged_prompt_is_the_callers_mistake(member: str) -> None:
+    found = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": True}}}]
+    body = whole(id="", choices=[], usage=None, **{member: found})
+    failure = await Bench(says(200, body)).fail()
+
+    assert type(failure) is errors.InvalidRequest
+    assert (failure.code, failure.dispatched) == ("content_filter", True)
+    assert failure.message == "The model provider flagged the input."
+
+
+ODD = b'{"id":"caf\xe9","choices":[{"index":0,"%b":{"content":"%b","x":NaN}%b}]}'
+
+
+async def test_bytes_and_numbers_that_are_none_are_mended_and_counted() -> None:
+    bench = Bench(says(200, ODD % (b"message", b"\xff", b"")))
+    current = call()
+    document = await bench.complete(current=current)
+
+    assert document["id"] == "caf\ufffd"
+    assert document["choices"][0]["message"] == {"content": "\ufffd", "x": None}
+    assert current.record.mended == 1
+
+    pieces = [b"data: " + ODD % (b"delta", text, b"") + b"\n\n" for text in (b"\xff", b"b")]
+    bench = Bench(says(200, *pieces, FINISHED, DONE, headers=EVENTS))
+    current = call()
+    assert contents(await bench.stream(current)) == "\ufffdb"
+    assert current.record.mended == 2
+
+
+async def test_an_error_in_a_document_that_is_mended_is_that_error() -> None:
+    body = b'{"error":{"message":"caf\xe9","code":429},"x":NaN}'
+    for answer in (says(200, body), says(200, b"data: " + body + b"\n\n", headers=EVENTS)):
+        bench = Bench(answer)
+        _, failure = await bench.break_off()
+        assert type(failure) is errors.UpstreamRateLimited
+    assert type(await Bench(says(200, body)).fail()) is errors.UpstreamRateLimited
 
 
 async def test_json_in_place_of_a_stream_is_read_a_little_way_only() -> None:
     body = Endless(b'{"error":', b"x" * 4096)
     _, failure = await Bench(with_body(body, headers=EVENTS)).break_off()
 
-    assert isinstance(failure, errors.UpstreamTruncated)
+    assert isinstance(failure, errors.UpstreamInvalidResponse)
     assert body.taken <= 18
 
 
@@ -593,24 +665,30 @@ FINISHED = STREAM[2]
 BROKEN: dict[str, tuple[tuple[bytes, ...], type[errors.Failure]]] = {
     "nothing": ((), errors.UpstreamTruncated),
     "comments only": ((b": keep-alive\n\n",), errors.UpstreamTruncated),
-    "no [DONE]": (STREAM, errors.UpstreamTruncated),
+    "no [DONE] and no finish_reason": (STREAM[:2], errors.UpstreamTruncated),
     "[DONE] only": ((DONE,), errors.UpstreamTruncated),
-    "no finish_reason": ((*STREAM[:2], DONE), errors.UpstreamTruncated),
-    "a choice without its reason": (
-        (STREAM[0], event(chunk("b", index=1)), FINISHED, DONE),
+    "[DONE] after a chunk without choices": (
+        (event(usage_chunk()), DONE),
         errors.UpstreamTruncated,
     ),
     "half of [DONE]": ((*STREAM, b"data: [DO"), errors.UpstreamTruncated),
-    "[DONE] without its end": ((*STREAM, b"data: [DONE]\n"), errors.UpstreamTruncated),
+    "half of an event": ((*STREAM[:3], STREAM[3][:40]), errors.UpstreamTruncated),
     "malformed JSON": ((STREAM[0], b'data: {"id":\n\n'), errors.UpstreamInvalidResponse),
     "an array": ((STREAM[0], b"data: []\n\n"), errors.UpstreamInvalidResponse),
     "text": ((STREAM[0], b"data: hello\n\n"), errors.UpstreamInvalidResponse),
     "empty data": ((STREAM[0], b"data:\n\n"), errors.UpstreamInvalidResponse),
-    "an event over 1 MiB": (
-        (STREAM[0], b"data: " + b"x" * 2**20, b"\n\n"),
+    "an event over the limit": (
+        (STREAM[0], b"data: " + b"x" * 100_000, b"\n\n"),
         errors.UpstreamInvalidResponse,
     ),
-    "a line over 1 MiB": ((STREAM[0], b":" + b"x" * 2**20), errors.UpstreamInvalidResponse),
+    "a line over the limit": (
+        (STREAM[0], b":" + b"x" * 100_000),
+        errors.UpstreamInvalidResponse,
+    ),
+    "events over the limit at the end": (
+        (STREAM[0], b"data: " + b"x" * 60_000 + b"\ndata: " + b"x" * 60_000),
+        errors.UpstreamInvalidResponse,
+    ),
     "an error": ((STREAM[0], b"data: " + told(message="x") + b"\n\n"), errors.UpstreamError),
     "an error with a status": (
         (STREAM[0], b"data: " + told(message="x", code=429) + b"\n\n"),
@@ -667,26 +745,87 @@ async def test_a_stream_that_is_not_complete_fails(name: str) -> None:
     )
 
 
-async def test_a_null_error_is_none() -> None:
-    assert (await Bench(says(200, whole(error=None))).complete())["choices"][0]["finish_reason"]
-    pieces = (event(chunk("a", error=None)), FINISHED, DONE)
+COMPLETE: dict[str, tuple[tuple[bytes, ...], bool]] = {
+    # What comes before the clean end of the body, and whether it is complete if strict.
+    "[DONE] and every finish_reason": ((*STREAM, DONE), True),
+    "[DONE] without its empty line": ((*STREAM, b"data: [DONE]\n"), True),
+    "[DONE] without its line end": ((*STREAM, b"data: [DONE]"), True),
+    "an event without its empty line": ((*STREAM[:3], STREAM[3][:-1]), False),
+    "no [DONE]": (STREAM, False),
+    "no finish_reason": ((*STREAM[:2], DONE), False),
+    "a finish_reason under another index": (
+        (*STREAM[:2], event(chunk(None, "stop", index=1)), DONE),
+        True,
+    ),
+}
 
-    assert contents(await Bench(says(200, *pieces, headers=EVENTS)).stream()) == "a"
+
+@pytest.mark.parametrize("name", COMPLETE)
+async def test_a_stream_is_complete_by_the_rule_of_its_upstream(name: str) -> None:
+    pieces, strict = COMPLETE[name]
+
+    assert contents(await Bench(says(200, *pieces, headers=EVENTS)).stream()) == "ab"
+    bench = Bench(says(200, *pieces, headers=EVENTS))
+    if strict:
+        assert contents(await bench.stream(of=STRICT)) == "ab"
+    else:
+        chunks, failure = await bench.break_off(of=STRICT)
+        assert (contents(chunks), type(failure)) == ("ab", errors.UpstreamTruncated)
+
+
+async def test_a_body_that_breaks_off_is_no_complete_answer() -> None:
+    """Whatever came before: the end is not clean."""
+    answer = says(200, *STREAM, ending=httpx.RemoteProtocolError("x"), headers=EVENTS)
+    chunks, failure = await Bench(answer).break_off()
+
+    assert (contents(chunks), type(failure)) == ("ab", errors.UpstreamTruncated)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x": "y"},
+        JSON,
+        {"content-type": "text/plain"},
+        {"content-type": "text/html"},
+        {"content-type": "application/x-ndjson"},
+        {"content-type": "text/event-stream", "content-encoding": "none"},
+    ],
+)
+@pytest.mark.parametrize("status", [200, 201, 202, 203])
+async def test_a_stream_is_known_by_its_first_byte(status: int, headers: dict[str, str]) -> None:
+    for first in (b"", BOM, b": hi\n\n", b"\r\n", b"event: x\n", b"id: 1\n", b"x: y\n"):
+        bench = Bench(says(status, first, *STREAM, DONE, headers=headers))
+        assert contents(await bench.stream()) == "ab"
+
+
+async def test_an_event_may_be_as_large_as_a_whole_answer() -> None:
+    large = event(chunk("x" * 90_000))
+    assert len(large) < 100_000
+    bench = Bench(says(200, large, FINISHED, DONE, headers=EVENTS))
+
+    assert len(contents(await bench.stream())) == 90_000
 
 
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
         ({"content-type": "text/html"}, b"<html></html>"),
+        (EVENTS, b"<html></html>"),
         (JSON, whole()),
-        ({}, b"".join(STREAM)),
+        (EVENTS, whole()),
+        (EVENTS, b"null"),
+        (EVENTS, b'"error"'),
+        (EVENTS, b"\x1f\x8b\x08"),
+        (EVENTS, b"Internal Server Error\n\n"),
+        (EVENTS, b"error code: 1015"),
         ({"content-type": "application/x-ndjson"}, b"{}\n{}\n"),
     ],
 )
 async def test_what_is_no_stream_is_refused(headers: dict[str, str], body: bytes) -> None:
-    _, failure = await Bench(says(200, body, headers=headers or {"x": "y"})).break_off()
-
-    assert isinstance(failure, errors.UpstreamInvalidResponse)
+    for pieces in ((body,), tuple(body[at : at + 1] for at in range(len(body)))):
+        chunks, failure = await Bench(says(200, *pieces, headers=headers)).break_off()
+        assert (chunks, type(failure)) == ([], errors.UpstreamInvalidResponse)
 
 
 # ---------------------------------------------------------------------------------------- refusals
@@ -695,7 +834,6 @@ async def test_what_is_no_stream_is_refused(headers: dict[str, str], body: bytes
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (204, errors.UpstreamInvalidResponse),
         (302, errors.UpstreamInvalidResponse),
         (400, errors.InvalidRequest),
         (401, errors.UpstreamAccount),
@@ -723,6 +861,11 @@ async def test_a_refusal_is_final_and_closed(status: int, kind: type[errors.Fail
         assert type(failure) is kind
         assert len(bench.wire.requests) == current.record.upstream_attempts == 1
         assert current.dispatched is failure.dispatched is (status != 429)
+
+
+async def test_a_success_without_a_body_is_no_answer() -> None:
+    assert type(await Bench(says(204)).fail()) is errors.UpstreamInvalidResponse
+    assert type((await Bench(says(204)).break_off())[1]) is errors.UpstreamTruncated
 
 
 async def test_the_callers_mistake_is_passed_on_without_secrets() -> None:
@@ -878,7 +1021,7 @@ async def test_an_error_body_is_read_a_little_way_only() -> None:
     assert body.taken <= 17
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP", "x"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "GZIP", "x", "none, gzip"])
 async def test_a_compressed_answer_is_not_read(encoding: str) -> None:
     for status in (200, 400):
         bench = Bench(says(status, whole(), headers={**JSON, "content-encoding": encoding}))
@@ -888,9 +1031,13 @@ async def test_a_compressed_answer_is_not_read(encoding: str) -> None:
         assert bench.wire.bodies[0].taken == 0
 
 
-@pytest.mark.parametrize("encoding", ["identity", " Identity "])
+@pytest.mark.parametrize(
+    "encoding", ["identity", " Identity ", "none", "UTF-8", "utf8", "", "identity, identity"]
+)
 async def test_an_answer_may_say_that_it_is_not_compressed(encoding: str) -> None:
-    assert await Bench(says(200, whole(), headers={"content-encoding": encoding})).complete()
+    headers = {"content-encoding": encoding}
+    assert await Bench(says(200, whole(), headers=headers)).complete()
+    assert contents(await Bench(says(200, *STREAM, DONE, headers=headers)).stream()) == "ab"
 
 
 # ------------------------------------------------------------------------- failures of the client

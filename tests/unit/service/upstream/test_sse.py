@@ -67,8 +67,45 @@ STREAMS: dict[str, tuple[bytes, list[Event]]] = {
 }
 
 
-def parse(pieces: list[bytes], **limits: int) -> list[Event]:
-    stream = EventParser(**limits)
+LAST: dict[str, tuple[bytes, list[Event]]] = {
+    # What a stream ends with, and the event that its end completes.
+    "nothing": (b"", []),
+    "an empty line": (b"data: a\n\n", []),
+    "no empty line": (b"data: a\n", [(b"", b"a")]),
+    "no empty line, CRLF": (b"data: a\r\n", [(b"", b"a")]),
+    "no empty line, CR": (b"data: a\r", [(b"", b"a")]),
+    "no line end": (b"data: a", [(b"", b"a")]),
+    "no line end, after a line of data": (b"data: a\ndata: b", [(b"", b"a\nb")]),
+    "no line end, after a name": (b"event: x\ndata: a", [(b"x", b"a")]),
+    "no line end, after another event": (b"data: a\n\ndata: b", [(b"", b"b")]),
+    "no line end, after a byte-order mark": (b"\xef\xbb\xbfdata: a", [(b"", b"a")]),
+    "a late byte-order mark": (b"\n\xef\xbb\xbfdata: a", []),
+    "a name": (b"event: x\n", []),
+    "half a name": (b"data: a\nda", [(b"", b"a")]),
+    "a comment": (b"data: a\n\n: hi", []),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_the_end_of_a_stream_completes_its_last_event_however_it_is_cut(name: str) -> None:
+    data, events = LAST[name]
+
+    for at in range(len(data) + 1):
+        stream = EventParser(100)
+        before = [*stream.feed(data[:at]), *stream.feed(data[at:])]
+        assert before == oracle(data)
+        assert stream.finish() == events
+
+
+def test_the_last_event_is_bounded() -> None:
+    stream = EventParser(LIMIT)
+    stream.feed(b"data: " + b"x" * 20 + b"\ndata: " + b"x" * 20)
+    with pytest.raises(EventTooLargeError):
+        stream.finish()
+
+
+def parse(pieces: list[bytes], max_event_bytes: int = 2**20) -> list[Event]:
+    stream = EventParser(max_event_bytes)
     return [event for piece in pieces for event in stream.feed(piece)]
 
 
@@ -186,7 +223,7 @@ def test_what_is_just_small_enough_passes_however_it_is_cut(name: str) -> None:
 def work(data: bytes, size: int) -> int:
     """Return the work on a stream fed in pieces of a size: each line of code that the parser runs,
     and with it each byte of the data that this line can look at or copy."""
-    stream = EventParser()
+    stream = EventParser(2**20)
     done = 0
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
