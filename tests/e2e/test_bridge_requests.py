@@ -303,7 +303,7 @@ async def test_the_deadline_is_the_settings(body: Mapping[str, Any]) -> None:
     async with bridged(CHAT_BRIDGE_TIMEOUT="0.2") as pair:
 
         async def create(params: ChatCompletionParams, context: Any) -> ChatCompletion:
-            assert context.time_remaining() <= 0.2
+            assert context.time_remaining() < 0.3  # gRPC rounds it up on the wire
             await pair.service.cancelled.wait()
             raise AssertionError
 
