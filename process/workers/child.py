@@ -1,4 +1,4 @@
-"""A worker process, from its start to its end, as the supervisor sees it."""
+"""A worker process as its supervisor sees it, from start to end."""
 
 import asyncio
 import signal
@@ -117,7 +117,7 @@ class Child:
         self._questions[number] = answer
         self._writer.write(frame(Scrape(number, registry)))
         done, _ = await asyncio.wait((answer,), timeout=ANSWER_WITHIN)
-        # A question stays until its answer comes, so that one who never answers is asked no more.
+        # A question stays open until its answer arrives: a silent worker is not asked again.
         return answer.result() if done and not answer.cancelled() else None
 
     async def _live(self) -> int:

@@ -1,4 +1,4 @@
-"""What a supervisor and a worker send each other over their socket.
+"""The messages between a supervisor and a worker, over their socket.
 
     supervisor -> Signal, Scrape -> worker
     supervisor <- Serving, Scraped <- worker

@@ -1,4 +1,4 @@
-"""What a supervisor runs."""
+"""The plan of a supervisor: what it runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from process.settings import Address
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a supervisor runs."""
+    """The plan of a supervisor: what it runs."""
 
     logger: str
     workers: int

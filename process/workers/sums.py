@@ -5,7 +5,7 @@
     …_created              the earliest
 
 A counter therefore never goes backwards: not if a worker ends, nor if one does not answer in time.
-Pure: what workers answered goes in, sums come out.
+Pure: takes the answers of workers and returns sums.
 """
 
 from collections.abc import Iterable

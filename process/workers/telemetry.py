@@ -1,4 +1,4 @@
-"""What a supervisor shows of itself, beside the sums of its workers."""
+"""The metrics of the supervisor itself, in addition to the sums of its workers."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.registry import Collector

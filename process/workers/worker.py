@@ -1,12 +1,11 @@
-"""A worker, as its supervisor has it.
+"""The worker's side of the connection to its supervisor.
 
     the supervisor's signals -> those of this process     -> `process.lifetime`
     its questions            -> the metrics, from a thread
     its end                  -> SIGTERM, unless one came before
 
-A worker ignores signals of its own: a terminal sends Ctrl-C to every process of its group, and an
-init system SIGTERM to every process of a unit, so that what the supervisor passes on would be the
-second signal.
+A worker ignores signals from outside. A terminal sends Ctrl-C to every process of its group, and an
+init system sends SIGTERM to every process of a unit: the supervisor's signal would be the second.
 """
 
 import os

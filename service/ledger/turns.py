@@ -1,14 +1,13 @@
-"""Whose turn it is to write a SQLite file, of all processes on it.
+"""The turns in which processes write one SQLite file.
 
-    take the turn -> BEGIN IMMEDIATE … COMMIT -> give it back -> the kernel wakes who waits
+    take the turn -> BEGIN IMMEDIATE … COMMIT -> give it back -> the kernel wakes the next writer
 
-SQLite lets a writer that finds the file locked sleep, longer each time, so that who came last looks
-most often and who came first can wait for a second. Those who wait for a file lock sleep in the
-kernel instead, and are woken.
+A writer that finds the file locked sleeps, in SQLite, longer after each attempt: the newest writer
+tries most often, and the oldest can wait for a second. A file lock makes writers wait in the kernel
+instead, which wakes them.
 
-A turn protects nothing: SQLite's own lock does. So nobody waits for it for long. A process that is
-stopped, or a file that cannot be locked, costs a short wait or none, and the transaction begins
-without a turn.
+A turn makes writers take turns; SQLite's own lock protects the file. Therefore each wait for a turn
+is short: if a process is stopped or the file cannot be locked, the transaction begins without one.
 """
 
 import fcntl
@@ -21,10 +20,10 @@ from threading import Lock, Thread
 
 
 class Turns:
-    """The turns of one process, in which one thread at a time has one or waits for one.
+    """The turns of one process. One thread at a time has a turn or waits for it.
 
     Args:
-        path: The file that is locked; made if it is not there.
+        path: The file to lock. It is created if it does not exist.
         patience: How long to wait for the other threads, and then for the other processes, in
             seconds.
     """
@@ -39,7 +38,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Take the turn for the block, if it comes in time."""
+        """Take the turn for the block, or run the block without it after `patience`."""
         has_turn = self._take()
         try:
             yield
@@ -48,7 +47,7 @@ class Turns:
                 self._give_back()
 
     def close(self) -> None:
-        """Close the file, unless a thread waits for its turn; a later turn opens it again."""
+        """Close the file, unless a thread waits for its turn. A later turn opens it again."""
         if not self._ours.acquire(timeout=self._patience):
             return
         if self._waits is not None:

@@ -8,7 +8,7 @@
 A round starts every system anew, warms it up, and takes one slice of each measure: a slice of the
 first system, of the second, of the third, then the next measure. The order of the systems is
 reversed from round to round. The systems run on one core, load and upstream on the others.
-docs/performance.md has what each measure is.
+docs/performance.md defines each measure.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the kernel knows of processes and of the machine: CPU time, memory, cores, versions."""
+"""Processes and the machine, as the kernel reports them: CPU time, memory, cores, versions."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ def on(cores: set[int]) -> Iterator[None]:
 
 
 def allow_descriptors() -> None:
-    """Raise the limit of open files as far as it goes; the processes started later inherit it."""
+    """Raise the limit of open files to its maximum. Processes started later inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""The measures: how a slice of each is taken, and what its figures are.
+"""The measures: each takes a slice and returns its figures.
 
 A slice is short, so that the slices of several systems alternate: see `bench`.
 """
