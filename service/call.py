@@ -51,7 +51,7 @@ CURRENT: Final[ContextVar[Call]] = ContextVar("call")
 
 _LOOK: Final = 0.005
 """Seconds between two checks for new calls."""
-_QUIET_LOOKS: Final = 10
+_QUIET_LOOKS: Final = 30
 """Consecutive checks without a new call before `quiet` returns. One is not enough, because a busy
 event loop can see an expired timer before a call that arrived earlier."""
 
