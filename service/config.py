@@ -34,7 +34,8 @@ from process.settings import (
     seconds,
     setting,
 )
-from service.models import Catalogue, CatalogueError, catalogue
+from service.models import Catalogue
+from service.models_document import CatalogueError, catalogue
 
 SIMPLISMART_BASE_URL: Final = "https://api.simplismart.live"
 

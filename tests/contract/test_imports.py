@@ -11,7 +11,7 @@ service, from above to below:
     admission  validation  config
     authentication  settlement  upstream
     accounts  metering  health  request_message  rate_limit_headers
-    call  ledger  request
+    call  ledger  request  models_document
     models  errors  telemetry  simulator  listeners
 
 LAYERS also lists the layers within the larger packages.
@@ -54,7 +54,7 @@ LAYERS = {
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
         {"accounts", "metering", "health", "request_message", "rate_limit_headers"},
-        {"call", "ledger", "request"},
+        {"call", "ledger", "request", "models_document"},
         {"models", "errors", "telemetry", "simulator", "listeners"},
     ),
     "service.ledger": (

@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 import httpx
 
 from restbridge.server import Bridge
-from service.models import Catalogue, catalogue
+from service.models import Catalogue
+from service.models_document import catalogue
 from service.simulator import SimulatorServer
 from tests.support import running_service
 from tests.support.grpc_client import KEY

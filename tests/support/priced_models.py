@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from service.models import Catalogue, catalogue
+from service.models import Catalogue
+from service.models_document import catalogue
 from tests.support.running_service import UPSTREAM_KEY
 
 CREDIT: Final = 10**9

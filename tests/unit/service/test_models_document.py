@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from service.models import Catalogue, CatalogueError, Model, catalogue
+from service.models import Catalogue, Model
+from service.models_document import CatalogueError, catalogue
 from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
 
 ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "PADDED_KEY": " ab"}
