@@ -20,7 +20,7 @@ help: ## List the targets
 
 # ------------------------------------------------------------------ environment
 
-$(STAMP): requirements-dev.lock
+$(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
@@ -122,6 +122,12 @@ bench-peers: $(STAMP) $(PEERS)/.stamp ## Measure LiteLLM in the same rounds
 
 instructions: $(STAMP) ## Count the instructions of a call, and compare with the record
 	$(BIN)/python -m tests.load.instructions
+
+# ---------------------------------------------------------------------- deploy
+
+.PHONY: wheel
+wheel: $(STAMP) ## Build the wheel into dist/
+	$(BIN)/python -m hatchling build -t wheel -d dist
 
 # ----------------------------------------------------------------------- change
 

@@ -92,8 +92,9 @@ def read(settings: type[_T], environment: Mapping[str, str]) -> _T:
 
 def usage(command: str, tables: tuple[type[Any], ...]) -> str:
     """Return the help of a deployable: its settings with defaults and meanings."""
-    lines = [f"usage: {command}", "", "Settings are environment variables:", ""]
-    for row in (row for table in tables for row in rows(table)):
+    introduction = "Settings are environment variables; docs/configuration.md has this table:"
+    lines = [f"usage: {command}", "", introduction, ""]
+    for row in {row.name: row for table in tables for row in rows(table)}.values():
         lines += [f"  {row.name} (default: {row.default or 'none'})", f"      {row.meaning}"]
     return "\n".join(lines)
 

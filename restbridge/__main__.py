@@ -4,6 +4,8 @@
     python -m restbridge --standalone  the bridge and the service in one process, for one machine
     … --workers N                      N such processes on the same ports, and their supervisor
 
+The console scripts chatcompletion-bridge and chatcompletion-standalone do the same.
+
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
 remaining requests immediately. The exit status is 0 after a drain, 1 if an address cannot be
 listened on, and 2 if a setting is wrong.
@@ -20,14 +22,15 @@ import resource
 import secrets
 import shlex
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from process import log
+from process import command_line, log
 from process.lifetime import Signals, settle
-from process.settings import Address, SettingsError, read, usage
-from process.workers.arguments import USAGE, parse
+from process.settings import Address, SettingsError, read, rows, usage
+from process.workers.arguments import ARGUMENTS, USAGE, parse
 from process.workers.plan import Plan
 from process.workers.worker import Worker
 from restbridge.config import Settings
@@ -36,8 +39,7 @@ if TYPE_CHECKING:  # the bridge is deployed without the service
     from service.config import Settings as ServiceSettings
     from service.models import Catalogue
 
-COMMAND: Final = f"python -m restbridge [--standalone] {USAGE}"
-
+_STANDALONE: Final = "--standalone"
 _KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
 _KEY_BYTES: Final = 32
 _FILES_BESIDES: Final = 128
@@ -231,16 +233,35 @@ def allow_connections(settings: Settings) -> Settings:
 
 def main() -> int:
     """Run the command and return its exit status."""
-    asked = parse(sys.argv[1:], os.environ, variable="CHAT_BRIDGE_WORKERS")
-    if asked.others in (["-h"], ["--help"]):
-        print(usage(COMMAND, (Settings,)))  # noqa: T201 - asked for
+    return _main(sys.argv[1:], usage_of=f"[{_STANDALONE}] {USAGE}")
+
+
+def standalone() -> int:
+    """Run the command of the bridge and the service in one process; return its exit status."""
+    return _main([_STANDALONE, *sys.argv[1:]], usage_of=USAGE)
+
+
+def _main(arguments: Sequence[str], *, usage_of: str) -> int:
+    program = command_line.program("restbridge", sys.argv[0])
+    asked = parse(arguments, os.environ, variable="CHAT_BRIDGE_WORKERS")
+    others = [other for other in asked.others if other != _STANDALONE]
+    is_standalone = len(others) < len(asked.others)
+    if len(others) == 1 and others[0] in command_line.HELP:
+        print(usage(f"{program} {usage_of}", _tables(is_standalone)))  # noqa: T201 - asked for
+        return 0
+    if others == [command_line.VERSION]:
+        print(command_line.version_line())  # noqa: T201 - asked for
         return 0
     worker = Worker.start(asked.position)
     try:
-        if asked.others not in ([], ["--standalone"]):
-            raise SettingsError("unknown argument; the settings are environment variables: --help")
+        if others:
+            about = (_STANDALONE, *command_line.HELP, command_line.VERSION)
+            variables = [row.name for table in _tables(is_standalone) for row in rows(table)]
+            known = {**dict.fromkeys(about, ""), **ARGUMENTS}
+            error = command_line.unknown(others, known, variables)
+            raise SettingsError(f"{program}: {error}")
         settings = allow_connections(read(Settings, asked.environment))
-        standalone = Standalone(settings, asked.environment) if asked.others else None
+        both = Standalone(settings, asked.environment) if is_standalone else None
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         return 2
@@ -248,17 +269,26 @@ def main() -> int:
     if worker is None and settings.workers > 1:
         from process.workers.supervisor import supervise  # noqa: PLC0415  - a worker does without
 
-        return supervise(plan(settings, asked.environment, standalone))
-    return _run(standalone.serve(worker) if standalone else serve(settings, worker))
+        return supervise(plan(settings, asked.environment, both))
+    return _run(partial(both.serve, worker) if both else partial(serve, settings, worker))
 
 
-def _run(serving: Coroutine[Any, Any, None]) -> int:
+def _tables(is_standalone: bool) -> tuple[type[Any], ...]:
+    """Return the tables of the settings."""
+    if not is_standalone:
+        return (Settings,)
+    from service.config import Settings as ServiceSettings  # noqa: PLC0415 - as in `Standalone`
+
+    return Settings, ServiceSettings
+
+
+def _run(serving: Callable[[], Coroutine[Any, Any, None]]) -> int:
     import uvloop  # noqa: PLC0415 - a supervisor does without both
 
     from restbridge.server import ListenError  # noqa: PLC0415
 
     try:
-        uvloop.run(serving)
+        uvloop.run(serving())
     except ListenError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         return 1

@@ -4,6 +4,7 @@
     python -m service --workers N     N servers on the same ports, and their supervisor
     python -m service COMMAND …       a command on its store, from `cli`
 
+The console script chatcompletion-service does the same; chatcompletion-admin has only the commands.
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
 remaining calls immediately. The exit status is 0 after a drain, 1 if the service could not start,
 and 2 if a setting is wrong.
@@ -14,10 +15,10 @@ import os
 import sys
 from collections.abc import Mapping
 
-from process import log
+from process import command_line, log
 from process.lifetime import Signals, settle
-from process.settings import SettingsError
-from process.workers.arguments import parse
+from process.settings import SettingsError, rows
+from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
 from process.workers.worker import Worker
 from service import cli
@@ -84,14 +85,20 @@ def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str
 
 def main() -> int:
     """Run the command and return its exit status."""
-    arguments = sys.argv[1:]
-    if arguments in (["-h"], ["--help"]) or (arguments and arguments[0] in cli.AREAS):
-        return cli.run(arguments, os.environ)
+    program, arguments = command_line.program("service", sys.argv[0]), sys.argv[1:]
+    about = {*command_line.HELP, command_line.VERSION}
+    if len(arguments) == 1 and about.issuperset(arguments):
+        return cli.run(arguments, os.environ, program=program)
+    if arguments and not arguments[0].startswith("-"):
+        return cli.run(arguments, os.environ, program=program)
     asked = parse(arguments, os.environ, variable="CHAT_WORKERS")
     worker = Worker.start(asked.position)
     try:
         if asked.others:
-            raise SettingsError("unknown argument; the settings are environment variables: --help")
+            variables = [row.name for row in rows(Settings)]
+            known = {**dict.fromkeys(about, ""), **ARGUMENTS}
+            error = command_line.unknown(asked.others, known, variables)
+            raise SettingsError(f"{program}: {error}")
         settings, catalogue = load(asked.environment)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  (logging is not configured yet)
@@ -102,6 +109,11 @@ def main() -> int:
 
         return supervise(plan(settings, catalogue, asked.environment))
     return _run(settings, catalogue, worker)
+
+
+def admin() -> int:
+    """Run a command without the server and return its exit status."""
+    return cli.run(sys.argv[1:], os.environ, program=cli.ADMIN)
 
 
 def _run(settings: Settings, catalogue: Catalogue, worker: Worker | None) -> int:

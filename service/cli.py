@@ -24,6 +24,7 @@ from typing import Any, Final, TextIO, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
+from process.command_line import CommandParser
 from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
 from service.accounts import field_rules
@@ -31,6 +32,10 @@ from service.accounts.field_rules import FieldRule
 from service.config import Settings
 
 PROGRAM: Final = "python -m service"
+"""Serves without a command."""
+
+ADMIN: Final = "chatcompletion-admin"
+"""The console script of the commands, which cannot serve."""
 
 AREAS: Final[Mapping[str, str]] = {
     "accounts": "create and list accounts",
@@ -58,6 +63,7 @@ def run(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     *,
+    program: str = PROGRAM,
     now: Callable[[], int] = time.time_ns,
 ) -> int:
     """Run a command and return the exit status.
@@ -65,6 +71,7 @@ def run(
     Args:
         arguments: The arguments after the program's name.
         environment: The environment with CHAT_DATABASE_URL.
+        program: The program's name, for its help and its errors.
         now: Returns the current time in nanoseconds since the Unix epoch.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -72,26 +79,28 @@ def run(
         # this setting for standard error by default.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        asked = parser(now()).parse_args(arguments)
+        asked = parser(now(), program).parse_args(arguments)
     except SystemExit as end:  # argparse has printed an error or the help
         return int(end.code or 0)
     try:
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
     except ValueError:
-        return _failed(f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+        return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
     failed = _FAILED.get(asked.command, 1)
     if sys.stdout is None:
         # The parent process closed it. A new key could not be shown.
-        return _failed("standard output is closed", failed)
+        return _failed(program, "standard output is closed", failed)
     try:
-        return _carry_out(asked, url, failed)
+        return _carry_out(program, asked, url, failed)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001  (its text could contain a secret)
-        return _failed(f"unexpected error: {type(error).__name__}", failed)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise  # its text is the name of a package, which `launch` reports
+        return _failed(program, f"unexpected error: {type(error).__name__}", failed)
 
 
-def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
+def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -> int:
     # Imported here, so that --help does not wait for the database's libraries.
     from service.accounts.commands import COMMANDS, CREATING  # noqa: PLC0415
     from service.accounts.store_commands import open_store  # noqa: PLC0415
@@ -101,7 +110,7 @@ def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
         with open_store(url, creates=asked.command in CREATING) as store:
             answer = COMMANDS[asked.command](store, asked)
     except CommandError as error:
-        return _failed(str(error), failed)
+        return _failed(program, str(error), failed)
     try:
         sys.stdout.write(f"{answer.json() if asked.json else answer.text}\n")
         sys.stdout.flush()
@@ -110,14 +119,14 @@ def _carry_out(asked: argparse.Namespace, url: str, failed: int) -> int:
         if isinstance(error, BrokenPipeError) and not answer.unwritten:
             return failed  # the reader has closed the pipe
         reason = f"cannot write the output: {error.strerror}{answer.unwritten}"
-        return _failed(reason, failed)
+        return _failed(program, reason, failed)
     if answer.note and not asked.json:
         _tell(answer.note)
     return 1 if answer.is_failure else 0
 
 
-def _failed(text: str, status: int) -> int:
-    _tell(f"{PROGRAM}: {text}")
+def _failed(program: str, text: str, status: int) -> int:
+    _tell(f"{program}: {text}")
     return status
 
 
@@ -139,22 +148,30 @@ def _silence(stream: TextIO) -> None:
 # ------------------------------------------------------------------------------------ arguments
 
 
-def parser(now: int) -> argparse.ArgumentParser:
+def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     """Return the parser of the command line.
 
     Args:
         now: The current time in nanoseconds since the Unix epoch, for durations.
+        program: The program's name.
     """
-    top = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} {USAGE}\n       {PROGRAM} COMMAND …",
-        description="Without a command, run the server. With a command, manage its accounts.",
-        epilog=usage(PROGRAM, (Settings,)).partition("\n")[2].strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    if program == ADMIN:
+        top = CommandParser(
+            prog=program,
+            description="Manage accounts, API keys and credit, without a server.",
+            epilog=f"{_DATABASE.name} names the store (default: {_DATABASE.default}); "
+            "docs/billing.md describes the commands, docs/configuration.md the variable.",
+        )
+    else:
+        top = CommandParser(
+            prog=program,
+            usage=f"{program} {USAGE}\n       {program} COMMAND …",
+            description="Without a command, run the server. With a command, manage its accounts.",
+            epilog=usage(program, (Settings,)).partition("\n")[2].strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     top.set_defaults(now=now)
-    areas = top.add_subparsers(prog=PROGRAM, metavar="COMMAND", required=True)
+    areas = top.add_subparsers(prog=program, metavar="COMMAND", required=True)
 
     accounts = _area(areas, "accounts")
     create = _command(accounts, "accounts create", "create an account")
@@ -215,15 +232,13 @@ def parser(now: int) -> argparse.ArgumentParser:
 
 def _area(areas: Any, name: str) -> Any:
     help_ = AREAS[name]
-    area = areas.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+    area = areas.add_parser(name, help=help_, description=help_)
     return area.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _command(area: Any, command: str, help_: str) -> argparse.ArgumentParser:
     name = command.rpartition(" ")[2]
-    made: argparse.ArgumentParser = area.add_parser(
-        name, help=help_, description=help_, allow_abbrev=False
-    )
+    made: argparse.ArgumentParser = area.add_parser(name, help=help_, description=help_)
     made.add_argument("--json", action="store_true", help="print one JSON document")
     made.set_defaults(command=command)
     return made

@@ -14,6 +14,8 @@ from typing import Final
 WORKERS: Final = "--workers"
 WORKER: Final = "--worker"
 USAGE: Final = f"[{WORKERS} N]"
+ARGUMENTS: Final[Mapping[str, str]] = {WORKERS: "a number of processes"}
+"""The arguments for people, each with the value that it needs."""
 
 _POSITION: Final = re.compile(r"([1-9][0-9]{0,3}):([0-9]{1,9})")
 

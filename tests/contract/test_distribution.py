@@ -73,3 +73,10 @@ def test_the_wheel_has_every_package() -> None:
 @pytest.mark.parametrize("deployable", ["service", "restbridge"])
 def test_each_deployable_has_an_extra_of_its_own(deployable: str) -> None:
     assert "chatcompletion[process]" in PROJECT["optional-dependencies"][deployable]
+
+
+def test_the_commands_need_a_part_of_what_the_service_needs() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert _names(extras["admin"]) - {PROJECT["name"]} <= _names(
+        [*extras["service"], *extras["process"]]
+    )

@@ -4,7 +4,7 @@ restbridge -> chatcompletion <- service        process, service/simulator -> non
 restbridge ->    process     <- service
 
 service, from above to below:
-    __main__
+    __main__  scripts
     server
     admin  cli
     servicer  interceptors  probes
@@ -37,7 +37,7 @@ PLACES = {
 LAYERS = {
     "process": (
         {"workers"},
-        {"in_process", "lifetime", "metrics"},
+        {"in_process", "lifetime", "metrics", "command_line", "launch"},
         {"log", "request_id", "settings"},
         {"randomness"},
     ),
@@ -47,7 +47,7 @@ LAYERS = {
         {"arguments", "frames", "plan", "ports", "restarts", "telemetry"},
     ),
     "service": (
-        {"__main__"},
+        {"__main__", "scripts"},
         {"server"},
         {"admin", "cli"},
         {"servicer", "interceptors", "probes"},
@@ -90,7 +90,7 @@ LAYERS = {
     "service.metering": ({"progress"}, {"bound", "output_size"}, {"price", "tokens"}),
     "service.validation": ({"contract", "members"}, {"aliases", "entry_counts", "dialects"}),
     "restbridge": (
-        {"__main__"},
+        {"__main__", "scripts"},
         {"server"},
         {"app"},
         {"chat_completions", "model_routes", "credits", "probes", "error_middleware"},

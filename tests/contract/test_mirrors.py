@@ -31,6 +31,7 @@ THROUGH_ITS_USER: Final = {
 """A part of one other file, which is tested through it."""
 
 WITH_SOCKETS: Final = {
+    "process/launch.py": "tests/e2e/test_wheel.py",
     "process/lifetime.py": "tests/faults/test_process.py",
     "process/metrics.py": "tests/faults/test_process.py",
     "process/workers/child.py": "tests/e2e/test_workers.py",
@@ -45,6 +46,7 @@ WITH_SOCKETS: Final = {
     "restbridge/http/edge.py": "tests/e2e/test_bridge_requests.py",
     "restbridge/http/protocol.py": "tests/e2e/test_bridge_hostile.py",
     "restbridge/probes.py": "tests/e2e/test_bridge_replicas.py",
+    "restbridge/scripts.py": "tests/e2e/test_wheel.py",
     "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
     "service/accounts/credit_servicer.py": "tests/e2e/test_accounts_credits.py",
     "service/accounts/messages.py": "tests/e2e/test_accounts_admin.py",
@@ -53,6 +55,7 @@ WITH_SOCKETS: Final = {
     "service/health.py": "tests/faults/test_request_message.py",
     "service/probes.py": "tests/faults/test_request_message.py",
     "service/request_message.py": "tests/faults/test_request_message.py",
+    "service/scripts.py": "tests/e2e/test_wheel.py",
     "service/server.py": "tests/faults/test_draining.py",
     "service/simulator/connection.py": "tests/faults/test_simulator.py",
     "service/simulator/error_objects.py": "tests/faults/test_simulator.py",

@@ -1,6 +1,7 @@
 """A deployable in a separate process, which is killed at the end.
 
 process("service", {...})     `python -m service`, from "serving" to its exit status
+run(command, {...})           the same for another command
 service_process()             the same until it is SERVING, with a client of it
 """
 
@@ -11,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -95,10 +96,22 @@ async def process(
         environment: The environment without PATH. For a service, use `environment`.
         arguments: The arguments of the command line.
     """
+    async with run((sys.executable, "-m", module, *arguments), environment) as running:
+        yield running
+
+
+@asynccontextmanager
+async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    """Run a command, and kill it at the end.
+
+    Args:
+        command: The program and its arguments.
+        environment: The environment without PATH.
+    """
     # By default, the store is a file in the working directory of the process.
     directory = TemporaryDirectory()
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
+        *command,
         cwd=directory.name,
         env={"PATH": os.environ.get("PATH", ""), **environment},
         stdin=asyncio.subprocess.DEVNULL,

@@ -100,7 +100,7 @@ def test_the_help_has_each_setting() -> None:
     assert usage("python -m sample", (Sample,)).splitlines() == [
         "usage: python -m sample",
         "",
-        "Settings are environment variables:",
+        "Settings are environment variables; docs/configuration.md has this table:",
         "",
         "  A_LISTEN (default: 127.0.0.1:1)",
         "      Where it listens.",

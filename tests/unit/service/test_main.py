@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from service.__main__ import main
+from service.__main__ import admin, main
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> int:
@@ -22,12 +22,28 @@ def test_help_is_printed_for_who_asks(
     assert "  CHAT_LISTEN (default: 0.0.0.0:50051)\n" in printed.out
 
 
-@pytest.mark.parametrize("arguments", [("--port", "1"), ("serve",), ("--help", "x")])
+@pytest.mark.parametrize("arguments", [("--port", "1"), ("--help", "x"), ("--version", "x")])
 def test_an_argument_is_refused(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
-    assert "the settings are environment variables" in capsys.readouterr().err
+    assert "The settings are environment variables" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "legder") == 2
+    assert "unknown command 'legder'; did you mean 'ledger'?" in capsys.readouterr().err
+
+
+def test_the_commands_alone_do_not_serve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ((), ("--workers", "2")):
+        monkeypatch.setattr(sys, "argv", ["chatcompletion-admin", *arguments])
+        assert admin() == 2
+        assert capsys.readouterr().err.startswith("chatcompletion-admin: ")
 
 
 def test_a_wrong_setting_is_refused_by_its_name(
