@@ -9,8 +9,9 @@ NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
 JAVA_TESTS := tests/e2e/java
 JAVA_STAMP := $(JAVA_TESTS)/target/.stamp
 LANGCHAIN4J := 1.8.0 1.19.0
-PEERS := .venv-peers
-LITELLM := 1.108.7
+CLIENTS := tests/clients
+CLIENT_ENVIRONMENTS := .venv-clients
+PYTHON_CLIENTS := $(patsubst $(CLIENTS)/python/%.lock,$(CLIENT_ENVIRONMENTS)/%/.stamp,$(wildcard $(CLIENTS)/python/*.lock))
 
 .DEFAULT_GOAL := help
 
@@ -43,6 +44,12 @@ $(JAVA_STAMP): $(JAVA_TESTS)/pom.xml
 	  done && touch $@; \
 	else echo "Maven or a JDK is not installed: the tests with langchain4j will be skipped"; fi
 
+# Each environment has what its lock file says; libraries whose requirements contradict have one each.
+$(CLIENT_ENVIRONMENTS)/%/.stamp: $(CLIENTS)/python/%.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --require-hashes --requirement $<
+	@touch $@
+
 .PHONY: setup
 setup: $(STAMP) ## Create the environment in .venv
 
@@ -66,17 +73,19 @@ define run_tests
 endef
 
 .PHONY: test
-test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) ## Run every test
+test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) $(PYTHON_CLIENTS) ## Run every test
 	$(call run_tests,tests)
 
-.PHONY: test-unit test-contract test-e2e test-faults
+.PHONY: test-unit test-contract test-e2e test-faults test-clients
 test-unit test-contract: $(STAMP)
 test-e2e test-faults: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP)
+test-clients: $(STAMP) $(PYTHON_CLIENTS)
 test-unit: ## Run the tests of pure parts, without sockets
 test-contract: ## Run the tests of the contract: golden documents, properties, imports, tables
 test-e2e: ## Run the tests of both deployables with real clients
 test-faults: ## Run the failure catalogue
-test-unit test-contract test-e2e test-faults:
+test-clients: ## Run the tests of other client libraries
+test-unit test-contract test-e2e test-faults test-clients:
 	$(call run_tests,tests/$(@:test-%=%))
 
 # Makes each mutation in a copy of the tree. SAMPLE=12 makes 12 of them; the commit selects them.
@@ -112,12 +121,7 @@ bench-parts: $(STAMP) ## Measure the codec, the upstream client and the store al
 	$(BIN)/python -m tests.load.bench_upstream
 	$(BIN)/python -m tests.load.bench_accounts
 
-$(PEERS)/.stamp:
-	$(PYTHON) -m venv --clear $(PEERS)
-	$(PEERS)/bin/pip install --quiet 'litellm[proxy]==$(LITELLM)'
-	@touch $@
-
-bench-peers: $(STAMP) $(PEERS)/.stamp ## Measure LiteLLM in the same rounds
+bench-peers: $(STAMP) $(CLIENT_ENVIRONMENTS)/litellm/.stamp ## Measure LiteLLM in the same rounds
 	$(BIN)/python -m tests.load.bench --peers $(BENCH)
 
 instructions: $(STAMP) ## Count the instructions of a call, and compare with the record
@@ -151,3 +155,6 @@ lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	  --no-header --extra service --extra restbridge --extra postgres pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --all-extras --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	for name in $(CLIENTS)/python/*.in; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --no-header $$name --output-file $${name%.in}.lock || exit 1; done

@@ -28,8 +28,8 @@ ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "sk-live-benchmark-0123456789"
 OURS: Final = ("standalone", "service+bridge", "grpc")
 LITELLM: Final = "litellm"
-PEERS: Final = ROOT / ".venv-peers"
-"""The environment of what this project is compared with; `make bench-peers` makes it."""
+PEERS: Final = ROOT / ".venv-clients" / "litellm"
+"""The environment of what this project is compared with; `make bench-peers` creates it."""
 
 MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 250, 750, 1500, 3000)))
 """The models of every system, under the names that the upstream knows."""

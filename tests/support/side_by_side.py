@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 MARK: Final = "alone"
-_ORDER: Final = ("faults", "e2e", "contract", "unit")
+_ORDER: Final = ("clients", "faults", "e2e", "contract", "unit")
 """Directories, by how long their files take."""
 
 

@@ -1,0 +1,27 @@
+"""The fixtures of the client libraries.
+
+told       what came of a program, which runs once for its module
+scenario   each scenario
+"""
+
+import asyncio
+
+import pytest
+
+from tests.clients.scenarios import SCENARIOS, Client, Told, run
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest) -> Told:
+    """Run the program of the library that the test is for."""
+    client: Client = request.param
+    return asyncio.run(run(client))
+
+
+@pytest.fixture(params=SCENARIOS)
+def scenario(request: pytest.FixtureRequest, told: Told) -> str:
+    """Return each scenario. Those that fail for a known reason must fail."""
+    name: str = request.param
+    if reason := told.client.fails.get(name):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    return name
