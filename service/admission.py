@@ -78,7 +78,7 @@ class Admission:
                 neither the store nor the journal could save the settlement.
         """
         model = request.model
-        bound = bound_of(request.params, model, request.output_limit)
+        bound = bound_of(request.priced, model, request.output_limit)
         place = Place(
             hold_id=hold_id(self._wall_clock()),
             account_id=caller.account_id,
@@ -91,7 +91,7 @@ class Admission:
         )
         progress = Progress(
             wants_usage=wants_usage,
-            prompt_estimate=estimate(request.params, model),
+            prompt_estimate=estimate(request.priced, model),
             most=bound.completion_tokens,
             choices=request.choices,
         )

@@ -32,6 +32,11 @@ STREAM_ENDS: Final[tuple[StreamEnd, ...]] = ("lenient", "strict")
 clean end of the body. Strict: `[DONE]` after each finish_reason."""
 
 
+ToolNames = Literal["any", "openai"]
+TOOL_NAMES: Final[tuple[ToolNames, ...]] = ("any", "openai")
+"""Which names of tools are accepted: all of up to 256 characters, or those of OpenAI's contract."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upstream:
     """An OpenAI-compatible server."""
@@ -81,6 +86,8 @@ class Model:
     """Which members beyond the contract are accepted; None for the default, by price."""
     allowed_tools: frozenset[str] | None = None
     """Accepted types of tools besides function and custom; None for the default, by price."""
+    tool_names: ToolNames = "any"
+    """Which names of tools the upstream accepts."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""

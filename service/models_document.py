@@ -23,6 +23,7 @@ from service.models import (
     NANO,
     OUTPUT_LIMITS,
     STREAM_ENDS,
+    TOOL_NAMES,
     UNKNOWN_MEMBERS,
     Catalogue,
     Model,
@@ -131,6 +132,9 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     ),
     # If absent, all types for a free model, otherwise none.
     "allowed_tools": _Entry(allowed="an array of types of tools", accepts=_is_names, default=False),
+    "tool_names": _Entry(
+        allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
+    ),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",

@@ -11,6 +11,9 @@ class AcceptedRequest:
     """The parameters of a call, and the service's decisions about them. Do not change them."""
 
     params: ChatCompletionParams
+    """The parameters as the caller sent them, which the upstream receives."""
+    priced: ChatCompletionParams
+    """The same parameters in the form of the contract, which determines their price."""
     model: Model
     output_limit: int
     """Maximum tokens of each choice, which the service sends to the upstream."""

@@ -119,15 +119,19 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             # Some members moved from extra_json to fields.
             _check_crowd(canonical)
             params = canonical
-        _refuse(validation.violations(params, streamed=streamed))
+        formed = validation.in_contract_form(params)
+        if formed is not params:
+            _check_crowd(formed)
+        _refuse(validation.violations(formed, streamed=streamed))
         model = self._catalogue.get(params.model)
         if model is None:
             raise errors.ModelNotFound(param="model")
         call.record.model = model.name
         limit = output_limit(params, model)
-        _refuse(validation.refused(params, model))
+        _refuse(validation.unaccepted(params, model))
+        _refuse(validation.refused(formed, model))
         validation.take_out_what_says_nothing(params, model)
-        return AcceptedRequest(params=params, model=model, output_limit=limit)
+        return AcceptedRequest(params=params, priced=formed, model=model, output_limit=limit)
 
 
 def _check_crowd(params: ChatCompletionParams) -> None:

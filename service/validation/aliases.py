@@ -46,6 +46,12 @@ _PARAMS: Final = _names(ChatCompletionParams)
 _OPTIONS: Final = _names(StreamOptions)
 _MESSAGE: Final = _names(ChatMessage)
 _PART: Final = _names(ContentPart)
+_ANSWER: Final = {
+    folded_name: name
+    for folded_name, name in _MESSAGE.items()
+    if name in {"role", "content", "audio"}
+}
+"""The same for an assistant's message, which has any other member as the upstream delivered it."""
 
 
 def aliases(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -54,7 +60,8 @@ def aliases(params: ChatCompletionParams) -> Iterator[Violation]:
     yield from _misspelt(params.stream_options, _OPTIONS, "stream_options.")
     for index, message in enumerate(params.messages):
         if message.extra_json:
-            yield from _misspelt(message, _MESSAGE, f"messages[{index}].")
+            known = _ANSWER if message.role == "assistant" else _MESSAGE
+            yield from _misspelt(message, known, f"messages[{index}].")
         if message.HasField("content_parts"):
             for place, part in enumerate(message.content_parts.items):
                 if part.extra_json:

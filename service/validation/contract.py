@@ -22,6 +22,7 @@ from typing import Final
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 from service.errors import MOST_VIOLATIONS, Violation
+from service.validation import tool_names
 from service.validation.aliases import aliases
 from service.validation.entry_counts import too_long
 
@@ -51,7 +52,7 @@ EXCLUSIVE: Final[tuple[tuple[str, str], ...]] = (
     ("max_tokens", "max_completion_tokens"),
     ("functions", "tools"),
 )
-"""Pairs of members that exclude each other."""
+"""Pairs of members that exclude each other, unless they are equal."""
 
 OPEN: Final = frozenset({"reasoning_effort"})
 """Members that vendors accept with additional JSON types."""
@@ -61,7 +62,6 @@ _METADATA_NAME: Final = 64
 _METADATA_VALUE: Final = 512
 _LOGIT_BIAS: Final = 100
 _CACHE_BREAKPOINTS: Final = 4
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violation]:
@@ -114,43 +114,33 @@ def _messages(params: ChatCompletionParams) -> Iterator[Violation]:
             yield _missing(f"messages[{index}].role")
         if role == "tool":
             yield from _tool_message(message, index, called)
-        if not _says_something(message, role):
+        if role in _NEED_CONTENT and not _has_content(message):
             yield _missing(f"messages[{index}].content")
         called.update(call.id for call in message.tool_calls)
 
 
+_NEED_CONTENT: Final = frozenset({"developer", "system", "user"})
+"""The roles whose messages need content. Clients send an assistant's or a tool's message without
+content back as they received it; the upstream checks other roles."""
+
+
 def _tool_message(message: ChatMessage, index: int, called: set[str]) -> Iterator[Violation]:
     param = f"messages[{index}].tool_call_id"
+    # Some upstreams send tool calls without an id, or with an empty one.
+    if message.tool_call_id in called or _is_mistyped(message, "tool_call_id"):
+        return
     if not message.tool_call_id:
-        if not _is_mistyped(message, "tool_call_id"):
-            yield _missing(param)
-    elif message.tool_call_id not in called:
+        yield _missing(param)
+    else:
         yield Violation(param=param, message="Must be the id of a tool call before it.")
 
 
-def _says_something(message: ChatMessage, role: str) -> bool:
-    """Whether a message has content, or is of a kind that needs none."""
-    if message.HasField("content_text"):
-        return True
+def _has_content(message: ChatMessage) -> bool:
+    """Whether a message has content that is not an empty array."""
     if message.HasField("content_parts"):
         return bool(message.content_parts.items)
-    if _is_mistyped(message, "content"):
-        return True  # reported as mistyped
-    match role:
-        case "assistant":
-            # A refusal or audio message of the assistant has null content when it is sent back.
-            return bool(
-                message.tool_calls
-                or message.HasField("function_call")
-                or message.HasField("refusal")
-                or message.HasField("audio")
-                or message.HasField("reasoning_content")
-                or message.HasField("reasoning")
-            )
-        case "developer" | "system" | "user" | "tool":
-            return False
-        case _:
-            return True  # "function" allows null; the upstream checks other roles
+    # The rule of types reports a mistyped content.
+    return message.HasField("content_text") or _is_mistyped(message, "content")
 
 
 def _is_mistyped(message: ChatMessage, name: str) -> bool:
@@ -169,7 +159,7 @@ def _members(params: ChatCompletionParams) -> Iterator[Violation]:
 
 def _types(params: ChatCompletionParams) -> Iterator[Violation]:
     for member in openai_json.mistyped_members(params):
-        if member.param in OPEN:
+        if member.param in OPEN or _is_echoed(params, member.param):
             continue
         if member.out_of_range:
             yield Violation(
@@ -180,6 +170,15 @@ def _types(params: ChatCompletionParams) -> Iterator[Violation]:
             yield Violation(
                 param=member.param, message=f"Must be: {expected}.", code="invalid_type"
             )
+
+
+def _is_echoed(params: ChatCompletionParams, path: str) -> bool:
+    """Whether a member is in an assistant's message, which clients send back unchanged."""
+    inside = _IN_MESSAGE.match(path)
+    return inside is not None and params.messages[int(inside[1])].role == "assistant"
+
+
+_IN_MESSAGE: Final = re.compile(r"messages\[(\d+)\]\.")
 
 
 # -------------------------------------------------------------------------------------- tables
@@ -211,7 +210,8 @@ def _lengths(params: ChatCompletionParams) -> Iterator[Violation]:
 
 def _exclusive(params: ChatCompletionParams) -> Iterator[Violation]:
     for first, second in EXCLUSIVE:
-        if _has(params, first) and _has(params, second):
+        both = _has(params, first) and _has(params, second)
+        if both and getattr(params, first) != getattr(params, second):
             yield Violation(param=first, message=f"Not allowed together with {second}.")
 
 
@@ -232,11 +232,12 @@ def _tools(params: ChatCompletionParams) -> Iterator[Violation]:
                 yield from _absent(tool.extra_json, f"tools[{index}]", "function")
             else:
                 function = tool.function
-                yield from _name(function.name, function.extra_json, f"tools[{index}].function")
+                place = f"tools[{index}].function"
+                yield from _named(function.name, function.extra_json, place)
         elif not tool.type:
             yield from _absent(tool.extra_json, f"tools[{index}]", "type")
     for index, function in enumerate(params.functions):
-        yield from _name(function.name, function.extra_json, f"functions[{index}]")
+        yield from _named(function.name, function.extra_json, f"functions[{index}]")
 
 
 def _response_format(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -250,16 +251,15 @@ def _response_format(params: ChatCompletionParams) -> Iterator[Violation]:
             yield from _absent(response_format.extra_json, "response_format", "json_schema")
         else:
             schema = response_format.json_schema
-            yield from _name(schema.name, schema.extra_json, "response_format.json_schema")
+            place = "response_format.json_schema"
+            yield from _named(schema.name, schema.extra_json, place)
+            if schema.name and not tool_names.PLAIN.fullmatch(schema.name):
+                yield tool_names.misnamed(f"{place}.name")
 
 
-def _name(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violation]:
+def _named(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violation]:
     if not name:
         yield from _absent(extra, place, "name")
-    elif not _NAME.fullmatch(name):
-        yield Violation(
-            param=f"{place}.name", message="Must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -."
-        )
 
 
 def _absent(extra: Mapping[str, str], place: str, name: str) -> Iterator[Violation]:
@@ -293,7 +293,7 @@ def _audio(params: ChatCompletionParams) -> Iterator[Violation]:
 def _tool_choice(params: ChatCompletionParams) -> Iterator[Violation]:
     mode = params.tool_choice_mode
     chosen = params.HasField("tool_choice_object")
-    if (chosen or (mode and mode != "none")) and not params.tools:
+    if (chosen or mode not in _WITHOUT_TOOLS) and not params.tools:
         yield Violation(param="tool_choice", message="Only allowed with tools.")
     elif chosen:
         choice = params.tool_choice_object
@@ -310,6 +310,10 @@ def _tool_choice(params: ChatCompletionParams) -> Iterator[Violation]:
                     param=f"tool_choice.allowed_tools.tools[{index}]",
                     message="Must name one of the tools.",
                 )
+
+
+_WITHOUT_TOOLS: Final = frozenset({"", "none", "auto"})
+"""The values of tool_choice that a request without tools can have."""
 
 
 def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:

@@ -87,7 +87,8 @@ def take_out_what_says_nothing(params: ChatCompletionParams, model: Model) -> No
         if name in model.allowed_members or _is_harmless(name, model) or extra[name] == "null":
             continue
         plain = folded(name)
-        if _reason(plain, model) and _says_nothing(plain, extra[name]):
+        reason = _reason(plain, model) or _by_prefix(name)
+        if reason and _says_nothing(plain, extra[name]):
             del extra[name]
 
 
@@ -216,9 +217,10 @@ def _at_the_top(found: openai_json.Unknown, model: Model) -> Iterator[Violation]
         if name not in model.allowed_members and not _is_harmless(name, model):
             plain = folded(name)
             reason = _reason(plain, model)
+            reason = reason or _by_prefix(name)
             if reason and _says_nothing(plain, text):
                 continue
-            reason = reason or (_by_prefix(name) if model.unknown == "forward" else _UNKNOWN)
+            reason = reason or ("" if model.unknown == "forward" else _UNKNOWN)
             if reason:
                 yield _unsupported(name, reason, _setting(model, "allowed"))
                 continue
@@ -331,7 +333,8 @@ def _reason_inside(
     if plain == _CACHE_CONTROL and not model.is_free:
         return dialects.CHARGED_REASON
     if plain in _REFUSED_INSIDE.get(kind, _NOTHING):
-        return dialects.ATTACHMENT_REASON
+        empty = kind == "ChatMessage" and _says_nothing(plain, found.owner.extra_json[name])
+        return "" if empty else dialects.ATTACHMENT_REASON
     if _passes_inside(kind, name, found, model, echoed=echoed):
         return ""
     return dialects.ATTACHMENT_REASON if kind in dialects.ATTACHMENT_OBJECTS else _UNKNOWN

@@ -88,7 +88,11 @@ LAYERS = {
         {"parser"},
     ),
     "service.metering": ({"progress"}, {"bound", "output_size"}, {"price", "tokens"}),
-    "service.validation": ({"contract", "members"}, {"aliases", "entry_counts", "dialects"}),
+    "service.validation": (
+        {"contract", "members"},
+        {"aliases", "other_forms", "tool_names"},
+        {"entry_counts", "dialects"},
+    ),
     "restbridge": (
         {"__main__", "scripts"},
         {"server"},

@@ -474,7 +474,7 @@ async def test_any_other_type_or_coding_is_415(pair: Pair, headers: dict[str, st
     [
         (b"", 400, "invalid_json"),
         (b"{", 400, "invalid_json"),
-        (b"\xef\xbb\xbf{}", 400, "invalid_json"),
+        (b" \xef\xbb\xbf{}", 400, "invalid_json"),
         (b'{"a":"\xff"}', 400, "invalid_json"),
         (b'{"a":NaN}', 400, "invalid_json"),
         (b'{"a":Infinity}', 400, "invalid_json"),

@@ -95,7 +95,7 @@ NOT_JSON: Final[dict[str, Callable[[], bytes]]] = {
     "a plus": lambda: plain_with('"n":+1'),
     "a raw line end in a string": lambda: plain_with('"user":"a\nb"'),
     "an unknown escape": lambda: plain_with('"user":"\\x41"'),
-    "a byte-order mark": lambda: b"\xef\xbb\xbf" + json.dumps(PLAIN).encode(),
+    "two byte-order marks": lambda: 2 * b"\xef\xbb\xbf" + json.dumps(PLAIN).encode(),
     "UTF-16": lambda: json.dumps(PLAIN).encode("utf-16"),
     "not UTF-8": lambda: plain_with('"user":"?"').replace(b"?", b"\xff\xfe"),
     "not UTF-8 in a vendor's member": lambda: plain_with('"a":{"?":1}').replace(b"?", b"\xc3"),

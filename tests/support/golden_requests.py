@@ -400,8 +400,8 @@ MISTYPED: tuple[MistypedGolden, ...] = (
         params=("messages[0].content", "messages[0].role", "messages[1].content"),
     ),
     MistypedGolden(
-        name="a part as a string",
-        json='{"model":"default","messages":[{"role":"user","content":[{"type":"text"},"x"]}]}',
+        name="a part as a number",
+        json='{"model":"default","messages":[{"role":"user","content":[{"type":"text"},7]}]}',
         params=("messages[0].content[1]",),
     ),
     MistypedGolden(

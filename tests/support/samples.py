@@ -20,6 +20,7 @@ from service.metering.bound import output_limit
 from service.models import Model, Upstream
 from service.request import AcceptedRequest
 from service.telemetry import CallRecord
+from service.validation import in_contract_form
 
 UPSTREAM_KEY: Final = "upstream-key-canary-7d1f"
 CALLER_KEY: Final = "caller-key-canary-51c0"
@@ -58,7 +59,12 @@ def params(**members: Any) -> ChatCompletionParams:
 
 def accepted_of(asked: ChatCompletionParams, of: Model = MODEL) -> AcceptedRequest:
     """Return an accepted request, as the servicer creates it."""
-    return AcceptedRequest(params=asked, model=of, output_limit=output_limit(asked, of))
+    return AcceptedRequest(
+        params=asked,
+        priced=in_contract_form(asked),
+        model=of,
+        output_limit=output_limit(asked, of),
+    )
 
 
 def accepted(of: Model = MODEL, **members: Any) -> AcceptedRequest:

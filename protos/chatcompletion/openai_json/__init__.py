@@ -59,8 +59,10 @@ from chatcompletion.openai_json.documents import (
     is_typed,
     member_names,
     mistyped_members,
+    of_members,
     unknown_members,
 )
+from chatcompletion.openai_json.lenient_values import elements, members
 from chatcompletion.openai_json.places import Mistyped, Unknown
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "decode_model",
     "decode_model_list",
     "decode_request",
+    "elements",
     "encode_chunk",
     "encode_completion",
     "encode_error",
@@ -94,6 +97,8 @@ __all__ = [
     "is_typed",
     "longest_size",
     "member_names",
+    "members",
     "mistyped_members",
+    "of_members",
     "unknown_members",
 ]

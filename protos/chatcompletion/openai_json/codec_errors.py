@@ -4,7 +4,7 @@
     EncodeError   a message that cannot become JSON
 
     code                when
-    invalid_json        not one JSON text (RFC 8259, UTF-8, no byte-order mark), or beyond a limit
+    invalid_json        not one JSON text (RFC 8259, in UTF-8), or beyond a limit
     invalid_type        JSON, but not the kind of value that the document is
     duplicate_member    a member in two places, or in one of them twice
     invalid_null_field  a number in null_fields that is not the first field of a member

@@ -50,6 +50,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from chatcompletion.v1.error_pb2 import ApiError
 from chatcompletion.v1.model_service_pb2 import ListModelsResponse, Model
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 _EXTRA_TAG = b"z"
 """The tag of each entry of extra_json on the wire: field 15, length-delimited."""
 
@@ -169,7 +171,7 @@ def decode_request(
     """Read the body of POST /v1/chat/completions.
 
     Args:
-        data: The body.
+        data: The body, with or without a byte-order mark.
         max_depth: Maximum levels of arrays and objects: up to 500.
         max_values: Maximum values of any kind, including those in arrays and objects.
 
@@ -177,6 +179,7 @@ def decode_request(
         DecodeError: The body is not JSON or exceeds a limit (`invalid_json`), or is not an object
             (`invalid_type`).
     """
+    data = data.removeprefix(_BYTE_ORDER_MARK)  # RFC 8259, section 8.1
     check_shape(data, max_depth=max_depth, max_values=max_values)
     return _REQUEST.decode(data)
 
@@ -382,6 +385,18 @@ def unknown_members(params: ChatCompletionParams) -> Iterator[Unknown]:
     """
     if not _IS_TYPED(params):
         yield from places.unknown_members(SHAPES, _REQUEST.shape, params)
+
+
+def of_members(kind: type[AnyMessage], members: Mapping[str, str]) -> AnyMessage:
+    """Return the message of an object.
+
+    Args:
+        kind: The type of the message.
+        members: The valid JSON text of each value, by name.
+    """
+    message = kind()
+    _LENIENT[kind.DESCRIPTOR.full_name](message, dict(members))
+    return message
 
 
 def member_names(message: type[Message]) -> frozenset[str]:

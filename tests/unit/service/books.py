@@ -203,7 +203,9 @@ def a_call(**members: Any) -> Call:
 
 def accepted(of: Model = MODEL, **members: Any) -> AcceptedRequest:
     asked = params(**members)
-    return AcceptedRequest(params=asked, model=of, output_limit=output_limit(asked, of))
+    return AcceptedRequest(
+        params=asked, priced=asked, model=of, output_limit=output_limit(asked, of)
+    )
 
 
 async def use(

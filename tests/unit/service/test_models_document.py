@@ -185,7 +185,8 @@ NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
     "output_limit, input_price, output_price, margin, attachment_tokens, attachment_estimate, "
-    "refused_members, allowed_members, unknown_members, allowed_tools, owned_by, created"
+    "refused_members, allowed_members, unknown_members, allowed_tools, tool_names, owned_by, "
+    "created"
 )
 
 NO_TOOLS: list[Any] = ["web_search", True, False, [""], [7]]
