@@ -33,6 +33,8 @@ _RETRIES: Final = "It can change timeouts and retries, which the server controls
 _COUNT: Final = "It can change how the answer is delivered, so that it cannot be counted."
 _SIZE: Final = "It can make the answer much larger than its text."
 _RECORDS: Final = "It can change how the request is recorded."
+_PRICE: Final = "It can change the price of the request."
+_MOCK: Final = "It can replace the model's answer."
 
 
 def _reasons(names: Mapping[str, tuple[str, ...]]) -> Mapping[str, str]:
@@ -75,14 +77,18 @@ REFUSED: Final = _reasons(
             *("lora", "lora_request", "adapters", "draft_model", "num_draft_tokens"),
             *("specific_deployment", "order", "weight", "tags", "tag_regex"),
             *("enable_tag_filtering", "routing_strategy", "allowed_model_region"),
-            *("provider_affinity_header", "compliance"),
+            *("provider_affinity_header", "compliance", "targets", "strategy", "model_group"),
+            *("loadbalance", "retry_on_status_codes", "router_settings_override"),
         ),
         _ELSEWHERE: (
             *("api_base", "base_url", "api_key", "api_version", "organization"),
             *("headers", "extra_headers", "extra_query", "proxy", "provider_specific_header"),
             *("azure", "litellm_credential_name", "ssl_verify", "client", "shared_session"),
             *("user_config", "litellm_metadata", "model_info", "model_config"),
-            *("model_alias_map", "region_name"),
+            *("model_alias_map", "region_name", "custom_host", "virtual_key", "forward_headers"),
+            *("default_headers", "default_query", "request_headers", "client_id"),
+            *("client_secret", "tenant_id", "proxy_server_request", "use_litellm_proxy"),
+            *("use_in_pass_through", "configurable_clientside_auth_params", "credentials"),
         ),
         _STATE: (
             *("kv_transfer_params", "ec_transfer_params", "bootstrap_host", "bootstrap_port"),
@@ -95,6 +101,7 @@ REFUSED: Final = _reasons(
             *("extra_body", "litellm_params", "options", "vllm_xargs", "aphrodite_xargs"),
             *("custom_params", "generation_config", "inference_config", "parameters"),
             *("additional_model_request_fields", "sampling_params", "nvext", "config"),
+            *("override_params", "default_params"),
         ),
         _WORK: (
             *("plugins", "logits_processors", "custom_logit_processor", "max_tool_rounds"),
@@ -113,8 +120,14 @@ REFUSED: Final = _reasons(
             *("stream_interval", "stream_reasoning", "separate_reasoning", "incremental_output"),
             *("deferred", "cache", "caching", "cache_key", "preset_cache_key", "caching_groups"),
             *("complete_response", "response_fields", "_debug_render_only", "chat_parser"),
-            *("sse_ping_interval", "input_cost_per_token", "output_cost_per_token"),
-            *("base_model", "self", "original_function", "acompletion", "text_completion"),
+            *(
+                "sse_ping_interval",
+                "base_model",
+                "self",
+                "original_function",
+                "acompletion",
+                "text_completion",
+            ),
         ),
         _SIZE: (
             *("n_probs", "prompt_logprobs", "echo", "echo_last", "return_hidden_states"),
@@ -126,7 +139,12 @@ REFUSED: Final = _reasons(
         ),
         _RECORDS: (
             *("no-log", "litellm_disabled_callbacks", "turn_off_message_logging", "logger_fn"),
-            "litellm_request_debug",
+            *("litellm_request_debug", "callbacks", "success_callback", "failure_callback"),
+            "service_callback",
+        ),
+        _PRICE: (
+            *("input_cost_per_token", "output_cost_per_token", "custom_pricing", "cooldown_time"),
+            *("rpm", "tpm", "budget_duration", "soft_budget"),
         ),
     }
 )
@@ -136,12 +154,20 @@ REFUSED_PREFIXES: Final = _reasons(
     {
         _ELSEWHERE: (
             *("litellm_", "langfuse_", "langsmith_", "aws_", "vertex_", "azure_", "watsonx_"),
-            *("anthropic_", "openai_", "s3_", "gcs_", "dd_", "posthog_"),
+            *("anthropic_", "openai_", "s3_", "gcs_", "dd_", "posthog_", "humanloop_", "arize_"),
+            *("wandb_", "weave_", "helicone_", "portkey_", "bedrock_", "sagemaker_"),
         ),
         _MODEL: ("auto_router_", "complexity_router_", "adaptive_router_", "quality_router_"),
         _ANYTHING: ("_",),
         _OUTPUT: ("max_", "num_", "n_"),
         _SIZE: ("return_",),
+        _PRICE: (
+            "input_cost_per_",
+            "output_cost_per_",
+            "cache_creation_input_",
+            "cache_read_input_",
+        ),
+        _MOCK: ("mock_",),
     }
 )
 """Prefixes of names, in snake case, each with the text of its error."""

@@ -61,7 +61,13 @@ disable_global_guardrails
 FAMILIES = named(
     """
 auto_router_config auto_router_default_model complexity_router_config adaptive_router_config
-quality_router_config aws_access_key_id aws_region_name azure_ad_token dd_api_key gcs_bucket_name
+quality_router_config aws_access_key_id aws_region_name aws_sagemaker_endpoint
+aws_bedrock_runtime_endpoint azure_endpoint azure_ad_token langfuse_secret_key langfuse_public_key
+input_cost_per_second output_cost_per_character cache_read_input_audio_token_cost
+cache_creation_input_token_cost_above_1hr mock_response mock_tool_calls
+mock_timeout cache_read_input_token_cost humanloop_api_key arize_space_id wandb_api_key
+weave_project_id helicone_api_key portkey_config bedrock_runtime_url sagemaker_endpoint dd_api_key
+gcs_bucket_name
 langfuse_host langsmith_base_url posthog_api_url s3_endpoint_url vertex_credentials vertex_project
 watsonx_region_name litellm_x anthropic_x openai_x _x max_x num_x n_x return_x
 """
@@ -109,6 +115,18 @@ max_dynamic_patch min_dynamic_patch images_config video_config use_audio_in_vide
 vl_high_resolution_images images image_data
 """
 )
+
+GATEWAYS = named(
+    """
+targets strategy model_group loadbalance retry_on_status_codes router_settings_override custom_host
+virtual_key forward_headers default_headers default_query request_headers client_id client_secret
+tenant_id proxy_server_request use_litellm_proxy use_in_pass_through
+configurable_clientside_auth_params credentials override_params default_params callbacks
+success_callback failure_callback service_callback custom_pricing cooldown_time rpm tpm
+budget_duration soft_budget
+"""
+)
+"""Members that are meant for a gateway between this service and the upstream."""
 
 UNPAID = named(
     """
@@ -163,6 +181,8 @@ additional_special_tokens
 PREFIXES = named(
     """
 litellm_ langfuse_ langsmith_ aws_ vertex_ azure_ watsonx_ anthropic_ openai_ s3_ gcs_ dd_ posthog_
+humanloop_ arize_ wandb_ weave_ helicone_ portkey_ bedrock_ sagemaker_ input_cost_per_
+output_cost_per_ cache_creation_input_ cache_read_input_ mock_
 auto_router_ complexity_router_ adaptive_router_ quality_router_ _ max_ num_ n_ return_
 """
 )
@@ -231,14 +251,14 @@ VALUE = [1]
 
 @pytest.mark.parametrize(
     "name",
-    [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID],
+    [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID, *GATEWAYS],
 )
 def test_what_changes_a_price_is_refused_by_default(name: str) -> None:
     assert at_fault(params(**{name: VALUE}), PRICED) == [name]
 
 
 @pytest.mark.parametrize(
-    "name", [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *PICTURES, *UNPAID]
+    "name", [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *PICTURES, *UNPAID, *GATEWAYS]
 )
 def test_it_is_refused_as_well_where_unknown_members_pass(name: str) -> None:
     assert at_fault(params(**{name: VALUE}), FORWARDING) == [name]
@@ -298,7 +318,7 @@ CONTRACT = {folded(name) for name in openai_json.member_names(ChatCompletionPara
 
 def test_no_row_of_a_table_is_lost_and_none_is_new() -> None:
     """Every row is in a list of this file, so that a second rule for a name hides no loss."""
-    refused = [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID]
+    refused = [*UNBOUNDED, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID, *GATEWAYS]
     rows = [*dialects.REFUSED, *dialects.CHARGED]
 
     assert sorted(set(map(folded, rows))) == sorted(set(map(folded, refused)))
@@ -362,6 +382,7 @@ def test_every_name_is_in_this_file_once() -> None:
         *UNBOUNDED,
         *FAMILIES,
         *REDIRECTING,
+        *GATEWAYS,
         *OTHER_MODELS,
         *BILLED,
         *PICTURES,
