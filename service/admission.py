@@ -88,6 +88,7 @@ class Admission:
             model=model.name,
             owner=self._owner,
             lease=_lease(call),
+            key_created_at=caller.key_created_at,
         )
         progress = Progress(
             wants_usage=wants_usage,

@@ -109,7 +109,7 @@ class Settlement:
                     outcome = await asyncio.shield(self._batches.submit(ending))
         except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
             _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
-        # A store without the hold is another store; the journal will reject the charge.
+        # A store that cannot charge the hold is another store; the journal will reject the charge.
         if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
             return await self._keep(ending, otherwise)
         if isinstance(outcome, Ended) and outcome.lost > 0:
@@ -156,6 +156,7 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
         completion_tokens=min(completion, _MOST_TOKENS),
         partial=failed,
         estimated=estimated,
+        place=place,
     )
 
 

@@ -64,6 +64,7 @@ class Directory:
                 sa.select(
                     api_keys.c.id,
                     api_keys.c.name,
+                    api_keys.c.created_at,
                     api_keys.c.expires_at,
                     api_keys.c.requests_per_minute,
                     api_keys.c.tokens_per_minute,
@@ -82,6 +83,7 @@ class Directory:
                 account_name=row.account_name,
                 key_id=row.id,
                 key_name=row.name,
+                key_created_at=row.created_at,
                 is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
             )
 

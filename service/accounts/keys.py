@@ -32,5 +32,7 @@ class Caller:
     account_name: str
     key_id: int
     key_name: str
+    key_created_at: int = 0
+    """Nanoseconds since the Unix epoch."""
     is_limited: bool = False
     """Whether the key has a limit per minute."""

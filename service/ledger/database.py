@@ -98,13 +98,19 @@ class Database(Protocol):
         """Remove the time limits of the transaction, including those for locks."""
 
     async def transact(
-        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
+        self,
+        body: Callable[[Transaction], Coroutine[Any, Any, _T]],
+        in_thread: InThread | None,
+        *,
+        durable: bool,
     ) -> _T:
         """Run a body in a transaction that writes, and commit it.
 
         Args:
             body: The body of the transaction.
             in_thread: Runs blocking functions in a thread; None blocks the caller.
+            durable: Whether the commit is on disk when this returns. If not, a crash of the machine
+                or of the server can undo it, unless a later durable commit has returned.
 
         Raises:
             ConnectionLostError: The connection broke. The transaction can be committed or not.

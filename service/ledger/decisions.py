@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import structs
 
 from service.ledger import rate_limits
+from service.ledger.ids import first_at
 from service.ledger.rows import (
     Account,
     Changes,
@@ -37,6 +38,10 @@ from service.ledger.rows import (
 
 LARGEST_BALANCE: Final = 2**62
 """Maximum balance in nano-credits: some four billion credits, half of the store's integer range."""
+
+KEPT: Final = 30 * 24 * 3600 * 10**9
+"""Nanoseconds for which a hold is kept after its end. A settlement can wait that long in a
+journal."""
 
 CONCURRENCY_WAIT: Final = 10**9
 """The wait in nanoseconds that is reported at the limit of concurrent calls."""
@@ -181,7 +186,7 @@ def _tokens(key: Key, now: int) -> rate_limits.Level | None:
 
 
 def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
-    hold = rows.holds.get(settle.hold_id)
+    hold = rows.holds.get(settle.hold_id) or _lost_hold(rows, settle, now, changes)
     if hold is None:
         return Ended(state=None)
     charge = max(settle.charge, 0)
@@ -196,7 +201,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         used = max(settle.prompt_tokens, 0) + max(settle.completion_tokens, 0)
         _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens - used, now)
     else:
-        # The lease expired during an outage. Other calls may have spent or held the credit.
+        # The lease expired, or the hold was lost. Other calls may have spent or held the credit.
         kind = EntryKind.ADJUST
         hold.charged = min(hold.charged, account.balance - account.held)
         hold.state = HoldState.SETTLED
@@ -219,6 +224,36 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         )
     )
     return Ended(state=hold.state, charged=hold.charged, lost=charge - hold.charged)
+
+
+def _lost_hold(rows: Rows, settle: Settle, now: int, changes: Changes) -> Hold | None:
+    """Return the hold of a settlement that the store does not know, as an expired one.
+
+    A store that loses power can lose holds that were not on disk. Return None if the hold could be
+    of another store, or if it is so old that it can have been settled and deleted.
+    """
+    place = settle.place
+    key = rows.keys.get(settle.key_id)
+    if place is None or key is None or settle.account_id not in rows.accounts:
+        return None
+    is_ours = key.account_id == settle.account_id and key.created_at == place.key_created_at
+    if not is_ours or settle.hold_id < first_at(max(now - KEPT, 0)):
+        return None
+    hold = rows.holds[settle.hold_id] = Hold(
+        id=settle.hold_id,
+        account_id=settle.account_id,
+        key_id=settle.key_id,
+        amount=place.amount,
+        tokens=place.tokens,
+        model=place.model,
+        owner=place.owner,
+        created_at=now,
+        lease_until=now,
+        state=HoldState.EXPIRED,
+        ended_at=now,
+    )
+    changes.placed.append(hold.id)
+    return hold
 
 
 def _release(rows: Rows, release: Release, now: int, changes: Changes) -> Ended:

@@ -7,8 +7,7 @@ every second   run an empty operation through the store -> readiness
                write settlements in memory to the journal
 
 Replayed settlements that the store cannot apply are moved to a `.rejected` file for operators: the
-store does not know the hold, for example because it was restored from a backup, or the line is
-damaged.
+hold is unknown and of another store or too old, or the line is damaged.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
     the store is away      -> append to the file and flush -> the call completes
     the store is back      -> replay, oldest first -> forget
     the disk fails too     -> keep in memory until one of them is back: `Unwritten`
-    unknown hold or line   -> move to a `.rejected` file -> forget
+    other store, odd line  -> move to a `.rejected` file -> forget
 
 Each process has its own file in the directory, locked while the process lives. The next process
 that starts with the directory replays the files of ended processes. Replaying twice is harmless,
@@ -324,6 +324,10 @@ def _read(line: bytes) -> Ending | None:
     numbers = [ending.account_id, ending.key_id]
     if isinstance(ending, Settle):
         numbers += ending.prompt_tokens, ending.completion_tokens
+        if ending.place is not None:
+            numbers += ending.place.amount, ending.place.tokens
+            if ending.place.amount < 0:
+                return None
         if not abs(ending.charge) < _LARGEST_PRODUCT:
             return None
     return ending if all(-_LARGEST <= number < _LARGEST for number in numbers) else None

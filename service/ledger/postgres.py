@@ -12,6 +12,9 @@ A batch takes two round trips of one `Pipeline`, with the statements of `postgre
     COMMIT                                  -- 2nd ->   flushes the commit to disk
                                             <-          COMMIT
 
+If the transaction need not be durable, UNFLUSHED precedes its COMMIT. The server writes one log in
+its order, so that the flush of a durable commit includes all earlier commits.
+
 The lock of an account covers its keys and holds: nothing writes them without it, except the
 revocation of a key, which has a column of its own. The lock does not block foreign keys (`FOR NO
 KEY UPDATE`). All batches take their locks in the same order, so that they cannot deadlock. READ
@@ -43,6 +46,7 @@ from service.ledger.postgres_statements import (
     NOW,
     READS,
     STATEMENTS,
+    UNFLUSHED,
     WRITES,
     Query,
     smallest,
@@ -118,7 +122,11 @@ class PostgreSQL:
             connection.execute(sa.select(sa.func.set_config(name, "0", True)))
 
     async def transact(
-        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
+        self,
+        body: Callable[[Transaction], Coroutine[Any, Any, _T]],
+        in_thread: InThread | None,
+        *,
+        durable: bool,
     ) -> _T:
         """Run a body in a transaction that writes, and commit it."""
         connection = self._spare.take()
@@ -131,7 +139,7 @@ class PostgreSQL:
             )
             transaction = _Transaction(pipeline)
             result = await body(transaction)
-            await transaction.commit()
+            await transaction.commit(durable=durable)
         except BaseException as error:
             lost = isinstance(error, psycopg.Error) and (driver.closed or is_of_session(error))
             # An open transaction and unread results go with the connection.
@@ -287,7 +295,9 @@ class _Transaction:
     def _send(self, query: Query, values: Mapping[str, object]) -> None:
         self._pipeline.send(query.statement, *(_encode(values[name]) for name in query.parameters))
 
-    async def commit(self) -> None:
+    async def commit(self, *, durable: bool) -> None:
+        if not durable:
+            self._pipeline.send(UNFLUSHED)
         self._pipeline.send(COMMIT)
         *_, committed = await self._pipeline.finish()
         if committed.command_status != b"COMMIT":

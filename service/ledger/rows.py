@@ -37,7 +37,7 @@ class EntryKind(enum.IntEnum):
     GRANT = 0
     SETTLE = 1
     ADJUST = 2
-    """A settlement after its hold had expired."""
+    """A settlement after its hold had expired or was lost."""
 
 
 class Refusal(enum.Enum):
@@ -73,6 +73,7 @@ class Key(msgspec.Struct, kw_only=True, gc=False):
     concurrency: int | None = None
     expires_at: int | None = None
     revoked_at: int | None = None
+    created_at: int = 0
     requests_tat: int = 0
     tokens_tat: int = 0
     running: int = 0
@@ -136,6 +137,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     owner: str
     lease: int
     """Nanoseconds."""
+    key_created_at: int = 0
+    """The time at which the key was created, which distinguishes it from a key of another store."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):
@@ -150,6 +153,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     completion_tokens: int
     partial: bool = False
     estimated: bool = False
+    place: Place | None = None
+    """The hold, in case that the store lost it: placing a hold is not flushed to disk."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="release"):

@@ -3,8 +3,13 @@
     BEGIN IMMEDIATE -> SELECT … IN (SELECT value FROM json_each(?)) -> executemany -> COMMIT
 
 A transaction takes the writer's lock when it begins, and waits for it for a limited time. Processes
-take turns (`turns`), so that none waits much longer than the others. COMMIT returns after the
-commit is on disk (`synchronous = FULL`).
+take turns (`turns`), so that none waits much longer than the others.
+
+COMMIT returns after the commit is on disk (`synchronous = FULL`), unless the transaction need not
+be durable (`NORMAL`). The log is one file, whose frames are valid only up to the first damaged one.
+The flush of a durable commit therefore includes all earlier commits, of every process, and a power
+loss can only undo the last commits that were not durable. SQLite flushes the log before it copies
+pages from it to the database, and the database before it overwrites the log, with both settings.
 
 SQLite does not notice if its open file is deleted, moved or replaced; later writes would be lost
 with the process. Each transaction therefore checks that the file is still the one that was opened
@@ -37,6 +42,10 @@ from service.ledger.statements import Values, Wanted
 from service.ledger.turns import Turns
 
 _T = TypeVar("_T")
+
+_FLUSHED: Final = "PRAGMA synchronous = FULL"
+_UNFLUSHED: Final = "PRAGMA synchronous = NORMAL"
+"""The setting of a connection for its next transactions."""
 
 _PRIMARY: Final = 0xFF
 """The mask of the primary code in an extended result code."""
@@ -80,22 +89,34 @@ class SQLite:
         """Do nothing: only the wait for the writer's lock is bounded, and it is over."""
 
     async def transact(
-        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], in_thread: InThread | None
+        self,
+        body: Callable[[Transaction], Coroutine[Any, Any, _T]],
+        in_thread: InThread | None,
+        *,
+        durable: bool,
     ) -> _T:
         """Run a body in a transaction that writes, all of it in a thread."""
-        return await blocking(partial(self._transact, body), in_thread)
+        return await blocking(partial(self._transact, body, durable), in_thread)
 
-    def _transact(self, body: Callable[[Transaction], Coroutine[Any, Any, _T]]) -> _T:
+    def _transact(
+        self, body: Callable[[Transaction], Coroutine[Any, Any, _T]], durable: bool
+    ) -> _T:
         connection = self._spare.take() or self._spare.connect()
         driver = cast("sqlite3.Connection", connection.driver_connection)
         try:
+            if not durable:
+                driver.execute(_UNFLUSHED)
             with self._turns.turn():
                 self._file.see()
                 driver.execute("BEGIN IMMEDIATE")
                 result = run(body(_Transaction(driver, self._clock)))
                 driver.execute("COMMIT")
+            if not durable:
+                driver.execute(_FLUSHED)
         except BaseException as error:
-            if isinstance(error, self.errors) and not isinstance(error, self.faults):
+            away = isinstance(error, self.errors) and not isinstance(error, self.faults)
+            # Within a transaction, the setting cannot be changed back.
+            if away or not durable:
                 connection.invalidate()
             else:
                 connection.close()  # the pool rolls back an uncommitted transaction
@@ -110,7 +131,7 @@ class SQLite:
         # The driver does not begin transactions; _begin and _transact do.
         driver.isolation_level = None
         _log_ahead(driver, time.monotonic() + self._busy_timeout)
-        driver.execute("PRAGMA synchronous = FULL")
+        driver.execute(_FLUSHED)
         driver.execute("PRAGMA foreign_keys = ON")
 
     def _begin(self, connection: sa.Connection) -> None:

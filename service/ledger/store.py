@@ -44,7 +44,7 @@ from service.ledger.database import (
     blocking,
     run,
 )
-from service.ledger.decisions import decide
+from service.ledger.decisions import KEPT, decide
 from service.ledger.ids import first_at, hold_id
 from service.ledger.rows import Expire, HoldState, Operation, Outcome, Place, Refused
 from service.ledger.schema import accounts, api_keys, holds
@@ -66,10 +66,6 @@ class Timeouts:
 
 TIMEOUTS: Final = Timeouts()
 """The default timeouts."""
-
-KEPT: Final = 30 * 24 * 3600 * 10**9
-"""Nanoseconds for which a hold is kept after its end. A settlement can wait that long in a
-journal."""
 
 _EXPIRED_AT_ONCE: Final = 256
 _PRUNED_AT_ONCE: Final = 1000
@@ -303,7 +299,9 @@ class Store:
             transaction.write(rows, changes)
             return outcomes
 
-        return await self._database.transact(decided, in_thread)
+        # A lost hold cost nobody anything, and the next transaction flushes it too.
+        durable = not all(isinstance(operation, Place) for operation in operations)
+        return await self._database.transact(decided, in_thread, durable=durable)
 
     def expired(self) -> list[Expire]:
         """Return operations that end holds whose lease has expired, up to some hundred.

@@ -359,6 +359,12 @@ class Specification:
 
     def _settle(self, settle: Settle, now: int) -> Ended:
         fact = self.facts.get(settle.hold_id)
+        key = self._keys.get(settle.key_id)
+        is_ours = key is not None and key.account_id == settle.account_id
+        if fact is None and settle.place is not None and is_ours:
+            # The store lost the hold.
+            fact = Fact(settle.place, now, end=HoldState.EXPIRED)
+            self.facts[settle.hold_id] = fact
         if fact is None:
             return Ended(state=None)
         if not fact.settled and fact.end is not HoldState.RELEASED:
@@ -536,6 +542,9 @@ class AccountsMachine(RuleBasedStateMachine):
             case 11 if facts:
                 # The reaper expires a hold whose lease has possibly not ended.
                 operation = _expire(facts[any_number % len(facts)].place)
+            case 12 if more % 4 == 0:
+                place = self._a_place(process, which, much, more)
+                operation = _settlement(place, much, which)
             case 12 if facts:
                 # A settlement from a journal, of any hold in any state.
                 operation = _settlement(facts[any_number % len(facts)].place, which, more)
@@ -694,6 +703,7 @@ def _settlement(place: Place, much: int, more: int) -> Settle:
         completion_tokens=much % 4,
         partial=much % 2 == 1,
         estimated=more % 2 == 1,
+        place=place,
     )
 
 

@@ -37,13 +37,15 @@ class Team:
 
     account_id: int
     key_id: int
+    created_at: int
+    """The time at which the key was created."""
 
     @classmethod
     def create(cls, store: Store, *, credit: int, name: str = "acme", **limits: Any) -> "Team":
         directory = Directory(store)
         account = directory.create_account(name)
         key, _ = directory.create_key(name, "ci", **limits)
-        team = cls(account_id=account.id, key_id=key.id)
+        team = cls(account_id=account.id, key_id=key.id, created_at=key.created_at)
         store.apply([team.grant(credit, "first")])
         return team
 
@@ -60,9 +62,10 @@ class Team:
             model="m",
             owner="test",
             lease=lease * SECOND,
+            key_created_at=self.created_at,
         )
 
-    def settle(self, hold_id: str, charge: int = 10) -> Settle:
+    def settle(self, hold_id: str, charge: int = 10, place: Place | None = None) -> Settle:
         return Settle(
             hold_id=hold_id,
             account_id=self.account_id,
@@ -70,6 +73,7 @@ class Team:
             charge=charge,
             prompt_tokens=1,
             completion_tokens=0,
+            place=place or self.place(hold_id),
         )
 
     def release(self, hold_id: str) -> Release:

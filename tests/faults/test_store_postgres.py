@@ -15,10 +15,10 @@ import pytest
 
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
-from service.ledger.rows import Operation, Placed
+from service.ledger.rows import Ended, HoldState, Operation, Placed
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from tests.faults.stores import Team, assert_sound, entries
-from tests.support.postgres import Server
+from tests.support.postgres import Server, binaries, running
 
 CREDIT = 10**12
 CALLERS = 16
@@ -101,6 +101,31 @@ async def test_an_immediate_restart_under_load_is_survived(own_server: Server) -
     await batches.close()
     _assert_kept(store, team, load)
     store.close()
+
+
+def test_holds_that_a_crash_of_the_server_undid_are_charged_once() -> None:
+    if binaries() is None and not os.environ.get("CI"):
+        pytest.skip("PostgreSQL's binaries are not installed")
+    # Nothing but a durable commit writes the server's log.
+    with running(["wal_writer_delay=10s", "fsync=off"], in_memory=True) as server:
+        store = Store(server.url(server.database()))
+        migrate(store)
+        team = Team.create(store, credit=100)
+        store.apply([team.place("kept")])
+        store.apply([team.place("settled"), team.settle("settled")])
+        store.apply([team.place("lost"), team.place("left")])
+        server.stop(signal.SIGQUIT)
+        server.start()
+        store.close()
+        assert team.balance(store) == (90, 10)
+        assert store.apply([team.settle("kept"), team.settle("lost", 7)]) == [
+            Ended(state=HoldState.SETTLED, charged=10),
+            Ended(state=HoldState.SETTLED, charged=7),
+        ]
+        assert entries(store) == [("settled", 10), ("kept", 10), ("lost", 7)]
+        assert team.balance(store) == (73, 0)
+        assert_sound(store)
+        store.close()
 
 
 async def test_backends_that_are_terminated_under_load_are_not_noticed(postgres: Server) -> None:

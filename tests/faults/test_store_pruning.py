@@ -3,10 +3,11 @@
 import pytest
 import sqlalchemy as sa
 
+from service.ledger.decisions import KEPT
 from service.ledger.ids import hold_id
 from service.ledger.rows import Ended, Operation
 from service.ledger.schema import holds
-from service.ledger.store import KEPT, Store
+from service.ledger.store import Store
 from tests.faults.stores import Team, entries, migrated
 
 __all__ = ["migrated"]

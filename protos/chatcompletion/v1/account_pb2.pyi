@@ -33,7 +33,7 @@ class _LedgerEntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ledge
     LEDGER_ENTRY_KIND_SETTLEMENT: _LedgerEntryKind.ValueType  # 2
     """A call was charged at its end."""
     LEDGER_ENTRY_KIND_ADJUSTMENT: _LedgerEntryKind.ValueType  # 3
-    """A call was charged after its hold had expired."""
+    """A call was charged after its hold had expired or been lost."""
 
 class LedgerEntryKind(_LedgerEntryKind, metaclass=_LedgerEntryKindEnumTypeWrapper):
     """The reason why a balance changed."""
@@ -45,7 +45,7 @@ LEDGER_ENTRY_KIND_GRANT: LedgerEntryKind.ValueType  # 1
 LEDGER_ENTRY_KIND_SETTLEMENT: LedgerEntryKind.ValueType  # 2
 """A call was charged at its end."""
 LEDGER_ENTRY_KIND_ADJUSTMENT: LedgerEntryKind.ValueType  # 3
-"""A call was charged after its hold had expired."""
+"""A call was charged after its hold had expired or been lost."""
 Global___LedgerEntryKind: _TypeAlias = LedgerEntryKind  # noqa: Y015
 
 class _UsageInterval:

@@ -19,17 +19,19 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
     StreamChatCompletionRequest,
 )
 from service import errors
+from service.accounts.verification import differences
 from service.call import CURRENT, Call
 from service.ledger.database import InThread
 from service.ledger.journal import Ending
 from service.ledger.rows import (
+    EntryKind,
     Operation,
     Outcome,
     Place,
     Release,
     Settle,
 )
-from service.ledger.schema import holds
+from service.ledger.schema import accounts, api_keys, holds
 from service.metering.progress import Progress
 from service.models import Catalogue
 from service.servicer import ChatCompletionServicer
@@ -211,10 +213,26 @@ async def test_a_charge_whose_hold_the_store_does_not_know_is_kept(books: Books)
         progress.take(completion())
         with books.store.writing() as connection:
             connection.execute(sa.delete(holds))
+            connection.execute(sa.update(api_keys).values(created_at=1))
 
     await use(books, restore)
 
     assert [type(kept) for kept in books.journal.kept().endings] == [Settle]
+
+
+async def test_a_charge_whose_hold_the_store_lost_is_charged(books: Books) -> None:
+    def lose(progress: Progress) -> None:
+        progress.take(completion())
+        with books.store.writing() as connection:
+            connection.execute(sa.delete(holds))
+            connection.execute(sa.update(accounts).values(held=0))
+            connection.execute(sa.update(api_keys).values(running=0))
+
+    await use(books, lose)
+
+    assert books.journal.is_empty()
+    assert [entry.kind for entry in books.entries] == [EntryKind.ADJUST]
+    assert list(differences(books.store)) == []
 
 
 async def test_a_drain_does_not_wait_for_ever_for_settlements(

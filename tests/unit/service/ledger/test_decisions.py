@@ -1,12 +1,13 @@
 """Each operation, and orders of operations that must not do harm."""
 
+from copy import deepcopy
 from itertools import permutations
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from service.ledger.decisions import CONCURRENCY_WAIT, LARGEST_BALANCE, decide
+from service.ledger.decisions import CONCURRENCY_WAIT, KEPT, LARGEST_BALANCE, decide
 from service.ledger.rate_limits import MINUTE, Level
 from service.ledger.rows import (
     Account,
@@ -420,6 +421,61 @@ def test_a_hold_that_never_was_cannot_end(operation: Operation) -> None:
     outcomes, changes = decide(state, [operation], NOW)
     assert outcomes == [Ended(state=None)]
     assert (state, changes) == (rows(), Changes())
+
+
+def lost(name: str = "h", amount: int = 100, since: int = 7) -> Settle:
+    """Return a settlement with its hold, which the store lost."""
+    return settle(name, place=place(name, amount=amount, key_created_at=since))
+
+
+def test_a_settlement_whose_hold_was_lost_is_charged_once() -> None:
+    state = rows(created_at=7, tokens_per_minute=10, concurrency=1)
+    outcomes, changes = decide(state, [lost(), lost()], NOW)
+    assert outcomes == [Ended(state=HoldState.SETTLED, charged=60)] * 2
+    assert changes.placed == ["h"]
+    assert [(e.kind, e.amount, e.model) for e in changes.entries] == [(EntryKind.ADJUST, -60, "m")]
+    assert state.accounts[1] == Account(id=1, balance=940, held=0)
+    assert (state.keys[1].running, state.keys[1].tokens_tat) == (0, 0)
+    assert one(state, settle()) == Ended(state=HoldState.SETTLED, charged=60)
+
+
+@pytest.mark.parametrize(("amount", "charged"), [(100, 60), (50, 50), (0, 0)])
+def test_at_most_the_lost_hold_is_charged(amount: int, charged: int) -> None:
+    state = rows(created_at=7)
+    ended = Ended(state=HoldState.SETTLED, charged=charged, lost=60 - charged)
+    assert one(state, lost(amount=amount)) == ended
+
+
+def test_a_lost_hold_does_not_take_what_others_hold() -> None:
+    state = rows(created_at=7, balance=130)
+    one(state, place("other"))
+    assert one(state, lost()) == Ended(state=HoldState.SETTLED, charged=30, lost=30)
+    assert state.accounts[1] == Account(id=1, balance=100, held=100)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lost(since=8), replace(lost(), account_id=2), replace(lost(), key_id=2), settle()],
+    ids=["another key", "another account", "no key", "an old journal"],
+)
+def test_a_hold_of_another_store_is_not_charged(operation: Settle) -> None:
+    state = rows(created_at=7)
+    state.accounts[2] = Account(id=2, balance=1000, held=0)
+    before = deepcopy(state)
+    outcomes, changes = decide(state, [operation], NOW)
+    assert outcomes == [Ended(state=None)]
+    assert (state, changes) == (before, Changes())
+
+
+@pytest.mark.parametrize(("age", "charged"), [(KEPT, 60), (KEPT + 1, None)])
+def test_a_hold_that_can_have_been_deleted_is_not_charged_again(
+    age: int, charged: int | None
+) -> None:
+    state = rows(created_at=7)
+    outcome = one(state, lost(f"{NOW - age:016x}{0:016x}"))
+    assert outcome == (
+        Ended(state=None) if charged is None else Ended(state=HoldState.SETTLED, charged=charged)
+    )
 
 
 def test_a_release_costs_nothing() -> None:

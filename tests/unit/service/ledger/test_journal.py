@@ -10,7 +10,7 @@ import pytest
 
 from service.ledger import journal as module
 from service.ledger.journal import Ending, Journal, JournalError, Unwritten
-from service.ledger.rows import Release, Settle
+from service.ledger.rows import Place, Release, Settle
 
 
 def settle(number: int = 1, **changes: Any) -> Settle:
@@ -254,6 +254,17 @@ SETTLEMENT: Final = {
     "prompt_tokens": 4,
     "completion_tokens": 5,
 }
+PLACE: Final[dict[str, Any]] = {
+    "hold_id": "hold-1",
+    "account_id": 1,
+    "key_id": 2,
+    "amount": 3,
+    "tokens": 4,
+    "model": "m",
+    "owner": "o",
+    "lease": 5,
+    "key_created_at": 6,
+}
 UNREADABLE: Final = (
     b"{}",
     b"[]",
@@ -271,6 +282,11 @@ UNREADABLE: Final = (
         for number in (2**63, -(2**63) - 1, 10**400)
     ),
     json.dumps({**SETTLEMENT, "charge": 10**400}).encode(),
+    json.dumps({**SETTLEMENT, "place": {}}).encode(),
+    *(
+        json.dumps({**SETTLEMENT, "place": {**PLACE, name: number}}).encode()
+        for name, number in (("amount", -1), ("amount", 2**63), ("tokens", 2**63))
+    ),
     json.dumps(SETTLEMENT).replace("4", "1e400").encode(),
 )
 
@@ -291,9 +307,10 @@ def test_a_whole_line_that_is_none_of_ours_is_told_apart(directory: Path, line: 
 def test_numbers_of_64_bits_are_read(directory: Path) -> None:
     journal = Journal(str(directory))
     largest = settle(account_id=2**63 - 1, key_id=-(2**63), charge=2**126, prompt_tokens=2**63 - 1)
-    journal.append(largest)
+    with_hold = settle(2, place=Place(**{**PLACE, "amount": 2**63 - 1}))
+    journal.append(largest, with_hold)
 
-    assert journal.kept().endings == [largest]
+    assert journal.kept().endings == [largest, with_hold]
     assert journal.kept().unreadable == []
     journal.close()
 
