@@ -3,7 +3,8 @@
     class Settings:
         listen: Address = setting("CHAT_LISTEN", "0.0.0.0:50051", address, "Where gRPC listens.")
 
-    read(Settings, os.environ) -> Settings(...)    or SettingsError, which names each wrong variable
+    read(Settings, os.environ) -> Settings(...)    or SettingsError, with a line for each error
+    parse(Settings, os.environ) -> the values and the errors, to list them with others
     rows(Settings)             -> the table, for the documentation and --help
 
 Callers pass the environment in. An empty variable counts as absent.
@@ -15,12 +16,17 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
+from unicodedata import category
 from urllib.parse import urlsplit
+
+from process.found_values import found
 
 MOST_WORKERS: Final = 256
 """The largest number of processes on one port."""
 
 _ROW: Final = "setting"
+_CONTROLS: Final = frozenset({"Cc", "Zl", "Zp"})
+"""The Unicode categories of control characters and separators of lines and paragraphs."""
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -30,13 +36,23 @@ class Parser(Protocol[_T_co]):
 
     allowed: str
     """The allowed values, as the end of the sentence "NAME must be …"."""
+    example: str
+    """A valid text, for errors about a variable without a default; "" for none."""
 
     def __call__(self, text: str) -> _T_co:
         """Parse `text`."""
 
 
 class SettingsError(Exception):
-    """At least one variable is wrong. The text has a line for each, without its value."""
+    """At least one setting is wrong. The text has a line for each error, without any secret.
+
+    Args:
+        lines: The errors.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,17 +93,31 @@ def read(settings: type[_T], environment: Mapping[str, str]) -> _T:
     Raises:
         SettingsError: One or more variables are not allowed.
     """
-    values: dict[str, object] = {}
-    wrong: list[str] = []
-    for field in dataclasses.fields(cast("Any", settings)):
-        row, parse = field.metadata[_ROW]
-        try:
-            values[field.name] = parse(environment.get(row.name) or row.default)
-        except ValueError:
-            wrong.append(f"{row.name} must be {row.allowed}")
+    values, wrong = parse(settings, environment)
     if wrong:
-        raise SettingsError("\n".join(wrong))
+        raise SettingsError(*wrong)
     return settings(**values)
+
+
+def parse(settings: type[Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the valid values by field, and a line for each variable that is not allowed."""
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
+    for field in dataclasses.fields(settings):
+        row, parse_text = field.metadata[_ROW]
+        text = environment.get(row.name) or row.default
+        try:
+            values[field.name] = parse_text(text)
+        except ValueError:
+            wrong.append(_wrong(row, parse_text, text))
+    return values, wrong
+
+
+def _wrong(row: Row, parse_text: Parser[Any], text: str) -> str:
+    quoted = found(text, is_secret=parse_text in (api_key, header_key))
+    example = row.default or parse_text.example
+    hint = f". Write for example: {row.name}={example}" if example else ""
+    return f"{row.name} must be {row.allowed}; found {quoted}{hint}"
 
 
 def usage(command: str, tables: tuple[type[Any], ...]) -> str:
@@ -99,11 +129,17 @@ def usage(command: str, tables: tuple[type[Any], ...]) -> str:
     return "\n".join(lines)
 
 
-def parser(allowed: str) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
-    """Decorate a function as a parser; `allowed` ends the sentence "NAME must be …"."""
+def parser(allowed: str, example: str = "") -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
+    """Decorate a function as a parser.
+
+    Args:
+        allowed: The end of the sentence "NAME must be …".
+        example: A valid text, for a variable without a default.
+    """
 
     def mark(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         cast("Parser[_T]", parse).allowed = allowed
+        cast("Parser[_T]", parse).example = example
         return parse
 
     return mark
@@ -193,7 +229,7 @@ def credits_amount(value: str) -> Decimal:
     return amount
 
 
-@parser("a key of 16 to 256 printable ASCII characters without spaces")
+@parser("a key of 16 to 256 printable ASCII characters without spaces", "$(openssl rand -hex 24)")
 def api_key(value: str) -> str:
     """Parse an API key, or "" if the variable is absent."""
     if value and not (16 <= len(value) <= 256 and all("!" <= c <= "~" for c in value)):
@@ -201,22 +237,23 @@ def api_key(value: str) -> str:
     return value
 
 
-@parser("a key of up to 16384 printable ASCII characters without a space at either end")
+@parser("a key of up to 16384 characters without line breaks and control characters")
 def header_key(value: str) -> str:
     """Parse the key of an upstream, or "" if the variable is absent.
 
-    The key is sent in an HTTP header. Control characters would end the header, servers remove
-    spaces at its end, and other characters have no common encoding (RFC 9110, section 5.5).
-    Servers reject longer headers. A short key is valid, because the upstream decides.
+    The key is sent in an HTTP header, which control characters would end or corrupt (RFC 9110,
+    section 5.5). Servers remove spaces at the ends of a header, so they are removed here. Servers
+    reject longer headers. Every other key is valid, because the upstream decides.
     """
-    if not (value.isascii() and value.isprintable()) or value != value.strip(" "):
+    if len(value) > 16384 or any(category(c) in _CONTROLS for c in value):
         raise ValueError
-    if len(value) > 16384:
-        raise ValueError
-    return value
+    return value.strip(" ")
 
 
-@parser("an http:// or https:// address without credentials, query or fragment")
+@parser(
+    "an http:// or https:// address without credentials, query or fragment",
+    "http://127.0.0.1:11434/v1",
+)
 def base_url(value: str) -> str:
     """Parse a base URL without its trailing slash, or "" if the variable is absent."""
     if not value:

@@ -28,8 +28,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from process import command_line, log
+from process import settings as process_settings
 from process.lifetime import Signals, settle
-from process.settings import Address, SettingsError, read, rows, usage
+from process.settings import Address, SettingsError, rows, usage
+from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
 from process.workers.plan import Plan
 from process.workers.worker import Worker
@@ -79,22 +81,29 @@ class Standalone:
     """A bridge and a service in one process.
 
     Args:
-        settings: The settings of the bridge.
-        environment: The environment, with the settings of the service.
+        environment: The environment, with the settings of both.
 
     Raises:
-        SettingsError: A setting of the service is wrong.
+        SettingsError: A setting of either is wrong.
     """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
 
-        self._settings = settings
+        values, wrong = process_settings.parse(Settings, environment)
         self.key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
         self.environment = {**environment, _KEY: self.key}
         self.service: ServiceSettings
         self.catalogue: Catalogue
-        self.service, self.catalogue = load(self.environment)
+        try:
+            self.service, self.catalogue = load(self.environment, simulates=True)
+        except SettingsError as error:
+            # A variable of both parts has one line.
+            raise SettingsError(*dict.fromkeys((*wrong, *error.lines))) from None
+        if wrong:
+            raise SettingsError(*wrong)
+        self.settings = allow_connections(Settings(**values))
+        """The settings of the bridge."""
 
     async def serve(self, worker: Worker | None = None) -> None:
         """Run both until the first signal, then drain the bridge, then the service.
@@ -116,7 +125,7 @@ class Standalone:
             await server.start()
         except StartError as error:
             raise ListenError(str(error)) from error
-        bridge = Bridge(self._settings, channel=server.channel(), shares_port=shares)
+        bridge = Bridge(self.settings, channel=server.channel(), shares_port=shares)
 
         async def stop(*, delay: float | None) -> None:
             # One delay is enough: both serve during the bridge's.
@@ -134,7 +143,7 @@ class Standalone:
             raise
         settle()
         if worker is None:
-            self.tell(self._settings.listen.dialable(bridge.port), server.address)
+            self.tell(self.settings.listen.dialable(bridge.port), server.address)
         log.event(
             "restbridge",
             "serving",
@@ -147,15 +156,18 @@ class Standalone:
         await signals.drain("restbridge", stop, hurry)
 
     def tell(self, rest: Address, grpc: str) -> None:
-        """Print what a person needs: the addresses, the key, and a curl command that works."""
+        """Print what a person needs: the addresses, the models, the key, and a curl command."""
+        from service.start_lines import start_lines  # noqa: PLC0415 - as in `__init__`
+
         lines = {
             "REST": f"http://{rest}/v1",
             "gRPC": grpc,
-            "metrics": _metrics(self._settings.metrics_listen, self.service.metrics_listen),
+            "metrics": _metrics(self.settings.metrics_listen, self.service.metrics_listen),
             "upstream": self.catalogue.upstream_description,
             "API key": self.key,
         }
         print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
+        print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
         print(f"\nexport CHAT_KEY={shlex.quote(self.key)}")  # noqa: T201 - asked for
         model = next(iter(self.catalogue)).name
         print(_curl(rest, self.key, model=model), flush=True)  # noqa: T201 - asked for
@@ -231,6 +243,15 @@ def allow_connections(settings: Settings) -> Settings:
     return replace(settings, max_connections=max(1, soft - _FILES_BESIDES))
 
 
+def _settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a bridge without a service."""
+    values, wrong = process_settings.parse(Settings, environment)
+    wrong += unknown_variables(environment)
+    if wrong:
+        raise SettingsError(*wrong)
+    return allow_connections(Settings(**values))
+
+
 def main() -> int:
     """Run the command and return its exit status."""
     return _main(sys.argv[1:], usage_of=f"[{_STANDALONE}] {USAGE}")
@@ -260,8 +281,8 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
             known = {**dict.fromkeys(about, ""), **ARGUMENTS}
             error = command_line.unknown(others, known, variables)
             raise SettingsError(f"{program}: {error}")
-        settings = allow_connections(read(Settings, asked.environment))
-        both = Standalone(settings, asked.environment) if is_standalone else None
+        both = Standalone(asked.environment) if is_standalone else None
+        settings = both.settings if both else _settings(asked.environment)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         return 2

@@ -7,7 +7,7 @@
     GET   /v1/models
     GET   /v1/models/{model}
     GET   /v1/credits            not in OpenAI's API
-    GET   /healthz
+    GET   /health, /healthz
     GET   /readyz
 
 Every other path is 404, including these with a trailing slash; there are no redirects. Query
@@ -139,6 +139,7 @@ def create_app(
             "/v1/chat/completions": Resource(api.wrap(completions), POST),
             "/v1/models": Resource(api.wrap(ModelListRoute(service)), GET),
             "/v1/credits": Resource(api.wrap(Credits(service)), GET),
+            "/health": Resource(healthz, GET),
             "/healthz": Resource(healthz, GET),
             "/readyz": Resource(Readyz(service, draining), GET),
         },

@@ -1,9 +1,10 @@
-"""GET /healthz and GET /readyz: liveness and readiness of the bridge.
+"""GET /health, /healthz and /readyz: liveness and readiness of the bridge.
 
-    /healthz   200 while the process runs
+    /health    200 while the process runs
+    /healthz   the same
     /readyz    200 while the service is SERVING and the bridge is not draining, otherwise 503
 
-Neither needs a key, and neither calls an upstream.
+None needs a key, and none calls an upstream.
 """
 
 from collections.abc import Callable

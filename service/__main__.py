@@ -24,6 +24,7 @@ from process.workers.worker import Worker
 from service import cli
 from service.config import Settings, load
 from service.models import Catalogue
+from service.start_lines import start_lines
 
 
 async def serve(settings: Settings, catalogue: Catalogue, worker: Worker | None = None) -> None:
@@ -50,6 +51,7 @@ async def serve(settings: Settings, catalogue: Catalogue, worker: Worker | None 
         address=server.address,
         metrics_port=server.metrics_port,
         upstream=catalogue.upstream_description,
+        models=start_lines(catalogue),
     )
     if worker is not None:
         worker.serving(server.registry)
@@ -69,6 +71,7 @@ def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str
             address=str(settings.listen.dialable(ports["CHAT_LISTEN"])),
             metrics_port=ports.get("CHAT_METRICS_LISTEN"),
             upstream=catalogue.upstream_description,
+            models=start_lines(catalogue),
             workers=settings.workers,
         )
 

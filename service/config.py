@@ -1,18 +1,15 @@
 """The configuration of the service: settings from the environment, models from a file.
 
-    environment -> Settings -> CHAT_MODELS_FILE -> Catalogue of models
-                            -> without a file: the built-in document of models -> Catalogue
+    environment -> Settings -> CHAT_MODELS_FILE        -> Catalogue of models
+                            -> CHAT_UPSTREAM_BASE_URL  -> a document of one model -> Catalogue
 
-`__main__` passes the environment in. This module checks settings and models at start; an error
-names the wrong entry and the allowed values.
+`__main__` passes the environment in. This module checks settings and models at start, and reports
+all errors together, each with the setting or entry, the value found and the values allowed.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Any, Final
 
 from process import log
 from process.settings import (
@@ -28,16 +25,34 @@ from process.settings import (
     integer,
     one_of,
     optional_address,
+    parse,
+    parser,
     path,
-    read,
     readable_file,
     seconds,
     setting,
 )
+from process.variables import unknown_variables
 from service.models import Catalogue
-from service.models_document import CatalogueError, catalogue
+from service.models_document import CatalogueError, catalogue, key_variables
+from service.models_source import SELECTING, SIMULATOR, document_of
 
-SIMPLISMART_BASE_URL: Final = "https://api.simplismart.live"
+
+@parser(
+    f"an http:// or https:// address without credentials, query or fragment, or {SIMULATOR}",
+    "http://127.0.0.1:11434/v1",
+)
+def upstream_base_url(value: str) -> str:
+    """Parse the base URL of an upstream, or the name of the simulator, or "" if absent."""
+    return value if value == SIMULATOR else base_url(value)
+
+
+@parser("the name of a model at the upstream: 1 to 256 printable characters", "llama3.1:8b")
+def model_name(value: str) -> str:
+    """Parse the name of a model."""
+    if not (0 < len(value) <= 256 and value.isprintable()):
+        raise ValueError
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +77,14 @@ class Settings:
     upstream_base_url: str = setting(
         "CHAT_UPSTREAM_BASE_URL",
         "",
-        base_url,
-        "The OpenAI-compatible upstream; if the URL has no path, `/v1` is added.",
+        upstream_base_url,
+        "The OpenAI-compatible upstream, or `simulator`; if the URL has no path, `/v1` is added.",
+    )
+    upstream_model: str = setting(
+        "CHAT_UPSTREAM_MODEL",
+        "google/gemma-3-4b-it",
+        model_name,
+        "The name at the upstream of the model `default`, as its `GET /v1/models` lists it.",
     )
     upstream_api_key: str = setting(
         "CHAT_UPSTREAM_API_KEY", "", header_key, "The bearer key for CHAT_UPSTREAM_BASE_URL."
@@ -203,56 +224,29 @@ class Settings:
     log_level: str = setting("CHAT_LOG_LEVEL", "info", one_of(*log.LEVELS), "Minimum log level.")
 
 
-def load(environment: Mapping[str, str]) -> tuple[Settings, Catalogue]:
+def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Settings, Catalogue]:
     """Read settings and models.
 
+    Args:
+        environment: The environment.
+        simulates: Whether the simulator is the upstream if none is configured.
+
     Raises:
-        SettingsError: A setting or the models file is wrong. The text has a line for each error.
+        SettingsError: A setting or the models file is wrong. It has a line for each error.
     """
-    settings = read(Settings, environment)
+    values, wrong = parse(Settings, environment)
+    models: Catalogue | None = None
+    keys: frozenset[str] = frozenset()
     try:
-        return settings, catalogue(_document(settings), environment)
+        # If a variable that selects the models is wrong, its own error is enough.
+        if values.keys() >= SELECTING:
+            document = document_of(values, environment, simulates=simulates)
+            keys = key_variables(document)
+            models = catalogue(document, environment)
     except CatalogueError as error:
-        raise SettingsError(f"CHAT_MODELS_FILE: {error}") from error
-
-
-def _document(settings: Settings) -> Mapping[str, Any]:
-    if not settings.models_file:
-        return _built_in(settings)
-    try:
-        text = Path(settings.models_file).read_text(encoding="utf-8")
-        return tomllib.loads(text, parse_float=Decimal)
-    except ValueError as error:
-        raise CatalogueError(f"is not TOML ({error})") from error
-    except ArithmeticError as error:
-        raise CatalogueError("has a number with too large an exponent") from error
-
-
-def _built_in(settings: Settings) -> Mapping[str, Any]:
-    """Return the document of models that applies without a models file."""
-    upstream: dict[str, Any]
-    if settings.upstream_base_url:
-        upstream = {
-            "base_url": settings.upstream_base_url,
-            "api_key_variable": "CHAT_UPSTREAM_API_KEY",
-        }
-    elif settings.simplismart_api_key:
-        upstream = {
-            "base_url": SIMPLISMART_BASE_URL,
-            "api_key_variable": "SIMPLISMART_API_KEY",
-        }
-    else:
-        upstream = {"simulator": True}
-    return {
-        "upstreams": {"default": upstream},
-        "models": {
-            "default": {
-                "upstream": "default",
-                "upstream_model": "google/gemma-3-4b-it",
-                "default_output_tokens": 1024,
-                "maximum_output_tokens": 8192,
-                "input_price": Decimal("0.05"),
-                "output_price": Decimal("0.10"),
-            }
-        },
-    }
+        place = "CHAT_MODELS_FILE: " if values["models_file"] else ""
+        wrong += [f"{place}{line}" for line in error.lines]
+    wrong += unknown_variables(environment, keys)
+    if wrong or models is None:
+        raise SettingsError(*wrong)
+    return Settings(**values), models

@@ -10,13 +10,16 @@
 Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that names the wrong entry.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+from process.found_values import found
 from process.settings import Parser, base_url, header_key
 from service.models import (
     ATTACHMENT_ESTIMATE,
@@ -30,12 +33,27 @@ from service.models import (
     Upstream,
 )
 
+_COMPLETIONS: Final = "/chat/completions"
+"""The path that requests add to a base URL."""
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_USUAL_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+"""Matches no key: keys have no capital words joined by underscores."""
+
 _CREATED: Final = 1741737600
 """The default of `created`: 2025-03-12, the release of the built-in model's weights."""
 
 
 class CatalogueError(ValueError):
-    """The document of models is wrong. The text names the entry and the allowed values."""
+    """The document of models is wrong.
+
+    Args:
+        lines: A line for each error, with the entry, the value found and the allowed values.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
 
 
 # -------------------------------------------------------------------------- members of entries
@@ -77,6 +95,10 @@ def _is_members(value: Any) -> bool:
 
 def _is_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_name, value))
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
 
 
 def _is_base_url(value: Any) -> bool:
@@ -148,7 +170,9 @@ _UPSTREAM: Final[Mapping[str, _Entry]] = {
         allowed="an http:// or https:// address without query", accepts=_is_base_url, default=""
     ),
     "api_key_variable": _Entry(
-        allowed="the name of an environment variable", accepts=_is_name, default=""
+        allowed="the name of an environment variable such as OPENAI_API_KEY, not the key itself",
+        accepts=_is_variable,
+        default="",
     ),
     "simulator": _Entry(
         allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
@@ -172,46 +196,78 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
         environment: The environment with the keys of the upstreams.
 
     Raises:
-        CatalogueError: An entry is unknown, missing or not allowed.
+        CatalogueError: Entries are unknown, missing or not allowed. It has a line for each.
     """
-    unknown = document.keys() - {"upstreams", "models"}
-    if unknown:
-        raise CatalogueError(f"{min(unknown)}: the tables are upstreams and models")
-    upstreams = {
-        name: _upstream(name, members, environment)
-        for name, members in _tables(document, "upstreams").items()
-    }
-    models = {
-        name: _model(name, members, upstreams)
-        for name, members in _tables(document, "models").items()
-    }
+    wrong = [
+        f"{name}: the tables are upstreams and models"
+        for name in sorted(document.keys() - {"upstreams", "models"})
+    ]
+    upstreams: dict[str, Upstream] = {}
+    for name, members in _tables(document, "upstreams", wrong):
+        # Models can name an upstream that is wrong: one error is enough.
+        upstreams[name] = Upstream(name=name, base_url="", api_key="")
+        try:
+            upstreams[name] = _upstream(name, members, environment)
+        except CatalogueError as error:
+            wrong += error.lines
+    if not upstreams:  # every model would be wrong
+        raise CatalogueError(*wrong)
+    models: dict[str, Model] = {}
+    for name, members in _tables(document, "models", wrong):
+        try:
+            models[name] = _model(name, members, upstreams)
+        except CatalogueError as error:
+            wrong += error.lines
+    if wrong:
+        raise CatalogueError(*wrong)
     return Catalogue(models=MappingProxyType(models))
 
 
-def _tables(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+def key_variables(document: Mapping[str, Any]) -> frozenset[str]:
+    """Return the variables that hold the keys of the upstreams of a document, also a wrong one."""
+    upstreams = document.get("upstreams")
+    tables = upstreams.values() if isinstance(upstreams, dict) else ()
+    names = {table.get("api_key_variable") for table in tables if isinstance(table, dict)}
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _tables(document: Mapping[str, Any], kind: str, wrong: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the tables with valid names, and add a line for every other one."""
     tables = document.get(kind)
     if not isinstance(tables, dict) or not tables:
-        raise CatalogueError(f"{kind}: there must be at least one [{kind}.NAME]")
-    for name in tables:
-        if not _is_name(name):
-            raise CatalogueError(f"{kind}: a name has 1 to 256 printable characters")
-    return tables
+        wrong.append(f"{kind}: there must be at least one [{kind}.NAME]")
+        return
+    for name, members in tables.items():
+        if _is_name(name):
+            yield name, members
+        else:
+            wrong.append(f"{kind}: a name has 1 to 256 printable characters; found {found(name)}")
 
 
 def _members(place: str, table: Any, entries: Mapping[str, _Entry]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise CatalogueError(f"{place} must be a table")
-    unknown = table.keys() - entries.keys()
-    if unknown:
-        raise CatalogueError(f"{place}.{min(unknown)}: the members are {', '.join(entries)}")
+    wrong = [
+        _unknown_member(place, name, entries) for name in sorted(table.keys() - entries.keys())
+    ]
     members: dict[str, Any] = {}
     for name, entry in entries.items():
         if name not in table and entry.default is None:
-            raise CatalogueError(f"{place}.{name} is missing: it must be {entry.allowed}")
+            wrong.append(f"{place}.{name} is missing: it must be {entry.allowed}")
         members[name] = table.get(name, entry.default)
         if name in table and not entry.accepts(members[name]):
-            raise CatalogueError(f"{place}.{name} must be {entry.allowed}")
+            # A key can stand where its variable belongs.
+            quoted = found(members[name], is_secret=name == "api_key_variable")
+            wrong.append(f"{place}.{name} must be {entry.allowed}; found {quoted}")
+    if wrong:
+        raise CatalogueError(*wrong)
     return members
+
+
+def _unknown_member(place: str, name: str, entries: Mapping[str, _Entry]) -> str:
+    [nearest] = get_close_matches(name, entries, n=1) or [""]
+    hint = f". Did you mean {nearest}?" if nearest else ""
+    return f"{place}.{name}: the members are {', '.join(entries)}{hint}"
 
 
 def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream:
@@ -219,16 +275,44 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
     members = _members(place, table, _UPSTREAM)
     if members["simulator"] == bool(members["base_url"]):
         raise CatalogueError(f"{place} must have either base_url or simulator = true")
-    url = members["base_url"].rstrip("/")
-    if url and not urlsplit(url).path:
-        url += "/v1"
-    variable = members["api_key_variable"]
+    return Upstream(
+        name=name,
+        base_url=_endless(members["base_url"]),
+        api_key=_key(place, members["api_key_variable"], environment),
+        stream_end=members["stream_end"],
+    )
+
+
+def _endless(url: str) -> str:
+    """Return a base URL as requests extend it: without the path of completions, with some path."""
+    url = url.rstrip("/")
+    base = url.removesuffix(_COMPLETIONS)
+    if base != url:
+        return base.rstrip("/")
+    return f"{url}/v1" if url and not urlsplit(url).path else url
+
+
+def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
+    """Return the key of an upstream, from the variable that its entry names; "" for none."""
+    if not variable:
+        return ""
+    text = environment.get(variable, "")
+    if not text:
+        if not _USUAL_VARIABLE.fullmatch(variable):  # it can be a key that was pasted here
+            raise CatalogueError(
+                f"{place}.api_key_variable must be the name of a variable that is set, such as "
+                f"OPENAI_API_KEY, not the key itself; found {found(variable, is_secret=True)}"
+            )
+        raise CatalogueError(
+            f"{place}.api_key_variable names {variable}, which is not set. "
+            f"Write: export {variable}=KEY, or remove api_key_variable if the upstream needs no key"
+        )
     try:
-        key = header_key(environment.get(variable, "") if variable else "")
+        return header_key(text)
     except ValueError:
         allowed = cast("Parser[str]", header_key).allowed
-        raise CatalogueError(f"{place}: {variable} must be {allowed}") from None
-    return Upstream(name=name, base_url=url, api_key=key, stream_end=members["stream_end"])
+        quoted = found(text, is_secret=True)
+        raise CatalogueError(f"{place}: {variable} must be {allowed}; found {quoted}") from None
 
 
 def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:

@@ -354,7 +354,9 @@ def _request(
         (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
     if upstream.api_key:
-        headers.append((b"authorization", b"Bearer " + upstream.api_key.encode("ascii")))
+        headers.append(
+            (b"authorization", b"Bearer " + upstream.api_key.encode(errors="surrogateescape"))
+        )
     if call.traceparent is not None:
         headers.append((b"traceparent", call.traceparent.encode("ascii")))
     headers.append((b"content-length", b"%d" % len(body)))

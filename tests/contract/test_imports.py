@@ -10,7 +10,7 @@ service, from above to below:
     servicer  interceptors  probes
     admission  validation  config
     authentication  settlement  upstream
-    accounts  metering  health  request_message  rate_limit_headers
+    accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
     models  errors  telemetry  simulator  listeners
 
@@ -39,7 +39,7 @@ LAYERS = {
         {"workers"},
         {"in_process", "lifetime", "metrics", "command_line", "launch"},
         {"log", "request_id", "settings"},
-        {"randomness"},
+        {"found_values", "randomness", "variables"},
     ),
     "process.workers": (
         {"supervisor", "worker"},
@@ -53,7 +53,10 @@ LAYERS = {
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
-        {"accounts", "metering", "health", "request_message", "rate_limit_headers"},
+        {
+            *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
+            *("models_source", "start_lines"),
+        },
         {"call", "ledger", "request", "models_document"},
         {"models", "errors", "telemetry", "simulator", "listeners"},
     ),

@@ -393,10 +393,11 @@ async def test_ready_is_what_the_service_says(pair: Pair) -> None:
     assert (await pair.http.get("/readyz")).status_code == 200
     await pair.service.serving(2)
     assert (await pair.http.get("/readyz")).status_code == 503
-    assert (await pair.http.get("/healthz")).json() == {"status": "ok"}
+    for path in ("/health", "/healthz"):
+        assert (await pair.http.get(path)).json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/readyz"])
 async def test_no_cache_answers_a_probe(pair: Pair, path: str) -> None:
     response = await pair.http.get(path)
     assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
@@ -423,6 +424,7 @@ async def test_nothing_else_is_there(pair: Pair, path: str) -> None:
         ("TRACE", PATH, "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
         ("DELETE", "/v1/models/any", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
     ],
 )

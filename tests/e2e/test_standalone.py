@@ -117,7 +117,7 @@ async def standalone(**changes: str) -> AsyncIterator[Standalone]:
                     export = line
                     continue
                 name, _, value = line.partition("  ")
-                told[name] = value.strip()
+                told[name.strip()] = value.strip()
         yield Standalone(process=process, told=told, export=export, curl=line)
 
 
@@ -153,6 +153,8 @@ async def test_what_it_prints_is_all_one_needs() -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", told["REST"])
     assert re.fullmatch(r"sk-live-[\w-]{43}", told["API key"])
     assert (told["upstream"], told["metrics"]) == ("the built-in simulator", "none")
+    place = "google/gemma-3-4b-it at the built-in simulator"
+    assert f"model default -> {place}, key none, price 0" in told
     assert whole.choices[0].message.content == text
     assert text.startswith(INTRODUCTION)
     assert streamed.text.startswith(INTRODUCTION)
@@ -269,7 +271,7 @@ async def test_a_wrong_setting_is_named(changes: dict[str, str]) -> None:
     assert b"Traceback" not in complained
     for name, value in changes.items():
         assert f"{name} must be " in complained.decode()
-        assert value not in complained.decode()
+        assert f'; found "{value}"' in complained.decode()
 
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENT if name.endswith("_LISTEN")])

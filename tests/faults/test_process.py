@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from process.settings import rows
 from service.config import Settings
+from service.models_source import NO_UPSTREAM
 from tests.support.grpc_client import KEY, Client, client, failed, params, serving, watched
 from tests.support.processes import Process, environment, process, service_process
 from tests.support.running_service import simulator
@@ -238,20 +239,22 @@ async def test_two_services_never_share_a_port() -> None:
         await caller.create("default")
 
 
-async def test_wrong_settings_are_all_named_without_their_values() -> None:
+async def test_wrong_settings_are_all_named_without_secrets() -> None:
     wrong = {
-        "CHAT_LISTEN": "canary",
-        "CHAT_UPSTREAM_BASE_URL": "ftp://canary",
+        "CHAT_LISTEN": "nowhere",
+        "CHAT_UPSTREAM_BASE_URL": "ftp://user:canary@h",
         "CHAT_BOOTSTRAP_API_KEY": "canary",
-        "CHAT_MAX_CONCURRENT_CALLS": "canary",
-        "CHAT_REQUEST_TIMEOUT": "canary",
-        "CHAT_MODELS_FILE": "/canary",
-        "CHAT_LOG_LEVEL": "canary",
+        "CHAT_MAX_CONCURRENT_CALLS": "many",
+        "CHAT_REQUEST_TIMEOUT": "soon",
+        "CHAT_MODELS_FILE": "/absent",
+        "CHAT_LOG_LEVEL": "loud",
     }
     async with process("service", environment(**wrong)) as running:
         assert await running.exit_status() == 2
     assert sorted(line.partition(" must be ")[0] for line in running.lines) == sorted(wrong)
     assert "canary" not in "".join(running.lines)
+    for found in ("nowhere", "many", "soon", "/absent", "loud"):
+        assert f'; found "{found}"' in "\n".join(running.lines)
 
 
 async def test_a_wrong_models_file_is_named(tmp_path: Path) -> None:
@@ -261,7 +264,12 @@ async def test_a_wrong_models_file_is_named(tmp_path: Path) -> None:
         assert await running.exit_status() == 2
     assert running.lines == [
         "CHAT_MODELS_FILE: models.m.upstream_model is missing: "
-        "it must be the model's name at the upstream"
+        "it must be the model's name at the upstream",
+        *(
+            f"CHAT_MODELS_FILE: models.m.{limit}_output_tokens is missing: "
+            "it must be an integer from 1 to 10000000"
+            for limit in ("default", "maximum")
+        ),
     ]
 
 
@@ -396,9 +404,13 @@ def _completion(content: str) -> bytes:
     ).encode()
 
 
-async def test_it_serves_without_any_setting() -> None:
+async def test_it_serves_with_an_upstream_as_the_only_setting() -> None:
     # All defaults except the addresses, which other tests can occupy.
-    variables = {"CHAT_LISTEN": "127.0.0.1:0", "CHAT_METRICS_LISTEN": "none"}
+    addresses = {"CHAT_LISTEN": "127.0.0.1:0", "CHAT_METRICS_LISTEN": "none"}
+    async with process("service", addresses) as running:
+        assert await running.exit_status() == 2
+        assert running.lines == [NO_UPSTREAM]
+    variables = {**addresses, "CHAT_UPSTREAM_BASE_URL": "simulator"}
     async with (
         process("service", variables) as running,
         client(await running.address()) as caller,
@@ -406,6 +418,9 @@ async def test_it_serves_without_any_setting() -> None:
         await serving(caller)
         # There is no API key, so none is accepted.
         assert (await caller.refusal("default")).reason == "INVALID_API_KEY"
-        assert (await running.event("serving"))["upstream"] == "the built-in simulator"
+        line = await running.event("serving")
+        assert line["upstream"] == "the built-in simulator"
+        [model] = line["models"]
+        assert model.startswith("default -> google/gemma-3-4b-it at the built-in simulator, key ")
         running.send(signal.SIGINT)
         assert await running.exit_status() == 0

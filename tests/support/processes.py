@@ -140,6 +140,7 @@ def environment(**changes: str) -> dict[str, str]:
     return {
         "CHAT_LISTEN": "127.0.0.1:0",
         "CHAT_METRICS_LISTEN": "none",
+        "CHAT_UPSTREAM_BASE_URL": "simulator",
         "CHAT_BOOTSTRAP_API_KEY": KEY,
         "CHAT_DRAIN_DELAY": "0",
         "CHAT_DRAIN_GRACE": "0",

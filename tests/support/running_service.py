@@ -66,7 +66,7 @@ def models(
             "upstreams": {
                 "upstream": {
                     "base_url": base_url,
-                    "api_key_variable": "KEY",
+                    **({"api_key_variable": "KEY"} if key else {}),
                     "stream_end": stream_end,
                 }
             },

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from process.settings import Address, SettingsError, rows
-from service.config import SIMPLISMART_BASE_URL, Settings, load
+from service.config import Settings, load
 from service.models import Model
+from service.models_source import NO_UPSTREAM, SIMPLISMART_BASE_URL
 
 KEY = "key-canary-0123456789"
 
@@ -18,8 +19,21 @@ def a_file(tmp_path: Path) -> str:
 
 
 def settings(**environment: str) -> Settings:
-    return load(environment)[0]
+    return load(environment, simulates=True)[0]
 
+
+MODELS = """
+[upstreams.main]
+base_url = "https://api.example"
+api_key_variable = "OUR_KEY"
+
+[models."vendor/m:1"]
+upstream = "main"
+upstream_model = "m"
+default_output_tokens = 10
+maximum_output_tokens = 20
+input_price = 0.1
+"""
 
 # variable: field, its default, a text, its value, texts that are refused
 Case = tuple[str, object, str, object, tuple[str, ...]]
@@ -38,13 +52,17 @@ SETTINGS: dict[str, Case] = {
         *("upstream_base_url", "", "https://api.example/v1/", "https://api.example/v1"),
         ("api.example", "ftp://h", "https://", "https://h/?q", "https://h/#f", "https://u@h"),
     ),
+    "CHAT_UPSTREAM_MODEL": (
+        *("upstream_model", "google/gemma-3-4b-it", "llama3.1:8b", "llama3.1:8b"),
+        ("x" * 257, "a\nb"),
+    ),
     "CHAT_UPSTREAM_API_KEY": (
         *("upstream_api_key", "", "EMPTY", "EMPTY"),
-        ("x" * 16385, "ä" * 20, f"{KEY}\n", f" {KEY}", "a\tb"),
+        ("x" * 16385, f"{KEY}\n", "a\tb", "a\u2028b"),
     ),
     "SIMPLISMART_API_KEY": (
         *("simplismart_api_key", "", "x" * 4000, "x" * 4000),
-        (f"{KEY}\r\n", f"{KEY} ", "\x7f"),
+        (f"{KEY}\r\n", "\x7f"),
     ),
     "CHAT_BOOTSTRAP_API_KEY": ("bootstrap_api_key", "", KEY, KEY, ("short", f"{KEY}\n")),
     "CHAT_BOOTSTRAP_CREDIT": (
@@ -129,7 +147,8 @@ def test_a_setting_has_its_default_where_it_is_absent_or_empty(variable: str) ->
 def test_a_setting_is_read(variable: str) -> None:
     field, _, text, value, _ = SETTINGS[variable]
 
-    assert getattr(settings(**{variable: text}), field) == value
+    others = {"CHAT_UPSTREAM_BASE_URL": "simulator"} if "UPSTREAM" in variable else {}
+    assert getattr(settings(**{**others, variable: text}), field) == value
 
 
 @pytest.mark.parametrize(
@@ -139,11 +158,14 @@ def test_a_setting_is_read(variable: str) -> None:
 def test_a_wrong_value_is_refused_with_the_name_and_what_is_allowed(
     variable: str, text: str
 ) -> None:
-    allowed = next(row.allowed for row in rows(Settings) if row.name == variable)
+    row = next(row for row in rows(Settings) if row.name == variable)
     with pytest.raises(SettingsError) as refused:
         settings(**{variable: text})
 
-    assert str(refused.value) == f"{variable} must be {allowed}"
+    [line] = refused.value.lines
+    assert line.startswith(f"{variable} must be {row.allowed}; found ")
+    if row.default:
+        assert line.endswith(f". Write for example: {variable}={row.default}")
 
 
 @pytest.mark.parametrize("variable", FILES)
@@ -158,17 +180,53 @@ def test_the_file_of_authorities_is_read(a_file: str) -> None:
     assert settings(CHAT_UPSTREAM_CA_FILE=a_file).upstream_ca_file == a_file
 
 
-def test_every_mistake_has_its_line_and_no_value_is_quoted() -> None:
+def test_every_mistake_has_its_line_and_no_secret_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(MODELS.replace("0.1", "-1"))
     with pytest.raises(SettingsError) as refused:
-        settings(CHAT_BOOTSTRAP_API_KEY="canary", CHAT_LOG_LEVEL="canary", CHAT_LISTEN="canary")
+        settings(
+            CHAT_BOOTSTRAP_API_KEY="canary",
+            CHAT_LOG_LEVEL="loud",
+            CHAT_LISTEN="sk-canary-0123456789",
+            CHAT_MODELS_FILE=str(path),
+            CHAT_UPSTREAM_URL="canary",
+            OUR_KEY=KEY,
+        )
 
-    lines = str(refused.value).splitlines()
+    lines = refused.value.lines
     assert [line.partition(" ")[0] for line in lines] == [
         "CHAT_LISTEN",
         "CHAT_BOOTSTRAP_API_KEY",
         "CHAT_LOG_LEVEL",
+        "CHAT_MODELS_FILE:",
+        "CHAT_UPSTREAM_URL",
     ]
+    assert '; found "loud"' in lines[2]
     assert "canary" not in str(refused.value)
+
+
+def test_a_variable_that_the_models_file_names_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(MODELS.replace("OUR_KEY", "CHAT_OUR_KEY"))
+    environment = {"CHAT_MODELS_FILE": str(path), "CHAT_OUR_KEY": KEY}
+
+    assert load(environment)[0].models_file == str(path)
+    with pytest.raises(SettingsError, match=r"^CHAT_OTHER_KEY is unknown"):
+        load({**environment, "CHAT_OTHER_KEY": KEY})
+
+
+def test_a_service_needs_an_upstream_unless_it_simulates() -> None:
+    for environment in ({}, {"CHAT_UPSTREAM_API_KEY": KEY}, {"CHAT_UPSTREAM_MODEL": "m"}):
+        with pytest.raises(SettingsError) as refused:
+            load(environment)
+        assert refused.value.lines == (NO_UPSTREAM,)
+        if environment:
+            with pytest.raises(SettingsError) as refused:
+                load(environment, simulates=True)
+            assert refused.value.lines == (NO_UPSTREAM,)
+    for simulates in (False, True):
+        [model] = load({"CHAT_UPSTREAM_BASE_URL": "simulator"}, simulates=simulates)[1]
+        assert (model.upstream.base_url, model.is_free) == ("", True)
 
 
 def test_keys_are_not_shown() -> None:
@@ -189,7 +247,7 @@ def test_keys_are_not_shown() -> None:
 
 
 def default(**environment: str) -> Model:
-    models = list(load(environment)[1])
+    models = list(load(environment, simulates=True)[1])
     assert [model.name for model in models] == ["default"]
     return models[0]
 
@@ -197,7 +255,6 @@ def default(**environment: str) -> Model:
 @pytest.mark.parametrize(
     ("environment", "base_url", "key"),
     [
-        ({}, "", ""),
         ({"SIMPLISMART_API_KEY": KEY}, f"{SIMPLISMART_BASE_URL}/v1", KEY),
         ({"CHAT_UPSTREAM_BASE_URL": "http://h:1"}, "http://h:1/v1", ""),
         (
@@ -208,7 +265,6 @@ def default(**environment: str) -> Model:
             {"CHAT_UPSTREAM_BASE_URL": "http://h:1/x", "SIMPLISMART_API_KEY": KEY},
             *("http://h:1/x", ""),
         ),
-        ({"CHAT_UPSTREAM_API_KEY": KEY}, "", ""),
     ],
 )
 def test_without_a_file_there_is_one_model(
@@ -217,27 +273,25 @@ def test_without_a_file_there_is_one_model(
     model = default(**environment)
 
     assert model.upstream_model == "google/gemma-3-4b-it"
+    assert (model.input_price, model.output_price) == (50_000_000, 100_000_000)
     assert (model.default_output_tokens, model.maximum_output_tokens) == (1024, 8192)
     assert (model.upstream.base_url, model.upstream.api_key) == (base_url, key)
     assert model.unknown == "harmless"
 
 
+def test_the_simulator_costs_nothing() -> None:
+    model = default()
+
+    assert (model.upstream.base_url, model.is_free) == ("", True)
+
+
+def test_the_model_at_the_upstream_has_its_variable() -> None:
+    for where in ({"CHAT_UPSTREAM_BASE_URL": "http://h:1"}, {"SIMPLISMART_API_KEY": KEY}):
+        assert default(**where, CHAT_UPSTREAM_MODEL="llama3.1:8b").upstream_model == "llama3.1:8b"
+
+
 def test_simplismart_is_where_it_is() -> None:
     assert SIMPLISMART_BASE_URL == "https://api.simplismart.live"
-
-
-MODELS = """
-[upstreams.main]
-base_url = "https://api.example"
-api_key_variable = "OUR_KEY"
-
-[models."vendor/m:1"]
-upstream = "main"
-upstream_model = "m"
-default_output_tokens = 10
-maximum_output_tokens = 20
-input_price = 0.1
-"""
 
 
 def test_models_come_from_the_file(tmp_path: Path) -> None:
@@ -273,6 +327,6 @@ def test_a_wrong_file_is_refused_with_the_entry(text: bytes, message: str, tmp_p
     path = tmp_path / "models.toml"
     path.write_bytes(text)
     with pytest.raises(SettingsError) as refused:
-        load({"CHAT_MODELS_FILE": str(path)})
+        load({"CHAT_MODELS_FILE": str(path), "OUR_KEY": KEY})
 
     assert str(refused.value).startswith(message)

@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from service.__main__ import admin, main
+from service.models_source import NO_UPSTREAM
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> int:
@@ -49,10 +50,18 @@ def test_the_commands_alone_do_not_serve(
 def test_a_wrong_setting_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, CHAT_LISTEN="canary", CHAT_LOG_LEVEL="canary") == 2
+    wrong = {"CHAT_LISTEN": "nowhere", "CHAT_LOG_LEVEL": "loud"}
+    assert run(monkeypatch, **wrong, CHAT_UPSTREAM_BASE_URL="simulator") == 2
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.err.splitlines()] == [
         "CHAT_LISTEN",
         "CHAT_LOG_LEVEL",
     ]
-    assert "canary" not in printed.err
+    assert all(f'; found "{value}"' in printed.err for value in wrong.values())
+
+
+def test_a_service_without_an_upstream_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch) == 2
+    assert capsys.readouterr().err == f"{NO_UPSTREAM}\n"

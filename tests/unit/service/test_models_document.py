@@ -7,7 +7,7 @@ from service.models import Catalogue, Model
 from service.models_document import CatalogueError, catalogue
 from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
 
-ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "WIDE_KEY": "schlüssel", "PADDED_KEY": " ab"}
+ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "LINES_KEY": "a\nb", "TAB_KEY": "a\tb", "EMPTY_KEY": ""}
 
 
 def document(
@@ -130,9 +130,7 @@ def test_a_path_is_added_where_there_is_none(written: str, base_url: str) -> Non
     assert model(upstream={"base_url": written}).upstream.base_url == base_url
 
 
-@pytest.mark.parametrize(
-    ("variable", "key"), [("THE_KEY", UPSTREAM_KEY), ("NO_SUCH_KEY", ""), (None, "")]
-)
+@pytest.mark.parametrize(("variable", "key"), [("THE_KEY", UPSTREAM_KEY), (None, "")])
 def test_the_key_is_in_the_environment(variable: str | None, key: str) -> None:
     table: dict[str, Any] = {"base_url": "https://api.example"}
     if variable is not None:
@@ -336,15 +334,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         document(upstream={"simulator": True, "api_key_variable": ""}),
-        "upstreams.main.api_key_variable must be the name of an environment variable",
+        "upstreams.main.api_key_variable must be the name of an environment variable such as "
+        "OPENAI_API_KEY, not the key itself",
     ),
     *(
         (
             document(upstream={"simulator": True, "api_key_variable": variable}),
-            f"upstreams.main: {variable} must be a key of up to 16384 printable ASCII characters "
-            "without a space at either end",
+            f"upstreams.main: {variable} must be a key of up to 16384 characters without line "
+            "breaks and control characters",
         )
-        for variable in ("WIDE_KEY", "PADDED_KEY")
+        for variable in ("LINES_KEY", "TAB_KEY")
     ),
     (document(upstream_=1), f"models.default.upstream_: {MEMBERS_OF_A_MODEL}"),
     (
@@ -359,4 +358,66 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(tables: dict[str, Any], mes
     with pytest.raises(CatalogueError) as refused:
         read(tables)
 
-    assert str(refused.value) == message
+    [line] = refused.value.lines
+    assert line.partition("; found ")[0].partition(". Did you mean ")[0] == message
+
+
+def test_all_wrong_entries_are_reported_with_the_values_found() -> None:
+    tables = document(upstream={"base_url": "ftp://a"}, input_price=-1, upstream_modl="x")
+    tables["models"]["other"] = 7
+    with pytest.raises(CatalogueError) as refused:
+        read(tables)
+
+    url, unknown, price, other = refused.value.lines
+    assert url.startswith("upstreams.main.base_url must be ")
+    assert url.endswith('; found "ftp://a"')
+    assert unknown.endswith(". Did you mean upstream_model?")
+    assert price == f"models.default.input_price must be {PRICE}; found -1"
+    assert other == "models.other must be a table"
+
+
+@pytest.mark.parametrize(
+    ("url", "used"),
+    [
+        ("http://h:1/v1/chat/completions", "http://h:1/v1"),
+        ("http://h:1/v1/chat/completions/", "http://h:1/v1"),
+        ("http://h:1/chat/completions", "http://h:1"),
+        ("http://h:1", "http://h:1/v1"),
+        ("http://h:1/", "http://h:1/v1"),
+        ("http://h:1/openai", "http://h:1/openai"),
+    ],
+)
+def test_a_base_url_is_what_requests_extend(url: str, used: str) -> None:
+    assert model(upstream={"base_url": url}).upstream.base_url == used
+
+
+PASTED = "sk-canary-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("OTHER_KEY", "names OTHER_KEY, which is not set. Write: export OTHER_KEY=KEY, or remove"),
+        ("EMPTY_KEY", "names EMPTY_KEY, which is not set. Write: export EMPTY_KEY=KEY, or remove"),
+        (PASTED, "must be the name of an environment variable such as OPENAI_API_KEY, not the key"),
+        ("gsk_canary", "must be the name of a variable that is set, such as OPENAI_API_KEY, not"),
+    ],
+)
+def test_a_key_must_be_in_the_variable(variable: str, message: str) -> None:
+    with pytest.raises(CatalogueError) as refused:
+        read(document(upstream={"base_url": "http://h", "api_key_variable": variable}))
+
+    [line] = refused.value.lines
+    assert line.startswith(f"upstreams.main.api_key_variable {message}")
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("ollama", "ollama"), ("schlüssel", "schlüssel"), (" ab ", "ab"), ("x" * 4096, "x" * 4096)],
+)
+def test_an_upstream_decides_what_its_key_is(text: str, key: str) -> None:
+    tables = document(upstream={"base_url": "http://h", "api_key_variable": "A_KEY"})
+    [found] = catalogue(tables, {"A_KEY": text})
+
+    assert found.upstream.api_key == key

@@ -1,0 +1,92 @@
+"""The names of all variables, and which variables of an environment are unknown.
+
+    CHAT_UPSTREAM_URL -> CHAT_UPSTREAM_URL is unknown. Did you mean CHAT_UPSTREAM_BASE_URL? …
+
+A service and a bridge can share an environment, so each knows the names of both. Neither imports
+the other's settings; a test compares this list with both tables.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Final
+
+PREFIX: Final = "CHAT_"
+
+NAMES: Final = (
+    "CHAT_LISTEN",
+    "CHAT_WORKERS",
+    "CHAT_METRICS_LISTEN",
+    "CHAT_UPSTREAM_BASE_URL",
+    "CHAT_UPSTREAM_MODEL",
+    "CHAT_UPSTREAM_API_KEY",
+    "SIMPLISMART_API_KEY",
+    "CHAT_MODELS_FILE",
+    "CHAT_BOOTSTRAP_API_KEY",
+    "CHAT_BOOTSTRAP_CREDIT",
+    "CHAT_DATABASE_URL",
+    "CHAT_ADMIN_TOKEN",
+    "CHAT_ADMIN_LISTEN",
+    "CHAT_JOURNAL_DIRECTORY",
+    "CHAT_MAX_REQUEST_BYTES",
+    "CHAT_MAX_RESPONSE_BYTES",
+    "CHAT_MAX_CONCURRENT_CALLS",
+    "CHAT_REQUEST_TIMEOUT",
+    "CHAT_UPSTREAM_CA_FILE",
+    "CHAT_UPSTREAM_MAX_CONNECTIONS",
+    "CHAT_UPSTREAM_CONNECT_TIMEOUT",
+    "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT",
+    "CHAT_UPSTREAM_IDLE_TIMEOUT",
+    "CHAT_UPSTREAM_LONGEST_RETRY_AFTER",
+    "CHAT_DRAIN_DELAY",
+    "CHAT_DRAIN_GRACE",
+    "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN",
+    "CHAT_SIMULATOR_INTER_TOKEN_DELAY",
+    "CHAT_LOG_LEVEL",
+    "CHAT_BRIDGE_LISTEN",
+    "CHAT_BRIDGE_WORKERS",
+    "CHAT_SERVICE_TARGET",
+    "CHAT_BRIDGE_METRICS_LISTEN",
+    "CHAT_BRIDGE_CORS_ORIGINS",
+    "CHAT_BRIDGE_MAX_BODY_BYTES",
+    "CHAT_BRIDGE_MAX_CONCURRENCY",
+    "CHAT_BRIDGE_MAX_CONNECTIONS",
+    "CHAT_BRIDGE_TIMEOUT",
+    "CHAT_BRIDGE_DRAIN_DELAY",
+    "CHAT_BRIDGE_DRAIN_GRACE",
+)
+"""The variables of service and bridge."""
+
+CALLERS_KEY: Final = "CHAT_KEY"
+"""The variable in which examples pass a caller's key: valid, and read by neither."""
+
+_OF_KUBERNETES: Final = re.compile(
+    r"CHAT_([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=|PORT=(tcp|udp|sctp):|PORT_[0-9]+_(TCP|UDP|SCTP)).*"
+)
+"""The variables that Kubernetes and Docker set for a service whose name begins with `chat`."""
+
+
+def unknown_variables(environment: Mapping[str, str], others: Collection[str] = ()) -> list[str]:
+    """Return a line for each variable that begins with CHAT_ and is unknown.
+
+    Args:
+        environment: The environment.
+        others: Further names that are valid, such as those of upstreams' keys.
+    """
+    known = {*NAMES, CALLERS_KEY, *others}
+    return [
+        _unknown(name)
+        for name in sorted(environment)
+        if name.startswith(PREFIX)
+        and name not in known
+        and environment[name]
+        and not _OF_KUBERNETES.match(f"{name}={environment[name]}")
+    ]
+
+
+def _unknown(name: str) -> str:
+    [nearest] = get_close_matches(name, NAMES, n=1) or [""]
+    if nearest:
+        return f"{name} is unknown. Did you mean {nearest}? Rename it, or write: unset {name}"
+    return f"{name} is unknown; --help lists the variables. Write: unset {name}"

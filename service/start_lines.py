@@ -1,0 +1,39 @@
+"""One line for each model, for the operator who starts the service.
+
+default -> llama3.1:8b at http://127.0.0.1:11434/v1, key none, price 0.05 input, 0.1 output
+"""
+
+from decimal import Decimal
+from typing import Final
+
+from service.models import NANO, Catalogue, Model
+
+_MOST: Final = 20
+"""Maximum number of models with a line."""
+
+_WHOLE: Final = Decimal(100 * NANO)
+"""One hundred percent, as margins are stored."""
+
+
+def start_lines(catalogue: Catalogue) -> list[str]:
+    """Return the lines, without keys. More than 20 models end with a line that counts the rest."""
+    models = list(catalogue)
+    lines = [_line(model) for model in models[:_MOST]]
+    if len(models) > _MOST:
+        lines.append(f"and {len(models) - _MOST} more models")
+    return lines
+
+
+def _line(model: Model) -> str:
+    key = "set" if model.upstream.api_key else "none"
+    place = model.upstream.base_url or "the built-in simulator"
+    return f"{model.name} -> {model.upstream_model} at {place}, key {key}, {_price(model)}"
+
+
+def _price(model: Model) -> str:
+    if model.is_free:
+        return "price 0"
+    factor = (1 + model.margin / _WHOLE) / NANO
+    prices = (model.input_price * factor, model.output_price * factor)
+    shown = [format(price.normalize(), "f") for price in prices]
+    return f"price {shown[0]} input, {shown[1]} output per million tokens"
