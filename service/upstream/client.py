@@ -354,9 +354,8 @@ def _request(
         (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
     if upstream.api_key:
-        headers.append(
-            (b"authorization", b"Bearer " + upstream.api_key.encode(errors="surrogateescape"))
-        )
+        key = upstream.api_key.encode(errors="surrogateescape")  # the bytes of the environment
+        headers.append((b"authorization", b"Bearer " + key))
     if call.traceparent is not None:
         headers.append((b"traceparent", call.traceparent.encode("ascii")))
     headers.append((b"content-length", b"%d" % len(body)))
