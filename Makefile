@@ -6,12 +6,15 @@ STAMP := $(VENV)/.stamp
 FROZEN := protos/frozen.binpb
 NODE_TESTS := tests/e2e/node
 NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
-JAVA_TESTS := tests/e2e/java
-JAVA_STAMP := $(JAVA_TESTS)/target/.stamp
-LANGCHAIN4J := 1.8.0 1.19.0
 CLIENTS := tests/clients
 CLIENT_ENVIRONMENTS := .venv-clients
 PYTHON_CLIENTS := $(patsubst $(CLIENTS)/python/%.lock,$(CLIENT_ENVIRONMENTS)/%/.stamp,$(wildcard $(CLIENTS)/python/*.lock))
+NODE_CLIENTS := $(CLIENTS)/node/node_modules/.stamp
+GO_CLIENTS := $(CLIENTS)/go/bin/.stamp
+JAVA_CLIENTS := $(CLIENTS)/java/target/.stamp
+RUST_CLIENTS := $(CLIENTS)/rust/target/.stamp
+ALL_CLIENTS := $(PYTHON_CLIENTS) $(NODE_CLIENTS) $(GO_CLIENTS) $(JAVA_CLIENTS) $(RUST_CLIENTS)
+LANGCHAIN4J := 1.8.0 1.19.0
 
 .DEFAULT_GOAL := help
 
@@ -29,20 +32,30 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m compileall -q protos process service restbridge
 	@touch $@
 
-# The tests with OpenAI's Node SDK need Node; without it they are skipped, or fail in CI.
-$(NODE_STAMP): $(NODE_TESTS)/package-lock.json
+# The tests of a language whose tools are missing are skipped, or fail in CI.
+$(NODE_STAMP) $(NODE_CLIENTS): %/node_modules/.stamp: %/package-lock.json
 	@if command -v npm >/dev/null; then \
-	  npm ci --prefix $(NODE_TESTS) --silent --no-audit --no-fund --ignore-scripts && touch $@; \
-	else echo "npm is not installed: the tests with the Node SDK will be skipped"; fi
+	  npm ci --prefix $* --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	else echo "npm is not installed: the tests with libraries for Node will be skipped"; fi
 
-# The tests with langchain4j need Maven and a JDK; without them they are skipped, or fail in CI.
-$(JAVA_STAMP): $(JAVA_TESTS)/pom.xml
+$(GO_CLIENTS): $(CLIENTS)/go/go.sum $(wildcard $(CLIENTS)/go/*/*.go)
+	@if command -v go >/dev/null; then \
+	  go build -C $(CLIENTS)/go -o bin/ ./openai ./go_openai && touch $@; \
+	else echo "Go is not installed: the tests with libraries for Go will be skipped"; fi
+
+$(JAVA_CLIENTS): $(CLIENTS)/java/pom.xml $(wildcard $(CLIENTS)/java/*.java)
 	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
 	  for version in $(LANGCHAIN4J); do \
-	    mvn --quiet --batch-mode --strict-checksums --file $(JAVA_TESTS) \
+	    mvn --quiet --batch-mode --strict-checksums --file $(CLIENTS)/java \
 	      -Dlangchain4j.version=$$version dependency:copy-dependencies || exit 1; \
-	  done && touch $@; \
-	else echo "Maven or a JDK is not installed: the tests with langchain4j will be skipped"; fi
+	  done; \
+	  javac -d $(@D)/classes -cp '$(@D)/$(lastword $(LANGCHAIN4J))/*' $(CLIENTS)/java/*.java && touch $@; \
+	else echo "Maven or a JDK is not installed: the tests with libraries for Java will be skipped"; fi
+
+$(RUST_CLIENTS): $(CLIENTS)/rust/Cargo.lock $(CLIENTS)/rust/src/main.rs
+	@if command -v cargo >/dev/null; then \
+	  cargo build --quiet --locked --manifest-path $(CLIENTS)/rust/Cargo.toml && touch $@; \
+	else echo "cargo is not installed: the tests with libraries for Rust will be skipped"; fi
 
 # Each environment has what its lock file says; libraries whose requirements contradict have one each.
 $(CLIENT_ENVIRONMENTS)/%/.stamp: $(CLIENTS)/python/%.lock $(STAMP)
@@ -73,13 +86,13 @@ define run_tests
 endef
 
 .PHONY: test
-test: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP) $(PYTHON_CLIENTS) ## Run every test
+test: $(STAMP) $(NODE_STAMP) $(ALL_CLIENTS) ## Run every test
 	$(call run_tests,tests)
 
 .PHONY: test-unit test-contract test-e2e test-faults test-clients
 test-unit test-contract: $(STAMP)
-test-e2e test-faults: $(STAMP) $(NODE_STAMP) $(JAVA_STAMP)
-test-clients: $(STAMP) $(PYTHON_CLIENTS)
+test-e2e test-faults: $(STAMP) $(NODE_STAMP)
+test-clients: $(STAMP) $(ALL_CLIENTS)
 test-unit: ## Run the tests of pure parts, without sockets
 test-contract: ## Run the tests of the contract: golden documents, properties, imports, tables
 test-e2e: ## Run the tests of both deployables with real clients

@@ -4,17 +4,16 @@ from typing import Any, Final
 
 import pytest
 
-from tests.clients.scenarios import HERE, Client, Told, judge
+from tests.clients.scenarios import HERE, NAMELESS, Client, Told, judge
 from tests.support.tree import ROOT
 
-NAMELESS: Final = {"refused": "the message does not name the parameter"}
 EMPTY_CONTENT: Final = {"tools": "an assistant message with tool calls and content [] is refused"}
 
 
 def python(name: str, environment: str, **members: Any) -> Client:
     """Return the client of a program in `python/`, with an environment of the Makefile."""
     interpreter = ROOT / ".venv-clients" / environment / "bin" / "python"
-    usual = {"refused": "UnprocessableEntityError", "broken": "APIError"}
+    usual = {"refused": "UnprocessableEntityError", "broken": ("APIError",)}
     return Client(
         name=name,
         command=(str(interpreter), "-B", str(HERE / "python" / f"{name}_client.py")),
@@ -31,7 +30,7 @@ CLIENTS: Final = (
         "pydantic_ai",
         "frameworks",
         refused="ModelRequestRejectedError",
-        broken="ModelServerError",
+        broken=("ModelServerError",),
     ),
     python("llamaindex", "llamaindex"),
     python("instructor", "litellm", refused="InstructorRetryException", fails=EMPTY_CONTENT),
@@ -39,7 +38,7 @@ CLIENTS: Final = (
         "litellm",
         "litellm",
         refused="BadRequestError",
-        broken="MidStreamFallbackError",
+        broken=("MidStreamFallbackError",),
         fails=NAMELESS,
     ),
 )
