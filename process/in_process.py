@@ -185,6 +185,10 @@ class InProcessContext:
         """Return the caller's metadata."""
         return self._metadata
 
+    def peer(self) -> str:
+        """Return the name of the caller's connection, which all of these calls share."""
+        return "in-process"
+
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, or None if there is no deadline."""
         return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())

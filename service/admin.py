@@ -15,11 +15,11 @@ from typing import Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
 from process.settings import Address
+from service import reflection
 from service.accounts.account_servicer import AccountServicer
 from service.accounts.directory import Directory
 from service.accounts.store_access import Access
@@ -94,9 +94,7 @@ class AdminServer:
         server = listener([self._probes, interceptor], _options(self._shares_port))
         add_AccountServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        reflection.enable(server, SERVICE, health.SERVICE_NAME)
         try:
             self._port = server.add_insecure_port(str(self._listen))
         except RuntimeError as error:

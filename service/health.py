@@ -42,6 +42,17 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no health of this name.")
         return health_pb2.HealthCheckResponse(status=status)
 
+    async def List(  # noqa: N802  (named by the protocol)
+        self, request: Any, context: _Context
+    ) -> Any:
+        """Return the health of every name."""
+        return health_pb2.HealthListResponse(  # type: ignore[attr-defined]  # its stub is older
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=status)
+                for name, status in self._states.items()
+            }
+        )
+
     async def Watch(  # noqa: N802  (named by the protocol)
         self, request: health_pb2.HealthCheckRequest, context: _Context
     ) -> None:

@@ -1,13 +1,15 @@
 """Limits on calls that need no key: health and reflection.
 
     Check, and any other unary call   at most MOST_CHECKS at a time, LONGEST seconds
-    Watch                             at most MOST_WATCHES at a time, any duration
+    Watch                             at most MOST_WATCHES at a time, any duration, and
+                                      MOST_WATCHES_OF_CONNECTION for each connection
     reflection                        at most MOST_REFLECTIONS at a time, LONGEST seconds
 
 These limits are separate from the limit of calls: health checks work when the service has its
-maximum of calls, and probes do not take the place of calls. A further call ends with OVERLOADED. A
-further Check ends the oldest Check instead: a normal Check ends within a moment, so that the oldest
-ones are those that hang, and they do not block others.
+maximum of calls, and probes do not take the place of calls. A further reflection call ends with
+OVERLOADED. A further Watch ends the oldest Watch of the connection with the most Watches, or itself
+if that is its own connection. A further Check always ends such a Check: a normal Check ends within
+a moment, so that the oldest ones are those that hang, and they do not block others.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
@@ -22,10 +24,12 @@ from grpc.aio import ServicerContext
 
 from process import request_id as request_ids
 from service import errors
+from service.probe_bounds import ProbeBound
 from service.request_message import LONGEST, forgiving, receive, to_its_end
 
 MOST_CHECKS: Final = 200
 MOST_WATCHES: Final = 1000
+MOST_WATCHES_OF_CONNECTION: Final = 100
 MOST_REFLECTIONS: Final = 100
 
 # grpc.aio raises InternalError if it cannot write, because the connection is lost.
@@ -49,9 +53,13 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, contract: str) -> None:
         self._contract = contract
-        self._checks = _Bound(MOST_CHECKS, oldest_goes=True)
-        self._watches = _Bound(MOST_WATCHES)
-        self._reflections = _Bound(MOST_REFLECTIONS)
+        self._checks = ProbeBound(MOST_CHECKS, yields="always")
+        self._watches = ProbeBound(
+            MOST_WATCHES,
+            most_of_one=MOST_WATCHES_OF_CONNECTION,
+            yields="to other connections",
+        )
+        self._reflections = ProbeBound(MOST_REFLECTIONS, yields="never")
         self._handlers: dict[str, _Handler] = {}
 
     @property
@@ -120,79 +128,22 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _bounded(
-        self, bound: _Bound, context: _Context, longest: float | None
+        self, bound: ProbeBound, context: _Context, longest: float | None
     ) -> AsyncIterator[None]:
         """Run a call within a limit, and turn an exception into its status."""
         # The call counts until gRPC has sent its end, for which the caller must read.
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        bound.add(task)
+        bound.add(task, context.peer())
         context.add_done_callback(cast("Any", lambda _: bound.discard(task)))
         try:
-            bound.check()
+            bound.check(task)
             async with asyncio.timeout(longest):
                 yield
         except (*_ENDINGS, errors.Failure, TimeoutError) as error:
             await _fail(error, bound, context)
 
 
-class _Bound:
-    """A bounded set of calls.
-
-    Args:
-        most: The maximum number of calls.
-        oldest_goes: Whether a further call ends the oldest call instead of itself.
-    """
-
-    def __init__(self, most: int, *, oldest_goes: bool = False) -> None:
-        self._most = most
-        self._oldest_goes = oldest_goes
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their arrival
-        self._displaced: set[asyncio.Task[Any]] = set()
-        self._over = False
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        """Add a call."""
-        self._tasks[task] = None
-
-    def discard(self, task: asyncio.Task[Any]) -> None:
-        """Remove a call."""
-        self._tasks.pop(task, None)
-        self._displaced.discard(task)
-
-    def check(self) -> None:
-        """Check that a call can run.
-
-        Raises:
-            Overloaded: There are too many calls.
-            Draining: The server shuts down.
-        """
-        if self._over:
-            raise errors.Draining
-        if len(self._tasks) > self._most:
-            if not self._oldest_goes:
-                raise errors.Overloaded
-            oldest = next(iter(self._tasks))
-            del self._tasks[oldest]
-            self._displaced.add(oldest)
-            oldest.cancel()
-
-    def end(self) -> None:
-        """Cancel every call."""
-        self._over = True
-        for task in self._tasks:
-            task.cancel()
-
-    def why(self, task: asyncio.Task[Any]) -> errors.Failure | None:
-        """Return the failure of a call that this set cancelled, otherwise None."""
-        if task in self._displaced:
-            return errors.Overloaded()
-        return errors.Draining() if self._over else None
-
-
-async def _fail(error: BaseException, bound: _Bound, context: _Context) -> None:
+async def _fail(error: BaseException, bound: ProbeBound, context: _Context) -> None:
     if context.done() or isinstance(error, grpc.aio.InternalError):
         raise asyncio.CancelledError  # the caller is gone; gRPC would log any other exception
     failure: errors.Failure

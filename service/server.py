@@ -24,7 +24,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from chatcompletion.v1 import (
@@ -37,6 +36,7 @@ from chatcompletion.v1 import (
 )
 from process import metrics
 from process.in_process import InProcessChannel
+from service import reflection
 from service.accounts.bootstrap import bootstrap
 from service.accounts.credit_servicer import CreditServicer
 from service.accounts.directory import Directory
@@ -216,9 +216,7 @@ class Server:
             CreditServicer(authentication.authenticate, self._access, self._directory), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        reflection.enable(server, *SERVICES, health.SERVICE_NAME)
         try:
             self._port = server.add_insecure_port(str(settings.listen))
         except RuntimeError as error:

@@ -55,10 +55,10 @@ LAYERS = {
         {"authentication", "settlement", "upstream"},
         {
             *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
-            *("models_source", "start_lines"),
+            *("models_source", "start_lines", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
-        {"models", "errors", "telemetry", "simulator", "listeners"},
+        {"models", "errors", "telemetry", "simulator", "listeners", "reflection"},
     ),
     "service.ledger": (
         {"housekeeping"},

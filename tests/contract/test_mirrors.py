@@ -55,6 +55,7 @@ WITH_SOCKETS: Final = {
     "service/admin.py": "tests/e2e/test_admin_listener.py",
     "service/health.py": "tests/faults/test_request_message.py",
     "service/probes.py": "tests/faults/test_request_message.py",
+    "service/reflection.py": "tests/faults/test_process.py",
     "service/request_message.py": "tests/faults/test_request_message.py",
     "service/scripts.py": "tests/e2e/test_wheel.py",
     "service/server.py": "tests/faults/test_draining.py",

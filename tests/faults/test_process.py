@@ -21,8 +21,9 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from process.settings import rows
 from service.config import Settings
@@ -294,20 +295,51 @@ async def test_an_unknown_argument_is_refused() -> None:
 # -------------------------------------------------------------------------------------- is asked
 
 
-async def test_reflection_lists_the_services() -> None:
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_the_services_and_finds_their_methods(version: str) -> None:
+    symbols = {
+        f"{SERVICES[0]}.CreateChatCompletion": "chatcompletion/v1/chat_completion_service.proto",
+        "chatcompletion.v1.ErrorDetail": "chatcompletion/v1/error.proto",
+        "google.rpc.RetryInfo": "google/rpc/error_details.proto",
+        "google.rpc.Status": "google/rpc/status.proto",
+        "grpc.reflection.v1.ServerReflection": "grpc/reflection/v1/reflection.proto",
+    }
     async with service_process() as (_, caller):
-        channel: Any = caller.channel  # the types of the stub know the other kind only
-        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-        asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        call = reflection.ServerReflectionInfo(iter([asked]))
-        answer = await call.read()
-        names = {service.name for service in answer.list_services_response.service}
-        call.cancel()
-        assert names == {
+        ask = caller.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        call: Any = ask()
+        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        listed = await call.read()
+        assert {service.name for service in listed.list_services_response.service} == {
             *SERVICES,
             "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         }
+        for symbol, file in symbols.items():
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+            found = (await call.read()).file_descriptor_response.file_descriptor_proto
+            assert FileDescriptorProto.FromString(found[0]).name == file
+        unknown = f"{SERVICES[0]}.No"
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=unknown))
+        assert (await call.read()).error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+async def test_the_health_of_every_name_can_be_listed() -> None:
+    async with service_process() as (_, caller):
+        ask = caller.channel.unary_unary(
+            "/grpc.health.v1.Health/List",
+            request_serializer=health_pb2.HealthListRequest.SerializeToString,  # type: ignore[attr-defined]
+            response_deserializer=health_pb2.HealthListResponse.FromString,  # type: ignore[attr-defined]
+        )
+        listed: Any = await ask(health_pb2.HealthListRequest())  # type: ignore[attr-defined]
+        states = {name: found.status for name, found in listed.statuses.items()}
+        assert states == dict.fromkeys(("", "liveness", *SERVICES), SERVING)
 
 
 async def test_an_unknown_method_and_an_unknown_health_name() -> None:

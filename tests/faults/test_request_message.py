@@ -261,6 +261,28 @@ async def test_watches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await before.returns()
 
 
+async def test_watches_of_one_connection_do_not_keep_others_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probes, "MOST_WATCHES", 6)
+    monkeypatch.setattr(probes, "MOST_WATCHES_OF_CONNECTION", 4)
+    async with _service() as (running, _, before):
+        async with dial(running.address) as stranger, dial(running.address) as other:
+            watches = [stranger.begin(WATCH, b"") for _ in range(4)]
+            await until(lambda: all(stranger.data(stream) for stream in watches))
+            ended = await stranger.call(WATCH, b"")
+            assert (ended.code, ended.reason) == (UNAVAILABLE, "overloaded")
+            others = [other.begin(WATCH, b"") for _ in range(2)]
+            await until(lambda: all(other.data(stream) for stream in others))
+            assert not stranger.is_over(watches[0])
+            others.append(other.begin(WATCH, b""))
+            await until(lambda: other.data(others[2]) != b"")
+            assert (await stranger.ended(watches[0])).reason == "overloaded"
+            await running.client.create("any")
+        await until(lambda: running.server.probes_in_flight == 0)
+        await before.returns()
+
+
 @pytest.mark.parametrize(
     ("method", "most", "refused"),
     # A further Check ends the oldest.
