@@ -162,6 +162,10 @@ freeze: breaking ## Freeze the contract: later changes must be compatible with i
 stubs: $(STAMP) ## Generate the stubs from the .proto files
 	$(BIN)/python protos/generate.py
 
+.PHONY: openapi
+openapi: $(STAMP) ## Generate the OpenAPI document from the .proto files and the error table
+	$(BIN)/python -m tools.openapi
+
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

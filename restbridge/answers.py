@@ -1,4 +1,4 @@
-"""Responses that are one JSON document.
+"""Responses that are one document, usually of JSON.
 
     request body was read         respond; the connection serves the next request
     request body was not read     respond, discard the rest of the body, close the connection
@@ -19,12 +19,19 @@ Headers = list[tuple[bytes, bytes]]
 
 
 async def answer(
-    scope: Scope, receive: Receive, send: Send, *, status: int, body: bytes, headers: Headers
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    status: int,
+    body: bytes,
+    headers: Headers,
+    content_type: bytes = b"application/json",
 ) -> None:
-    """Send a JSON document and end the exchange."""
+    """Send a document and end the exchange."""
     exchange = exchange_of(scope)
     sent = [
-        (b"content-type", b"application/json"),
+        (b"content-type", content_type),
         (b"content-length", str(len(body)).encode("ascii")),
         *headers,
     ]

@@ -9,6 +9,7 @@
     GET   /v1/credits            not in OpenAI's API
     GET   /health, /healthz
     GET   /readyz
+    GET   /openapi.json          if the pages are on
 
 Every other path is 404, including these with a trailing slash; there are no redirects. Query
 strings and Accept are ignored, as OpenAI ignores them. Starlette's own error responses are not
@@ -36,11 +37,23 @@ from restbridge.http.edge import Edge
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits
 from restbridge.model_routes import ModelListRoute, ModelRoute
+from restbridge.pages import PATHS, pages
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry
 
 GET: Final = ("GET", "HEAD")
 POST: Final = ("POST",)
+
+METHODS: Final[Mapping[str, tuple[str, ...]]] = {
+    "/v1/chat/completions": POST,
+    "/v1/models": GET,
+    "/v1/models/{model}": GET,
+    "/v1/credits": GET,
+    "/health": GET,
+    "/healthz": GET,
+    "/readyz": GET,
+}
+"""The methods of each route of the API. Every route of this table is in the OpenAPI document."""
 
 
 class Resource:
@@ -134,18 +147,23 @@ def create_app(
     api = InFlight(limits.in_flight)
     completions = ChatCompletions(service, Bodies(limits), telemetry, clock, silence=silence)
 
-    routes = Routes(
-        {
-            "/v1/chat/completions": Resource(api.wrap(completions), POST),
-            "/v1/models": Resource(api.wrap(ModelListRoute(service)), GET),
-            "/v1/credits": Resource(api.wrap(Credits(service)), GET),
-            "/health": Resource(healthz, GET),
-            "/healthz": Resource(healthz, GET),
-            "/readyz": Resource(Readyz(service, draining), GET),
-        },
-        {"/v1/models/": ("/v1/models/{model}", Resource(api.wrap(ModelRoute(service)), GET))},
-    )
-    app: ASGIApp = Failures(routes)
+    apps: dict[str, ASGIApp] = {
+        "/v1/chat/completions": api.wrap(completions),
+        "/v1/models": api.wrap(ModelListRoute(service)),
+        "/v1/models/{model}": api.wrap(ModelRoute(service)),
+        "/v1/credits": api.wrap(Credits(service)),
+        "/health": healthz,
+        "/healthz": healthz,
+        "/readyz": Readyz(service, draining),
+    }
+    exact: dict[str, ASGIApp] = {
+        route: Resource(apps[route], methods) for route, methods in METHODS.items()
+    }
+    model = "/v1/models/{model}"
+    below = {"/v1/models/": (model, exact.pop(model))}
+    if settings.pages:
+        exact |= dict.fromkeys(PATHS, Resource(pages, GET))
+    app: ASGIApp = Failures(Routes(exact, below))
     if settings.cors_origins:
         app = Cors(
             app,

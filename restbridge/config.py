@@ -53,6 +53,14 @@ def origins(text: str) -> tuple[str, ...]:
     return names
 
 
+@parser("on or off")
+def switch(text: str) -> bool:
+    """Parse whether something is on."""
+    if text not in {"on", "off"}:
+        raise ValueError
+    return text == "on"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings of the bridge, read at start."""
@@ -83,6 +91,12 @@ class Settings:
         "",
         origins,
         "The web origins whose pages can call the bridge; without any, CORS is off.",
+    )
+    pages: bool = setting(
+        "CHAT_BRIDGE_PAGES",
+        "on",
+        switch,
+        "Whether the bridge serves `/openapi.json`.",
     )
     max_body_bytes: int = setting(
         "CHAT_BRIDGE_MAX_BODY_BYTES",

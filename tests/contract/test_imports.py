@@ -100,7 +100,7 @@ LAYERS = {
         {"__main__", "scripts"},
         {"server"},
         {"app"},
-        {"chat_completions", "model_routes", "credits", "probes", "error_middleware"},
+        {"chat_completions", "model_routes", "credits", "pages", "probes", "error_middleware"},
         {"forward"},
         {"answers", "event_stream"},
         {"http"},

@@ -56,7 +56,7 @@ class ModelServiceServicer:
     def ListModels(self, request, context):
         """Lists the models, in the order of the server's configuration.
 
-        Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
+        Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,7 +65,8 @@ class ModelServiceServicer:
     def GetModel(self, request, context):
         """Gets a model.
 
-        Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
+        Errors: INVALID_API_KEY, MODEL_NOT_FOUND, STORE_UNAVAILABLE, OVERLOADED,
+        DRAINING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,12 +38,13 @@ class ModelServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists the models, in the order of the server's configuration.
 
-    Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
+    Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
     """Gets a model.
 
-    Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
+    Errors: INVALID_API_KEY, MODEL_NOT_FOUND, STORE_UNAVAILABLE, OVERLOADED,
+    DRAINING.
     """
 
 @_typing.type_check_only
@@ -56,12 +57,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models, in the order of the server's configuration.
 
-    Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
+    Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets a model.
 
-    Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
+    Errors: INVALID_API_KEY, MODEL_NOT_FOUND, STORE_UNAVAILABLE, OVERLOADED,
+    DRAINING.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,7 +79,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
         """Lists the models, in the order of the server's configuration.
 
-        Errors: INVALID_API_KEY, OVERLOADED, DRAINING.
+        Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """
 
     @_abc_1.abstractmethod
@@ -88,7 +90,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
         """Gets a model.
 
-        Errors: INVALID_API_KEY, MODEL_NOT_FOUND, OVERLOADED, DRAINING.
+        Errors: INVALID_API_KEY, MODEL_NOT_FOUND, STORE_UNAVAILABLE, OVERLOADED,
+        DRAINING.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

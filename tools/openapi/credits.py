@@ -1,0 +1,106 @@
+"""The schema of GET /v1/credits, which `restbridge.credits` writes.
+
+The document has the members of the messages in account.proto under its own names. This module
+lists the names and takes the descriptions from the comments.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+_INTEGER: Final[Schema] = {"type": "integer", "format": "int64"}
+_STRING: Final[Schema] = {"type": "string"}
+_TIME: Final = ", in seconds since the Unix epoch"
+_OUTPUT: Final = "Output only. "
+
+
+def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
+    """Return the schema of the document and of its parts, by name.
+
+    Args:
+        comments: The comments of the messages and fields, by full name.
+    """
+
+    def about(field: str) -> str:
+        return comments[f"chatcompletion.v1.{field}"].removeprefix(_OUTPUT)
+
+    def amount(name: str, field: str) -> dict[str, Schema]:
+        text = about(field)
+        return {
+            name: {
+                "description": text.replace("nano-credits", "credits"),
+                "type": "string",
+                "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?$",
+            },
+            f"{name}_nano_credits": {"description": text, **_INTEGER},
+        }
+
+    def limit(name: str, field: str | None = None) -> Schema:
+        return {"description": about(f"KeyLimits.{field or name}"), "type": ["integer", "null"]}
+
+    return {
+        "Credits": _closed(
+            "The credit of the caller's account, the limits of the API key, and its usage.",
+            {
+                "object": {"description": 'Always "credits".', "const": "credits"},
+                "account": {"description": about("Account.name"), **_STRING},
+                "key": {"description": about("ApiKey.name"), **_STRING},
+                **amount("balance", "Account.balance_nano_credits"),
+                **amount("held", "Account.held_nano_credits"),
+                **amount("available", "Account.available_nano_credits"),
+                "limits": {"$ref": "#/components/schemas/KeyLimits"},
+                "usage": {
+                    "description": about("GetCreditsResponse.usage"),
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/UsageTotal"},
+                },
+            },
+        ),
+        "KeyLimits": _closed(
+            about("KeyLimits"),
+            {
+                "models": {
+                    "description": about("KeyLimits.models"),
+                    "type": ["array", "null"],
+                    "items": _STRING,
+                },
+                "requests_per_minute": limit("requests_per_minute"),
+                "tokens_per_minute": limit("tokens_per_minute"),
+                "concurrency": limit("concurrency"),
+                "expires_at": {
+                    "description": about("KeyLimits.expire_time").replace(
+                        "expires. If", f"expires{_TIME}. If"
+                    ),
+                    "type": ["integer", "null"],
+                },
+            },
+        ),
+        "UsageTotal": _closed(
+            about("UsageTotal"),
+            {
+                "start": {
+                    "description": about("UsageTotal.start_time").removesuffix(".") + _TIME + ".",
+                    **_INTEGER,
+                },
+                "model": {"description": about("UsageTotal.model"), **_STRING},
+                "requests": {"description": about("UsageTotal.requests"), **_INTEGER},
+                "prompt_tokens": {"description": about("UsageTotal.prompt_tokens"), **_INTEGER},
+                "completion_tokens": {
+                    "description": about("UsageTotal.completion_tokens"),
+                    **_INTEGER,
+                },
+                **amount("charged", "UsageTotal.charged_nano_credits"),
+            },
+        ),
+    }
+
+
+def _closed(description: str, properties: dict[str, Schema]) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": False,
+    }
