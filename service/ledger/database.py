@@ -109,8 +109,8 @@ class Database(Protocol):
         Args:
             body: The body of the transaction.
             in_thread: Runs blocking functions in a thread; None blocks the caller.
-            durable: Whether the commit is on disk when this returns. If not, a crash of the machine
-                or of the server can undo it, unless a later durable commit has returned.
+            durable: Whether the commit must be on disk when this returns. If not, a crash that also
+                ends the calling process can undo it, unless a later durable commit has returned.
 
         Raises:
             ConnectionLostError: The connection broke. The transaction can be committed or not.

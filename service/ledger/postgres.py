@@ -12,8 +12,8 @@ A batch takes two round trips of one `Pipeline`, with the statements of `postgre
     COMMIT                                  -- 2nd ->   flushes the commit to disk
                                             <-          COMMIT
 
-If the transaction need not be durable, UNFLUSHED precedes its COMMIT. The server writes one log in
-its order, so that the flush of a durable commit includes all earlier commits.
+Every COMMIT is flushed. A service outlives a crash of the server: if its holds were undone, other
+calls could spend the credit of those that still run.
 
 The lock of an account covers its keys and holds: nothing writes them without it, except the
 revocation of a key, which has a column of its own. The lock does not block foreign keys (`FOR NO
@@ -46,7 +46,6 @@ from service.ledger.postgres_statements import (
     NOW,
     READS,
     STATEMENTS,
-    UNFLUSHED,
     WRITES,
     Query,
     smallest,
@@ -129,6 +128,7 @@ class PostgreSQL:
         durable: bool,
     ) -> _T:
         """Run a body in a transaction that writes, and commit it."""
+        del durable  # every commit is
         connection = self._spare.take()
         if connection is None:
             connection = await blocking(self._spare.connect, in_thread)
@@ -139,7 +139,7 @@ class PostgreSQL:
             )
             transaction = _Transaction(pipeline)
             result = await body(transaction)
-            await transaction.commit(durable=durable)
+            await transaction.commit()
         except BaseException as error:
             lost = isinstance(error, psycopg.Error) and (driver.closed or is_of_session(error))
             # An open transaction and unread results go with the connection.
@@ -295,9 +295,7 @@ class _Transaction:
     def _send(self, query: Query, values: Mapping[str, object]) -> None:
         self._pipeline.send(query.statement, *(_encode(values[name]) for name in query.parameters))
 
-    async def commit(self, *, durable: bool) -> None:
-        if not durable:
-            self._pipeline.send(UNFLUSHED)
+    async def commit(self) -> None:
         self._pipeline.send(COMMIT)
         *_, committed = await self._pipeline.finish()
         if committed.command_status != b"COMMIT":

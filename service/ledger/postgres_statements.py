@@ -113,8 +113,6 @@ def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str
 
 
 BEGIN: Final = PreparedStatement(name=b"BEGIN", text=b"BEGIN")
-UNFLUSHED: Final = PreparedStatement(name=b"UNFLUSHED", text=b"SET LOCAL synchronous_commit = off")
-"""Makes the COMMIT of the transaction return before it is on disk."""
 COMMIT: Final = PreparedStatement(name=b"COMMIT", text=b"COMMIT")
 LOCK: Final = _statement(
     "lock",
@@ -192,6 +190,6 @@ WRITES: Final = (
     _write("accounts", "keys", "placed", "ended", "entries", "totals"),
 )
 STATEMENTS: Final = (
-    *(BEGIN, LOCK, ANY_HOLD, UNFLUSHED, COMMIT),
+    *(BEGIN, LOCK, ANY_HOLD, COMMIT),
     *(query.statement for query in (*READS, *WRITES)),
 )

@@ -154,7 +154,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     partial: bool = False
     estimated: bool = False
     place: Place | None = None
-    """The hold, in case that the store lost it: placing a hold is not flushed to disk."""
+    """The hold, in case the store has lost it: SQLite does not flush a hold to disk."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="release"):

@@ -299,7 +299,7 @@ class Store:
             transaction.write(rows, changes)
             return outcomes
 
-        # A lost hold cost nobody anything, and the next transaction flushes it too.
+        # A crash that undoes a hold ends its call too. The next durable transaction flushes it.
         durable = not all(isinstance(operation, Place) for operation in operations)
         return await self._database.transact(decided, in_thread, durable=durable)
 
