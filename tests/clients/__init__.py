@@ -4,8 +4,11 @@
                    -> BASE_URL, API_KEY ->
                    <- a JSON line for each scenario, with "scenario" and what came of it <-
 
-`scenarios.py` lists the scenarios, which are the same for every library. A program uses the name of
-the scenario as the model, prints its line, and goes on after a failure:
+    scenarios.py   the scenarios, which are the same for every library, and what is right for each
+    programs.py    the programs
+    servers.py     servers of others, which are upstreams
+
+A program uses the name of the scenario as the model, prints its line, and goes on after a failure:
 
     text, pieces    what the library delivered, and in how many pieces
     tokens          the completion tokens of the usage, if the library shows them

@@ -8,7 +8,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +17,9 @@ from typing import Any, Final
 import pytest
 
 from service.simulator.text import INTRODUCTION
+from tests.support import running_service
 from tests.support.grpc_client import KEY
-from tests.support.stack import stack
+from tests.support.running_bridge import bridge
 from tests.support.tree import ROOT
 
 HERE: Final = Path(__file__).parent
@@ -36,8 +38,8 @@ LONGEST: Final = 120.0
 """Maximum seconds of a program, which includes the start of a compiler or an interpreter."""
 FEWEST_PIECES: Final = 5
 """A stream of 13 tokens arrives in at least this number of pieces."""
-NAMELESS: Final = {"refused": "the message does not name the parameter"}
-"""Known failures, for `Client.fails`."""
+Between = Callable[[str, Iterable[str]], AbstractAsyncContextManager[str]]
+"""Runs a server in front of the simulator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,27 +73,46 @@ class Told:
     """Its standard error."""
 
 
-async def run(client: Client) -> Told:
-    """Run the program of a library against a stack of its own.
-
-    If something that it needs is missing, the test is skipped, or fails if `CI` is set.
-    """
-    for path in client.needs:
+def require(*paths: Path) -> None:
+    """Skip the test if one of these files does not exist; if `CI` is set, fail it."""
+    for path in paths:
         if not path.exists():
             missing = f"{path.relative_to(ROOT)} is missing: `make test-clients` makes it"
             if os.environ.get("CI"):
                 pytest.fail(missing)
             pytest.skip(missing)
+
+
+@asynccontextmanager
+async def nothing(base_url: str, _: Iterable[str]) -> AsyncIterator[str]:
+    """Yield the simulator itself."""
+    yield base_url
+
+
+async def run(client: Client, between: Between = nothing) -> Told:
+    """Run the program of a library against a stack of its own.
+
+    Args:
+        client: The library.
+        between: Runs a server between the service and the simulator. It gets the simulator's base
+            URL and the names of its models, and yields a base URL.
+    """
+    require(*client.needs)
     names = {name: BROKEN.get(name, f"plain-{name}") for name in SCENARIOS}
-    simulator = {"completion_tokens": 13}
-    async with stack(names, upstream=simulator, silence=SILENCE) as running:
-        printed, complaints = await _printed(client, running.base_url)
-        await running.idle()
+    async with (
+        running_service.simulator(completion_tokens=13) as simulator,
+        between(simulator.base_url, names.values()) as upstream,
+        running_service.service(names, upstream) as serving,
+        bridge(serving, silence=SILENCE) as door,
+    ):
+        printed, complaints = await _printed(client, f"http://{door.address}/v1")
+        await serving.rests()
         requests: dict[str, list[Mapping[str, Any]]] = {name: [] for name in SCENARIOS}
-        for index in range(len(running.upstream.records)):
-            record = running.upstream.records[index]
-            [name] = [n for n, model in names.items() if model == record.document["model"]]
-            requests[name].append(record.document)
+        for index in range(len(simulator.records)):
+            record = simulator.records[index]
+            if record.body:  # LiteLLM's proxy also asks for the models
+                [name] = [n for n, model in names.items() if model == record.document["model"]]
+                requests[name].append(record.document)
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     return Told(
         client=client,

@@ -1,0 +1,40 @@
+"""LiteLLM's proxy between the service and the simulator, with the same scenarios as without it.
+
+The clients are LiteLLM itself, and OpenAI's SDK for Java, whose accumulator rejects a chunk with
+usage and choices, as LiteLLM's proxy sends it.
+"""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from tests.clients.programs import LITELLM, OPENAI_JAVA
+from tests.clients.scenarios import Client, Told, judge, require, run
+from tests.clients.servers import LITELLM_PROXY, litellm_proxy
+
+pytestmark = pytest.mark.time_limit(300)
+
+# The proxy answers a failure before the first token with a status, not with an event.
+CLIENTS: Final = (
+    replace(LITELLM, broken=(*LITELLM.broken, "BadGatewayError")),
+    replace(OPENAI_JAVA, broken=(*OPENAI_JAVA.broken, "InternalServerException")),
+)
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest) -> Told:
+    """Run the program of a library against a stack with the proxy."""
+    client: Client = request.param
+    require(LITELLM_PROXY)
+    return asyncio.run(run(client, litellm_proxy))
+
+
+@pytest.mark.parametrize("told", CLIENTS, indirect=True, ids=[c.name for c in CLIENTS])
+def test_litellm_proxy(told: Told, scenario: str) -> None:
+    if scenario == "broken-end":
+        # LiteLLM's proxy adds a finish_reason and [DONE] to a stream that has neither.
+        assert told.lines[scenario]["text"] == "This is the built"
+    else:
+        judge(scenario, told)
