@@ -11,9 +11,9 @@
     GET   /readyz
     GET   /openapi.json          if the pages are on
 
-Every other path is 404, including these with a trailing slash; there are no redirects. Query
-strings and Accept are ignored, as OpenAI ignores them. Starlette's own error responses are not
-JSON, so they are not used.
+Every other path is 404, including these with a trailing slash; there are no redirects. The message
+names the right URL. Query strings and Accept are ignored, as OpenAI ignores them. Starlette's own
+error responses are not JSON, so they are not used.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ from restbridge.headers import EXPOSED
 from restbridge.http.edge import Edge
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits
-from restbridge.model_routes import ModelListRoute, ModelRoute
+from restbridge.model_routes import ModelListRoute, ModelRoute, unknown_url
 from restbridge.pages import PATHS, pages
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry
@@ -71,7 +71,10 @@ class Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, or raise `RefusedError`."""
         if scope["method"] not in self._methods:
-            raise RefusedError(of_reason("METHOD_NOT_ALLOWED", allow=", ".join(self._methods)))
+            path = exchange_of(scope).route
+            message = f"Method {scope['method']} is not allowed for {path}; use {self._methods[0]}."
+            allow = ", ".join(self._methods)
+            raise RefusedError(of_reason("METHOD_NOT_ALLOWED", message=message, allow=allow))
         await self._app(scope, receive, send)
 
 
@@ -110,7 +113,7 @@ class Routes:
         """Run the application, or raise `RefusedError`."""
         found = self._exact.get(scope["path"]) or self._found_below(scope["path"])
         if found is None:
-            raise RefusedError(of_reason("UNKNOWN_URL"))
+            raise RefusedError(unknown_url(scope))
         route, app = found
         exchange_of(scope).route = route
         await app(scope, receive, send)

@@ -11,11 +11,17 @@ from starlette.types import Receive, Scope, Send
 
 from chatcompletion.openai_json import encode_model, encode_model_list
 from chatcompletion.v1.model_service_pb2 import GetModelRequest, ListModelsRequest
+from restbridge import wrong_urls
 from restbridge.channel import Service
-from restbridge.error_responses import RefusedError, of_reason
+from restbridge.error_responses import ErrorResponse, RefusedError, of_reason
 from restbridge.forward import forward
 
 _PREFIX: Final = b"/v1/models/"
+
+
+def unknown_url(scope: Scope) -> ErrorResponse:
+    """Return the failure of a request to a URL that the bridge does not have."""
+    return of_reason("UNKNOWN_URL", message=wrong_urls.message(scope["method"], scope["path"]))
 
 
 class ModelListRoute:
@@ -53,29 +59,25 @@ class ModelRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        name = model_name(scope["raw_path"])
+        if name is None:
+            raise RefusedError(unknown_url(scope))
         await forward(
             scope,
             receive,
             send,
             method=self._service.stubs().models.GetModel,
-            request=GetModelRequest(model=model_name(scope["raw_path"])),
+            request=GetModelRequest(model=name),
             encode=lambda response: encode_model(response.model),
             deadline=self._service.timeout,
         )
 
 
-def model_name(raw_path: bytes) -> str:
-    """Return the name of the model in a path.
-
-    Raises:
-        RefusedError: The path has no valid name.
-    """
+def model_name(raw_path: bytes) -> str | None:
+    """Return the name of the model in a path, or None if the path has no valid name."""
     if not raw_path.startswith(_PREFIX):
-        raise RefusedError(of_reason("UNKNOWN_URL"))
+        return None
     try:
-        name = unquote_to_bytes(raw_path.removeprefix(_PREFIX)).decode("utf-8")
+        return unquote_to_bytes(raw_path.removeprefix(_PREFIX)).decode("utf-8") or None
     except UnicodeDecodeError:
-        raise RefusedError(of_reason("UNKNOWN_URL")) from None
-    if not name:
-        raise RefusedError(of_reason("UNKNOWN_URL"))
-    return name
+        return None

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from grpc.aio import ServicerContext
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import too_large
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
     chat_completion_service_pb2_grpc,
@@ -104,9 +105,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         """
         _check_crowd(params)
         if params.ByteSize() > self._max_request_bytes:
-            raise errors.RequestTooLarge(
-                f"The request is larger than {self._max_request_bytes} bytes."
-            )
+            raise errors.RequestTooLarge(too_large(self._max_request_bytes, params.ByteSize()))
         try:
             openai_json.check_size(params)
             canonical = openai_json.canonicalize_request(params)

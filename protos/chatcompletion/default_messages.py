@@ -1,9 +1,10 @@
-"""The default message of each reason, for failures without a more specific message.
+"""The messages of failures that service and bridge share, and the default of each reason.
 
 service      raises a failure              DEFAULT_MESSAGES
 restbridge   detects a failure itself      BRIDGE_MESSAGES, otherwise DEFAULT_MESSAGES
 """
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +38,33 @@ DEFAULT_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """One sentence or two for each reason of `chatcompletion.reasons.RULES`."""
+
+LONGEST_QUOTE: Final = 64
+"""Maximum characters of a caller's value in a message."""
+
+
+def quoted(value: str) -> str:
+    """Return a caller's value in quotation marks, shortened and without control characters."""
+    shown = value if len(value) <= LONGEST_QUOTE else value[: LONGEST_QUOTE - 1] + "…"
+    return f"'{shown if shown.isprintable() else json.dumps(shown)[1:-1]}'"
+
+
+def too_large(most: int, size: int | None = None) -> str:
+    """Return the message for a request that is too large.
+
+    Args:
+        most: The maximum size in bytes.
+        size: The size in bytes, if it is known.
+    """
+    limit = f"{most // 2**20} MiB" if most % 2**20 == 0 else f"{most} bytes"
+    got = ""
+    if size is not None:
+        got = f", but got {size / 2**20:.1f} MiB" if size >= 2**20 else f", but got {size} bytes"
+    return (
+        f"Request too large: expected at most {limit}{got}. "
+        "Shorten the messages, or send smaller pictures and files."
+    )
+
 
 BRIDGE_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
     {

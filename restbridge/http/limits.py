@@ -20,7 +20,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from restbridge.error_responses import RefusedError, of_reason
+from chatcompletion.default_messages import quoted, too_large
+from restbridge.error_responses import ErrorResponse, RefusedError, of_reason
 from restbridge.headers import single
 from restbridge.http.exchange import exchange_of, left
 
@@ -93,10 +94,23 @@ def check_json(scope: Scope) -> None:
     """Raise `RefusedError` unless the headers announce plain JSON."""
     kind = single(scope["headers"], b"content-type")
     if kind is None or not _JSON.fullmatch(kind):
-        raise RefusedError(of_reason("UNSUPPORTED_MEDIA_TYPE"))
+        raise RefusedError(
+            of_reason(
+                "UNSUPPORTED_MEDIA_TYPE",
+                message="Invalid 'Content-Type' header: expected application/json, but got "
+                f"{'none or several' if kind is None else quoted(kind.decode('latin-1'))} instead.",
+            )
+        )
     codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
-    if any(coding.strip().lower() != b"identity" for coding in codings):
-        raise RefusedError(of_reason("UNSUPPORTED_CODING"))
+    for coding in codings:
+        if coding.strip().lower() != b"identity":
+            raise RefusedError(
+                of_reason(
+                    "UNSUPPORTED_CODING",
+                    message="Invalid 'Content-Encoding' header: expected a body that is not "
+                    f"compressed, but got {quoted(coding.decode('latin-1'))} instead.",
+                )
+            )
 
 
 class Bodies:
@@ -143,7 +157,7 @@ class Body:
         """
         length = single(scope["headers"], b"content-length")
         if length is not None and int(length) > self._limits.body_bytes:
-            raise RefusedError(of_reason("REQUEST_TOO_LARGE"))
+            raise RefusedError(self._too_large(int(length)))
         exchange = exchange_of(scope)
         # A clock is dearer than a usual body, which has arrived with its head.
         if exchange.connection.has_body:
@@ -157,6 +171,10 @@ class Body:
         exchange.body_is_pending = False
         return body
 
+    def _too_large(self, size: int | None = None) -> ErrorResponse:
+        message = too_large(self._limits.body_bytes, size)
+        return of_reason("REQUEST_TOO_LARGE", message=message)
+
     async def _pieces(self, receive: Receive) -> bytes:
         body = bytearray()
         more = True
@@ -166,7 +184,7 @@ class Body:
                 raise left()
             piece: bytes = message.get("body", b"")
             if self.size + len(piece) > self._limits.body_bytes:
-                raise RefusedError(of_reason("REQUEST_TOO_LARGE"))
+                raise RefusedError(self._too_large())
             self._bodies.hold(len(piece))
             self.size += len(piece)
             more = message.get("more_body", False)

@@ -106,7 +106,7 @@ LAYERS = {
         {"http"},
         {"telemetry"},
         {"channel", "error_responses"},
-        {"clock", "config", "headers"},
+        {"clock", "config", "headers", "wrong_urls"},
     ),
     "restbridge.http": (
         {"edge", "protocol"},

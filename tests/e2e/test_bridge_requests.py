@@ -383,7 +383,7 @@ async def test_a_path_that_names_no_model_is_unknown(pair: Pair, path: str) -> N
 
 
 async def test_head_answers_like_get_without_a_body(pair: Pair) -> None:
-    for path in ("/v1/models", "/v1/models/any", "/healthz", "/readyz"):
+    for path in ("/v1/models", "/v1/models/any", "/health", "/healthz", "/readyz"):
         response = await pair.http.head(path)
         assert (response.status_code, response.content) == (200, b"")
         assert int(response.headers["content-length"]) > 0
@@ -414,6 +414,7 @@ async def test_nothing_else_is_there(pair: Pair, path: str) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
         response = await pair.http.request(method, path)
         assert (response.status_code, error_of(response)["code"]) == (404, "unknown_url")
+        assert error_of(response)["message"].startswith(f"Invalid URL ({method} {path}). ")
 
 
 @pytest.mark.parametrize(
@@ -433,6 +434,9 @@ async def test_a_wrong_method_is_405(pair: Pair, method: str, path: str, allow: 
 
     assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == allow
+    route = "/v1/models/{model}" if path == "/v1/models/any" else path
+    expected = f"Method {method} is not allowed for {route}; use {allow.partition(',')[0]}."
+    assert error_of(response)["message"] == expected
 
 
 @pytest.mark.parametrize(
