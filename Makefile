@@ -175,3 +175,6 @@ lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	for name in $(CLIENTS)/python/*.in; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header $$name --output-file $${name%.in}.lock || exit 1; done
+	sed -n '/^requires = /s/.*"\(.*\)".*/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal \
+	  --python-version 3.11 --generate-hashes --no-annotate --no-header --constraint requirements-dev.lock - \
+	  --output-file deploy/requirements-build.lock

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from process.settings import Address
+
+LONGEST_ENDING: Final = 30.0
+"""Seconds until workers are killed, beyond their longest drain or after a second signal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

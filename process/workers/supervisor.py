@@ -25,14 +25,11 @@ from process.lifetime import Signals
 from process.settings import Address
 from process.workers.child import Child, command_of, start
 from process.workers.frames import Family
-from process.workers.plan import Plan
+from process.workers.plan import LONGEST_ENDING, Plan
 from process.workers.ports import hold
 from process.workers.restarts import Restarts
 from process.workers.sums import Sums
 from process.workers.telemetry import Telemetry
-
-_LONGEST_ENDING: Final = 30.0
-"""Seconds until workers are killed, beyond their longest drain or after a second signal."""
 
 _FAILED: Final = 1
 
@@ -178,7 +175,7 @@ class Supervisor:
         """Drain all workers, and return when the last one ended."""
         self._stopping.set()
         self._tell(signal.SIGTERM if delay is None else signal.SIGINT)
-        self._kill_in(self._plan.longest_drain + _LONGEST_ENDING)
+        self._kill_in(self._plan.longest_drain + LONGEST_ENDING)
         await asyncio.gather(*self._keepers)
         for child in self._children.values():
             status = await child.ended()
@@ -189,7 +186,7 @@ class Supervisor:
 
     def _hurry(self) -> None:
         self._tell(signal.SIGTERM)
-        self._kill_in(_LONGEST_ENDING)
+        self._kill_in(LONGEST_ENDING)
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self._children.values():

@@ -37,8 +37,8 @@ PLACES = {
 LAYERS = {
     "process": (
         {"workers"},
-        {"in_process", "lifetime", "metrics", "command_line", "launch"},
-        {"log", "request_id", "settings"},
+        {"in_process", "lifetime", "metrics", "probe", "scripts"},
+        {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables"},
     ),
     "process.workers": (

