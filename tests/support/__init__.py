@@ -7,6 +7,7 @@ running_bridge.py   a bridge in this process
 processes.py        a deployable in a process of its own
 installations.py    the built wheel in bare environments
 containerfile.py    an image, built and run without a container engine
+kustomize.py        Kubernetes objects, as kustomize renders them
 stack.py            bridge, service and upstream, for the SDKs
 accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
