@@ -3,11 +3,13 @@
 models file -> `models_document` -> Catalogue -> Model -> Upstream
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final, Literal, Protocol
 
 from chatcompletion.v1 import model_service_pb2
+from service.model_names import WILDCARD, allows, matched
 
 NANO: Final = 10**9
 """Nano-credits in a credit."""
@@ -58,9 +60,13 @@ class Model:
     """A model under the name that callers use."""
 
     name: str
+    """The name, or a pattern such as `local/*`, which stands for every name that it matches."""
     upstream: Upstream
     upstream_model: str
-    """The name of the model at the upstream."""
+    """The name of the model at the upstream. In a pattern, `*` stands for what the pattern's `*`
+    matches."""
+    pattern: str = ""
+    """The pattern that matched the name; "" if the name has an entry of its own."""
     default_output_tokens: int
     """Maximum tokens per choice, if the request sets no limit."""
     maximum_output_tokens: int
@@ -88,6 +94,8 @@ class Model:
     """Accepted types of tools besides function and custom; None for the default, by price."""
     tool_names: ToolNames = "any"
     """Which names of tools the upstream accepts."""
+    context_length: int | None = None
+    """Maximum tokens of prompt and completion together; None if it is not known."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
@@ -106,11 +114,46 @@ class Model:
         """Whether a tool type that the upstream runs itself is accepted."""
         return self.is_free if self.allowed_tools is None else kind in self.allowed_tools
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether this is an entry for every name that it matches."""
+        return self.name.endswith(WILDCARD)
+
+    @property
+    def entry(self) -> str:
+        """The name of the entry in the models file, of which there is a bounded number."""
+        return self.pattern or self.name
+
+    def named(self, name: str) -> "Model | None":
+        """Return the model of a name that this pattern matches, or None."""
+        part = matched(self.name, name)
+        if part is None:
+            return None
+        at_upstream = self.upstream_model.replace(WILDCARD, part)
+        return replace(self, name=name, upstream_model=at_upstream, pattern=self.name)
+
+    def price(self, nano_credits: int) -> Decimal:
+        """Return a price of this model with its margin, in credits per million tokens."""
+        return Decimal(nano_credits) * (100 * NANO + self.margin) / (100 * NANO * NANO)
+
     def message(self) -> model_service_pb2.Model:
         """Return the model as a message of the contract."""
         return model_service_pb2.Model(
-            id=self.name, object="model", created=self.created, owned_by=self.owned_by
+            id=self.name,
+            object="model",
+            created=self.created,
+            owned_by=self.owned_by,
+            context_length=self.context_length,
+            max_output_tokens=self.maximum_output_tokens,
+            pricing=model_service_pb2.ModelPricing(
+                prompt=_per_token(self.price(self.input_price)),
+                completion=_per_token(self.price(self.output_price)),
+            ),
         )
+
+
+def _per_token(per_million: Decimal) -> str:
+    return format((per_million / 10**6).normalize(), "f")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,5 +178,61 @@ class Catalogue:
         return iter(self.models.values())
 
     def get(self, name: str) -> Model | None:
-        """Return the model of that name, or None."""
-        return self.models.get(name)
+        """Return the model that callers name so, or None.
+
+        A name of its own takes precedence over patterns, and a longer pattern over a shorter one.
+        """
+        model = self.models.get(name)
+        if model is not None:
+            return None if model.is_pattern else model
+        found: Model | None = None
+        for entry in self:
+            if entry.is_pattern and (found is None or len(entry.name) > len(found.entry)):
+                found = entry.named(name) or found
+        return found
+
+    def listed(self, allowed: Collection[str] | None) -> Iterator[Model]:
+        """Yield the models and patterns that a key can use.
+
+        Args:
+            allowed: The names and patterns of models that the key can use; None for all. A name
+                that only a pattern of this catalogue matches is yielded under that name.
+        """
+        for entry in self:
+            if allows(allowed, entry.name):
+                yield entry
+            elif entry.is_pattern:
+                for name in sorted(allowed or ()):
+                    model = self.get(name)
+                    if model is not None and model.pattern == entry.name:
+                        yield model
+
+
+class Models(Protocol):
+    """The models as calls use them."""
+
+    def get(self, name: str) -> Model | None:
+        """Return the model that callers name so, or None."""
+
+    def listed(self, allowed: Collection[str] | None) -> Iterator[Model]:
+        """Yield the models and patterns that a key can use."""
+
+
+class CurrentModels:
+    """The models that apply now. A reload replaces them all at once.
+
+    Args:
+        catalogue: The first ones.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        """Calls in flight keep the model that they began with."""
+
+    def get(self, name: str) -> Model | None:
+        """Return the model that callers name so, or None."""
+        return self.catalogue.get(name)
+
+    def listed(self, allowed: Collection[str] | None) -> Iterator[Model]:
+        """Yield the models and patterns that a key can use."""
+        return self.catalogue.listed(allowed)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from process.found_values import found
 from process.settings import Parser, base_url, header_key
+from service.model_names import WILDCARD, is_name
 from service.models import (
     ATTACHMENT_ESTIMATE,
     NANO,
@@ -70,7 +71,7 @@ class _Entry:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable()
+    return isinstance(value, str) and is_name(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -157,6 +158,7 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     "tool_names": _Entry(
         allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
     ),
+    "context_length": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
         allowed="seconds since the Unix epoch",
@@ -317,7 +319,10 @@ def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
 
 def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
     place = f"models.{name}"
+    if name.endswith(WILDCARD) and isinstance(table, dict):
+        table = {"upstream_model": WILDCARD, **table}
     members = _members(place, table, _MODEL)
+    _check_pattern(place, name, members["upstream_model"])
     if members["upstream"] not in upstreams:
         raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")
     if members["default_output_tokens"] > members["maximum_output_tokens"]:
@@ -326,6 +331,7 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
         raise CatalogueError(f"{place}.attachment_estimate must not exceed attachment_tokens")
     estimate = members.pop("attachment_estimate")
     tools = members.pop("allowed_tools")
+    context_length = members.pop("context_length")
     return Model(
         name=name,
         upstream=upstreams[members.pop("upstream")],
@@ -337,5 +343,16 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
         allowed_members=frozenset(members.pop("allowed_members")),
         unknown_members=members.pop("unknown_members") or None,
         allowed_tools=None if tools is False else frozenset(tools),
+        context_length=context_length or None,
         **members,
     )
+
+
+def _check_pattern(place: str, name: str, upstream_model: str) -> None:
+    if WILDCARD in name.removesuffix(WILDCARD):
+        raise CatalogueError(f"{place}: only the last character of a name can be *")
+    if name.endswith(WILDCARD) and upstream_model.count(WILDCARD) != 1:
+        raise CatalogueError(
+            f"{place}.upstream_model must have one *, which stands for what the * of the name "
+            f'matches; found {found(upstream_model)}. Write for example: upstream_model = "*"'
+        )

@@ -54,7 +54,7 @@ from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from service.listeners import Options, listener, options
-from service.models import Catalogue
+from service.models import Catalogue, CurrentModels
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
@@ -113,7 +113,8 @@ class Server:
         self._settings = settings
         self._shares_ports = shares_ports
         self._timeouts = timeouts
-        self._catalogue = catalogue
+        self._models = CurrentModels(catalogue)
+        self._simulator_url = ""
         self._telemetry = Telemetry()
         self._calls = Calls(settings.max_concurrent_calls)
         self._health = HealthServicer()
@@ -167,7 +168,7 @@ class Server:
 
     async def _start(self) -> None:
         settings = self._settings
-        catalogue = await self._with_simulator()
+        self._models.catalogue = await self._with_simulator(self._models.catalogue)
         try:
             connections = transport(
                 max_connections=settings.upstream_max_connections,
@@ -202,7 +203,7 @@ class Server:
             ChatCompletionServicer(
                 authentication,
                 admission,
-                catalogue,
+                self._models,
                 upstream,
                 max_request_bytes=settings.max_request_bytes,
                 clock=time.monotonic,
@@ -210,7 +211,7 @@ class Server:
             server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(authentication, catalogue), server
+            ModelServicer(authentication, self._models), server
         )
         credit_service_pb2_grpc.add_CreditServiceServicer_to_server(
             CreditServicer(authentication.authenticate, self._access, self._directory), server
@@ -276,10 +277,29 @@ class Server:
             for task in tasks:
                 task.cancel()
 
-    async def _with_simulator(self) -> Catalogue:
-        """Return the catalogue. If the simulator is an upstream, start it and set its URL."""
-        if all(upstream.base_url for upstream in self._catalogue.upstreams):
-            return self._catalogue
+    async def use(self, catalogue: Catalogue) -> None:
+        """Replace the models. Calls in flight end with those that they began with.
+
+        Raises:
+            OSError: The simulator, which is a new upstream, cannot start. Nothing has changed.
+        """
+        self._models.catalogue = await self._with_simulator(catalogue)
+
+    async def _with_simulator(self, catalogue: Catalogue) -> Catalogue:
+        """Return a catalogue. If the simulator is an upstream, start it and set its URL."""
+        if all(upstream.base_url for upstream in catalogue.upstreams):
+            return catalogue
+        base_url = self._simulator_url = self._simulator_url or await self._start_simulator()
+        models = {
+            model.name: model
+            if model.upstream.base_url
+            else replace(model, upstream=replace(model.upstream, base_url=base_url))
+            for model in catalogue
+        }
+        return Catalogue(models=MappingProxyType(models))
+
+    async def _start_simulator(self) -> str:
+        """Start the built-in simulator, and return its base URL."""
         # Imported here, because the simulator is a fifth of the service's code.
         from service.simulator import SimulatorConfig, SimulatorServer  # noqa: PLC0415
 
@@ -292,14 +312,7 @@ class Server:
             )
         )
         self._resources.push_async_callback(simulator.stop)
-        base_url = f"{simulator.base_url}/v1"
-        models = {
-            model.name: model
-            if model.upstream.base_url
-            else replace(model, upstream=replace(model.upstream, base_url=base_url))
-            for model in self._catalogue
-        }
-        return Catalogue(models=MappingProxyType(models))
+        return f"{simulator.base_url}/v1"
 
     async def _open_accounts(self) -> tuple[Authentication, Admission]:
         """Open the store, migrate its schema, and create the bootstrap account."""

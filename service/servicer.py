@@ -25,7 +25,8 @@ from service.admission import Admission
 from service.authentication import Authentication
 from service.call import CURRENT, Call
 from service.metering.bound import output_limit
-from service.models import Catalogue
+from service.model_names import allows
+from service.models import Models
 from service.request import AcceptedRequest
 from service.upstream.client import UpstreamClient
 
@@ -49,7 +50,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         self,
         authentication: Authentication,
         admission: Admission,
-        catalogue: Catalogue,
+        catalogue: Models,
         upstream: UpstreamClient,
         *,
         max_request_bytes: int,
@@ -125,7 +126,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         model = self._catalogue.get(params.model)
         if model is None:
             raise errors.ModelNotFound(param="model")
-        call.record.model = model.name
+        call.record.model, call.record.pattern = model.name, model.pattern
         limit = output_limit(params, model)
         _refuse(validation.unaccepted(params, model))
         _refuse(validation.refused(formed, model))
@@ -152,25 +153,29 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         catalogue: The models.
     """
 
-    def __init__(self, authentication: Authentication, catalogue: Catalogue) -> None:
+    def __init__(self, authentication: Authentication, catalogue: Models) -> None:
         self._authentication = authentication
         self._catalogue = catalogue
 
     async def ListModels(  # noqa: N802  (named by the contract)
         self, request: model_service_pb2.ListModelsRequest, context: _Context
     ) -> model_service_pb2.ListModelsResponse:
-        """Return all models."""
-        await self._authentication.authenticate(CURRENT.get())
+        """Return the models that the key can use."""
+        caller = await self._authentication.authenticate(CURRENT.get())
+        listed = self._catalogue.listed(caller.models)
         return model_service_pb2.ListModelsResponse(
-            object="list", data=[model.message() for model in self._catalogue]
+            object="list", data=[model.message() for model in listed]
         )
 
     async def GetModel(  # noqa: N802  (named by the contract)
         self, request: model_service_pb2.GetModelRequest, context: _Context
     ) -> model_service_pb2.GetModelResponse:
         """Return one model."""
-        await self._authentication.authenticate(CURRENT.get())
+        caller = await self._authentication.authenticate(CURRENT.get())
         model = self._catalogue.get(request.model)
-        if model is None:
+        if model is None:  # it can be a pattern, as ListModels lists it
+            listed = self._catalogue.listed(caller.models)
+            model = next((entry for entry in listed if entry.name == request.model), None)
+        if model is None or not allows(caller.models, model.name):
             raise errors.ModelNotFound(param="model")
         return model_service_pb2.GetModelResponse(model=model.message())

@@ -3,16 +3,12 @@
 default -> llama3.1:8b at http://127.0.0.1:11434/v1, key none, price 0.05 input, 0.1 output
 """
 
-from decimal import Decimal
 from typing import Final
 
-from service.models import NANO, Catalogue, Model
+from service.models import Catalogue, Model
 
 _MOST: Final = 20
 """Maximum number of models with a line."""
-
-_WHOLE: Final = Decimal(100 * NANO)
-"""One hundred percent, as margins are stored."""
 
 
 def start_lines(catalogue: Catalogue) -> list[str]:
@@ -33,7 +29,6 @@ def _line(model: Model) -> str:
 def _price(model: Model) -> str:
     if model.is_free:
         return "price 0"
-    factor = (1 + model.margin / _WHOLE) / NANO
-    prices = (model.input_price * factor, model.output_price * factor)
+    prices = (model.price(model.input_price), model.price(model.output_price))
     shown = [format(price.normalize(), "f") for price in prices]
     return f"price {shown[0]} input, {shown[1]} output per million tokens"

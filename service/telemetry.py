@@ -5,8 +5,8 @@
 
 Metric names follow OpenTelemetry's semantic conventions for generative AI, in Prometheus' spelling.
 `error_type` is the reason, empty for success. The number of labels is bounded: methods and reasons
-of the contract, and configured models. Finding the metric for a set of labels costs more than
-counting, so each is cached.
+of the contract, and entries of the models file. Finding the metric for a set of labels costs more
+than counting, so each is cached.
 """
 
 import logging
@@ -50,6 +50,8 @@ class CallRecord:
     started: float
     model: str = UNKNOWN_MODEL
     """The name that the caller used, if it is configured."""
+    pattern: str = ""
+    """The pattern of the models file that matched the name; "" if the name has its own entry."""
     first_chunk: float | None = None
     last_chunk: float | None = None
     chunks: int = 0
@@ -205,8 +207,9 @@ class Telemetry:
     def end(self, call: CallRecord, now: float) -> None:
         """Record a call that ended, in the metrics and as a log line."""
         duration = now - call.started
+        label = call.pattern or call.model  # callers choose the names that a pattern matches
         self._in_flight(call.method).dec()
-        self._duration(call.method, call.model, call.reason).observe(duration)
+        self._duration(call.method, label, call.reason).observe(duration)
         if call.upstream_attempts > 1:
             self._upstream_retries.inc(call.upstream_attempts - 1)
         members: dict[str, object] = {
@@ -225,22 +228,22 @@ class Telemetry:
         if call.upstream_attempts:
             members["upstream_attempts"] = call.upstream_attempts
         if call.mended:
-            self._mended(call.model).inc(call.mended)
+            self._mended(label).inc(call.mended)
             members["mended"] = call.mended
         if call.overran:
-            self._overruns(call.model).inc()
+            self._overruns(label).inc()
             members["overran"] = True
         if call.first_chunk is not None and call.last_chunk is not None:
             to_first = call.first_chunk - call.started
-            self._first_token(call.model).observe(to_first)
+            self._first_token(label).observe(to_first)
             members["first_token_ms"] = _milliseconds(to_first)
             members["chunks"] = call.chunks
             if call.chunks > 1:
                 mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
-                self._per_token(call.model).observe(mean)
+                self._per_token(label).observe(mean)
         if call.prompt_tokens or call.completion_tokens:
-            self._tokens(call.model, "input").observe(call.prompt_tokens)
-            self._tokens(call.model, "output").observe(call.completion_tokens)
+            self._tokens(label, "input").observe(call.prompt_tokens)
+            self._tokens(label, "output").observe(call.completion_tokens)
             members["prompt_tokens"] = call.prompt_tokens
             members["completion_tokens"] = call.completion_tokens
             members["estimated"] = call.estimated

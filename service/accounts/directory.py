@@ -68,6 +68,7 @@ class Directory:
                     api_keys.c.expires_at,
                     api_keys.c.requests_per_minute,
                     api_keys.c.tokens_per_minute,
+                    api_keys.c.models,
                     accounts.c.id.label("account_id"),
                     accounts.c.name.label("account_name"),
                 )
@@ -84,6 +85,7 @@ class Directory:
                 key_id=row.id,
                 key_name=row.name,
                 key_created_at=row.created_at,
+                models=None if row.models is None else frozenset(row.models),
                 is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
             )
 

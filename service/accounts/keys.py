@@ -34,5 +34,7 @@ class Caller:
     key_name: str
     key_created_at: int = 0
     """Nanoseconds since the Unix epoch."""
+    models: frozenset[str] | None = None
+    """The names and patterns of models that the key can use; None for all."""
     is_limited: bool = False
     """Whether the key has a limit per minute."""

@@ -35,6 +35,7 @@ from service.ledger.rows import (
     Rows,
     Settle,
 )
+from service.model_names import allows
 
 LARGEST_BALANCE: Final = 2**62
 """Maximum balance in nano-credits: some four billion credits, half of the store's integer range."""
@@ -130,7 +131,7 @@ def _heed_clock(key: Key, now: int, changes: Changes) -> None:
 
 
 def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
-    if key.models is not None and place.model not in key.models:
+    if not allows(key.models, place.model):
         return Refused(refusal=Refusal.MODEL)
     if place.amount > account.balance:
         return Refused(refusal=Refusal.CREDIT, available=account.balance)

@@ -5,6 +5,7 @@ restbridge ->    process     <- service
 
 service, from above to below:
     __main__  scripts
+    reloading
     server
     admin  cli
     servicer  interceptors  probes
@@ -13,6 +14,7 @@ service, from above to below:
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
     models  errors  telemetry  simulator  listeners
+    model_names
 
 LAYERS also lists the layers within the larger packages.
 """
@@ -48,6 +50,7 @@ LAYERS = {
     ),
     "service": (
         {"__main__", "scripts"},
+        {"reloading"},
         {"server"},
         {"admin", "cli"},
         {"servicer", "interceptors", "probes"},
@@ -59,6 +62,7 @@ LAYERS = {
         },
         {"call", "ledger", "request", "models_document"},
         {"models", "errors", "telemetry", "simulator", "listeners", "reflection"},
+        {"model_names"},
     ),
     "service.ledger": (
         {"housekeeping"},

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%chatcompletion/v1/model_service.proto\x12\x11\x63hatcompletion.v1\"\x13\n\x11ListModelsRequest\"\xed\x01\n\x12ListModelsResponse\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12&\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x18.chatcompletion.v1.Model\x12\x13\n\x0bnull_fields\x18\x0e \x01(\x0c\x12H\n\nextra_json\x18\x0f \x03(\x0b\x32\x34.chatcompletion.v1.ListModelsResponse.ExtraJsonEntry\x1a\x30\n\x0e\x45xtraJsonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_object\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.chatcompletion.v1.Model\"\xb7\x02\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1a\n\rshutdown_date\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x13\n\x0bnull_fields\x18\x0e \x01(\x0c\x12;\n\nextra_json\x18\x0f \x03(\x0b\x32\'.chatcompletion.v1.Model.ExtraJsonEntry\x1a\x30\n\x0e\x45xtraJsonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x10\n\x0e_shutdown_date2\xbe\x01\n\x0cModelService\x12Y\n\nListModels\x12$.chatcompletion.v1.ListModelsRequest\x1a%.chatcompletion.v1.ListModelsResponse\x12S\n\x08GetModel\x12\".chatcompletion.v1.GetModelRequest\x1a#.chatcompletion.v1.GetModelResponseBn\n\x19\x65xample.chatcompletion.v1B\x11ModelServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%chatcompletion/v1/model_service.proto\x12\x11\x63hatcompletion.v1\"\x13\n\x11ListModelsRequest\"\xed\x01\n\x12ListModelsResponse\x12\x13\n\x06object\x18\x01 \x01(\tH\x00\x88\x01\x01\x12&\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x18.chatcompletion.v1.Model\x12\x13\n\x0bnull_fields\x18\x0e \x01(\x0c\x12H\n\nextra_json\x18\x0f \x03(\x0b\x32\x34.chatcompletion.v1.ListModelsResponse.ExtraJsonEntry\x1a\x30\n\x0e\x45xtraJsonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_object\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.chatcompletion.v1.Model\"\xe0\x03\n\x05Model\x12\x0f\n\x02id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06object\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07\x63reated\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\x08owned_by\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x1a\n\rshutdown_date\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0e\x63ontext_length\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x35\n\x07pricing\x18\x08 \x01(\x0b\x32\x1f.chatcompletion.v1.ModelPricingH\x07\x88\x01\x01\x12\x13\n\x0bnull_fields\x18\x0e \x01(\x0c\x12;\n\nextra_json\x18\x0f \x03(\x0b\x32\'.chatcompletion.v1.Model.ExtraJsonEntry\x1a\x30\n\x0e\x45xtraJsonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x05\n\x03_idB\t\n\x07_objectB\n\n\x08_createdB\x0b\n\t_owned_byB\x10\n\x0e_shutdown_dateB\x11\n\x0f_context_lengthB\x14\n\x12_max_output_tokensB\n\n\x08_pricing\"\xe1\x01\n\x0cModelPricing\x12\x13\n\x06prompt\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ncompletion\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x0bnull_fields\x18\x0e \x01(\x0c\x12\x42\n\nextra_json\x18\x0f \x03(\x0b\x32..chatcompletion.v1.ModelPricing.ExtraJsonEntry\x1a\x30\n\x0e\x45xtraJsonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_promptB\r\n\x0b_completion2\xbe\x01\n\x0cModelService\x12Y\n\nListModels\x12$.chatcompletion.v1.ListModelsRequest\x1a%.chatcompletion.v1.ListModelsResponse\x12S\n\x08GetModel\x12\".chatcompletion.v1.GetModelRequest\x1a#.chatcompletion.v1.GetModelResponseBn\n\x19\x65xample.chatcompletion.v1B\x11ModelServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE_EXTRAJSONENTRY']._serialized_options = b'8\001'
   _globals['_MODEL_EXTRAJSONENTRY']._loaded_options = None
   _globals['_MODEL_EXTRAJSONENTRY']._serialized_options = b'8\001'
+  _globals['_MODELPRICING_EXTRAJSONENTRY']._loaded_options = None
+  _globals['_MODELPRICING_EXTRAJSONENTRY']._serialized_options = b'8\001'
   _globals['_LISTMODELSREQUEST']._serialized_start=60
   _globals['_LISTMODELSREQUEST']._serialized_end=79
   _globals['_LISTMODELSRESPONSE']._serialized_start=82
@@ -47,9 +49,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=355
   _globals['_GETMODELRESPONSE']._serialized_end=414
   _globals['_MODEL']._serialized_start=417
-  _globals['_MODEL']._serialized_end=728
+  _globals['_MODEL']._serialized_end=897
   _globals['_MODEL_EXTRAJSONENTRY']._serialized_start=260
   _globals['_MODEL_EXTRAJSONENTRY']._serialized_end=308
-  _globals['_MODELSERVICE']._serialized_start=731
-  _globals['_MODELSERVICE']._serialized_end=921
+  _globals['_MODELPRICING']._serialized_start=900
+  _globals['_MODELPRICING']._serialized_end=1125
+  _globals['_MODELPRICING_EXTRAJSONENTRY']._serialized_start=260
+  _globals['_MODELPRICING_EXTRAJSONENTRY']._serialized_end=308
+  _globals['_MODELSERVICE']._serialized_start=1128
+  _globals['_MODELSERVICE']._serialized_end=1318
 # @@protoc_insertion_point(module_scope)

@@ -143,7 +143,7 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A model: the OpenAI model object."""
+    """A model: the OpenAI model object, with extensions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,10 +172,16 @@ class Model(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     OWNED_BY_FIELD_NUMBER: _builtins.int
     SHUTDOWN_DATE_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
     NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The name of the model: a value for ChatCompletionParams.model."""
+    """The name of the model: a value for ChatCompletionParams.model. If it ends
+    with "*", it is a pattern: callers name any model that begins with the text
+    before the "*".
+    """
     object: _builtins.str
     """Always "model"."""
     created: _builtins.int
@@ -186,8 +192,18 @@ class Model(_message.Message):
     """The organization that runs the model."""
     shutdown_date: _builtins.str
     """The date on which the model will be shut down. Absent if it is not known."""
+    context_length: _builtins.int
+    """The maximum number of tokens of prompt and completion together. Absent if it
+    is not known. Not in OpenAI's API.
+    """
+    max_output_tokens: _builtins.int
+    """The maximum number of completion tokens of each choice. Not in OpenAI's API."""
     null_fields: _builtins.bytes
     """Members that are explicitly null. See rule 4 of chat_completion.proto."""
+    @_builtins.property
+    def pricing(self) -> Global___ModelPricing:
+        """The prices of the model. Not in OpenAI's API."""
+
     @_builtins.property
     def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Members that no field can carry. See rule 3 of chat_completion.proto."""
@@ -200,32 +216,110 @@ class Model(_message.Message):
         created: _builtins.int | None = ...,
         owned_by: _builtins.str | None = ...,
         shutdown_date: _builtins.str | None = ...,
+        context_length: _builtins.int | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        pricing: Global___ModelPricing | None = ...,
         null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_object", b"_object", "_owned_by", b"_owned_by", "_shutdown_date", b"_shutdown_date", "created", b"created", "id", b"id", "object", b"object", "owned_by", b"owned_by", "shutdown_date", b"shutdown_date"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_length", b"_context_length", "_created", b"_created", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "_pricing", b"_pricing", "_shutdown_date", b"_shutdown_date", "context_length", b"context_length", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "pricing", b"pricing", "shutdown_date", b"shutdown_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created", b"_created", "_id", b"_id", "_object", b"_object", "_owned_by", b"_owned_by", "_shutdown_date", b"_shutdown_date", "created", b"created", "extra_json", b"extra_json", "id", b"id", "null_fields", b"null_fields", "object", b"object", "owned_by", b"owned_by", "shutdown_date", b"shutdown_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_length", b"_context_length", "_created", b"_created", "_id", b"_id", "_max_output_tokens", b"_max_output_tokens", "_object", b"_object", "_owned_by", b"_owned_by", "_pricing", b"_pricing", "_shutdown_date", b"_shutdown_date", "context_length", b"context_length", "created", b"created", "extra_json", b"extra_json", "id", b"id", "max_output_tokens", b"max_output_tokens", "null_fields", b"null_fields", "object", b"object", "owned_by", b"owned_by", "pricing", b"pricing", "shutdown_date", b"shutdown_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_length: _TypeAlias = _typing.Literal["context_length"]  # noqa: Y015
+    _WhichOneofArgType__context_length: _TypeAlias = _typing.Literal["_context_length", b"_context_length"]  # noqa: Y015
     _WhichOneofReturnType__created: _TypeAlias = _typing.Literal["created"]  # noqa: Y015
     _WhichOneofArgType__created: _TypeAlias = _typing.Literal["_created", b"_created"]  # noqa: Y015
     _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
     _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__object: _TypeAlias = _typing.Literal["object"]  # noqa: Y015
     _WhichOneofArgType__object: _TypeAlias = _typing.Literal["_object", b"_object"]  # noqa: Y015
     _WhichOneofReturnType__owned_by: _TypeAlias = _typing.Literal["owned_by"]  # noqa: Y015
     _WhichOneofArgType__owned_by: _TypeAlias = _typing.Literal["_owned_by", b"_owned_by"]  # noqa: Y015
+    _WhichOneofReturnType__pricing: _TypeAlias = _typing.Literal["pricing"]  # noqa: Y015
+    _WhichOneofArgType__pricing: _TypeAlias = _typing.Literal["_pricing", b"_pricing"]  # noqa: Y015
     _WhichOneofReturnType__shutdown_date: _TypeAlias = _typing.Literal["shutdown_date"]  # noqa: Y015
     _WhichOneofArgType__shutdown_date: _TypeAlias = _typing.Literal["_shutdown_date", b"_shutdown_date"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_length) -> _WhichOneofReturnType__context_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created) -> _WhichOneofReturnType__created | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object) -> _WhichOneofReturnType__object | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__owned_by) -> _WhichOneofReturnType__owned_by | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pricing) -> _WhichOneofReturnType__pricing | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shutdown_date) -> _WhichOneofReturnType__shutdown_date | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelPricing(_message.Message):
+    """The prices of a model, in credits per token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ExtraJsonEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    COMPLETION_FIELD_NUMBER: _builtins.int
+    NULL_FIELDS_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """The price of a prompt token, as a decimal number without exponent."""
+    completion: _builtins.str
+    """The price of a completion token, as a decimal number without exponent."""
+    null_fields: _builtins.bytes
+    """Members that are explicitly null. See rule 4 of chat_completion.proto."""
+    @_builtins.property
+    def extra_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Members that no field can carry. See rule 3 of chat_completion.proto."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str | None = ...,
+        completion: _builtins.str | None = ...,
+        null_fields: _builtins.bytes = ...,
+        extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_completion", b"_completion", "_prompt", b"_prompt", "completion", b"completion", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion", b"_completion", "_prompt", b"_prompt", "completion", b"completion", "extra_json", b"extra_json", "null_fields", b"null_fields", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__completion: _TypeAlias = _typing.Literal["completion"]  # noqa: Y015
+    _WhichOneofArgType__completion: _TypeAlias = _typing.Literal["_completion", b"_completion"]  # noqa: Y015
+    _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
+    _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion) -> _WhichOneofReturnType__completion | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+
+Global___ModelPricing: _TypeAlias = ModelPricing  # noqa: Y015

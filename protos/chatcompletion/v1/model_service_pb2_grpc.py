@@ -54,7 +54,8 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Lists the models, in the order of the server's configuration.
+        """Lists the models that the API key can use, in the order of the server's
+        configuration.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """

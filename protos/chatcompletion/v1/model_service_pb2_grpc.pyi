@@ -36,7 +36,8 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
-    """Lists the models, in the order of the server's configuration.
+    """Lists the models that the API key can use, in the order of the server's
+    configuration.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
@@ -55,7 +56,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models, in the order of the server's configuration.
+    """Lists the models that the API key can use, in the order of the server's
+    configuration.
 
     Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
@@ -77,7 +79,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
-        """Lists the models, in the order of the server's configuration.
+        """Lists the models that the API key can use, in the order of the server's
+        configuration.
 
         Errors: INVALID_API_KEY, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """

@@ -183,8 +183,8 @@ NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
     "output_limit, input_price, output_price, margin, attachment_tokens, attachment_estimate, "
-    "refused_members, allowed_members, unknown_members, allowed_tools, tool_names, owned_by, "
-    "created"
+    "refused_members, allowed_members, unknown_members, allowed_tools, tool_names, "
+    "context_length, owned_by, created"
 )
 
 NO_TOOLS: list[Any] = ["web_search", True, False, [""], [7]]
@@ -220,6 +220,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             ("default_output_tokens", COUNT),
             ("maximum_output_tokens", COUNT),
         )
+    ),
+    (
+        with_tables(models={"a*b": document()["models"]["default"]}),
+        "models.a*b: only the last character of a name can be *",
+    ),
+    *(
+        (
+            with_tables(
+                models={"a/*": {**document()["models"]["default"], "upstream_model": written}}
+            ),
+            "models.a/*.upstream_model must have one *, which stands for what the * of the name "
+            "matches",
+        )
+        for written in ("m", "*/*")
+    ),
+    (
+        document(context_length=0),
+        f"models.default.context_length must be {COUNT}",
     ),
     *(
         (
@@ -360,6 +378,17 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(tables: dict[str, Any], mes
 
     [line] = refused.value.lines
     assert line.partition("; found ")[0].partition(". Did you mean ")[0] == message
+
+
+@pytest.mark.parametrize(("written", "used"), [(None, "*"), ("*", "*"), ("v/*", "v/*")])
+def test_a_pattern_can_name_what_its_upstream_gets(written: str | None, used: str) -> None:
+    entry = {**document()["models"]["default"], "upstream_model": written}
+    if written is None:
+        del entry["upstream_model"]
+    [found] = read(with_tables(models={"local/*": entry}))
+
+    assert (found.name, found.upstream_model, found.is_pattern) == ("local/*", used, True)
+    assert (model(context_length=4096).context_length, model().context_length) == (4096, None)
 
 
 def test_all_wrong_entries_are_reported_with_the_values_found() -> None:

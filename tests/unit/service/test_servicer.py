@@ -22,6 +22,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from service import errors
 from service.accounts.bootstrap import bootstrap
 from service.accounts.directory import Directory
+from service.accounts.keys import Caller
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Call
@@ -54,6 +55,7 @@ STRICT = model(name="strict", unknown_members="harmless")
 CATALOGUE = Catalogue(
     models=MappingProxyType({"default": MODEL, "a/b:c": PARTICULAR, "strict": STRICT})
 )
+PRICING = json.loads(openai_json.encode_model(MODEL.message()))["pricing"]
 CONTEXT: Any = FakeContext()
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -356,10 +358,44 @@ async def test_all_models_are_listed() -> None:
     assert json.loads(openai_json.encode_model_list(listed)) == {
         "object": "list",
         "data": [
-            {"id": name, "object": "model", "created": 1, "owned_by": "tests"}
+            {
+                "id": name,
+                "object": "model",
+                "created": 1,
+                "owned_by": "tests",
+                "max_output_tokens": MODEL.maximum_output_tokens,
+                "pricing": PRICING,
+            }
             for name in ("default", "a/b:c", "strict")
         ],
     }
+
+
+async def test_a_key_sees_only_the_models_that_it_can_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def limited(_: Authentication, asked: Call) -> Caller:
+        return Caller(
+            account_id=1,
+            account_name="a",
+            key_id=1,
+            key_name="k",
+            models=frozenset({"strict", "local/*", "other/b"}),
+        )
+
+    monkeypatch.setattr(Authentication, "authenticate", limited)
+    patterns = {name: model(name=name, upstream_model="*") for name in ("local/*", "other/*")}
+    catalogue = Catalogue(models=MappingProxyType({**CATALOGUE.models, **patterns}))
+    servicer = ModelServicer(ADMISSION.get()[0], catalogue)
+    with serving(call()):
+        listed = await servicer.ListModels(model_service_pb2.ListModelsRequest(), CONTEXT)
+        assert [entry.id for entry in listed.data] == ["strict", "local/*", "other/b"]
+        for name in ("strict", "local/*", "local/a", "other/b"):
+            request = model_service_pb2.GetModelRequest(model=name)
+            assert (await servicer.GetModel(request, CONTEXT)).model.id == name
+        for name in ("default", "other/*", "other/a", "local/", "nothing"):
+            with pytest.raises(errors.ModelNotFound):
+                await servicer.GetModel(model_service_pb2.GetModelRequest(model=name), CONTEXT)
 
 
 async def test_a_model_is_found_by_its_name() -> None:

@@ -79,6 +79,20 @@ def test_chunks_are_timed() -> None:
     assert value(telemetry, f"{PER_TOKEN}_count", gen_ai_request_model="default") == 1
 
 
+def test_names_that_a_pattern_matches_share_its_label(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    telemetry = Telemetry()
+    for name in ("local/a", "local/b"):
+        record = streamed()
+        record.model, record.pattern = name, "local/*"
+        telemetry.end(record, 12.0)
+
+    assert value(telemetry, f"{FIRST}_count", gen_ai_request_model="local/*") == 2
+    assert value(telemetry, f"{FIRST}_count", gen_ai_request_model="local/a") is None
+    logged = [record.__dict__["chat_fields"]["model"] for record in caplog.records]
+    assert logged == ["local/a", "local/b"]
+
+
 def test_one_chunk_has_no_time_between() -> None:
     telemetry = Telemetry()
     call = record(model="default")
