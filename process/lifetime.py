@@ -3,13 +3,16 @@
 SIGTERM            drains, after the configured delay
 SIGINT             drains without the delay, because a person sent it
 a second signal    ends the delay and the grace immediately
+SIGHUP             reloads what can be reloaded; it never ends the process
 """
 
 import asyncio
 import gc
 import signal
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import Event
+from typing import Final, Protocol
 
 from process import log
 
@@ -28,6 +31,18 @@ class Source(Protocol):
         """Call `receive` with each signal, from any thread."""
 
 
+Reload = Callable[[], Awaitable[None]]
+"""Reloads what can be reloaded, and reports errors in the log instead of raising them."""
+
+_EARLY: Final = Event()
+"""Set by a SIGHUP that arrived before the event loop handles signals."""
+
+
+def remember_hang_ups() -> None:
+    """Keep SIGHUP from ending this process, and handle it once `Signals` exists."""
+    signal.signal(signal.SIGHUP, lambda *_: _EARLY.set())
+
+
 class Signals:
     """Handles the signals that end a process. The constructor needs a running event loop.
 
@@ -37,26 +52,43 @@ class Signals:
 
     def __init__(self, source: Source | None = None) -> None:
         self._received: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._hung_up = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def receive(number: signal.Signals) -> None:
-            loop.call_soon_threadsafe(self._received.put_nowait, number)
+            loop.call_soon_threadsafe(self._receive, number)
 
         if source is not None:
             source.listen(receive)
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received.put_nowait, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._receive, number)
+        if _EARLY.is_set():
+            _EARLY.clear()
+            self._hung_up.set()
 
-    async def drain(self, logger: str, stop: Stop, hurry: Callable[[], None]) -> None:
-        """Wait for a signal, then drain.
+    def _receive(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            self._hung_up.set()
+        else:
+            self._received.put_nowait(number)
+
+    async def drain(
+        self, logger: str, stop: Stop, hurry: Callable[[], None], reload: Reload | None = None
+    ) -> None:
+        """Wait for a signal that ends the process, then drain. Until then, reload at each SIGHUP.
 
         Args:
             logger: The name of the logger.
             stop: Drains the process.
             hurry: Makes `stop` end the remaining work immediately.
+            reload: Reloads what can be reloaded; None if that is nothing.
         """
+        reloading = asyncio.create_task(self._reload(logger, reload))
         first = await self._received.get()
+        reloading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reloading
         log.event(logger, "draining", signal=first.name)
         stopping = asyncio.ensure_future(stop(delay=0 if first == signal.SIGINT else None))
         second = asyncio.create_task(self._received.get())
@@ -66,6 +98,15 @@ class Signals:
         second.cancel()
         await stopping
         log.event(logger, "stopped")
+
+    async def _reload(self, logger: str, reload: Reload | None) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            if reload is None:
+                log.event(logger, "nothing to reload", signal="SIGHUP")
+            else:
+                await reload()
 
 
 def settle() -> None:

@@ -7,8 +7,9 @@
 The console scripts chatcompletion-bridge and chatcompletion-standalone do the same.
 
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
-remaining requests immediately. The exit status is 0 after a drain, 1 if an address cannot be
-listened on, and 2 if a setting is wrong.
+remaining requests immediately. With --standalone, SIGHUP reads the models file again; without, it
+changes nothing. The exit status is 0 after a drain, 1 if an address cannot be listened on, and 2 if
+a setting is wrong.
 
 Only this file of the bridge imports the service, and only for --standalone. The bridge then calls
 the service's handlers without a socket; other clients use the gRPC port.
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from process import command_line, log
 from process import settings as process_settings
-from process.lifetime import Signals, settle
+from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import Address, SettingsError, rows, usage
 from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
@@ -115,6 +116,7 @@ class Standalone:
             ListenError: An address cannot be listened on.
         """
         from restbridge.server import Bridge, ListenError  # noqa: PLC0415 - as in `serve`
+        from service.reloading import Reloading  # noqa: PLC0415 - as above
         from service.server import Server, StartError  # noqa: PLC0415 - as above
 
         log.report_exceptions(asyncio.get_running_loop())
@@ -153,7 +155,8 @@ class Standalone:
         )
         if worker is not None:
             worker.serving(server.registry, bridge.telemetry.registry)
-        await signals.drain("restbridge", stop, hurry)
+        reload = Reloading(server, self.service, self.environment)
+        await signals.drain("restbridge", stop, hurry, reload)
 
     def tell(self, rest: Address, grpc: str) -> None:
         """Print what a person needs: the addresses, the models, the key, and a curl command."""
@@ -169,7 +172,8 @@ class Standalone:
         print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
         print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
         print(f"\nexport CHAT_KEY={shlex.quote(self.key)}")  # noqa: T201 - asked for
-        model = next(iter(self.catalogue)).name
+        names = [model.name for model in self.catalogue if not model.is_pattern]
+        model = names[0] if names else "MODEL"
         print(_curl(rest, self.key, model=model), flush=True)  # noqa: T201 - asked for
 
 
@@ -273,6 +277,7 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
     if others == [command_line.VERSION]:
         print(command_line.version_line())  # noqa: T201 - asked for
         return 0
+    remember_hang_ups()
     worker = Worker.start(asked.position)
     try:
         if others:

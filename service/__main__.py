@@ -6,17 +6,18 @@
 
 The console script chatcompletion-service does the same; chatcompletion-admin has only the commands.
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
-remaining calls immediately. The exit status is 0 after a drain, 1 if the service could not start,
-and 2 if a setting is wrong.
+remaining calls immediately. SIGHUP reads the models file again. The exit status is 0 after a drain,
+1 if the service could not start, and 2 if a setting is wrong.
 """
 
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from process import command_line, log
-from process.lifetime import Signals, settle
+from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import SettingsError, rows
 from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
@@ -27,17 +28,24 @@ from service.models import Catalogue
 from service.start_lines import start_lines
 
 
-async def serve(settings: Settings, catalogue: Catalogue, worker: Worker | None = None) -> None:
+async def serve(
+    settings: Settings,
+    catalogue: Catalogue,
+    environment: Mapping[str, str],
+    worker: Worker | None = None,
+) -> None:
     """Run a service until the first signal, then drain it.
 
     Args:
         settings: The settings.
         catalogue: The models.
+        environment: The environment, with the keys of the upstreams.
         worker: This process as a worker, or None if it is the only one.
 
     Raises:
         StartError: An address cannot be listened on.
     """
+    from service.reloading import Reloading  # noqa: PLC0415  (as below)
     from service.server import Server  # noqa: PLC0415  (commands do not need the server)
 
     log.report_exceptions(asyncio.get_running_loop())
@@ -55,7 +63,8 @@ async def serve(settings: Settings, catalogue: Catalogue, worker: Worker | None 
     )
     if worker is not None:
         worker.serving(server.registry)
-    await signals.drain("service", server.stop, server.hurry)
+    reload = Reloading(server, settings, environment)
+    await signals.drain("service", server.stop, server.hurry, reload)
 
 
 def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str]) -> Plan:
@@ -95,6 +104,7 @@ def main() -> int:
     if arguments and not arguments[0].startswith("-"):
         return cli.run(arguments, os.environ, program=program)
     asked = parse(arguments, os.environ, variable="CHAT_WORKERS")
+    remember_hang_ups()
     worker = Worker.start(asked.position)
     try:
         if asked.others:
@@ -111,7 +121,7 @@ def main() -> int:
         from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
 
         return supervise(plan(settings, catalogue, asked.environment))
-    return _run(settings, catalogue, worker)
+    return _run(serve(settings, catalogue, asked.environment, worker))
 
 
 def admin() -> int:
@@ -119,13 +129,13 @@ def admin() -> int:
     return cli.run(sys.argv[1:], os.environ, program=cli.ADMIN)
 
 
-def _run(settings: Settings, catalogue: Catalogue, worker: Worker | None) -> int:
+def _run(serving: Coroutine[Any, Any, None]) -> int:
     import uvloop  # noqa: PLC0415  (commands and supervisors do without both)
 
     from service.server import StartError  # noqa: PLC0415
 
     try:
-        uvloop.run(serve(settings, catalogue, worker))
+        uvloop.run(serving)
     except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the operator)
         return 1

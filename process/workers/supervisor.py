@@ -87,7 +87,7 @@ class Supervisor:
                 await self._stop(delay=0)
                 return error.status
             self._plan.serving(ports)
-            await signals.drain(self._plan.logger, self._stop, self._hurry)
+            await signals.drain(self._plan.logger, self._stop, self._hurry, self._hang_up)
         return self._status
 
     def _listen(self, stack: AsyncExitStack) -> Mapping[str, int]:
@@ -187,6 +187,10 @@ class Supervisor:
     def _hurry(self) -> None:
         self._tell(signal.SIGTERM)
         self._kill_in(LONGEST_ENDING)
+
+    async def _hang_up(self) -> None:
+        """Pass SIGHUP on: every worker reloads, and reports that."""
+        self._tell(signal.SIGHUP)
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self._children.values():

@@ -33,7 +33,7 @@ from process.workers.frames import (
 if TYPE_CHECKING:  # commands import this, and do without
     from prometheus_client.registry import Collector
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Receive = Callable[[signal.Signals], None]
 """Takes a signal; called from a thread."""
@@ -58,6 +58,7 @@ class Worker:
         self._receive: Receive | None = None
         self._registries: Sequence[Collector] = ()
         self._is_stopping = False
+        self._is_hung_up = False
 
     @classmethod
     def start(cls, position: Position | None) -> "Worker | None":
@@ -76,6 +77,8 @@ class Worker:
     def listen(self, receive: Receive) -> None:
         """Have the supervisor's signals received."""
         self._receive = receive
+        if self._is_hung_up:
+            receive(signal.SIGHUP)
 
     def serving(self, *registries: "Collector") -> None:
         """Report that the worker serves.
@@ -105,6 +108,12 @@ class Worker:
         self._send(Scraped(question.number, families(registry)))
 
     def _signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            self._is_hung_up = True  # before it listens, it may have read the old files
+            if self._receive is not None:
+                with suppress(RuntimeError):
+                    self._receive(number)
+            return
         self._is_stopping = True
         if self._receive is None:
             os._exit(0)  # nothing is served yet

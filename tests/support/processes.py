@@ -55,8 +55,11 @@ class Process:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log lines of an event so far."""
-        parsed = [json.loads(line) for line in self.lines if line.startswith("{")]
-        return [members for members in parsed if members["event"] == name]
+        return [members for members in self.every_event() if members["event"] == name]
+
+    def every_event(self) -> list[dict[str, Any]]:
+        """Return all log lines so far."""
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
 
     async def address(self) -> str:
         """Wait until it serves, and return its address as host:port."""
