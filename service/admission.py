@@ -16,7 +16,7 @@ from typing import Final
 from service import errors, rate_limit_headers
 from service.accounts.keys import Caller
 from service.call import Call
-from service.ledger.batches import ANSWER_WITHIN, Batches
+from service.ledger.batches import ANSWER_WITHIN, Batches, answered
 from service.ledger.ids import hold_id
 from service.ledger.rows import Outcome, Place, Placed, Refusal, Refused, Settle
 from service.ledger.store import StoreError
@@ -112,9 +112,12 @@ class Admission:
                 call.record.estimated = ending.estimated
             # The caller has received the chunks of a stream, but no part of a unary response.
             otherwise = unkept(ending, streamed=progress.is_streamed)
-            settling = self._settlement.start(self._settlement.end(ending, otherwise), otherwise)
-            # A second cancellation ends this wait, not the settlement.
-            kept = await asyncio.shield(settling)
+            try:
+                kept = await self._settlement.end(ending, otherwise)
+            except asyncio.CancelledError:
+                # A second cancellation ends this wait, not the settlement: a hold is settled once.
+                self._settlement.start(self._settlement.end(ending, otherwise), otherwise)
+                raise
         if not kept:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True
@@ -123,8 +126,7 @@ class Admission:
     async def _place(self, place: Place) -> Placed | Refused:
         waiter = self._batches.submit(place)
         try:
-            async with asyncio.timeout(self._patience):
-                outcome = await asyncio.shield(waiter)
+            outcome = await answered(waiter, self._patience)
         except BaseException as error:
             # The store can still place the hold, which nobody would use.
             self._settlement.start(self._undo(place, waiter), release(place))

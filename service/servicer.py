@@ -69,7 +69,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         """Return the whole completion."""
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
-        accepted = self._accept(request.params, call, streamed=False)
+        accepted = self._accept(request.params, call, context, streamed=False)
         admitted = self._admission.admit(caller, call, accepted, wants_usage=True)
         async with admitted as progress:
             completion = await self._upstream.complete(accepted, call)
@@ -82,7 +82,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         """Yield the chunks as they arrive: for a caller in this process, all that are there."""
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
-        accepted = self._accept(request.params, call, streamed=True)
+        accepted = self._accept(request.params, call, context, streamed=True)
         wants_usage = accepted.params.stream_options.include_usage
         admitted = self._admission.admit(caller, call, accepted, wants_usage=wants_usage)
         async with admitted as progress:
@@ -97,7 +97,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
                     ]
 
     def _accept(
-        self, params: ChatCompletionParams, call: Call, *, streamed: bool
+        self, params: ChatCompletionParams, call: Call, context: _Context, *, streamed: bool
     ) -> AcceptedRequest:
         """Return the canonical request.
 
@@ -109,7 +109,9 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             raise errors.RequestTooLarge(too_large(self._max_request_bytes, params.ByteSize()))
         try:
             openai_json.check_size(params)
-            canonical = openai_json.canonicalize_request(params)
+            # The bridge in this process has decoded the request, so that it is canonical.
+            is_decoded = isinstance(context, InProcessContext)
+            canonical = params if is_decoded else openai_json.canonicalize_request(params)
         except openai_json.DecodeError as error:
             violation = errors.Violation(
                 param=error.param or "params", message=error.message, code=error.code

@@ -67,7 +67,7 @@ class Settlement:
         self._appends = Coalesced[Ending, Exception](self._append)
 
     async def settled(self) -> None:
-        """Wait until every settlement that began is in the store or the journal.
+        """Wait until every settlement whose call was cancelled is in the store or the journal.
 
         After `SETTLED_WITHIN`, keep the remaining ones in memory.
         """
@@ -81,7 +81,7 @@ class Settlement:
             self._journal.unwritten.add(ending)
 
     def start(self, task: Coroutine[None, None, bool], ending: Ending) -> asyncio.Task[bool]:
-        """Start a task that ends a hold and continues if its call is cancelled.
+        """Start a task that ends a hold, because its call was cancelled.
 
         Args:
             task: Ends the hold. Returns whether the store or the journal has the ending.
@@ -105,8 +105,7 @@ class Settlement:
         outcome: Outcome | None = None
         try:
             with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(self._patience):
-                    outcome = await asyncio.shield(self._batches.submit(ending))
+                outcome = await self._batches.apply(ending, self._patience)
         except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
             _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
         # A store that cannot charge the hold is another store; the journal will reject the charge.

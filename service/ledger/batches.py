@@ -96,6 +96,19 @@ class Batches:
             self._running.add_done_callback(self._ended)
         return waiter
 
+    async def apply(self, operation: Operation, patience: float) -> Outcome:
+        """Submit an operation and return its outcome.
+
+        Args:
+            operation: The operation. It is applied even if the caller stops waiting.
+            patience: Maximum seconds to wait.
+
+        Raises:
+            TimeoutError: The store takes longer.
+            StoreError: The store is away.
+        """
+        return await answered(self.submit(operation), patience)
+
     async def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run a blocking function in the store's thread."""
         return await self._run_in(self._thread, function, arguments)
@@ -228,6 +241,39 @@ class Batches:
                 left = self._answer_within
             self._late = began
         self._watch = loop.call_later(left, self._look, loop)
+
+
+async def answered(waiter: "asyncio.Future[Outcome]", patience: float) -> Outcome:
+    """Return the outcome of a submitted operation.
+
+    Like `asyncio.timeout` around `asyncio.shield`, in a third of the time. Neither the end of the
+    patience nor a cancellation of the caller cancels the waiter.
+
+    Args:
+        waiter: The future that `submit` returned.
+        patience: Maximum seconds to wait.
+
+    Raises:
+        TimeoutError: The store takes longer.
+        StoreError: The store is away.
+    """
+    if not waiter.done():
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        timer = loop.call_later(patience, wake)
+        waiter.add_done_callback(wake)
+        try:
+            await over
+        finally:
+            timer.cancel()
+    if not waiter.done():
+        raise TimeoutError
+    return waiter.result()
 
 
 def _tell(waiter: "asyncio.Future[Outcome]", result: _Result) -> None:

@@ -16,7 +16,6 @@ with the process. Each transaction therefore checks that the file is still the o
 first.
 """
 
-import json
 import os
 import sqlite3
 import time
@@ -25,6 +24,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+import msgspec
 import sqlalchemy as sa
 
 from service.ledger import sqlite_statements as statements
@@ -213,6 +213,13 @@ class _File:
         return found.st_dev, found.st_ino
 
 
+def _listed(ids: Sequence[object]) -> str:
+    return _encode(ids).decode()
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
 class _Transaction:
     def __init__(self, driver: sqlite3.Connection, clock: Callable[[], int]) -> None:
         self._driver = driver
@@ -221,7 +228,7 @@ class _Transaction:
     async def read(self, wanted: Wanted) -> tuple[Rows, int]:
         grants: Iterable[Values] = ()
         if wanted.grants:
-            ids = json.dumps(wanted.accounts), json.dumps(wanted.grants)
+            ids = _listed(wanted.accounts), _listed(wanted.grants)
             grants = self._driver.execute(statements.GRANTS, ids)
         rows = statements.rows_of(
             self._select(statements.ACCOUNTS, wanted.accounts),
@@ -235,7 +242,7 @@ class _Transaction:
         return any(True for _ in self._select(statements.HOLDS, ids))
 
     def _select(self, statement: str, ids: Sequence[object]) -> Iterable[Values]:
-        return self._driver.execute(statement, (json.dumps(ids),)) if ids else ()
+        return self._driver.execute(statement, (_listed(ids),)) if ids else ()
 
     def write(self, rows: Rows, changes: Changes) -> None:
         self._write(statements.UPDATE_ACCOUNT, [rows.accounts[id_] for id_ in changes.accounts])

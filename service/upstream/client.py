@@ -255,7 +255,7 @@ class UpstreamClient:
         call.record.upstream_attempts += 1
         call.dispatched = True
         try:
-            async with asyncio.timeout(self._limits.first_byte):
+            with closing(Silence(self._limits.first_byte)) as silence, silence:
                 response = await self._transport.handle_async_request(
                     _request(body, model.upstream, call, accept, self._timeouts)
                 )

@@ -259,18 +259,19 @@ async def test_a_drain_does_not_wait_for_ever_for_settlements(
         come.clear()
         placing = asyncio.create_task(use(books))
         await come.wait()
+        # A drain first ends the calls.
         placing.cancel()
-        await asyncio.wait((placing,))
+        settling.cancel()
+        await asyncio.wait((placing, settling))
         async with asyncio.timeout(10):
             await books.settlement.settled()
-            await asyncio.wait((settling,))
     # The first call, whose response was unary, has ended.
     assert settling.cancelled()
     left = books.journal.unwritten.endings()
     assert [type(ending) for ending in left] == [Release, Release]
-    assert [ending.hold_id for ending in left] == [
+    assert {ending.hold_id for ending in left} == {
         operation.hold_id for operation in unanswered if isinstance(operation, (Settle, Place))
-    ]
+    }
     await replay(books)
     books.assert_at_rest()
 
