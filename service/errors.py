@@ -7,9 +7,10 @@
 class here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple
+from types import MappingProxyType
+from typing import ClassVar, Final, NamedTuple, Self
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -20,6 +21,7 @@ from chatcompletion.default_messages import DEFAULT_MESSAGES
 from chatcompletion.reasons import DOMAIN, RULES, ReasonRule
 from chatcompletion.v1 import error_pb2
 from process import request_id as request_ids
+from service.upstream_report import Cause, UpstreamReport
 
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 """The trailer that holds the serialized `google.rpc.Status`."""
@@ -53,8 +55,19 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
     reason: ClassVar[str]
     default_message: ClassVar[str]
     """From `DEFAULT_MESSAGES`."""
+    default_cause: ClassVar[Cause | None] = None
+    """The cause at the upstream if there is no report; None for failures of other origin."""
     default_retry_after: ClassVar[float | None] = None
     """Default seconds before a retry of a retryable failure; None if the failure reports none."""
+
+    http_status: int | None = None
+    """The HTTP status in place of the reason's; None for the reason's."""
+    members: Mapping[str, str] = MappingProxyType({})
+    """Further members of the error object, as JSON texts."""
+    asks_operator = False
+    """Whether only an operator can help, so that the message has the request id."""
+    report: UpstreamReport | None = None
+    """What happened at the upstream, for the log and the metrics only."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -88,6 +101,11 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
         self.kind = kind
         self.retry_after = retry_after
         self.dispatched = dispatched
+
+    def because(self, cause: Cause) -> Self:
+        """Set the cause at the upstream, for the log and the metrics, and return the failure."""
+        self.report = UpstreamReport(cause=cause)
+        return self
 
     @property
     def rule(self) -> ReasonRule:
@@ -212,6 +230,7 @@ class UpstreamRateLimited(Failure):
     """The upstream limits the requests of this service."""
 
     reason = "UPSTREAM_RATE_LIMITED"
+    default_cause = "rate_limit"
     default_retry_after = 1.0
 
 
@@ -222,55 +241,46 @@ class Internal(Failure):
 
 
 class UpstreamUnavailable(Failure):
-    """The upstream could not be reached. Nothing was sent to it."""
+    """The upstream could not be reached, or it was too busy to do any work."""
 
     reason = "UPSTREAM_UNAVAILABLE"
+    default_cause = "refused"
 
 
 class UpstreamError(Failure):
     """The upstream failed after the request was sent to it."""
 
     reason = "UPSTREAM_ERROR"
+    default_cause = "other"
 
 
 class UpstreamTimeout(Failure):
     """The upstream did not respond, or stopped sending, for longer than allowed."""
 
     reason = "UPSTREAM_TIMEOUT"
+    default_cause = "timeout"
 
 
 class UpstreamInvalidResponse(Failure):
     """The response of the upstream is not a chat completion."""
 
     reason = "UPSTREAM_INVALID_RESPONSE"
+    default_cause = "not_json"
 
 
 class UpstreamTruncated(Failure):
     """The response of the upstream ended before it was complete."""
 
     reason = "UPSTREAM_TRUNCATED"
+    default_cause = "truncated"
 
 
 class UpstreamAccount(Failure):
     """The upstream refused this service's own key or account."""
 
     reason = "UPSTREAM_ACCOUNT"
-
-    upstream = ""
-    """The upstream's name in the configuration. For the log only, like the next two."""
-    status = 0
-    """The HTTP status of the upstream's response."""
-    names: tuple[str, ...] = ()
-    """The codes, types and reasons in that response, without secrets."""
-
-    @classmethod
-    def of(cls, *, upstream: str, status: int, names: tuple[str, ...]) -> "UpstreamAccount":
-        """Return the failure for a response of the upstream."""
-        failure = cls(dispatched=True)
-        failure.upstream = upstream
-        failure.status = status
-        failure.names = names
-        return failure
+    default_cause = "account"
+    asks_operator = True
 
 
 class Overloaded(Failure):
@@ -338,7 +348,7 @@ class Status(NamedTuple):
 def error_object(failure: Failure) -> error_pb2.ApiError:
     """Return the OpenAI error object of a failure."""
     rule = failure.rule
-    error = error_pb2.ApiError(message=failure.message, type=rule.type)
+    error = error_pb2.ApiError(message=failure.message, type=rule.type, extra_json=failure.members)
     if failure.kind:
         error.type = _cut(failure.kind, _LONGEST_PATH)
     if failure.param is not None:
@@ -353,6 +363,10 @@ def error_object(failure: Failure) -> error_pb2.ApiError:
 def status(failure: Failure, request_id: str) -> Status:
     """Return the gRPC status of a failure, smaller than 4 KiB."""
     rule = failure.rule
+    error = error_object(failure)
+    if failure.asks_operator:
+        hint = f" Contact the operator and give request id {request_id}."
+        error.message = _cut(error.message, _LONGEST_TEXT - len(hint)) + hint
     info = error_details_pb2.ErrorInfo(
         reason=rule.reason,
         domain=DOMAIN,
@@ -362,8 +376,8 @@ def status(failure: Failure, request_id: str) -> Status:
         },
     )
     detail = error_pb2.ErrorDetail(
-        http_status=rule.http_status,
-        error=error_object(failure),
+        http_status=failure.http_status or rule.http_status,
+        error=error,
         reason=error_pb2.ErrorReason.Value(f"ERROR_REASON_{rule.reason}"),
         retryable=failure.retryable,
     )
@@ -373,20 +387,20 @@ def status(failure: Failure, request_id: str) -> Status:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(wait * 1000))
         needed.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    packed = _pack(failure, [*needed, *failure.details()])
+    packed = _pack(rule, error.message, [*needed, *failure.details()])
     if packed.ByteSize() > _LARGEST_STATUS:
-        packed = _pack(failure, needed)
+        packed = _pack(rule, error.message, needed)
     trailers: list[tuple[str, str | bytes]] = [
         (STATUS_DETAILS, packed.SerializeToString()),
         (request_ids.HEADER, request_id),
     ]
     if failure.dispatched:
         trailers.append(("grpc-retry-pushback-ms", "-1"))
-    return Status(rule.grpc_code, failure.message, tuple(trailers))
+    return Status(rule.grpc_code, error.message, tuple(trailers))
 
 
-def _pack(failure: Failure, details: Sequence[Message]) -> status_pb2.Status:
-    packed = status_pb2.Status(code=failure.rule.grpc_code.value[0], message=failure.message)
+def _pack(rule: ReasonRule, message: str, details: Sequence[Message]) -> status_pb2.Status:
+    packed = status_pb2.Status(code=rule.grpc_code.value[0], message=message)
     for detail in details:
         wrapped = any_pb2.Any()
         wrapped.Pack(detail)

@@ -42,6 +42,7 @@ from service import errors
 from service.call import CURRENT, Call, Calls
 from service.request_message import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
+from service.upstream_report import UpstreamReport
 
 _Response = TypeVar("_Response")
 # Quoted, because these are generic for type checkers only.
@@ -220,10 +221,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.record.violations = tuple(v.param for v in failure.violations)
             settings = (v.setting for v in failure.violations if v.setting)
             call.record.settings = tuple(dict.fromkeys(settings))
-        if isinstance(failure, errors.UpstreamAccount):
-            call.record.upstream = failure.upstream
-            call.record.upstream_status = failure.status
-            call.record.upstream_names = failure.names
+        call.record.upstream_report = failure.report
+        if failure.report is None and failure.default_cause is not None:
+            call.record.upstream_report = UpstreamReport(cause=failure.default_cause)
         if context.done() or isinstance(failure, errors.Cancelled):
             # The caller is gone. gRPC would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError

@@ -17,9 +17,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from process import log
+from service.upstream_report import OPERATORS, UpstreamReport, status_label
 
 UNKNOWN_MODEL: Final = "unknown"
 """The label of a call whose model was not resolved."""
+
+_ERRORS: Final = frozenset({"INTERNAL"})
+"""The reasons, besides those of the upstream, that are logged as errors."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,12 +78,11 @@ class CallRecord:
     settings: tuple[str, ...] = ()
     """The settings that accept these members."""
     upstream: str = ""
-    """The name of the upstream that refused this service's account; "" if none did. The call is
-    logged as an error, because only an operator can fix it."""
+    """The name of the upstream to which a request was sent; "" for none."""
     upstream_status: int = 0
-    """The HTTP status of that upstream's response."""
-    upstream_names: tuple[str, ...] = ()
-    """The codes, types and reasons in that response, never its text."""
+    """The HTTP status of its last response; 0 for none."""
+    upstream_report: UpstreamReport | None = None
+    """Why the call failed at the upstream; None if it did not."""
 
     def note_chunks(self, count: int, now: float) -> None:
         """Count chunks that are sent to the caller together."""
@@ -145,6 +148,14 @@ class Telemetry:
         )
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
+        )
+        self._upstream_failures = cache(
+            Counter(
+                "chat_upstream_failures",
+                "Calls that failed at the upstream.",
+                ("upstream", "cause", "upstream_status"),
+                registry=self.registry,
+            ).labels
         )
         self._mended = cache(
             Counter(
@@ -219,14 +230,7 @@ class Telemetry:
             "reason": call.reason or "OK",
             "duration_ms": _milliseconds(duration),
         }
-        if call.key_name:
-            members["key"] = call.key_name
-        if call.violations:
-            members["violations"] = call.violations
-        if call.settings:
-            members["settings"] = call.settings
-        if call.upstream_attempts:
-            members["upstream_attempts"] = call.upstream_attempts
+        _add_request(call, members)
         if call.mended:
             self._mended(label).inc(call.mended)
             members["mended"] = call.mended
@@ -249,11 +253,40 @@ class Telemetry:
             members["estimated"] = call.estimated
         level = logging.INFO
         if call.upstream:
-            level = logging.ERROR
             members["upstream"] = call.upstream
             members["upstream_status"] = call.upstream_status
-            members["upstream_names"] = call.upstream_names
+        if call.upstream_report is not None:
+            level = self._note_failure(call, call.upstream_report, members)
+        elif call.reason in _ERRORS:
+            level = logging.ERROR
         _log.log(level, "call", extra=log.fields(**members))
+
+    def _note_failure(
+        self, call: CallRecord, report: UpstreamReport, members: dict[str, object]
+    ) -> int:
+        """Record a failure at the upstream, and return the level of its log line."""
+        members["cause"] = report.cause
+        if report.names:
+            members["upstream_names"] = report.names
+        if report.model:
+            members["upstream_model"] = report.model
+        if not call.reason.startswith("UPSTREAM_"):
+            return logging.INFO  # the mistake of the caller
+        status = status_label(call.upstream_status)
+        self._upstream_failures(call.upstream, report.cause, status).inc()
+        return logging.ERROR if report.cause in OPERATORS else logging.WARNING
+
+
+def _add_request(call: CallRecord, members: dict[str, object]) -> None:
+    """Add the fields of the request of a call."""
+    if call.key_name:
+        members["key"] = call.key_name
+    if call.violations:
+        members["violations"] = call.violations
+    if call.settings:
+        members["settings"] = call.settings
+    if call.upstream_attempts:
+        members["upstream_attempts"] = call.upstream_attempts
 
 
 def _milliseconds(seconds: float) -> float:

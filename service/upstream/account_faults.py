@@ -5,6 +5,7 @@
     TEXTS          the beginnings of texts, for vendors without such a name
     MEMBER_TEXTS   the same, also if the error names a member of the request
     FLAGGED        the beginnings of the texts of a 403 about the caller's input
+    FLAGGED_NAMES  codes and types of such a 403
 
 The status alone does not suffice. OpenAI returns 429 both for a rate limit and for an account
 without credit, Gemini returns 400 for a wrong key, and Anthropic 400 for an account without credit.
@@ -30,7 +31,8 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         *("account_deactivated", "organization_deactivated", "deactivated_workspace"),
         *("invalid_api_key", "invalid_organization", "mismatched_organization"),
         *("mismatched_project", "ip_not_authorized", "token_invalidated", "token_revoked"),
-        "unsupported_country_region_territory",
+        *("unsupported_country_region_territory", "not_authorized_invalid_project"),
+        *("project_archived", "project_inactive", "inactive_project"),
     ),
     "Anthropic": (
         *("authentication_error", "permission_error", "billing_error"),
@@ -102,6 +104,7 @@ TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("OpenAI", r"Incorrect API key provided\b"),
     ("OpenAI", r"Your account is not active, please check your billing details\b"),
     ("OpenAI", r"Billing hard limit has been reached\b"),
+    ("OpenAI", r"(?:The|Your) project (?:you are requesting )?(?:has been archived|is inactive)\b"),
     ("Groq", r"Organization has been restricted\b"),
     ("xAI", r"Your (?:newly created )?team (?:[0-9a-f-]{36} )?has either used all available cred"),
     ("xAI", r"Your newly created team doesn't have any credits\b"),
@@ -140,6 +143,14 @@ FLAGGED: Final[tuple[tuple[str, str], ...]] = (
 )
 """Texts of a 403 about the caller's input, matched like TEXTS. xAI's names our team and key."""
 
+FLAGGED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "OpenAI": ("content_policy_violation", "moderation_blocked"),
+    "Azure": ("content_filter", "ResponsibleAIPolicyViolation"),
+    "DashScope": ("DataInspectionFailed", "data_inspection_failed"),
+    "others": ("content_flagged", "input_flagged", "flagged_input"),
+}
+"""Codes and types of a 403 about the caller's input, compared like NAMES."""
+
 _AMBIGUOUS: Final = ("insufficient_quota", "credit_limit")
 _BLAMES_THE_CALLER: Final = frozenset({400, 404, 409, 413, 422})
 
@@ -161,6 +172,7 @@ def _key(name: str) -> str:
 
 _NO_SEPARATORS: Final = str.maketrans("", "", "_- ")
 _KEYS: Final = frozenset(_key(name) for names in NAMES.values() for name in names)
+_FLAGGED_KEYS: Final = frozenset(_key(name) for names in FLAGGED_NAMES.values() for name in names)
 _AMBIGUOUS_KEYS: Final = frozenset(map(_key, _AMBIGUOUS))
 _DIGITS: Final = frozenset(str(number) for numbers in NUMBERS.values() for number in numbers)
 _TEXT: Final = re.compile(
@@ -194,4 +206,6 @@ def is_account_fault(status: int, body: ErrorBody) -> bool:
 
 def is_flagged(body: ErrorBody) -> bool:
     """Return whether the error body of a 403 reports flagged input of the caller."""
+    if any(_key(name) in _FLAGGED_KEYS for name in body.names):
+        return True
     return any(map(_FLAGGED.match, body.texts))

@@ -20,7 +20,7 @@ The first byte of the body decides what the body is. Its content type does not.
 `apart` and `together` group the chunks into the sequences that a caller receives.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from chatcompletion import openai_json
@@ -97,7 +97,7 @@ class ChunkReader:
         try:
             events = self._events.feed(piece)
         except EventTooLargeError as error:
-            raise errors.UpstreamInvalidResponse(dispatched=True) from error
+            raise _too_large() from error
         self._heard = self._heard or bool(events)
         return self._read(events)
 
@@ -112,7 +112,7 @@ class ChunkReader:
         try:
             events = self._events.finish()
         except EventTooLargeError as error:
-            raise errors.UpstreamInvalidResponse(dispatched=True) from error
+            raise _too_large() from error
         if self._begun and not self._heard and not events:
             raise errors.UpstreamInvalidResponse(dispatched=True)
         self._unreadable = errors.UpstreamTruncated  # the rest of the event is missing
@@ -165,8 +165,8 @@ class ChunkReader:
             raise self._failure(reported(data, self._model) or unreadable) from error
         # Per chunk, a search for the word costs less than reading the members.
         if name == b"error" or (_ERROR in data and has_error(chunk)):
-            failure = reported(data, self._model) or errors.UpstreamError(dispatched=True)
-            raise self._failure(failure)
+            unclear = errors.UpstreamError(dispatched=True).because("reported")
+            raise self._failure(reported(data, self._model) or unclear)
         if not chunk.choices and not chunk.HasField("usage"):
             fault = refusals.bare_account_fault(error_bodies.read(data), self._model)
             if fault is not None:
@@ -185,6 +185,10 @@ class ChunkReader:
         for made in self._progress.cut(last):
             rename(made, self._model)
             yield made
+
+
+def _too_large() -> errors.Failure:
+    return errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
 
 
 def apart(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
@@ -229,16 +233,22 @@ def decoded(decode: Callable[[bytes], _Answer], data: bytes, record: CallRecord)
 
 
 def has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
-    """Return whether a response reports an error: beside choices, or as a finish_reason.
+    """Return whether a response reports an error: beside or within choices, or as finish_reason.
 
-    OpenRouter does both. Older releases of vLLM use the member `object`.
+    OpenRouter does all of these. Older releases of vLLM use the member `object`.
     """
     if answer.object == "error":
         return True
-    error = answer.extra_json.get("error", "null")
-    if error != "null" and "".join(error.split()) not in _NO_ERROR:
+    if _is_error(answer.extra_json):
         return True
-    return "error" in [choice.finish_reason for choice in answer.choices]
+    return any(
+        choice.finish_reason == "error" or _is_error(choice.extra_json) for choice in answer.choices
+    )
+
+
+def _is_error(extra: Mapping[str, str]) -> bool:
+    error = extra.get("error", "null")
+    return error != "null" and "".join(error.split()) not in _NO_ERROR
 
 
 def reported(data: bytes, model: Model) -> errors.Failure | None:

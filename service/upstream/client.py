@@ -16,6 +16,7 @@ is kept; otherwise it is closed.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, suppress
@@ -43,8 +44,10 @@ from service.upstream.chunks import ChunkReader, apart, decoded, has_error, repo
 from service.upstream.retries import RetryBudget, delay
 from service.upstream.rewriting import outgoing, rename
 from service.upstream.silence import Silence
+from service.upstream.surrogates import has_surrogates, unpaired
 from service.upstream.transport.connection import ServerDisconnected
 from service.upstream.transport.http11 import Http11Transport
+from service.upstream_report import Cause
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
     # The exception, its failure, and whether the upstream may have started to generate.
@@ -57,6 +60,18 @@ FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] 
     (httpx.TransportError, errors.UpstreamError, True),
 )
 """The failures of the HTTP client. The first matching row applies."""
+
+_CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Cause], ...]] = (
+    ((socket.gaierror, UnicodeError), "dns"),
+    (ssl.SSLError, "tls"),
+    (httpx.PoolTimeout, "pool"),
+    ((httpx.TimeoutException, TimeoutError), "timeout"),
+    (ServerDisconnected, "closed"),
+    ((httpx.ReadError, httpx.WriteError, ConnectionResetError), "reset"),
+    (httpx.RemoteProtocolError, "protocol"),
+)
+"""The cause of each exception. The first matching row of the exception, then those of its own
+cause, apply."""
 
 KEEPALIVE: Final = 4.0
 """Seconds for which an idle connection is kept. Servers on uvicorn, such as vLLM, close theirs
@@ -71,6 +86,7 @@ _NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
 """Values of Content-Encoding that upstreams send for an uncompressed body."""
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
+_UNPAIRED: Final = "Must be valid Unicode text, but has half of a surrogate pair."
 _USER_AGENT: Final = b"chatcompletion/0.1"
 _REQUEST_ID: Final = request_ids.HEADER.encode()
 _CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
@@ -85,6 +101,8 @@ class UpstreamLimits:
     idle: float
     longest_retry_after: float
     max_response_bytes: int
+    busy: float = 0.5
+    """Wait before the retry of a request that a busy upstream refused without a Retry-After."""
 
 
 def transport(*, max_connections: int, verify: bool | str = True) -> httpx.AsyncBaseTransport:
@@ -151,11 +169,11 @@ class UpstreamClient:
             Failure: The upstream returned none.
         """
         model = request.model
-        body = outgoing(request, streamed=False)
+        body = await _checked(outgoing(request, streamed=False))
         async with self._open(body, model, call, _JSON) as response:
             data = await self._read(response, self._limits.max_response_bytes)
             if len(data) > self._limits.max_response_bytes:
-                raise errors.UpstreamInvalidResponse(dispatched=True)
+                raise errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
         try:
             data = data.removeprefix(_BOM)
             completion = decoded(openai_json.decode_completion, data, call.record)
@@ -167,10 +185,10 @@ class UpstreamClient:
             raise (
                 reported(data, model)
                 or refusals.flagged_prompt(completion)
-                or errors.UpstreamInvalidResponse(dispatched=True)
+                or errors.UpstreamInvalidResponse(dispatched=True).because("no_choices")
             )
         if has_error(completion):
-            raise reported(data, model) or errors.UpstreamError(dispatched=True)
+            raise reported(data, model) or errors.UpstreamError(dispatched=True).because("reported")
         rename(completion, model)
         return completion
 
@@ -189,7 +207,7 @@ class UpstreamClient:
             Failure: The stream is not complete. All chunks that arrived were yielded.
         """
         model = request.model
-        body = outgoing(request, streamed=True)
+        body = await _checked(outgoing(request, streamed=True))
         reader = ChunkReader(
             model, progress, call.record, max_event_bytes=self._limits.max_response_bytes
         )
@@ -238,7 +256,8 @@ class UpstreamClient:
 
     def _wait(self, failure: errors.Failure, call: Call) -> float | None:
         if isinstance(failure, errors.UpstreamUnavailable):
-            asked = 0.0
+            busy = failure.report is not None and failure.report.cause == "busy"
+            asked = failure.retry_after or (self._limits.busy if busy else 0.0)
         elif failure.retry_after is not None:
             asked = failure.retry_after
         else:
@@ -253,6 +272,7 @@ class UpstreamClient:
     async def _attempt(self, body: bytes, model: Model, call: Call, accept: str) -> httpx.Response:
         """Send a request once and return its response, if its status is that of a success."""
         call.record.upstream_attempts += 1
+        call.record.upstream, call.record.upstream_status = model.upstream.name, 0
         call.dispatched = True
         try:
             with closing(Silence(self._limits.first_byte)) as silence, silence:
@@ -265,6 +285,7 @@ class UpstreamClient:
             failure = _failure(error)
             call.dispatched = failure.dispatched
             raise failure from error
+        call.record.upstream_status = response.status_code
         try:
             refusal = await self._refusal(response, model)
         except BaseException:
@@ -281,10 +302,10 @@ class UpstreamClient:
         headers = response.headers
         codings = headers.get("content-encoding", "").lower().split(",")
         if not _NO_CODINGS.issuperset(coding.strip() for coding in codings):
-            return errors.UpstreamInvalidResponse(dispatched=True)
+            return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
         if response.is_success:
             return None  # the body tells what it is
-        told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY))
+        told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY), plain=True)
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)
 
@@ -315,8 +336,18 @@ class UpstreamClient:
                     failure = _failure(error)
                     if isinstance(failure, errors.UpstreamTimeout):
                         raise failure from error
-                    raise errors.UpstreamTruncated(dispatched=True) from error
+                    cut = errors.UpstreamTruncated(dispatched=True)
+                    raise cut.because(_cause(error, "truncated")) from error
                 yield piece
+
+
+async def _checked(body: bytes) -> bytes:
+    """Return the body of a request, unless it has half of a surrogate pair."""
+    if has_surrogates(body):
+        path = await asyncio.to_thread(unpaired, body)
+        if path is not None:
+            raise errors.InvalidRequest.of([errors.Violation(param=path, message=_UNPAIRED)])
+    return body
 
 
 def _clock() -> float:
@@ -327,8 +358,19 @@ def _failure(error: Exception) -> errors.Failure:
     """Return the failure for an exception of the HTTP client."""
     for kind, ours, dispatched in FAILURES:
         if isinstance(error, kind):
-            return ours(dispatched=dispatched)
-    return errors.UpstreamError(dispatched=True)
+            return ours(dispatched=dispatched).because(_cause(error, "other"))
+    return errors.UpstreamError(dispatched=True).because(_cause(error, "other"))
+
+
+def _cause(error: BaseException, otherwise: Cause) -> Cause:
+    """Return the cause of an exception of the HTTP client."""
+    link: BaseException | None = error
+    while link is not None:
+        for kind, cause in _CAUSES:
+            if isinstance(link, kind):
+                return cause
+        link = link.__cause__
+    return "refused" if isinstance(error, httpx.ConnectError) else otherwise
 
 
 @lru_cache(maxsize=128)

@@ -1,14 +1,9 @@
 """Reads the error bodies of upstreams, in all of their shapes.
 
-    {"error": {...}}                 OpenAI and most others
-    [{"error": {...}}]               Gemini's list of one
-    {"error": "...", "code": ...}    xAI, TGI
-    {"detail": ...}                  FastAPI: a text, an object, or a list of problems
-    {"errors": [{...}]}              Cloudflare
-    {"base_resp": {...}}             MiniMax
-    {"code": ..., "message": ...}    the bare object: older vLLM, DashScope, SiliconFlow
-
     body -> read -> ErrorBody: the error object, the names for machines, the texts for people
+
+`error_reasons` lists the shapes. Names and texts are those of every object, so that an account
+fault is recognized wherever a vendor puts it.
 
 Pure, with limits, because the upstream chooses the body.
 """
@@ -20,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chatcompletion import openai_json
-from chatcompletion.v1 import error_pb2
+from service.upstream.error_reasons import ErrorObject, error_object
 
 _LARGEST: Final = 64 * 1024
 """Maximum bytes of a body whose names and texts are read."""
+_LARGEST_PLAIN: Final = 2048
+"""Maximum bytes of a body that is a text."""
 _MOST_VALUES: Final = 64
 """Maximum objects and arrays that are searched."""
 _MOST_FOUND: Final = 32
@@ -35,6 +31,7 @@ _LONGEST_TEXT: Final = 512
 
 _INSIDE: Final = (
     *("error", "errors", "detail", "details", "innererror", "inner_error", "base_resp"),
+    "choices",
 )
 """The members in which vendors put an error or its details."""
 
@@ -52,8 +49,8 @@ _TEXTS: Final = ("message", "msg", "status_msg", "error_msg", "error_message", "
 class ErrorBody:
     """The contents of an error body. Do not log the texts: they can contain secrets."""
 
-    error: error_pb2.ApiError | None = None
-    """The error object in OpenAI's shape or bare, or None if there is none."""
+    error: ErrorObject | None = None
+    """The error object, or None if the body reports no error."""
     names: tuple[str, ...] = ()
     """Codes, types, statuses and reasons, in the order of the body; numbers as text."""
     texts: tuple[str, ...] = ()
@@ -62,10 +59,17 @@ class ErrorBody:
     """Whether it names a member of the request, as errors of the caller do."""
 
 
-def read(body: bytes) -> ErrorBody | None:
-    """Return the contents of an error body, or None if it has neither names nor texts."""
-    error = _error_object(body)
+def read(body: bytes, *, plain: bool = False) -> ErrorBody | None:
+    """Return the contents of an error body, or None if it reports nothing.
+
+    Args:
+        body: The body.
+        plain: Whether a body that is not JSON can be a text for people.
+    """
     document = _document(body)
+    if document is None and plain:
+        document = _plain_text(body)
+    error = error_object(document)
     names: list[str] = []
     texts = [document[:_LONGEST_TEXT]] if isinstance(document, str) else []
     blames_member = False
@@ -84,17 +88,12 @@ def read(body: bytes) -> ErrorBody | None:
     )
 
 
-def _error_object(body: bytes) -> error_pb2.ApiError | None:
-    with suppress(openai_json.DecodeError):
-        error = openai_json.decode_error(body)
-        if error.ByteSize():
-            return error
-    # Older releases of vLLM send the bare object: {"object": "error", "message": …}.
-    with suppress(openai_json.DecodeError):
-        error = openai_json.decode_error(b'{"error":%b}' % body)
-        if error.message:
-            return error
-    return None
+def _plain_text(body: bytes) -> str | None:
+    """Return a body that is a short text for people, and no page."""
+    text = body[:_LARGEST_PLAIN].decode(errors="replace").strip()
+    if not text or text.startswith(("<", "{", "[")) or len(body) > _LARGEST_PLAIN:
+        return None
+    return text if text.replace("\n", " ").isprintable() else None
 
 
 def _document(body: bytes) -> Any:
@@ -102,7 +101,7 @@ def _document(body: bytes) -> Any:
         return None
     # A number can have too many digits, the nesting can be too deep, the bytes can be no text.
     with suppress(ValueError, RecursionError):
-        return json.loads(body)
+        return json.loads(body, parse_constant=lambda _: None)
     return None
 
 

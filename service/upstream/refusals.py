@@ -1,35 +1,43 @@
 """Converts an upstream's refusal to a failure of the contract, by its HTTP status.
 
     any              UPSTREAM_ACCOUNT, if `account_faults` recognizes an account fault
-    400, 409, 422    INVALID_REQUEST, with the upstream's message, type, param and code
-    404              MODEL_NOT_FOUND, with the same
+    400, 404, 422    UPSTREAM_ERROR, if `model_faults` recognizes that the upstream does not have
+                     the model: the operator's mistake. Otherwise:
+    400, 404, 422    INVALID_REQUEST with the same status, the upstream's message, type, param and
+                     code, and the members beside them
+    409              the same with status 422
     413              REQUEST_TOO_LARGE
-    403              INVALID_REQUEST, if the caller's input was flagged; otherwise:
+    403              INVALID_REQUEST with status 403, if the caller's input was flagged; otherwise:
     401, 402, 403    UPSTREAM_ACCOUNT. 412 too: Fireworks and Portkey send it for a spent budget,
                      and the service sends no preconditions
     429              UPSTREAM_RATE_LIMITED, with the wait
+    503, 529         UPSTREAM_UNAVAILABLE, with the wait: the upstream did no work
     408              UPSTREAM_TIMEOUT
-    other 4xx, 5xx   UPSTREAM_ERROR; a 503 with the wait for the service's own retry
+    500              UPSTREAM_ERROR, with the text of the upstream's own error object, because
+                     several servers answer a mistake of the caller with it
+    other 4xx, 5xx   UPSTREAM_ERROR
     1xx, 2xx, 3xx    UPSTREAM_INVALID_RESPONSE; redirects are never followed
 
-Only 400, 404, 409 and 422 forward the upstream's text. Addresses, hosts, keys, organizations and
-the upstream's name of the model are removed from it.
+Every text and member that is forwarded is scrubbed.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
-from chatcompletion.v1 import error_pb2
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service import errors
 from service.models import Model
-from service.upstream import account_faults
+from service.upstream import account_faults, model_faults
 from service.upstream.error_bodies import ErrorBody
+from service.upstream.error_reasons import ErrorObject
+from service.upstream.scrubbing import scrub, scrub_members
+from service.upstream_report import OPERATORS, Cause, UpstreamReport
 
 LONGEST_RETRY_AFTER: Final = 120.0
 """Maximum wait in seconds. OpenAI's SDKs do not wait longer."""
@@ -81,16 +89,37 @@ def failure(
         model: The requested model.
     """
     body = body or _SAYS_NOTHING
+    error = body.error or _NO_ERROR
+    found, cause = _failure(status, body, error, wait, model)
+    found.report = UpstreamReport(
+        cause=cause,
+        names=_loggable(body.names, model) if cause in OPERATORS else (),
+        model=model.upstream_model if cause == "model" else "",
+    )
+    return found
+
+
+def _failure(
+    status: int, body: ErrorBody, error: ErrorObject, wait: float | None, model: Model
+) -> tuple[errors.Failure, Cause]:
     if status == 403 and account_faults.is_flagged(body):
-        return errors.InvalidRequest(_FLAGGED, code="content_filter", dispatched=True)
+        return _flagged(error, model), "request"
     if status in _ACCOUNT or account_faults.is_account_fault(status, body):
-        return errors.UpstreamAccount.of(
-            upstream=model.upstream.name, status=status, names=_loggable(body.names, model)
-        )
+        return errors.UpstreamAccount(dispatched=True), "account"
+    if model_faults.is_model_fault(status, body):
+        missing = errors.UpstreamError(_NO_MODEL, dispatched=True)
+        missing.asks_operator = True
+        return missing, "model"
+    if status == 429:
+        # The upstream refused before it generated anything, so a retry does not pay twice.
+        return errors.UpstreamRateLimited(retry_after=wait), "rate_limit"
+    if status in _BUSY:
+        return errors.UpstreamUnavailable(_IS_BUSY, retry_after=wait), "busy"
     make = _BY_STATUS.get(status)
     if make is None:
-        make = _upstream_error if status >= 400 else _invalid_response
-    return make(body.error or error_pb2.ApiError(), wait, model)
+        make = _plain(errors.UpstreamError if status >= 400 else errors.UpstreamInvalidResponse)
+    made = make(error, model, status)
+    return made, "request" if made.default_cause is None else "status"
 
 
 def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure | None:
@@ -104,10 +133,11 @@ def failure_in_success(body: ErrorBody | None, model: Model) -> errors.Failure |
         return None
     status = status_of(body.error) if body.error is not None else 500
     found = failure(status, body, None, model)
-    if isinstance(found, errors.UpstreamAccount):
-        found.status = 200
-    elif body.error is None:
+    if body.error is None and not isinstance(found, errors.UpstreamAccount):
         return None
+    if found.report is not None:
+        cause: Cause = "reported" if found.report.cause == "status" else found.report.cause
+        found.report = replace(found.report, cause=cause)
     return found
 
 
@@ -131,88 +161,87 @@ def bare_account_fault(body: ErrorBody | None, model: Model) -> errors.Failure |
     return failure_in_success(body, model)
 
 
-_Make = Callable[[error_pb2.ApiError, float | None, Model], errors.Failure]
+_Make = Callable[[ErrorObject, Model, int], errors.Failure]
 
 
-def _callers_mistake(kind: type[errors.Failure]) -> _Make:
-    def make(error: error_pb2.ApiError, _: float | None, model: Model) -> errors.Failure:
-        code: str | int | None = None
-        if error.HasField("code_number"):
-            code = error.code_number
-        elif error.code_text:
-            code = scrub(error.code_text, model)
-        return kind(
-            scrub(error.message, model) or None,
-            param=scrub(error.param, model) or None,
-            kind=scrub(error.type, model) or None,
-            code=code,
-            dispatched=True,
-        )
+def _callers_mistake(error: ErrorObject, model: Model, status: int) -> errors.Failure:
+    failure = errors.InvalidRequest(
+        _words(error, model, status),
+        param=scrub(error.param, model) or None,
+        kind=scrub(error.type, model) or None,
+        code=scrub(error.code, model) or None if isinstance(error.code, str) else error.code,
+        dispatched=True,
+    )
+    failure.http_status = status
+    failure.members = scrub_members(error.members, model)
+    return failure
 
-    return make
+
+def _conflict(error: ErrorObject, model: Model, _: int) -> errors.Failure:
+    return _callers_mistake(error, model, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def _flagged(error: ErrorObject, model: Model) -> errors.Failure:
+    failure = _callers_mistake(error, model, HTTPStatus.FORBIDDEN)
+    failure.message = _ID.sub(r"\1: [redacted]", failure.message)
+    if failure.message == failure.default_message:
+        failure.message = _FLAGGED
+    failure.code = "content_filter"
+    return failure
+
+
+def _broken(error: ErrorObject, model: Model, status: int) -> errors.Failure:
+    words = _words(error, model, status)
+    if words is None or "Traceback" in words:
+        return errors.UpstreamError(dispatched=True)
+    return errors.UpstreamError(f"The model provider failed: {words}", dispatched=True)
+
+
+def _words(error: ErrorObject, model: Model, status: int) -> str | None:
+    """Return the message of an error, or None if it only repeats the status."""
+    message = scrub(error.message, model).strip()
+    phrase = HTTPStatus(status).phrase.casefold()
+    return None if message.casefold().rstrip(".") in ("", phrase) else message
 
 
 def _plain(kind: type[errors.Failure]) -> _Make:
-    def make(_: error_pb2.ApiError, __: float | None, ___: Model) -> errors.Failure:
+    def make(_: ErrorObject, __: Model, ___: int) -> errors.Failure:
         return kind(dispatched=True)
 
     return make
 
 
-def _rate_limited(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors.Failure:
-    # The upstream refused before it generated anything, so a retry does not pay twice.
-    return errors.UpstreamRateLimited(retry_after=wait)
-
-
-def _unavailable(_: error_pb2.ApiError, wait: float | None, __: Model) -> errors.Failure:
-    # The wait is for the service's own retry. For the caller, the failure is not retryable.
-    return errors.UpstreamError(retry_after=wait, dispatched=True)
-
-
 _FLAGGED: Final = "The model provider flagged the input."
+_IS_BUSY: Final = "The model provider is overloaded or loads the model. Try again later."
+_NO_MODEL: Final = "The model provider does not have this model."
+_ID: Final = re.compile(r"\b(team|key ID|organization|project): [^\s,;]{1,128}", re.IGNORECASE)
+"""Ids of the operator in the text of a 403, as xAI has them."""
 _PROMPT_FILTERS: Final = frozenset({"prompt_filter_results", "prompt_annotations"})
 _SAYS_NOTHING: Final = ErrorBody()
-_upstream_error: Final = _plain(errors.UpstreamError)
-_invalid_response: Final = _plain(errors.UpstreamInvalidResponse)
+_NO_ERROR: Final = ErrorObject()
 
 _ACCOUNT: Final = frozenset({401, 402, 403, 412})
+_BUSY: Final = frozenset({503, 529})
 _BY_STATUS: Final[Mapping[int, _Make]] = {
-    400: _callers_mistake(errors.InvalidRequest),
-    404: _callers_mistake(errors.ModelNotFound),
+    400: _callers_mistake,
+    404: _callers_mistake,
     408: _plain(errors.UpstreamTimeout),
-    409: _callers_mistake(errors.InvalidRequest),
+    409: _conflict,
     413: _plain(errors.RequestTooLarge),
-    422: _callers_mistake(errors.InvalidRequest),
-    429: _rate_limited,
-    503: _unavailable,
+    422: _callers_mistake,
+    500: _broken,
 }
 
 
-def status_of(error: error_pb2.ApiError) -> int:
+def status_of(error: ErrorObject) -> int:
     """Return the HTTP status in the code of an error object, or 500 if there is none."""
-    told = error.code_number if error.HasField("code_number") else _number(error.code_text)
+    told = error.code if isinstance(error.code, int) else _number(error.code or "")
     return told if 400 <= told <= 599 else 500
 
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
 
-
-# Each pattern takes linear time, because the upstream chooses the text.
-_SECRETS: Final = (
-    re.compile(r"[a-z][a-z0-9+.-]{0,30}://\S+", re.IGNORECASE),
-    re.compile(r"\b(?:org|proj|acct|user)[-_][A-Za-z0-9_-]{6,}"),
-    re.compile(r"\b(?:sk|pk|key|rk)-[A-Za-z0-9_*.-]{4,}"),
-    re.compile(r"\bbearer\s+\S+", re.IGNORECASE),
-    re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"),
-    re.compile(r"\[?\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){3,7}\]?(?::\d+)?", re.I),
-    # Host names of private networks.
-    re.compile(r"(?<![\w.-])[\w.-]+\.(?:internal|local|svc|lan|corp|cluster)\b[\w.:-]*", re.I),
-)
-_REDACTED: Final = "[redacted]"
-_LONG_KEY: Final = 16
-"""Minimum characters of a key that is removed anywhere. A shorter key, such as `EMPTY`, can be an
-ordinary word; it is removed only as a whole word in the same case."""
 
 _MOST_LOGGED: Final = 4
 _LOGGABLE: Final = re.compile(r"(?:[A-Za-z]+|\d{1,6})(?:[._-](?:[A-Za-z]+|\d{1,4}))*")
@@ -226,19 +255,3 @@ def _loggable(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
         for name in dict.fromkeys(names)
         if _LOGGABLE.fullmatch(name) and scrub(name, model) == name
     )[:_MOST_LOGGED]
-
-
-def scrub(text: str, model: Model) -> str:
-    """Remove secrets and internal names from an upstream's text."""
-    upstream = model.upstream
-    host = urlsplit(upstream.base_url).hostname
-    key = upstream.api_key
-    for secret in (key if len(key) >= _LONG_KEY else "", upstream.base_url, host):
-        if secret:
-            text = re.sub(re.escape(secret), _REDACTED, text, flags=re.IGNORECASE)
-    if 0 < len(key) < _LONG_KEY:
-        text = re.sub(rf"(?<![\w-]){re.escape(key)}(?![\w-])", _REDACTED, text)
-    text = text.replace(model.upstream_model, model.name)
-    for pattern in _SECRETS:
-        text = pattern.sub(_REDACTED, text)
-    return text

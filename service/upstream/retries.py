@@ -3,7 +3,8 @@
 It never does if the upstream may have started to generate:
 
     could not connect               once more, after up to 100 ms
-    429, 503 with a Retry-After     once more after that wait, if it fits
+    429, 503, 529 with Retry-After  once more after that wait, if it fits
+    503, 529 without                once more, after half a second
     an account fault                never, with any status
     anything else                   never
 

@@ -14,7 +14,7 @@ service, from above to below:
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
     models  errors  telemetry  simulator  listeners
-    model_names
+    model_names  upstream_report
 
 LAYERS also lists the layers within the larger packages.
 """
@@ -62,7 +62,7 @@ LAYERS = {
         },
         {"call", "ledger", "request", "models_document"},
         {"models", "errors", "telemetry", "simulator", "listeners", "reflection"},
-        {"model_names"},
+        {"model_names", "upstream_report"},
     ),
     "service.ledger": (
         {"housekeeping"},
@@ -85,8 +85,9 @@ LAYERS = {
         {"client"},
         {"chunks"},
         {"refusals"},
-        {"account_faults", "mending", "retries", "rewriting", "silence", "sse", "transport"},
-        {"error_bodies"},
+        {"account_faults", "model_faults", "mending", "retries", "rewriting", "silence", "sse"},
+        {"error_bodies", "scrubbing", "surrogates", "transport"},
+        {"error_reasons"},
     ),
     "service.upstream.transport": (
         {"http11"},

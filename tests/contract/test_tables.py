@@ -4,6 +4,7 @@
     docs/errors.md         <!-- errors -->         one row per reason
                            <!-- bridge errors -->  one row per failure that only the bridge finds
     docs/operations.md     <!-- metrics -->        one row per metric, in the order of the code
+                           <!-- causes -->         one row per cause of a failure of the upstream
     docs/architecture.md   <!-- map -->            every file
     README.md              <!-- map -->            the folders
 
@@ -27,6 +28,7 @@ import service.telemetry
 from chatcompletion.reasons import RULES
 from process.settings import rows
 from restbridge.error_responses import BRIDGE
+from service.upstream_report import CAUSES
 
 ROOT: Final = Path(__file__).parents[2]
 MAPS: Final = ("docs/architecture.md", "README.md")
@@ -84,12 +86,18 @@ def bridge_errors() -> str:
     )
 
 
+def causes() -> str:
+    lines = ((f"`{cause}`", meaning) for cause, meaning in CAUSES.items())
+    return table(("Cause", "What happened"), *lines)
+
+
 @pytest.mark.parametrize(
     ("document", "name", "expected"),
     [
         ("docs/configuration.md", "settings", settings()),
         ("docs/errors.md", "errors", errors()),
         ("docs/errors.md", "bridge errors", bridge_errors()),
+        ("docs/operations.md", "causes", causes()),
     ],
 )
 def test_a_table_is_what_the_code_says(document: str, name: str, expected: str) -> None:

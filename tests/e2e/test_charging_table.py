@@ -154,10 +154,10 @@ ROWS: Final = (
     failing("401", "401", "upstream_account"),
     failing("402", "402", "upstream_account"),
     failing("429 for our account", "429-quota", "upstream_account"),
-    failing("404", "404", "model_not_found"),
+    failing("404", "404", "upstream_error"),
     failing("429", "429", "upstream_rate_limited"),
     failing("500", "500", "upstream_error"),
-    failing("503", "503", "upstream_error"),
+    failing("503", "503", "upstream_unavailable"),
     failing("200 with HTML", "200-html", "upstream_invalid_response"),
     failing("200 with an error", "200-error", "upstream_error"),
     # ----------------------------------------------------------------- nothing delivered

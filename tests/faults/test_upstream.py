@@ -50,7 +50,6 @@ REASONS: Final[Mapping[str, tuple[grpc.StatusCode, int, bool]]] = {
     "UPSTREAM_ACCOUNT": (grpc.StatusCode.INTERNAL, 502, False),
     "UPSTREAM_RATE_LIMITED": (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
     "INVALID_REQUEST": (grpc.StatusCode.INVALID_ARGUMENT, 422, False),
-    "MODEL_NOT_FOUND": (grpc.StatusCode.NOT_FOUND, 404, False),
 }
 DELIVERED_NOTHING: Final = (0,)
 HALF: Final = (5,)
@@ -112,7 +111,8 @@ ROWS: Final[tuple[Row, ...]] = (
     *_rows("UPSTREAM_TRUNCATED", "bad-chunking", delivered=(4, 5), outcome="aborted"),
     *_rows("UPSTREAM_TIMEOUT", "drip-body", "drip-comments", outcome="caller_left", settings=SHORT),
     # Whole answers.
-    *_rows("UPSTREAM_ERROR", "500", "502", "503", "504", "503-retry-after", "500-stream"),
+    *_rows("UPSTREAM_ERROR", "500", "502", "504", "500-stream", "404"),
+    *_rows("UPSTREAM_UNAVAILABLE", "503-retry-after"),
     *_rows(
         "UPSTREAM_RATE_LIMITED",
         *("429", "429-retry-after", "429-retry-after-date", "429-retry-after-garbage"),
@@ -123,7 +123,6 @@ ROWS: Final[tuple[Row, ...]] = (
         *("400", "400-integer-code", "400-flat", "400-text", "400-empty", "400-odd-members"),
         *("400-internal-details", "422", "422-detail"),
     ),
-    *_rows("MODEL_NOT_FOUND", "404"),
     *_rows(
         "UPSTREAM_INVALID_RESPONSE",
         *("200-html", "200-text", "200-array", "200-null", "200-deep"),
@@ -196,6 +195,7 @@ WITH_A_TEST: Final[Mapping[str, str]] = {
     "usage-list": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     "usage-in-every-chunk": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     # Failures without an accepted connection.
+    "503": "test_a_busy_upstream_is_asked_once_more",
     "refuses": "test_an_upstream_that_cannot_be_reached",
     "black-holes": "test_an_upstream_that_cannot_be_reached",
     "name does not resolve": "test_an_upstream_that_cannot_be_reached",
@@ -316,7 +316,10 @@ async def _rests(running: Running, upstream: SimulatorServer, before: Footprint)
 
 def _assert_reason(failure: Failed, reason: str) -> None:
     assert failure.reason == reason
-    assert (failure.code, failure.http_status, failure.retryable) == REASONS[reason]
+    code, http_status, retryable = REASONS[reason]
+    if reason == "INVALID_REQUEST":
+        http_status = failure.http_status if failure.http_status in (400, 422) else http_status
+    assert (failure.code, failure.http_status, failure.retryable) == (code, http_status, retryable)
     # The upstream was reached, so clients must not retry, unless it rejected the call.
     assert failure.is_final is not failure.retryable
     assert failure.retry_delay is None or failure.retryable
@@ -541,11 +544,21 @@ async def test_an_upstream_that_cannot_be_reached(
             before = Footprint.take()
             failure = await running.client.refusal("any", streamed=streamed)
             _assert_reason(failure, "UPSTREAM_UNAVAILABLE")
-            assert failure.error.message == "The upstream could not be reached."
+            assert (
+                failure.error.message == "The model provider could not be reached. Try again later."
+            )
             # Each of the two calls was tried twice, because nothing was sent.
             await running.rests()
             assert running.metric("chat_upstream_retries_total") == 2
             await before.returns()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_busy_upstream_is_asked_once_more(streamed: bool) -> None:
+    async with _faulty("503") as (running, upstream):
+        failure = await running.client.refusal("sim-fault:503", streamed=streamed)
+        _assert_reason(failure, "UPSTREAM_UNAVAILABLE")
+        assert len(upstream.records) == 2
 
 
 async def test_an_exhausted_pool() -> None:
@@ -664,14 +677,18 @@ _TOLD: Final[Mapping[str, tuple[str, str, str, str | int]]] = {
     "400-flat": ("The prompt is too long.", "BadRequestError", "", 400),
     "400-text": ("The request is not valid.", "invalid_request_error", "", "invalid_value"),
     "400-empty": ("The request is not valid.", "invalid_request_error", "", "invalid_value"),
-    "422-detail": ("The request is not valid.", "invalid_request_error", "", "invalid_value"),
+    "422-detail": (
+        "messages: Field required",
+        "invalid_request_error",
+        "messages",
+        "invalid_value",
+    ),
     "422": (
         "Input should be a string.",
         "invalid_request_error",
         "messages[0].content",
         "string_type",
     ),
-    "404": ("The model does not exist.", "invalid_request_error", "", "model_not_found"),
 }
 
 
@@ -713,11 +730,11 @@ async def test_what_an_upstream_says_of_itself_is_scrubbed() -> None:
         assert failure.error.code_text == "public"
 
 
-@pytest.mark.parametrize("fault", ["401", "402", "403", "500", "502", "429-quota", "200-error"])
+@pytest.mark.parametrize("fault", ["401", "402", "403", "404", "502", "429-quota"])
 async def test_what_the_upstream_says_of_us_stays_inside(fault: str) -> None:
     async with _faulty(fault) as (running, _):
         failure = await running.client.refusal(f"sim-fault:{fault}")
-    for word in ("Incorrect API key", "Insufficient", "no access", "quota", "had an error"):
+    for word in ("Incorrect API key", "Insufficient", "no access", "quota", "exist", "<"):
         assert word not in failure.error.message
 
 

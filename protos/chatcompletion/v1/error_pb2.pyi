@@ -49,7 +49,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request violates the contract: a field has a wrong type or is out of
     range, missing or contradictory. With google.rpc.BadRequest, which names each
     violation by its path, such as messages[0].role. Also returned if the upstream
-    refused the request as invalid.
+    refused the request as invalid: the HTTP status is then that of the upstream.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 8
     """The API key reached its limit of requests, tokens or concurrent calls. With
@@ -62,7 +62,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
     """The server failed. The message is fixed and contains the request id."""
     ERROR_REASON_UPSTREAM_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """The upstream could not be reached. Nothing was sent to it."""
+    """The upstream could not be reached, or it was too busy to do any work."""
     ERROR_REASON_UPSTREAM_ERROR: _ErrorReason.ValueType  # 12
     """The upstream failed after the request was sent to it."""
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 13
@@ -121,7 +121,7 @@ ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 7
 """The request violates the contract: a field has a wrong type or is out of
 range, missing or contradictory. With google.rpc.BadRequest, which names each
 violation by its path, such as messages[0].role. Also returned if the upstream
-refused the request as invalid.
+refused the request as invalid: the HTTP status is then that of the upstream.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 8
 """The API key reached its limit of requests, tokens or concurrent calls. With
@@ -134,7 +134,7 @@ up to 120 s.
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """The server failed. The message is fixed and contains the request id."""
 ERROR_REASON_UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""The upstream could not be reached. Nothing was sent to it."""
+"""The upstream could not be reached, or it was too busy to do any work."""
 ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 12
 """The upstream failed after the request was sent to it."""
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 13

@@ -78,7 +78,9 @@ def test_a_failure_is_told_as_promised(reason: str) -> None:
     detail = found[error_pb2.ErrorDetail]
 
     assert status.code is grpc.StatusCode[code]
-    assert status.details == detail.error.message == CLASSES[reason].default_message
+    hint = " Contact the operator and give request id req_1."
+    wanted = CLASSES[reason].default_message + (hint if reason == "UPSTREAM_ACCOUNT" else "")
+    assert status.details == detail.error.message == wanted
     assert detail.http_status == http_status
     assert (detail.error.type, detail.error.code_text) == (RULES[reason].type, RULES[reason].code)
     assert not detail.error.HasField("param")
@@ -168,6 +170,17 @@ def test_of_many_violations_the_first_eight_are_listed() -> None:
 
 def test_an_invalid_request_without_violations_has_no_bad_request() -> None:
     assert told(InvalidRequest("The upstream says so."), error_details_pb2.BadRequest) is None
+
+
+def test_a_failure_can_have_a_status_and_members_of_its_own() -> None:
+    failure = InvalidRequest("No.", code=7)
+    failure.http_status = 400
+    failure.members = {"n_ctx": "8192", "inner": '{"a":1}'}
+    detail = details(errors.status(failure, "req_1"))[error_pb2.ErrorDetail]
+
+    assert detail.http_status == 400
+    assert dict(detail.error.extra_json) == failure.members
+    assert detail.error.code_number == 7
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

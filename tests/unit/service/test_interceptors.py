@@ -14,6 +14,7 @@ from service import errors
 from service.call import CURRENT, Call, Calls
 from service.interceptors import CallInterceptor
 from service.telemetry import Telemetry
+from service.upstream_report import UpstreamReport
 from tests.support.samples import CALLER_KEY, Abort, FakeContext, details
 
 FAILURES = [kind for kind in errors.Failure.__subclasses__() if kind is not errors.Cancelled]
@@ -381,13 +382,21 @@ async def test_the_settings_that_would_allow_a_call_are_logged_once_and_not_told
 
 
 async def test_who_refused_our_account_is_logged_and_not_told(lines: Lines) -> None:
-    failure = errors.UpstreamAccount.of(upstream="up-canary", status=429, names=("code-canary",))
+    failure = errors.UpstreamAccount()
+    failure.report = UpstreamReport(cause="account", names=("code-canary",), model="model-canary")
     status, found = await House().fail(failure)
 
     assert "canary" not in repr((status, found))
     (line,) = lines()
-    assert (line["level"], line["upstream"]) == ("error", "up-canary")
-    assert (line["upstream_status"], line["upstream_names"]) == (429, ["code-canary"])
+    assert (line["level"], line["cause"]) == ("error", "account")
+    assert (line["upstream_names"], line["upstream_model"]) == (["code-canary"], "model-canary")
+
+
+async def test_a_failure_of_the_upstream_has_a_cause_without_a_report(lines: Lines) -> None:
+    await House().fail(errors.UpstreamTimeout(dispatched=True))
+
+    (line,) = lines()
+    assert (line["level"], line["cause"]) == ("warning", "timeout")
 
 
 class Unforeseen(Exception):  # noqa: N818  (it is what it is)

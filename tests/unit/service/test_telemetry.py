@@ -5,6 +5,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.telemetry import UNKNOWN_MODEL, CallRecord, Telemetry
+from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import record
 
 DURATION = "gen_ai_server_request_duration_seconds"
@@ -178,7 +179,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
         *("chat_settlements_lost", "chat_settlements_rejected", "chat_upstream_overruns"),
-        "chat_upstream_mended",
+        *("chat_upstream_mended", "chat_upstream_failures"),
     }
 
 
@@ -226,19 +227,45 @@ def test_violations_are_logged_by_their_paths(lines: Lines) -> None:
     assert read(lines)["violations"] == ["messages[0].role", "n"]
 
 
-def test_a_refusal_of_our_account_is_an_error_for_the_operator(lines: Lines) -> None:
-    call = record(
-        reason="UPSTREAM_ACCOUNT",
-        upstream="primary",
-        upstream_status=429,
-        upstream_names=("insufficient_quota",),
-    )
-    Telemetry().end(call, 1.0)
+@pytest.mark.parametrize(
+    ("reason", "cause", "level"),
+    [
+        ("UPSTREAM_ACCOUNT", "account", "error"),
+        ("UPSTREAM_ERROR", "model", "error"),
+        ("UPSTREAM_TIMEOUT", "timeout", "warning"),
+        ("UPSTREAM_RATE_LIMITED", "rate_limit", "warning"),
+        ("INVALID_REQUEST", "request", "info"),
+    ],
+)
+def test_a_failure_of_the_upstream_is_logged_and_counted(
+    reason: str, cause: Cause, level: str, lines: Lines
+) -> None:
+    telemetry = Telemetry()
+    report = UpstreamReport(cause=cause, names=("a_code",), model="their-model")
+    call = record(reason=reason, upstream="primary", upstream_status=418, upstream_report=report)
+    telemetry.end(call, 1.0)
     line = read(lines)
 
-    assert (line["level"], line["event"], line["reason"]) == ("error", "call", "UPSTREAM_ACCOUNT")
-    assert (line["upstream"], line["upstream_status"]) == ("primary", 429)
-    assert line["upstream_names"] == ["insufficient_quota"]
+    assert (line["level"], line["event"], line["reason"]) == (level, "call", reason)
+    assert (line["upstream"], line["upstream_status"], line["cause"]) == ("primary", 418, cause)
+    assert (line["upstream_names"], line["upstream_model"]) == (["a_code"], "their-model")
+    labels = {"upstream": "primary", "cause": cause, "upstream_status": "418"}
+    counted = value(telemetry, "chat_upstream_failures_total", **labels)
+    assert counted == (None if reason == "INVALID_REQUEST" else 1)
+
+
+def test_a_defect_is_an_error(lines: Lines) -> None:
+    Telemetry().end(record(reason="INTERNAL"), 1.0)
+
+    assert read(lines)["level"] == "error"
+
+
+def test_a_success_names_its_upstream(lines: Lines) -> None:
+    Telemetry().end(record(upstream="primary", upstream_status=200), 1.0)
+    line = read(lines)
+
+    assert (line["level"], line["upstream"], line["upstream_status"]) == ("info", "primary", 200)
+    assert "cause" not in line
 
 
 def test_the_settings_that_would_allow_a_call_are_logged(lines: Lines) -> None:

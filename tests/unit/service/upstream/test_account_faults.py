@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.upstream.account_faults import (
+    FLAGGED_NAMES,
     MEMBER_TEXTS,
     NAMES,
     NUMBERS,
@@ -129,6 +130,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "Incorrect API key provided: sk-ab***yz. You can find your API key at https://a.example.",
         "Your account is not active, please check your billing details on our website.",
         "Billing hard limit has been reached",
+        "The project you are requesting has been archived and is no longer accessible",
         "Your organization must be verified to generate reasoning summaries. Please go to: "
         "https://a.example and click on Verify Organization.",
     ),
@@ -314,6 +316,11 @@ def test_every_text_of_a_rate_limit_is_met() -> None:
             True,
         ),
         ({"error": {"code": 403, "message": "Your input was flagged"}}, True),
+        *(
+            ({"error": {"code": name, "message": "No."}}, True)
+            for names in FLAGGED_NAMES.values()
+            for name in names
+        ),
         ({"error": {"code": 403, "message": "Key limit exceeded (total limit)."}}, False),
         ({"error": {"message": "Your key says: Your input was flagged"}}, False),
         ({"detail": "Forbidden"}, False),
@@ -335,7 +342,7 @@ def test_flagged_input_is_the_callers(document: Any, *, flagged: bool) -> None:
     ],
 )
 def test_the_cost_of_a_text_is_bounded(unit: str) -> None:
-    body = read(json.dumps({"error": {"message": unit * 4000}}).encode())
+    body = read(json.dumps({"error": {"message": unit * (60_000 // len(unit))}}).encode())
     assert body is not None
     started = time.process_time()
     for _ in range(100):

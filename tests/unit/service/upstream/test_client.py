@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from service.telemetry import Telemetry
 from service.upstream import client as client_module
 from service.upstream.client import FAILURES, UpstreamClient, UpstreamLimits, transport
 from service.upstream.transport.connection import ServerDisconnected
+from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import (
     CALLER_KEY,
     CONTENT,
@@ -139,6 +141,7 @@ class Bench:
             "idle": 5.0,
             "longest_retry_after": 5.0,
             "max_response_bytes": 100_000,
+            "busy": 0.0,
         }
         self.wire = Wire(*answers)
         self.telemetry = Telemetry()
@@ -378,7 +381,7 @@ async def test_what_is_no_completion_is_refused(body: bytes) -> None:
     [
         (told(message="Broke."), errors.UpstreamError),
         (told(message="Broke.", code=400), errors.InvalidRequest),
-        (told(message="Broke.", code="404"), errors.ModelNotFound),
+        (told(message="Broke.", code="404"), errors.InvalidRequest),
         (told(message="Broke.", code=429), errors.UpstreamRateLimited),
         (told(code=401), errors.UpstreamAccount),
         (b'{"object":"error","message":"Broke.","code":400}', errors.InvalidRequest),
@@ -715,7 +718,7 @@ BROKEN: dict[str, tuple[tuple[bytes, ...], type[errors.Failure]]] = {
         errors.InvalidRequest,
     ),
     "an error that is text": ((STREAM[0], b'data: {"error":"x"}\n\n'), errors.UpstreamError),
-    "an error before anything": ((b"data: " + told(code=404) + b"\n\n",), errors.ModelNotFound),
+    "an error before anything": ((b"data: " + told(code=404) + b"\n\n",), errors.UpstreamError),
 }
 
 
@@ -837,35 +840,66 @@ async def test_what_is_no_stream_is_refused(headers: dict[str, str], body: bytes
         (302, errors.UpstreamInvalidResponse),
         (400, errors.InvalidRequest),
         (401, errors.UpstreamAccount),
-        (404, errors.ModelNotFound),
+        (404, errors.UpstreamError),
         (408, errors.UpstreamTimeout),
         (413, errors.RequestTooLarge),
         (418, errors.UpstreamError),
         (429, errors.UpstreamRateLimited),
         (500, errors.UpstreamError),
         (502, errors.UpstreamError),
-        (503, errors.UpstreamError),
+        (503, errors.UpstreamUnavailable),
         (504, errors.UpstreamError),
     ],
 )
 async def test_a_refusal_is_final_and_closed(status: int, kind: type[errors.Failure]) -> None:
     headers = {**JSON, "location": "https://elsewhere.example/"}
-    for bench in (
-        Bench(says(status, told(message="No."), headers=headers)),
-        Bench(says(status, b"<html>", headers=headers)),
-        Bench(says(status, headers=headers)),
-    ):
+    attempts = 2 if status == 503 else 1
+    for body in ((b"<html>",), ()):
+        bench = Bench(*(says(status, *body, headers=headers) for _ in range(attempts)))
         current = call()
         failure = await bench.fail(current)
 
         assert type(failure) is kind
-        assert len(bench.wire.requests) == current.record.upstream_attempts == 1
-        assert current.dispatched is failure.dispatched is (status != 429)
+        assert current.record.upstream_attempts == attempts
+        assert current.record.upstream_status == status
+        assert current.record.upstream == "primary"
+        assert current.dispatched is failure.dispatched is (status not in (429, 503))
 
 
 async def test_a_success_without_a_body_is_no_answer() -> None:
     assert type(await Bench(says(204)).fail()) is errors.UpstreamInvalidResponse
     assert type((await Bench(says(204)).break_off())[1]) is errors.UpstreamTruncated
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (httpx.ConnectError("x"), "refused"),
+        (httpx.ConnectTimeout("x"), "timeout"),
+        (httpx.PoolTimeout("x"), "pool"),
+        (httpx.ReadTimeout("x"), "timeout"),
+        (httpx.ReadError("x"), "reset"),
+        (ServerDisconnected("x"), "closed"),
+        (httpx.RemoteProtocolError("x"), "protocol"),
+        (OSError("x"), "other"),
+    ],
+)
+async def test_an_operator_learns_the_cause(error: Exception, cause: Cause) -> None:
+    failure = await Bench(raises(error), raises(error)).fail()
+
+    assert failure.report == UpstreamReport(cause=cause)
+
+
+@pytest.mark.parametrize(
+    ("of", "cause"),
+    [(socket.gaierror(-2, "x"), "dns"), (ssl.SSLError("x"), "tls"), (OSError("x"), "refused")],
+)
+async def test_an_operator_learns_why_there_is_no_connection(of: OSError, cause: Cause) -> None:
+    error = httpx.ConnectError("x")
+    error.__cause__ = of
+    failure = await Bench(raises(error), raises(error)).fail()
+
+    assert failure.report == UpstreamReport(cause=cause)
 
 
 async def test_the_callers_mistake_is_passed_on_without_secrets() -> None:
@@ -941,13 +975,13 @@ IN_SUCCESS = tuple(name for name in ACCOUNT_FAULTS if name != "Fireworks")
 """Fireworks reports an account fault by status alone."""
 
 
-def assert_account_fault(failure: errors.Failure, status: int, names: tuple[str, ...]) -> None:
+def assert_account_fault(failure: errors.Failure, names: tuple[str, ...]) -> None:
     assert isinstance(failure, errors.UpstreamAccount)
     assert failure.message == failure.default_message
     assert (failure.kind, failure.param, failure.code) == (None, None, None)
     assert failure.dispatched
     assert failure.retry_after is None
-    assert (failure.upstream, failure.status, failure.names) == ("primary", status, names)
+    assert failure.report == UpstreamReport(cause="account", names=names)
 
 
 @pytest.mark.parametrize("vendor", ACCOUNT_FAULTS)
@@ -958,7 +992,7 @@ async def test_a_fault_of_our_account_is_not_the_callers(vendor: str) -> None:
     refused = says(status, json.dumps(document).encode(), headers=headers)
     bench = Bench(refused, says(200, whole()))
     current = call()
-    assert_account_fault(await bench.fail(current), status, names)
+    assert_account_fault(await bench.fail(current), names)
     assert current.dispatched
     assert len(bench.wire.requests) == current.record.upstream_attempts == 1
 
@@ -966,7 +1000,7 @@ async def test_a_fault_of_our_account_is_not_the_callers(vendor: str) -> None:
     bench = Bench(refused, says(200, *STREAM, DONE, headers=EVENTS))
     chunks, failure = await bench.break_off()
     assert chunks == []
-    assert_account_fault(failure, status, names)
+    assert_account_fault(failure, names)
     assert len(bench.wire.requests) == 1
 
 
@@ -974,10 +1008,10 @@ async def test_a_fault_of_our_account_is_not_the_callers(vendor: str) -> None:
 async def test_a_fault_of_our_account_is_one_under_the_status_of_a_success(vendor: str) -> None:
     _, document, names = ACCOUNT_FAULTS[vendor]
     body = json.dumps(document).encode()
-    assert_account_fault(await Bench(says(200, body)).fail(), 200, names)
+    assert_account_fault(await Bench(says(200, body)).fail(), names)
     for headers in (JSON, EVENTS):
         _, failure = await Bench(says(200, body, headers=headers)).break_off()
-        assert_account_fault(failure, 200, names)
+        assert_account_fault(failure, names)
 
 
 @pytest.mark.parametrize("vendor", IN_SUCCESS)
@@ -986,7 +1020,7 @@ async def test_a_fault_of_our_account_is_one_in_an_event(vendor: str) -> None:
     data = b"data: " + json.dumps(document).encode() + b"\n\n"
     for pieces in ((data,), (b"event: error\n" + data,), (STREAM[0], data, DONE)):
         chunks, failure = await Bench(says(200, *pieces, headers=EVENTS)).break_off()
-        assert_account_fault(failure, 200, names)
+        assert_account_fault(failure, names)
         assert contents(chunks) == ("a" if len(pieces) == 3 else "")
 
 
@@ -1126,6 +1160,9 @@ def limited(status: int, **headers: str) -> Answer:
         limited(429, retry_after="0"),
         limited(503, retry_after="0"),
         limited(429, retry_after_ms="1"),
+        limited(503),
+        limited(529),
+        limited(503, retry_after="soon"),
         limited(503, retry_after="Sat, 31 Jan 2026 11:00:00 GMT"),
     ],
 )
@@ -1156,7 +1193,7 @@ async def test_a_stream_is_asked_for_again_too() -> None:
     [
         (UNREACHABLE, errors.UpstreamUnavailable),
         (limited(429, retry_after="0"), errors.UpstreamRateLimited),
-        (limited(503, retry_after="0"), errors.UpstreamError),
+        (limited(503, retry_after="0"), errors.UpstreamUnavailable),
     ],
 )
 async def test_but_only_once(answer: Answer, kind: type[errors.Failure]) -> None:
@@ -1172,7 +1209,6 @@ async def test_but_only_once(answer: Answer, kind: type[errors.Failure]) -> None
     [
         *(limited(status, retry_after="0") for status in (400, 401, 408, 409, 500, 502, 504)),
         limited(429),
-        limited(503),
         limited(429, retry_after="soon"),
         limited(429, retry_after="5.1"),
         limited(503, retry_after="120"),
@@ -1203,12 +1239,12 @@ async def test_a_wait_that_does_not_fit_the_deadline_is_not_waited() -> None:
     assert len(bench.wire.requests) == 1
 
 
-async def test_the_wait_is_told_to_the_caller_of_a_limit_only() -> None:
+async def test_the_wait_is_told_to_the_caller() -> None:
     limit = await Bench(limited(429, retry_after="30")).fail()
     overload = await Bench(limited(503, retry_after="30")).fail()
 
     assert (limit.retryable, limit.retry_after) == (True, 30.0)
-    assert not overload.retryable
+    assert (overload.retryable, overload.retry_after) == (True, 30.0)
 
 
 async def test_retries_have_a_budget() -> None:

@@ -95,6 +95,25 @@ def test_the_error_object_is_the_one_that_is_passed_on(shape: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"the model has no vision support\n", "the model has no vision support"),
+        (b" two\nlines ", "two\nlines"),
+        (b"<html>Bad</html>", None),
+        (b"{half of it", None),
+        (b"\x00\x01", None),
+        (b"x" * 2049, None),
+        (b"", None),
+    ],
+)
+def test_a_short_text_is_a_reason_where_it_may_be_one(body: bytes, text: str | None) -> None:
+    found = read(body, plain=True)
+
+    assert (found.error.message if found and found.error else None) == text
+    assert read(body) is None
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"",
@@ -124,7 +143,7 @@ def test_the_problems_of_a_request_are_not_read() -> None:
     """They quote the caller: FastAPI's list has the member at fault in `loc`."""
     problem = {"type": "invalid_api_key", "loc": ["body", "x"], "msg": "API key not valid"}
 
-    assert read(json.dumps({"detail": [problem]}).encode()) is None
+    assert said({"detail": [problem]}).names == said({"detail": [problem]}).texts == ()
 
 
 def test_what_the_caller_sent_is_not_read() -> None:
