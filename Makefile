@@ -106,6 +106,19 @@ test-unit test-contract test-e2e test-faults test-clients:
 mutants: $(STAMP) ## Check that the tests fail for each mutation of the product
 	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE))
 
+# Outside suites: programs of Go, packages of Python and a corpus of requests, all pinned by hash.
+$(CONFORMANCE)/.stamp: $(wildcard tests/conformance/*/go.sum tests/conformance/*.lock) $(STAMP)
+	for tools in tools ghz; do \
+	  GOBIN=$(CURDIR)/$(CONFORMANCE) go install -C tests/conformance/$$tools -mod=readonly tool || exit 1; done
+	$(BIN)/pip install --quiet --require-hashes --requirement tests/conformance/requirements.lock
+	$(BIN)/pip download --quiet --no-deps --no-binary gunicorn --require-hashes --dest $(CONFORMANCE) \
+	  --requirement tests/conformance/corpus.lock
+	@touch $@
+
+.PHONY: conformance
+conformance: $(STAMP) $(CONFORMANCE)/.stamp ## Run outside suites against both deployables
+	$(BIN)/python -m tests.conformance $(SUITES)
+
 .PHONY: check
 check: $(STAMP) breaking ## Check style, types, protos and import boundaries
 	$(BIN)/ruff check
@@ -172,6 +185,9 @@ lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	  --no-header --extra service --extra restbridge --extra postgres pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --all-extras --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-header --constraint requirements-dev.lock tests/conformance/requirements.in \
+	  --output-file tests/conformance/requirements.lock
 	for name in $(CLIENTS)/python/*.in; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header $$name --output-file $${name%.in}.lock || exit 1; done
