@@ -1,6 +1,6 @@
 """The gRPC channels to the service, and their stubs.
 
-    one address        pick_first    one channel
+    unix:PATH          pick_first    one channel
     several replicas   round_robin   a channel with health checks: replicas that are SERVING
                        round_robin   a second channel without: any replica, if none is SERVING
     this process       none          calls the service's handlers directly

@@ -26,12 +26,12 @@ _DNS: Final = "dns:///"
 _LIST: Final = "ipv4:"
 
 SEVERAL: Final = (_DNS, _LIST)
-"""The prefixes of targets that can name several replicas."""
+"""The prefixes of targets that can name several replicas. A plain name gets the first."""
 
 
 @parser("host:port, unix:PATH, dns:///host:port or ipv4:IP:port,IP:port")
 def target(text: str) -> str:
-    """Parse the gRPC target of a service."""
+    """Parse the gRPC target of a service. A name stands for all of its addresses."""
     if text.startswith(_UNIX):
         if not text.removeprefix(_UNIX) or any(c.isspace() for c in text):
             raise ValueError
@@ -40,8 +40,9 @@ def target(text: str) -> str:
         for one in text.removeprefix(_LIST).split(","):
             IPv4Address(address(one).host)
         return text
-    address(text.removeprefix(_DNS))
-    return text
+    plain = text.removeprefix(_DNS)
+    address(plain)
+    return _DNS + plain
 
 
 @parser("origins such as https://chat.example separated by commas, or *")
@@ -130,7 +131,7 @@ class Settings:
     )
     drain_grace: float = setting(
         "CHAT_BRIDGE_DRAIN_GRACE",
-        "30",
+        "10",
         seconds(0, 3600),
         "How long requests in flight can continue after that, in seconds.",
     )

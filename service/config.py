@@ -197,6 +197,25 @@ class Settings:
         seconds(0, 120),
         "Maximum Retry-After of the upstream before the one retry, in seconds.",
     )
+    max_connection_age: float = setting(
+        "CHAT_MAX_CONNECTION_AGE",
+        "50",
+        seconds(1, 86_400),
+        "How long a connection takes new calls, in seconds, so that clients find new replicas.",
+    )
+    keepalive_interval: float = setting(
+        "CHAT_KEEPALIVE_INTERVAL",
+        "30",
+        seconds(1, 7200),
+        "How often the service pings a silent client, in seconds.",
+    )
+    keepalive_minimum: float = setting(
+        "CHAT_KEEPALIVE_MINIMUM",
+        "10",
+        seconds(1, 30),
+        "How often a client can ping at most, in seconds; the service disconnects one that pings "
+        "more often.",
+    )
     drain_delay: float = setting(
         "CHAT_DRAIN_DELAY",
         "5",
@@ -205,7 +224,7 @@ class Settings:
     )
     drain_grace: float = setting(
         "CHAT_DRAIN_GRACE",
-        "30",
+        "10",
         seconds(0, 3600),
         "How long calls in flight can continue after that, in seconds.",
     )

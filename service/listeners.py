@@ -27,15 +27,18 @@ _SHARED: Final[Options] = (
     ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
-    # Detects a dead peer within 40 s.
-    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
 )
 
 
 def options(
-    *, max_request_bytes: int, max_response_bytes: int, max_streams: int, shares_port: bool
+    *,
+    max_request_bytes: int,
+    max_response_bytes: int,
+    max_streams: int,
+    shares_port: bool,
+    keepalive_interval: float = 30.0,
 ) -> Options:
     """Return the options of a listener.
 
@@ -44,9 +47,12 @@ def options(
         max_response_bytes: Maximum size of a sent message, in bytes.
         max_streams: Maximum concurrent calls on one connection; further calls wait at the client.
         shares_port: Whether the listener shares its port with other workers.
+        keepalive_interval: Seconds of silence after which the listener pings a client. It
+            disconnects a client that does not answer within 10 s.
     """
     return (
         *_SHARED,
+        ("grpc.keepalive_time_ms", int(keepalive_interval * 1000)),
         # Only workers share a port and its calls. The start of any other second process fails.
         ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", max_request_bytes),

@@ -81,7 +81,7 @@ _SPARE_STREAMS: Final = 100
 _LONGEST_QUIET: Final = 0.5
 """Maximum seconds to wait for a moment without new calls before the listener closes. Shorter than
 the RetryInfo of DRAINING, so that a retry finds the listener closed."""
-_LONGEST_ENDING: Final = PATIENCE + 5.0
+_LONGEST_ENDING: Final = PATIENCE + 3.0
 """Maximum seconds for calls that a drain ends to settle and send their status: longer than the wait
 for the store plus a write to the journal. A call that gRPC ends earlier gets no status of ours."""
 _LONGEST_UNREAD: Final = 1.0
@@ -426,12 +426,16 @@ def _options(settings: Settings, shares_port: bool) -> Options:
             # instead of queued at the client, and health checks still work.
             max_streams=2 * settings.max_concurrent_calls + _SPARE_STREAMS,
             shares_port=shares_port,
+            keepalive_interval=settings.keepalive_interval,
         ),
-        # Clients can ping every 10 s, also without calls.
+        # Clients can ping as often without calls as with them.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            int(settings.keepalive_minimum * 1000),
+        ),
         ("grpc.http2.max_ping_strikes", 3),
         # Closes old connections, so that clients find new replicas. Calls on them can finish.
-        ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.request_timeout * 1000)),
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 from process.settings import Address
 
-LONGEST_ENDING: Final = 30.0
+LONGEST_ENDING: Final = 15.0
 """Seconds until workers are killed, beyond their longest drain or after a second signal."""
 
 

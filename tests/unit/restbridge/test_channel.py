@@ -58,6 +58,7 @@ def test_every_channel_has_these_options() -> None:
 def test_several_replicas_are_balanced_and_one_address_is_not() -> None:
     checked = {**ROUND_ROBIN, "healthCheckConfig": {"serviceName": ""}}
 
-    assert configurations("127.0.0.1:50051") == [{"loadBalancingConfig": [{"pick_first": {}}]}]
+    assert configurations("unix:/run/chat") == [{"loadBalancingConfig": [{"pick_first": {}}]}]
+    assert configurations("services:50051") == [checked, ROUND_ROBIN]
     assert configurations("dns:///services:50051") == [checked, ROUND_ROBIN]
     assert configurations("ipv4:127.0.0.1:1,127.0.0.1:2") == [checked, ROUND_ROBIN]

@@ -8,12 +8,12 @@ DEFAULTS = read(Settings, {})
 
 def test_the_defaults() -> None:
     assert DEFAULTS.listen == Address("0.0.0.0", 8080)
-    assert DEFAULTS.service_target == "127.0.0.1:50051"
+    assert DEFAULTS.service_target == "dns:///127.0.0.1:50051"
     assert DEFAULTS.metrics_listen == Address("127.0.0.1", 9465)
     assert DEFAULTS.cors_origins == ()
     assert DEFAULTS.max_body_bytes == 8 * 1024 * 1024
     assert (DEFAULTS.max_concurrency, DEFAULTS.timeout) == (1000, 600)
-    assert (DEFAULTS.drain_delay, DEFAULTS.drain_grace) == (5, 30)
+    assert (DEFAULTS.drain_delay, DEFAULTS.drain_grace) == (5, 10)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_the_defaults() -> None:
     [
         ("CHAT_SERVICE_TARGET", "unix:/run/chat.sock", "service_target", "unix:/run/chat.sock"),
         ("CHAT_SERVICE_TARGET", "dns:///chat:50051", "service_target", "dns:///chat:50051"),
-        ("CHAT_SERVICE_TARGET", "[::1]:1", "service_target", "[::1]:1"),
+        ("CHAT_SERVICE_TARGET", "[::1]:1", "service_target", "dns:///[::1]:1"),
         (
             "CHAT_SERVICE_TARGET",
             "ipv4:10.0.0.1:1,10.0.0.2:1",

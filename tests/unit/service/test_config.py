@@ -113,8 +113,17 @@ SETTINGS: dict[str, Case] = {
         *("longest_retry_after", 5.0, "0", 0.0),
         ("121", *DURATIONS),
     ),
+    "CHAT_MAX_CONNECTION_AGE": (
+        *("max_connection_age", 50.0, "86400", 86_400.0),
+        ("0.9", "86401", *DURATIONS),
+    ),
+    "CHAT_KEEPALIVE_INTERVAL": (
+        *("keepalive_interval", 30.0, "1.5", 1.5),
+        ("0.9", "7201", *DURATIONS),
+    ),
+    "CHAT_KEEPALIVE_MINIMUM": ("keepalive_minimum", 10.0, "30", 30.0, ("0.9", "31", *DURATIONS)),
     "CHAT_DRAIN_DELAY": ("drain_delay", 5.0, "0", 0.0, ("601", *DURATIONS)),
-    "CHAT_DRAIN_GRACE": ("drain_grace", 30.0, "0", 0.0, ("3601", *DURATIONS)),
+    "CHAT_DRAIN_GRACE": ("drain_grace", 10.0, "0", 0.0, ("3601", *DURATIONS)),
     "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN": (
         *("simulator_time_to_first_token", 0.2, "0", 0.0),
         ("61", *DURATIONS),

@@ -36,18 +36,22 @@ def test_the_listener_of_callers_has_these_by_the_settings() -> None:
             "CHAT_MAX_RESPONSE_BYTES": "3000",
             "CHAT_MAX_CONCURRENT_CALLS": "50",
             "CHAT_REQUEST_TIMEOUT": "70",
+            "CHAT_MAX_CONNECTION_AGE": "20.5",
+            "CHAT_KEEPALIVE_INTERVAL": "40",
+            "CHAT_KEEPALIVE_MINIMUM": "5",
         },
     )
 
     assert dict(server._options(settings, shares_port=True)) == {
         **SHARED,
+        "grpc.keepalive_time_ms": 40_000,
         "grpc.max_receive_message_length": 4000,
         "grpc.max_send_message_length": 6000,
         "grpc.max_concurrent_streams": 200,
         "grpc.keepalive_permit_without_calls": 1,
-        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 5_000,
         "grpc.http2.max_ping_strikes": 3,
-        "grpc.max_connection_age_ms": 1_800_000,
+        "grpc.max_connection_age_ms": 20_500,
         "grpc.max_connection_age_grace_ms": 70_000,
     }
 
