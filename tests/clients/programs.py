@@ -33,7 +33,8 @@ def _node(provider: str) -> Client:
         command=("node", str(HERE / "node" / "ai_sdk.mjs"), provider),
         needs=(HERE / "node" / "node_modules" / ".stamp",),
         refused="AI_APICallError",
-        broken=("AI_APICallError",),
+        # The provider "openai" raises the second one if the first event is the error.
+        broken=("AI_StreamProviderError", "AI_APICallError"),
         fails=NAMELESS,
     )
 

@@ -201,7 +201,6 @@ async def test_a_long_answer_of_one_character_per_event_is_not_cut(user: User) -
     assert whole["choices"][0]["message"]["content"] == text_of(chunks)
 
 
-@pytest.mark.xfail(strict=True, reason="a 400 of the upstream becomes 422")
 async def test_a_prompt_that_is_too_long(user: User) -> None:
     long = [{"role": "user", "content": "x" * (CONTEXT + 1)}]
     for call in (user.whole(messages=long), anext(user.streamed(messages=long))):
@@ -210,7 +209,6 @@ async def test_a_prompt_that_is_too_long(user: User) -> None:
         assert caught.value.status == 400
 
 
-@pytest.mark.xfail(strict=True, reason="the reason of a 500 is withheld")
 async def test_a_picture_for_a_text_model(user: User) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     with pytest.raises(RefusedError, match="image input is not supported"):

@@ -38,9 +38,13 @@ async function collected(name, pieces) {
     model: model(name),
     messages: [HELLO],
     maxRetries: 0,
-    onError: ({ error }) => (failure = error),
+    onError: ({ error }) => (failure ??= error),
   });
-  for await (const piece of answer.textStream) pieces.push(piece);
+  try {
+    for await (const piece of answer.textStream) pieces.push(piece);
+  } catch (error) {
+    failure ??= error; // the end of the connection, after the error event
+  }
   if (failure) throw failure;
   return { tokens: (await answer.usage).outputTokens };
 }
