@@ -1,10 +1,34 @@
-"""The HTTP port on which Prometheus reads the metrics of a process."""
+"""The metrics that every process has, and the HTTP port on which Prometheus reads them."""
 
+import platform
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, start_http_server
+import grpc
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
+from process.command_line import version
 from process.settings import Address
+
+# A time of creation for each counter would double the number of series.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus-client's
+
+
+def describe(registry: CollectorRegistry) -> None:
+    """Add the versions of the program and the CPU time, memory and descriptors of the process."""
+    info = Gauge(
+        "chat_build_info",
+        "The versions of the program, as labels. The value is 1.",
+        ("version", "python_version", "grpc_version"),
+        registry=registry,
+    )
+    info.labels(version(), platform.python_version(), grpc.__version__).set(1)
+    ProcessCollector(registry=registry)
 
 
 def serve(listen: Address, registry: CollectorRegistry) -> tuple[int, Callable[[], None]]:

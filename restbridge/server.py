@@ -82,6 +82,7 @@ class Bridge:
         self._limits = limits or limits_of(settings)
         self._silence = silence
         self.telemetry = Telemetry()
+        metrics.describe(self.telemetry.registry)
         self._draining = False
         self._hurry = asyncio.Event()
         self._exit = contextlib.AsyncExitStack()

@@ -58,6 +58,8 @@ class Admission:
         self._owner = owner
         self._patience = patience
         self._wall_clock = wall_clock
+        self.open_holds = 0
+        """The number of holds that were placed and are not settled."""
 
     @asynccontextmanager
     async def admit(
@@ -101,6 +103,7 @@ class Admission:
         if isinstance(outcome, Refused):
             raise _failure(outcome, bound, request)
         failed = True
+        self.open_holds += 1
         try:
             yield progress
             failed = False
@@ -110,18 +113,24 @@ class Admission:
                 call.record.prompt_tokens = ending.prompt_tokens
                 call.record.completion_tokens = ending.completion_tokens
                 call.record.estimated = ending.estimated
+                call.record.charge = ending.charge
             # The caller has received the chunks of a stream, but no part of a unary response.
             otherwise = unkept(ending, streamed=progress.is_streamed)
             try:
                 kept = await self._settlement.end(ending, otherwise)
             except asyncio.CancelledError:
                 # A second cancellation ends this wait, not the settlement: a hold is settled once.
-                self._settlement.start(self._settlement.end(ending, otherwise), otherwise)
+                again = self._settlement.end(ending, otherwise)
+                self._settlement.start(again, otherwise).add_done_callback(self._settled)
                 raise
+            self.open_holds -= 1
         if not kept:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True
             )
+
+    def _settled(self, _: object) -> None:
+        self.open_holds -= 1
 
     async def _place(self, place: Place) -> Placed | Refused:
         waiter = self._batches.submit(place)

@@ -116,6 +116,7 @@ class Server:
         self._models = CurrentModels(catalogue)
         self._simulator_url = ""
         self._telemetry = Telemetry()
+        metrics.describe(self._telemetry.registry)
         self._calls = Calls(settings.max_concurrent_calls)
         self._health = HealthServicer()
         self._probes = ProbeInterceptor(CONTRACT)
@@ -357,6 +358,12 @@ class Server:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             patience=PATIENCE,
         )
+        self._telemetry.store_up.set(1)
+        self._telemetry.watch(
+            holds=lambda: admission.open_holds,
+            settlements=lambda: settlement.waiting,
+            journal=journal.size,
+        )
         # Closing runs in reverse: a last round moves settlements from the journal to the store.
         self._resources.push_async_callback(self._housekeeping.round)
         self._resources.push_async_callback(settlement.settled)
@@ -399,6 +406,7 @@ class Server:
         self._resources.push_async_callback(stop)
 
     async def _store_changed(self, there: bool) -> None:
+        self._telemetry.store_up.set(there)
         if not self._draining:
             self._health.set(SERVING if there else NOT_SERVING, *READINESS)
         if self._admin is not None:

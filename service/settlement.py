@@ -61,10 +61,16 @@ class Settlement:
         self._journal = journal
         self._telemetry = telemetry
         self._patience = patience
+        self._settling = 0
         self._endings: dict[asyncio.Task[bool], Ending] = {}
         # The exception of each ending that the journal could not save. If the store goes away under
         # load, hundreds of calls end in the journal at once and share one write.
         self._appends = Coalesced[Ending, Exception](self._append)
+
+    @property
+    def waiting(self) -> int:
+        """The number of settlements that are neither in the store nor in the journal."""
+        return self._settling + len(self._journal.unwritten)
 
     async def settled(self) -> None:
         """Wait until every settlement whose call was cancelled is in the store or the journal.
@@ -102,15 +108,14 @@ class Settlement:
         Returns:
             Whether one of them saved it.
         """
-        outcome: Outcome | None = None
+        self._settling += 1
         try:
-            with suppress(StoreError, TimeoutError):
-                outcome = await self._batches.apply(ending, self._patience)
-        except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
-            _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
-        # A store that cannot charge the hold is another store; the journal will reject the charge.
-        if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
-            return await self._keep(ending, otherwise)
+            outcome = await self._apply(ending)
+            # A store that cannot charge the hold is another one: the journal rejects the charge.
+            if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
+                return await self._keep(ending, otherwise)
+        finally:
+            self._settling -= 1
         if isinstance(outcome, Ended) and outcome.lost > 0:
             self._telemetry.lost(outcome.lost)
             _log.error(
@@ -118,6 +123,14 @@ class Settlement:
                 extra=log.fields(hold=ending.hold_id, nano_credits=outcome.lost),
             )
         return True
+
+    async def _apply(self, ending: Ending) -> Outcome | None:
+        try:
+            with suppress(StoreError, TimeoutError):
+                return await self._batches.apply(ending, self._patience)
+        except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
+            _log.exception("a settlement failed", extra=log.fields(hold=ending.hold_id))
+        return None
 
     async def _append(self, endings: Sequence[Ending]) -> Mapping[Ending, Exception]:
         return await asyncio.to_thread(self._journal.append_each, endings)

@@ -10,6 +10,7 @@ than counting, so each is cached.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -17,10 +18,14 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from process import log
+from process.distribution import Distribution
 from service.upstream_report import OPERATORS, UpstreamReport, status_label
 
 UNKNOWN_MODEL: Final = "unknown"
 """The label of a call whose model was not resolved."""
+
+NO_RESPONSE: Final = "none"
+"""The label of a request that got no response."""
 
 _ERRORS: Final = frozenset({"INTERNAL"})
 """The reasons, besides those of the upstream, that are logged as errors."""
@@ -38,6 +43,10 @@ _PER_TOKEN_BUCKETS = (
     *(0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
 )
 _TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+_UPSTREAM_BUCKETS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
 _CLOSE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -81,6 +90,11 @@ class CallRecord:
     """The name of the upstream to which a request was sent; "" for none."""
     upstream_status: int = 0
     """The HTTP status of its last response; 0 for none."""
+    upstream_seconds: float | None = None
+    """The time to the response headers of its last response, or to the failure without a response,
+    in seconds; None if no request was sent."""
+    charge: int | None = None
+    """The charge in nano-credits; None if nothing was charged."""
     upstream_report: UpstreamReport | None = None
     """Why the call failed at the upstream; None if it did not."""
 
@@ -102,41 +116,33 @@ class Telemetry:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         call = ("rpc_method", "gen_ai_request_model")
-        self._duration = cache(
-            Histogram(
-                "gen_ai_server_request_duration_seconds",
-                "Duration of calls. The count is the number of calls.",
-                (*call, "error_type"),
-                registry=self.registry,
-                buckets=_DURATION_BUCKETS,
-            ).labels
+        self._duration = Distribution(
+            "gen_ai_server_request_duration_seconds",
+            "Duration of calls. The count is the number of calls.",
+            (*call, "error_type"),
+            registry=self.registry,
+            buckets=_DURATION_BUCKETS,
         )
-        self._first_token = cache(
-            Histogram(
-                "gen_ai_server_time_to_first_token_seconds",
-                "Time from the arrival of a streamed call to its first chunk.",
-                ("gen_ai_request_model",),
-                registry=self.registry,
-                buckets=_FIRST_TOKEN_BUCKETS,
-            ).labels
+        self._first_token = Distribution(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from the arrival of a streamed call to its first chunk.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
+            buckets=_FIRST_TOKEN_BUCKETS,
         )
-        self._per_token = cache(
-            Histogram(
-                "gen_ai_server_time_per_output_token_seconds",
-                "Mean time between the chunks of a streamed call after its first.",
-                ("gen_ai_request_model",),
-                registry=self.registry,
-                buckets=_PER_TOKEN_BUCKETS,
-            ).labels
+        self._per_token = Distribution(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time between the chunks of a streamed call after its first.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
+            buckets=_PER_TOKEN_BUCKETS,
         )
-        self._tokens = cache(
-            Histogram(
-                "gen_ai_client_token_usage",
-                "Tokens of a call, reported by the upstream or otherwise counted.",
-                ("gen_ai_request_model", "gen_ai_token_type"),
-                registry=self.registry,
-                buckets=_TOKEN_BUCKETS,
-            ).labels
+        self._tokens = Distribution(
+            "gen_ai_client_token_usage",
+            "Tokens of a call, reported by the upstream or otherwise counted.",
+            ("gen_ai_request_model", "gen_ai_token_type"),
+            registry=self.registry,
+            buckets=_TOKEN_BUCKETS,
         )
         self._in_flight = cache(
             Gauge(
@@ -148,6 +154,13 @@ class Telemetry:
         )
         self._upstream_retries = Counter(
             "chat_upstream_retries", "Requests sent to the upstream again.", registry=self.registry
+        )
+        self._upstream_duration = Distribution(
+            "chat_upstream_request_duration_seconds",
+            "Time from a request to the response headers of the upstream, or to its failure.",
+            ("upstream", "status"),
+            registry=self.registry,
+            buckets=_UPSTREAM_BUCKETS,
         )
         self._upstream_failures = cache(
             Counter(
@@ -173,9 +186,32 @@ class Telemetry:
                 registry=self.registry,
             ).labels
         )
+        self._charges = Distribution(
+            "chat_charge_nano_credits",
+            "Charges of calls.",
+            ("gen_ai_request_model",),
+            registry=self.registry,
+            buckets=(),
+        )
+        self._holds = Gauge(
+            "chat_holds_open", "Holds of calls that run or settle.", registry=self.registry
+        )
         self._lost = Counter(
             "chat_usage_above_hold_nano_credits",
             "Reported usage above holds, which was not charged.",
+            registry=self.registry,
+        )
+        self.store_up = Gauge(
+            "chat_store_up", "Whether the store responds: 1 or 0.", registry=self.registry
+        )
+        self._settlements_waiting = Gauge(
+            "chat_settlements_waiting",
+            "Settlements that are neither in the store nor in the journal.",
+            registry=self.registry,
+        )
+        self._journal = Gauge(
+            "chat_journal_bytes",
+            "Size of the settlements that wait in the journal for the store.",
             registry=self.registry,
         )
         self._settlements_lost = Counter(
@@ -194,6 +230,35 @@ class Telemetry:
             registry=self.registry,
             buckets=_CLOSE_BUCKETS,
         )
+
+    def watch(
+        self,
+        *,
+        holds: Callable[[], float],
+        settlements: Callable[[], float],
+        journal: Callable[[], float],
+    ) -> None:
+        """Report values that are read from a thread with each scrape.
+
+        Args:
+            holds: Returns the number of open holds.
+            settlements: Returns the number of settlements that nothing has saved yet.
+            journal: Returns the size of the journal in bytes.
+        """
+        self._holds.set_function(holds)
+        self._settlements_waiting.set_function(settlements)
+        self._journal.set_function(journal)
+
+    def upstream_responded(self, call: CallRecord, seconds: float) -> None:
+        """Record the response headers of the last request, or its failure without a response.
+
+        Args:
+            call: The call, with the upstream and the status.
+            seconds: The time since the request.
+        """
+        call.upstream_seconds = seconds
+        status = status_label(call.upstream_status) or NO_RESPONSE
+        self._upstream_duration.observe((call.upstream, status), seconds)
 
     def begin(self, call: CallRecord) -> None:
         """Count a call as in flight."""
@@ -220,7 +285,7 @@ class Telemetry:
         duration = now - call.started
         label = call.pattern or call.model  # callers choose the names that a pattern matches
         self._in_flight(call.method).dec()
-        self._duration(call.method, label, call.reason).observe(duration)
+        self._duration.observe((call.method, label, call.reason), duration)
         if call.upstream_attempts > 1:
             self._upstream_retries.inc(call.upstream_attempts - 1)
         members: dict[str, object] = {
@@ -239,18 +304,19 @@ class Telemetry:
             members["overran"] = True
         if call.first_chunk is not None and call.last_chunk is not None:
             to_first = call.first_chunk - call.started
-            self._first_token(label).observe(to_first)
+            self._first_token.observe((label,), to_first)
             members["first_token_ms"] = _milliseconds(to_first)
             members["chunks"] = call.chunks
             if call.chunks > 1:
                 mean = (call.last_chunk - call.first_chunk) / (call.chunks - 1)
-                self._per_token(label).observe(mean)
+                self._per_token.observe((label,), mean)
         if call.prompt_tokens or call.completion_tokens:
-            self._tokens(label, "input").observe(call.prompt_tokens)
-            self._tokens(label, "output").observe(call.completion_tokens)
+            self._tokens.observe((label, "input"), call.prompt_tokens)
+            self._tokens.observe((label, "output"), call.completion_tokens)
             members["prompt_tokens"] = call.prompt_tokens
             members["completion_tokens"] = call.completion_tokens
             members["estimated"] = call.estimated
+        self._end_costs(call, label, members)
         level = logging.INFO
         if call.upstream:
             members["upstream"] = call.upstream
@@ -260,6 +326,14 @@ class Telemetry:
         elif call.reason in _ERRORS:
             level = logging.ERROR
         _log.log(level, "call", extra=log.fields(**members))
+
+    def _end_costs(self, call: CallRecord, label: str, members: dict[str, object]) -> None:
+        """Record what a call cost: a charge, and the time of the upstream."""
+        if call.charge is not None:
+            self._charges.observe((label,), call.charge)
+            members["charge"] = call.charge
+        if call.upstream_seconds is not None:
+            members["upstream_ms"] = _milliseconds(call.upstream_seconds)
 
     def _note_failure(
         self, call: CallRecord, report: UpstreamReport, members: dict[str, object]

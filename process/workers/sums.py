@@ -1,8 +1,9 @@
 """The metrics of all workers as those of one process.
 
     counters, histograms   the sum over all workers, living and ended, of the last known values
-    gauges                 the sum over the workers that answered
-    …_created              the earliest
+    gauges                 the sum over the workers that answered, except:
+    …_up, …_start_time_…   the lowest
+    …_info                 one value, as of one process
 
 A counter therefore never goes backwards: not if a worker ends, nor if one does not answer in time.
 Pure: takes the answers of workers and returns sums.
@@ -14,7 +15,8 @@ from typing import Final, TypeAlias
 from process.workers.frames import Family, Sample
 
 _GAUGE: Final = "gauge"
-_CREATED: Final = "_created"
+_LOWEST: Final = ("_up", "_start_time_seconds")
+_INFO: Final = "_info"
 
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -32,9 +34,9 @@ class _Sum:
             known = self._values.get(key)
             if known is None:
                 self._values[key] = sample.value
-            elif sample.name.endswith(_CREATED):
+            elif sample.name.endswith(_LOWEST):
                 self._values[key] = min(known, sample.value)
-            else:
+            elif not sample.name.endswith(_INFO):
                 self._values[key] = known + sample.value
 
     def family(self) -> Family:

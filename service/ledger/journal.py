@@ -66,6 +66,9 @@ class Unwritten:
         self._endings: dict[str, Ending] = {}
         self._most = MOST_UNWRITTEN
 
+    def __len__(self) -> int:
+        return len(self._endings)
+
     def add(self, ending: Ending) -> None:
         """Keep an ending. If there are too many, the oldest is lost."""
         self._endings[ending.hold_id] = ending
@@ -206,6 +209,12 @@ class Journal:
                 else:
                     endings.append(ending)
         return Kept(endings=endings, unreadable=unreadable, size=len(own))
+
+    def size(self) -> int:
+        """Return the size of the files in bytes, or 0 after `close`."""
+        with suppress(OSError):  # it closes in another thread
+            return sum(os.fstat(file).st_size for file in (*self._orphans, self._file))
+        return 0
 
     def is_empty(self) -> bool:
         """Whether the files are empty."""

@@ -274,18 +274,21 @@ class UpstreamClient:
         call.record.upstream_attempts += 1
         call.record.upstream, call.record.upstream_status = model.upstream.name, 0
         call.dispatched = True
+        started = _clock()
         try:
             with closing(Silence(self._limits.first_byte)) as silence, silence:
                 response = await self._transport.handle_async_request(
                     _request(body, model.upstream, call, accept, self._timeouts)
                 )
+            call.record.upstream_status = response.status_code
         except TimeoutError as error:
             raise errors.UpstreamTimeout(dispatched=True) from error
         except _CLIENT_ERRORS as error:
             failure = _failure(error)
             call.dispatched = failure.dispatched
             raise failure from error
-        call.record.upstream_status = response.status_code
+        finally:
+            self._telemetry.upstream_responded(call.record, _clock() - started)
         try:
             refusal = await self._refusal(response, model)
         except BaseException:

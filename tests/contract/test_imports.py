@@ -39,7 +39,7 @@ PLACES = {
 LAYERS = {
     "process": (
         {"workers"},
-        {"in_process", "lifetime", "metrics", "probe", "scripts"},
+        {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables"},
     ),

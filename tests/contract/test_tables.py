@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+import process.metrics
 import process.workers.telemetry
 import restbridge.config
 import restbridge.telemetry
@@ -106,15 +108,19 @@ def test_a_table_is_what_the_code_says(document: str, name: str, expected: str) 
 
 
 def test_every_metric_has_its_row() -> None:
+    described = CollectorRegistry()
+    process.metrics.describe(described)
     registries = (
         service.telemetry.Telemetry().registry,
         restbridge.telemetry.Telemetry().registry,
+        described,
         process.workers.telemetry.Telemetry().registry(),
     )
     metrics = [
         metric.name + ("_total" if metric.type == "counter" else "")
         for registry in registries
         for metric in registry.collect()
+        if not metric.name.startswith("process_")
     ]
     head, _, *lines = section("docs/operations.md", "metrics").splitlines()
 

@@ -21,6 +21,7 @@ from service.models_document import catalogue
 from service.server import LIVENESS, SERVICES
 from tests.support.installations import PROJECT
 from tests.support.kustomize import FOLDER, Object, containers, of_kind, rendered, templates
+from tests.support.tree import ROOT
 
 VERSIONS: Final = ("1.33", "1.37")
 """The oldest and the newest version of Kubernetes against which the objects are checked."""
@@ -31,6 +32,7 @@ CUSTOM: Final = {
     "Gateway": "gateway.networking.k8s.io",
     "HTTPRoute": "gateway.networking.k8s.io",
     "PeerAuthentication": "security.istio.io",
+    "PrometheusRule": "monitoring.coreos.com",
     "ServiceMonitor": "monitoring.coreos.com",
     "VirtualService": "networking.istio.io",
 }
@@ -257,6 +259,12 @@ def test_the_monitor_finds_both_deployables() -> None:
     assert len(scraped) == 2
     for each in scraped:
         assert endpoint["port"] in {port["name"] for port in each["spec"]["ports"]}
+
+
+def test_the_rules_are_those_of_the_alerts() -> None:
+    (rule,) = of_kind(rendered(FOLDER / "overlays" / "production"), "PrometheusRule")
+    alerts = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yaml").read_text())
+    assert rule["spec"] == alerts
 
 
 def test_a_statefulset_has_its_headless_service() -> None:

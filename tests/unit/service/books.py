@@ -178,6 +178,7 @@ class Books:
         with self.store.reading() as connection:
             running = connection.execute(sa.select(sa.func.sum(api_keys.c.running))).scalar_one()
         assert (self.held, running) == (0, 0)
+        assert (self.admission.open_holds, self.settlement.waiting) == (0, 0)
         assert list(differences(self.store)) == []
 
     async def close(self) -> None:

@@ -46,6 +46,20 @@ async def test_what_the_upstream_reports_is_charged_and_recorded(books: Books) -
     (entry,) = books.entries
     assert (entry.amount, entry.partial, entry.estimated) == (-price(11, 7), False, False)
     assert (call.record.prompt_tokens, call.record.completion_tokens) == (11, 7)
+    assert call.record.charge == price(11, 7)
+    books.assert_at_rest()
+
+
+async def test_a_hold_is_open_until_it_is_settled(books: Books) -> None:
+    seen: list[int] = []
+
+    def look(progress: Progress) -> None:
+        seen.append(books.admission.open_holds)
+        progress.take(completion())
+
+    await use(books, look)
+
+    assert seen == [1]
     books.assert_at_rest()
 
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+import process.metrics  # noqa: F401  (switches times of creation off)
 from service.telemetry import UNKNOWN_MODEL, CallRecord, Telemetry
 from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import record
@@ -179,7 +180,9 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
         *("chat_settlements_lost", "chat_settlements_rejected", "chat_upstream_overruns"),
-        *("chat_upstream_mended", "chat_upstream_failures"),
+        *("chat_upstream_mended", "chat_upstream_failures", "chat_store_up"),
+        *("chat_charge_nano_credits", "chat_holds_open", "chat_settlements_waiting"),
+        *("chat_upstream_request_duration_seconds", "chat_journal_bytes"),
     }
 
 
@@ -280,3 +283,51 @@ def test_the_request_id_is_no_label() -> None:
     telemetry.end(record(request_id="id-canary", key_name="key-canary"), 1.0)
 
     assert b"canary" not in generate_latest(telemetry.registry)
+
+
+def test_a_charge_is_counted_and_logged(lines: Lines) -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="default", charge=25), 1.0)
+    telemetry.end(record(model="default"), 1.0)
+
+    charged = "chat_charge_nano_credits"
+    assert value(telemetry, f"{charged}_sum", gen_ai_request_model="default") == 25
+    assert value(telemetry, f"{charged}_count", gen_ai_request_model="default") == 1
+    first, second = lines()
+    assert first["charge"] == 25
+    assert "charge" not in second
+
+
+def test_each_response_of_an_upstream_is_counted_by_its_status(lines: Lines) -> None:
+    telemetry = Telemetry()
+    call = record(upstream="vllm")
+    for status in (200, 200, 0, 599):
+        call.upstream_status = status
+        telemetry.upstream_responded(call, 0.25)
+    telemetry.end(call, 1.0)
+
+    name = "chat_upstream_request_duration_seconds"
+    for label, count in {"200": 2, "none": 1, "5xx": 1}.items():
+        assert value(telemetry, f"{name}_count", upstream="vllm", status=label) == count
+    assert read(lines)["upstream_ms"] == 250
+
+
+def test_values_are_read_with_each_scrape() -> None:
+    telemetry = Telemetry()
+    values = {"holds": 1, "settlements": 2, "journal": 3}
+    telemetry.watch(
+        holds=lambda: values["holds"],
+        settlements=lambda: values["settlements"],
+        journal=lambda: values["journal"],
+    )
+    for _ in range(2):
+        assert value(telemetry, "chat_holds_open") == values["holds"]
+        assert value(telemetry, "chat_settlements_waiting") == values["settlements"]
+        assert value(telemetry, "chat_journal_bytes") == values["journal"]
+        values = dict.fromkeys(values, 9)
+
+
+def test_no_series_has_a_time_of_creation() -> None:
+    telemetry = Telemetry()
+    telemetry.end(record(model="default", charge=1), 1.0)
+    assert b"_created" not in generate_latest(telemetry.registry)

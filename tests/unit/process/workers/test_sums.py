@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from process import metrics
 from process.workers.frames import Family, families
 from process.workers.sums import Sums
 
@@ -9,30 +10,15 @@ from process.workers.sums import Sums
 class Process:
     """The metrics of a worker."""
 
-    def __init__(self, created: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.calls = Counter("calls", "Calls.", ("model",), registry=self.registry)
         self.open = Gauge("open", "Open.", registry=self.registry)
         self.seconds = Histogram("seconds", "Seconds.", registry=self.registry, buckets=(1.0, 2.0))
-        self._created = created
 
     def families(self) -> list[Family]:
-        """Return what the worker answers, as if it had begun at a known time."""
-        found = families(self.registry)
-        return [
-            Family(
-                each.name,
-                each.documentation,
-                each.type,
-                [
-                    type(sample)(sample.name, sample.labels, self._created)
-                    if sample.name.endswith("_created")
-                    else sample
-                    for sample in each.samples
-                ],
-            )
-            for each in found
-        ]
+        """Return what the worker answers."""
+        return families(self.registry)
 
 
 def values(total: Sequence[Family]) -> dict[str, float]:
@@ -45,7 +31,7 @@ def values(total: Sequence[Family]) -> dict[str, float]:
 
 
 def test_counters_histograms_and_gauges_are_added_up() -> None:
-    first, second, sums = Process(5.0), Process(3.0), Sums()
+    first, second, sums = Process(), Process(), Sums()
     first.calls.labels("a").inc(2)
     second.calls.labels("a").inc(3)
     second.calls.labels("b").inc()
@@ -63,15 +49,12 @@ def test_counters_histograms_and_gauges_are_added_up() -> None:
     assert values(total) == {
         "calls_total,a": 5.0,
         "calls_total,b": 1.0,
-        "calls_created,a": 3.0,
-        "calls_created,b": 3.0,
         "open": 5.0,
         "seconds_bucket,1.0": 1.0,
         "seconds_bucket,2.0": 2.0,
         "seconds_bucket,+Inf": 2.0,
         "seconds_count": 2.0,
         "seconds_sum": 2.0,
-        "seconds_created": 3.0,
     }
 
 
@@ -114,3 +97,18 @@ def test_a_worker_that_never_answered_ends_without_a_trace() -> None:
     sums.end("unknown")
 
     assert sums.total(()) == []
+
+
+def test_of_what_cannot_be_added_up_there_is_one_value() -> None:
+    sums = Sums()
+    for worker, is_up, started in ((1, 1, 20.0), (2, 0, 10.0)):
+        registry = CollectorRegistry()
+        metrics.describe(registry)
+        Gauge("store_up", "Up.", registry=registry).set(is_up)
+        Gauge("worker_start_time_seconds", "Start.", registry=registry).set(started)
+        sums.take(worker, families(registry))
+
+    found = values(sums.total((1, 2)))
+
+    assert (found["store_up"], found["worker_start_time_seconds"]) == (0, 10.0)
+    assert [value for name, value in found.items() if name.startswith("chat_build_info")] == [1]

@@ -56,6 +56,23 @@ def test_what_is_kept_comes_back_in_its_order(directory: Path) -> None:
     journal.close()
 
 
+def test_the_size_is_that_of_what_waits_in_all_files(directory: Path) -> None:
+    journal = Journal(str(directory))
+    assert journal.size() == 0
+    journal.append(settle(1))
+    one = journal.size()
+    assert one > 0
+    crash(journal)
+    assert journal.size() == 0
+
+    following = Journal(str(directory))
+    following.append(settle(2))
+    assert following.size() == 2 * one
+    following.forget(following.kept())
+    assert following.size() == 0
+    following.close()
+
+
 def test_what_is_forgotten_is_gone(directory: Path) -> None:
     journal = Journal(str(directory))
     journal.append(settle())
