@@ -33,6 +33,9 @@ _LINES = bytes.maketrans(b"[]{},", b"\x01\xff\x01\xff\x00")
 _NOT_LINES = bytes(set(range(256)) - set(b"[]{},"))
 _LONGEST_NUMBER = 24
 """Maximum characters of a double: a writer can write 1e20 with all its digits, and 0.1 with 17."""
+_LARGE = 16 * 1024
+_FEW = 1024
+"""Documents for which `count_rare` searches: of more bytes, with fewer of the one it counts."""
 _ESCAPE = rb"\u003c"
 _SPECIAL = (b"<", b">", b"&", b"'", b"\x7f")
 """Characters that a writer can escape although JSON does not require it."""
@@ -51,7 +54,7 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
     """
     # Counting bytes shows for most documents that they are within the limits, without copying them:
     # each level has an opening bracket, each value but the first a comma or bracket before it.
-    openers = data.count(b"{") + data.count(b"[")
+    openers = count_openers(data)
     if openers <= max_depth and (
         max_values is None
         or len(data) <= max_values
@@ -70,6 +73,25 @@ def check_shape(data: bytes, *, max_depth: int, max_values: int | None = None) -
         raise DecodeError(
             f"The JSON is nested more than {max_depth} levels deep.", code="invalid_json"
         )
+
+
+def count_openers(data: bytes) -> int:
+    """Return the number of opening brackets, also in strings."""
+    return count_rare(data, b"{") + count_rare(data, b"[")
+
+
+def count_rare(data: bytes, byte: bytes) -> int:
+    """Return how often a byte occurs.
+
+    In a large document with few of them, searching is ten times as fast as counting.
+    """
+    if len(data) > _LARGE:
+        place = -1
+        for number in range(_FEW):
+            place = data.find(byte, place + 1)
+            if place < 0:
+                return number
+    return data.count(byte)
 
 
 def longest_size(data: bytes) -> int:

@@ -35,6 +35,8 @@ from chatcompletion.openai_json.document_limits import (
     MAX_UNKNOWN,
     MAX_VALUES,
     check_shape,
+    count_openers,
+    count_rare,
     count_values,
     too_wide,
 )
@@ -337,14 +339,16 @@ def check_size(params: ChatCompletionParams) -> None:
         DecodeError: The message has more than `MAX_UNKNOWN` entries of extra_json, or its
             extra_json and RawJson together have more than `MAX_VALUES` values (`invalid_json`).
     """
-    data = params.SerializeToString()
     # The number of bytes shows for most messages that they are within the limits.
-    if data.count(_EXTRA_TAG) > MAX_UNKNOWN:
+    if params.ByteSize() <= min(MAX_UNKNOWN, MAX_VALUES):
+        return
+    data = params.SerializeToString()
+    if count_rare(data, _EXTRA_TAG) > MAX_UNKNOWN:
         entries = sum(len(getattr(owner, EXTRA)) for _, _, owner in _objects(params))
         if entries > MAX_UNKNOWN:
             message = f"More than {MAX_UNKNOWN} members are not of the contract."
             raise DecodeError(message, code="invalid_json", param=EXTRA)
-    rough = data.count(b",") + data.count(b"[") + data.count(b"{")
+    rough = data.count(b",") + count_openers(data)
     if rough >= MAX_VALUES and sum(map(count_values, _verbatim(params))) > MAX_VALUES:
         raise too_wide(MAX_VALUES)
 

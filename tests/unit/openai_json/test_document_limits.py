@@ -18,7 +18,7 @@ from chatcompletion.openai_json import (
     indentation,
     longest_size,
 )
-from chatcompletion.openai_json.document_limits import check_shape
+from chatcompletion.openai_json.document_limits import check_shape, count_openers, count_rare
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
     ChatMessage,
@@ -90,6 +90,15 @@ def test_malformed_and_deep(document: bytes) -> None:
 def test_errors_are_bounded_too() -> None:
     with pytest.raises(DecodeError, match=TOO_DEEP):
         decode_error(b'{"error":' + _arrays(MAX_DEPTH) + b"}")
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 16 * 1024, 16 * 1024 + 1, 100_000])
+@pytest.mark.parametrize("rare", [0, 1, 1023, 1024, 1025, 5000])
+def test_a_byte_is_counted_in_small_and_large_documents(size: int, rare: int) -> None:
+    data = b"x[" * rare + b"x" * size + b"["
+    assert count_rare(data, b"[") == rare + 1
+    assert count_rare(data, b"{") == 0
+    assert count_openers(data) == rare + 1
 
 
 def test_number_of_values_is_exact() -> None:
