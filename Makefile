@@ -142,10 +142,11 @@ breaking: $(STAMP)
 bench: $(STAMP) ## Measure cost, latency and memory of every topology
 	$(BIN)/python -m tests.load.bench $(BENCH)
 
-bench-parts: $(STAMP) ## Measure the codec, the upstream client and the store alone
+bench-parts: $(STAMP) ## Measure the codec, the upstream client and the store alone, and the parts of a lone request
 	$(BIN)/python -m tests.load.bench_openai_json
 	$(BIN)/python -m tests.load.bench_upstream
 	$(BIN)/python -m tests.load.bench_accounts
+	$(BIN)/python -m tests.load.bench_latency
 
 bench-peers: $(STAMP) $(CLIENT_ENVIRONMENTS)/litellm/.stamp ## Measure LiteLLM in the same rounds
 	$(BIN)/python -m tests.load.bench --peers $(BENCH)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from tests.load import drive
+from tests.load import drive, profiled
 from tests.load.clients import Request, connected
 from tests.load.kernel import cores
 from tests.load.measures import BURST, CALLERS, UNARY
@@ -62,7 +62,7 @@ async def profile(plans: Sequence[Plan], seconds: float) -> dict[str, Shares]:
     try:
         for plan in plans:
             with TemporaryDirectory(prefix="bench-") as name:
-                system = start(plan, port, Path(name), core, profiled=True)
+                system = start(plan, port, Path(name), core, wrapper=Path(profiled.__file__))
                 try:
                     await system.ready()
                     for kind, request in _KINDS.items():

@@ -79,7 +79,7 @@ class System:
         self.target = target
         self.megabytes_at_rest = 0.0
         self.profiles: Sequence[tuple[int, Path]] = ()
-        """The processes under cProfile, and where each writes; see `profiled`."""
+        """The processes under a wrapper, and where each writes."""
         self._processes = processes
         self._log = log
         self._pids: list[int] = []
@@ -125,7 +125,7 @@ class System:
 
 
 def start(
-    plan: Plan, upstream: int, directory: Path, core: set[int], *, profiled: bool = False
+    plan: Plan, upstream: int, directory: Path, core: set[int], *, wrapper: Path | None = None
 ) -> System:
     """Start a system; return it before it is ready.
 
@@ -134,7 +134,7 @@ def start(
         upstream: The port of the upstream.
         directory: An empty directory for its files.
         core: The core that it runs on.
-        profiled: Whether its processes run under cProfile; only ours can.
+        wrapper: The script that runs its modules, such as `profiled.py`; only for ours.
     """
     address, service = (f"127.0.0.1:{kernel.free_port()}" for _ in range(2))
     commands: Sequence[Sequence[str]]
@@ -147,7 +147,11 @@ def start(
             "CHAT_SERVICE_TARGET": service,
         }
         commands = [
-            (sys.executable, *(_profiler(directory, module) if profiled else ("-m",)), *command)
+            (
+                sys.executable,
+                *(_wrapped(wrapper, directory, module) if wrapper else ("-m",)),
+                *command,
+            )
             for command in _MODULES[plan.topology]
             for module in command[:1]
         ]
@@ -169,7 +173,7 @@ def start(
         protocol="grpc" if plan.topology == "grpc" else "rest", address=address, key=KEY
     )
     system = System(plan, target, processes, log)
-    if profiled:
+    if wrapper:
         system.profiles = [
             (process.pid, _profile(directory, command[0]))
             for process, command in zip(processes, _MODULES[plan.topology], strict=True)
@@ -177,8 +181,8 @@ def start(
     return system
 
 
-def _profiler(directory: Path, module: str) -> tuple[str, str]:
-    return str(ROOT / "tests" / "load" / "profiled.py"), str(_profile(directory, module))
+def _wrapped(wrapper: Path, directory: Path, module: str) -> tuple[str, str]:
+    return str(wrapper), str(_profile(directory, module))
 
 
 def _profile(directory: Path, module: str) -> Path:
