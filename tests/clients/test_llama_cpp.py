@@ -7,6 +7,7 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from typing import Any, Final, Literal
 import grpc
 import httpx
 import pytest
+from openai import AsyncOpenAI
 
 from chatcompletion import openai_json
 from tests.clients.scenarios import require
 from tests.clients.servers import CONTEXT, LLAMA_CPP, TINY, llama_cpp
 from tests.support import running_service
 from tests.support.grpc_client import KEY, failed, params
+from tests.support.processes import process
 from tests.support.running_bridge import PATH, bridge
 from tests.support.running_service import Running
 from tests.support.waiting import PATIENCE
@@ -226,3 +229,30 @@ async def test_a_caller_who_leaves_stops_the_upstream(user: User) -> None:
             await asyncio.sleep(0.01)
 
     assert await user.measured("llamacpp:tokens_predicted_total") < LONGEST
+
+
+async def test_two_variables_are_enough_for_make_up(directory: Path) -> None:
+    free = "127.0.0.1:0"
+    async with llama_cpp(directory) as base_url:
+        variables = {
+            "CHAT_UPSTREAM_BASE_URL": base_url,
+            "CHAT_UPSTREAM_MODEL": TINY,
+            "CHAT_BOOTSTRAP_API_KEY": KEY,
+            "CHAT_LISTEN": free,
+            "CHAT_BRIDGE_LISTEN": free,
+            "CHAT_METRICS_LISTEN": "none",
+            "CHAT_BRIDGE_METRICS_LISTEN": "none",
+        }
+        async with process("restbridge", variables, "--standalone") as running:
+            address = await running.address()
+            async with AsyncOpenAI(base_url=f"http://{address}/v1", api_key=KEY) as caller:
+                completion = await caller.chat.completions.create(
+                    model="default", messages=[{"role": "user", "content": "hi"}], max_tokens=8
+                )
+            running.send(signal.SIGINT)
+            assert await running.exit_status() == 0
+
+    assert completion.choices[0].message.content
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 8
+    assert f"model default -> {TINY} at {base_url}/v1, key none".encode() in running.output
