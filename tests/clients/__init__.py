@@ -15,4 +15,6 @@ A program uses the name of the scenario as the model, prints its line, and goes 
     call            the tool that was called: {"name", "arguments"}
     object          the structured output
     error           {"class", "message"} of the exception
+
+Libraries that put the pieces of a tool call together also stream it: it must be the same call.
 """

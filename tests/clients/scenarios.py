@@ -175,7 +175,7 @@ def _tools(line: Mapping[str, Any], told: Told) -> None:
     assert line["text"] == INTRODUCTION
     assert line["call"]["name"] == "weather"
     _is_weather(line["call"]["arguments"])
-    first, second = told.requests["tools"]
+    first, *_, second = told.requests["tools"]
     assert [tool["function"]["name"] for tool in first["tools"]] == ["weather"]
     *_, called, result = second["messages"]
     [call] = called["tool_calls"]

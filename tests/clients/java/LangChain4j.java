@@ -53,6 +53,12 @@ final class LangChain4j extends Scenarios {
 
   @Override
   Map<String, Object> streamed(String name, Consumer<String> piece) throws Exception {
+    ChatRequest request = ChatRequest.builder().messages(UserMessage.from(HELLO)).build();
+    return Map.of("tokens", streamed(name, request, piece).tokenUsage().outputTokenCount());
+  }
+
+  private static ChatResponse streamed(String name, ChatRequest request, Consumer<String> piece)
+      throws Exception {
     OpenAiStreamingChatModel model =
         OpenAiStreamingChatModel.builder()
             .baseUrl(BASE_URL)
@@ -61,7 +67,7 @@ final class LangChain4j extends Scenarios {
             .build();
     CompletableFuture<ChatResponse> ending = new CompletableFuture<>();
     model.chat(
-        HELLO,
+        request,
         new StreamingChatResponseHandler() {
           @Override
           public void onPartialResponse(String part) {
@@ -79,8 +85,7 @@ final class LangChain4j extends Scenarios {
           }
         });
     try {
-      ChatResponse answer = ending.get(PATIENCE, TimeUnit.SECONDS);
-      return Map.of("tokens", answer.tokenUsage().outputTokenCount());
+      return ending.get(PATIENCE, TimeUnit.SECONDS);
     } catch (ExecutionException failure) {
       throw (Exception) failure.getCause();
     }
@@ -94,6 +99,7 @@ final class LangChain4j extends Scenarios {
     UserMessage ask = UserMessage.from(ASK);
     ChatRequest.Builder request = ChatRequest.builder().toolSpecifications(tool);
     AiMessage asked = model.chat(request.messages(ask).build()).aiMessage();
+    same(streamed("tools", request.build(), piece -> {}).aiMessage(), asked);
     ToolExecutionRequest call = asked.toolExecutionRequests().get(0);
     ChatMessage result = ToolExecutionResultMessage.from(call, RAIN);
     AiMessage answer = model.chat(request.messages(ask, asked, result).build()).aiMessage();

@@ -65,6 +65,13 @@ final class OpenAiJava extends Scenarios {
     ChatCompletionMessage asked = complete(params).choices().get(0).message();
     ChatCompletionMessageFunctionToolCall call = asked.toolCalls().orElseThrow().get(0).asFunction();
     call.function().arguments(weather.class); // it parses
+    ChatCompletionAccumulator accumulator = ChatCompletionAccumulator.create();
+    try (StreamResponse<ChatCompletionChunk> stream =
+        client.chat().completions().createStreaming(params.build())) {
+      stream.stream().forEach(accumulator::accumulate);
+    }
+    ChatCompletionMessage built = accumulator.chatCompletion().choices().get(0).message();
+    same(built.toolCalls().orElseThrow().get(0).asFunction(), call);
     params.addMessage(asked);
     params.addMessage(
         ChatCompletionToolMessageParam.builder().toolCallId(call.id()).content(RAIN).build());

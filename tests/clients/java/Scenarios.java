@@ -46,6 +46,12 @@ abstract class Scenarios {
     System.exit(0); // the libraries' threads would keep the process alive
   }
 
+  static void same(Object streamed, Object whole) {
+    if (!streamed.equals(whole)) {
+      throw new IllegalStateException(streamed + " is not " + whole);
+    }
+  }
+
   static Map<String, Object> called(String name, String arguments, String text) throws Exception {
     return Map.of(
         "call", Map.of("name", name, "arguments", JSON.readTree(arguments)), "text", text);

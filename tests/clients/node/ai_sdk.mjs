@@ -56,12 +56,17 @@ const scenarios = {
   },
   streamed: () => streamed("streamed"),
   async tools() {
-    const { text, steps } = await ask("tools", {
+    const question = {
       messages: [{ role: "user", content: "Which weather?" }],
       tools: { weather: tool({ inputSchema: Weather, execute: () => "Rain." }) },
       stopWhen: stepCountIs(3),
-    });
+    };
+    const { text, steps } = await ask("tools", question);
+    const streaming = streamText({ model: model("tools"), maxRetries: 0, ...question });
+    const streamedSteps = await streaming.steps;
     const [call] = steps[0].toolCalls;
+    same(streamedSteps[0].toolCalls[0].input, call.input);
+    same(await streaming.text, text);
     return { text, call: { name: call.toolName, arguments: call.input } };
   },
   async structured() {
@@ -70,7 +75,7 @@ const scenarios = {
     const pieces = streamText({ model: model("structured"), maxRetries: 0, ...question });
     for await (const _ of pieces.textStream);
     const last = await pieces.output;
-    if (JSON.stringify(last) !== JSON.stringify(whole.output)) throw new Error("not the same");
+    same(last, whole.output);
     return { object: whole.output };
   },
   refused: () => ask("refused", { messages: [HELLO], topP: 3 }),
@@ -82,6 +87,10 @@ const scenarios = {
   },
   ...Object.fromEntries(BROKEN.map((name) => [name, () => streamed(name)])),
 };
+
+function same(streamed, whole) {
+  if (JSON.stringify(streamed) !== JSON.stringify(whole)) throw new Error("not the same");
+}
 
 function described(error) {
   return { error: { class: error?.name ?? typeof error, message: String(error?.message ?? error) } };

@@ -1,6 +1,8 @@
 """LangChain's ChatOpenAI."""
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import add
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
@@ -40,6 +42,8 @@ def tools() -> Told:
     chat = model("tools").bind_tools([weather])
     asked = chat.invoke([HumanMessage(ASK)])
     [call] = asked.tool_calls
+    streamed_calls = reduce(add, chat.stream([HumanMessage(ASK)])).tool_calls
+    assert streamed_calls == asked.tool_calls
     result = weather.invoke(call)
     assert isinstance(result, ToolMessage)
     answer = chat.invoke([HumanMessage(ASK), asked, result])

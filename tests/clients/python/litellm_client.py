@@ -51,6 +51,9 @@ def tools() -> Told:
     messages: list[Any] = [{"role": "user", "content": ASK}]
     asked = complete("tools", messages, tools=[TOOL]).choices[0].message
     [call] = asked.tool_calls
+    chunks = list(complete("tools", messages, tools=[TOOL], stream=True))
+    built = litellm.stream_chunk_builder(chunks).choices[0].message
+    assert built.tool_calls[0].model_dump() == call.model_dump()
     messages += [asked, {"role": "tool", "tool_call_id": call.id, "content": RAIN}]
     answer = complete("tools", messages, tools=[TOOL]).choices[0].message
     called = {"name": call.function.name, "arguments": json.loads(call.function.arguments)}

@@ -49,6 +49,8 @@ def tools() -> Told:
     tool = FunctionTool.from_defaults(weather)
     asked = chat.chat_with_tools([tool], chat_history=[ChatMessage(ASK)])
     [call] = chat.get_tool_calls_from_response(asked)
+    *_, last = chat.stream_chat_with_tools([tool], chat_history=[ChatMessage(ASK)])
+    assert chat.get_tool_calls_from_response(last) == [call]
     result = ChatMessage(
         tool(**call.tool_kwargs).content,
         role=MessageRole.TOOL,

@@ -67,8 +67,19 @@ def streamed(name: str) -> Iterator[str]:
             yield event.data.delta
 
 
+async def run_streamed(asked: Agent[Any]) -> str:
+    """Return the final output of a streamed loop of tools."""
+    result = Runner.run_streamed(asked, ASK)
+    async for _ in result.stream_events():
+        pass
+    return result.final_output
+
+
 def tools() -> Told:
     result = ran(agent("tools", tools=[weather]), ASK)
+    assert LOOP.run_until_complete(run_streamed(agent("tools", tools=[weather]))) == (
+        result.final_output
+    )
     [item] = [item for item in result.new_items if isinstance(item, ToolCallItem)]
     arguments = Weather.model_validate_json(item.raw_item.arguments).model_dump()
     called = {"name": item.raw_item.name, "arguments": arguments}

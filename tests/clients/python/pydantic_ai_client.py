@@ -1,5 +1,6 @@
 """pydantic-ai's OpenAIChatModel and OpenAIProvider."""
 
+import asyncio
 from collections.abc import Iterator
 
 from pydantic import BaseModel
@@ -46,6 +47,12 @@ def streamed(name: str) -> Iterator[str]:
                     yield text
 
 
+async def run_streamed(agent: Agent) -> str:
+    """Return the output of a streamed loop of tools."""
+    async with agent.run_stream(ASK) as result:
+        return await result.get_output()
+
+
 def tools() -> Told:
     agent = Agent(model("tools"))
 
@@ -55,6 +62,7 @@ def tools() -> Told:
         return RAIN
 
     result = agent.run_sync(ASK)
+    assert asyncio.run(run_streamed(agent)) == result.output
     parts = [part for message in result.all_messages() for part in message.parts]
     [call] = [part for part in parts if isinstance(part, ToolCallPart)]
     called = {"name": call.tool_name, "arguments": call.args_as_dict()}

@@ -72,6 +72,15 @@ func tools() (told, error) {
 	}
 	called := asked.Choices[0].Message
 	call := called.ToolCalls[0]
+	accumulator := openai.ChatCompletionAccumulator{}
+	stream := client.Chat.Completions.NewStreaming(background, params)
+	for stream.Next() {
+		accumulator.AddChunk(stream.Current())
+	}
+	built := accumulator.Choices[0].Message.ToolCalls[0]
+	if stream.Err() != nil || built.ID != call.ID || built.Function.Arguments != call.Function.Arguments {
+		return nil, errors.New("the streamed call is not the same")
+	}
 	params.Messages = append(params.Messages, called.ToParam(), openai.ToolMessage(reporting.Rain, call.ID))
 	answer, err := complete(params)
 	if err != nil {
