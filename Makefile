@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+RUN_STAMP := $(VENV)/.run-stamp
 FROZEN := protos/frozen.binpb
 NODE_TESTS := tests/e2e/node
 NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
@@ -24,13 +25,15 @@ help: ## List the targets
 
 # ------------------------------------------------------------------ environment
 
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+
 $(STAMP): requirements-dev.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q protos process service restbridge
-	@touch $@
+	@touch $@ $(RUN_STAMP)
 
 # The tests of a language whose tools are missing are skipped, or fail in CI.
 $(NODE_STAMP) $(NODE_CLIENTS): %/node_modules/.stamp: %/package-lock.json
@@ -63,13 +66,24 @@ $(CLIENT_ENVIRONMENTS)/%/.stamp: $(CLIENTS)/python/%.lock $(STAMP)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --require-hashes --requirement $<
 	@touch $@
 
+# `make up` needs only what runs. The environment of `make setup` contains it.
+$(RUN_STAMP): requirements.lock
+	@$(CHECK_PYTHON)
+	@echo "make up: installing $$(grep -c == $<) packages of $< into $(VENV), once"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --disable-pip-version-check --require-hashes --requirement $<
+	@$(BIN)/python -c 'import os, sys, sysconfig; \
+	  open(sysconfig.get_path("purelib") + "/chatcompletion-sources.pth", "w").write( \
+	  "\n".join([os.getcwd(), os.getcwd() + "/protos", ""]))'
+	@touch $@
+
 .PHONY: setup
-setup: $(STAMP) ## Create the environment in .venv
+setup: $(RUN_STAMP) ## Create the environment in .venv
 
 # -------------------------------------------------------------------------- run
 
 .PHONY: up
-up: $(STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051, a simulated upstream
+up: $(RUN_STAMP) ## Start everything in the foreground: REST on 8080, gRPC on 50051, a simulated upstream
 	@exec $(BIN)/python -m restbridge --standalone
 
 # ------------------------------------------------------------------------- test

@@ -20,10 +20,10 @@ import asyncio
 import json
 import os
 import resource
-import secrets
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -34,17 +34,18 @@ from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import Address, SettingsError, rows, usage
 from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
-from process.workers.plan import Plan
+from process.workers.plan import Plan, PrepareError
+from process.workers.ports import TakenError, hold_all
 from process.workers.worker import Worker
 from restbridge.config import Settings
 
 if TYPE_CHECKING:  # the bridge is deployed without the service
+    from service.accounts.bootstrap_key import KeyFile
     from service.config import Settings as ServiceSettings
     from service.models import Catalogue
 
 _STANDALONE: Final = "--standalone"
 _KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
-_KEY_BYTES: Final = 32
 _FILES_BESIDES: Final = 128
 # Descriptors in addition to client connections: the channel, the metrics, the process's own.
 
@@ -92,8 +93,8 @@ class Standalone:
         from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
 
         values, wrong = process_settings.parse(Settings, environment)
-        self.key = environment.get(_KEY) or f"sk-live-{secrets.token_urlsafe(_KEY_BYTES)}"
-        self.environment = {**environment, _KEY: self.key}
+        self.environment = environment
+        self._key = ""
         self.service: ServiceSettings
         self.catalogue: Catalogue
         try:
@@ -115,19 +116,52 @@ class Standalone:
         Raises:
             ListenError: An address cannot be listened on.
         """
+        from restbridge.server import ListenError  # noqa: PLC0415 - as in `serve`
+
+        log.report_exceptions(asyncio.get_running_loop())
+        with ExitStack() as held:
+            if worker is None:
+                try:
+                    self._hold_ports(held)
+                except TakenError as error:
+                    raise ListenError(str(error)) from error
+            await self._serve(worker)
+
+    def _hold_ports(self, held: ExitStack) -> None:
+        """Hold all ports before anything is written, as a supervisor does for its workers."""
+        listens = {"CHAT_BRIDGE_LISTEN": self.settings.listen, "CHAT_LISTEN": self.service.listen}
+        if self.service.admin_token:
+            listens["CHAT_ADMIN_LISTEN"] = self.service.admin_listen
+        metrics = {
+            "CHAT_METRICS_LISTEN": self.service.metrics_listen,
+            "CHAT_BRIDGE_METRICS_LISTEN": self.settings.metrics_listen,
+        }
+        with ExitStack() as until_they_serve:
+            used = {name: address for name, address in metrics.items() if address}
+            ports = hold_all({**listens, **used}, until_they_serve, held, kept=listens)
+        self.settings = replace(self.settings, listen=ports["CHAT_BRIDGE_LISTEN"])
+        self.service = replace(self.service, listen=ports["CHAT_LISTEN"])
+        if self.service.admin_token:
+            self.service = replace(self.service, admin_listen=ports["CHAT_ADMIN_LISTEN"])
+
+    async def _serve(self, worker: Worker | None) -> None:
         from restbridge.server import Bridge, ListenError  # noqa: PLC0415 - as in `serve`
         from service.reloading import Reloading  # noqa: PLC0415 - as above
         from service.server import Server, StartError  # noqa: PLC0415 - as above
 
-        log.report_exceptions(asyncio.get_running_loop())
         signals = Signals(worker)
-        shares = worker is not None
-        server = Server(self.service, self.catalogue, shares_ports=shares)
+        server = Server(
+            self.service,
+            self.catalogue,
+            shares_ports=True,
+            key_file=self._key_file() if worker is None else None,
+        )
         try:
             await server.start()
         except StartError as error:
             raise ListenError(str(error)) from error
-        bridge = Bridge(self.settings, channel=server.channel(), shares_port=shares)
+        self._key = server.bootstrap_key
+        bridge = Bridge(self.settings, channel=server.channel(), shares_port=True)
 
         async def stop(*, delay: float | None) -> None:
             # One delay is enough: both serve during the bridge's.
@@ -158,6 +192,25 @@ class Standalone:
         reload = Reloading(server, self.service, self.environment)
         await signals.drain("restbridge", stop, hurry, reload)
 
+    def _key_file(self) -> "KeyFile":
+        from service.accounts.bootstrap_key import KeyFile, path_of  # noqa: PLC0415 - as above
+
+        return KeyFile(path_of(self.service.database_url, self.service.journal_directory))
+
+    def prepare(self) -> Mapping[str, str]:
+        """Return the variables that workers get: one key for all.
+
+        Raises:
+            PrepareError: The key cannot be kept.
+        """
+        from service.accounts.bootstrap_key import KeyFileError  # noqa: PLC0415 - as above
+
+        try:
+            self._key = self._key_file().use(self.service.bootstrap_api_key)
+        except KeyFileError as error:
+            raise PrepareError(str(error)) from error
+        return {_KEY: self._key}
+
     def tell(self, rest: Address, grpc: str) -> None:
         """Print what a person needs: the addresses, the models, the key, and a curl command."""
         from service.start_lines import start_lines  # noqa: PLC0415 - as in `__init__`
@@ -167,14 +220,16 @@ class Standalone:
             "gRPC": grpc,
             "metrics": _metrics(self.settings.metrics_listen, self.service.metrics_listen),
             "upstream": self.catalogue.upstream_description,
-            "API key": self.key,
+            "API key": self._key,
         }
+        if not self.service.bootstrap_api_key:
+            lines["kept in"] = str(self._key_file().path)
         print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
         print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
-        print(f"\nexport CHAT_KEY={shlex.quote(self.key)}")  # noqa: T201 - asked for
+        print(f"\nexport CHAT_KEY={shlex.quote(self._key)}")  # noqa: T201 - asked for
         names = [model.name for model in self.catalogue if not model.is_pattern]
         model = names[0] if names else "MODEL"
-        print(_curl(rest, self.key, model=model), flush=True)  # noqa: T201 - asked for
+        print(_curl(rest, self._key, model=model), flush=True)  # noqa: T201 - asked for
 
 
 def plan(settings: Settings, environment: Mapping[str, str], standalone: Standalone | None) -> Plan:
@@ -212,6 +267,7 @@ def plan(settings: Settings, environment: Mapping[str, str], standalone: Standal
         listens=listens,
         metrics_listens=metrics_listens,
         longest_drain=longest_drain,
+        prepare=standalone.prepare if standalone is not None else dict,
         serving=serving,
     )
 

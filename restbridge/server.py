@@ -21,6 +21,7 @@ import uvicorn
 from process import metrics
 from process.in_process import InProcessChannel
 from process.settings import Address
+from process.taken_ports import cannot_listen
 from process.workers import ports
 from restbridge.app import create_app
 from restbridge.channel import Service
@@ -273,5 +274,4 @@ def _listener(listen: Address, *, shares: bool) -> Iterator[socket.socket]:
 
 
 def _cannot_listen(setting: str, listen: Address, error: OSError) -> ListenError:
-    why = error.strerror or "name not found"
-    return ListenError(f"{setting}: cannot listen on {listen}: {why}")
+    return ListenError(cannot_listen(setting, listen, error))

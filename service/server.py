@@ -12,15 +12,14 @@ that retries use another connection. gRPC still cancels a call that crosses the 
 """
 
 import asyncio
+import logging
 import os
 import random
 import socket
 import ssl
 import time
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from contextlib import AsyncExitStack, ExitStack, suppress
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Final
 
 from grpc_health.v1 import health, health_pb2_grpc
@@ -34,10 +33,13 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from process import metrics
+from process import log, metrics
 from process.in_process import InProcessChannel
+from process.taken_ports import cannot_listen
+from process.workers.ports import TakenError, hold_all
 from service import reflection
 from service.accounts.bootstrap import bootstrap
+from service.accounts.bootstrap_key import KeyFile, KeyFileError
 from service.accounts.credit_servicer import CreditServicer
 from service.accounts.directory import Directory
 from service.accounts.store_access import Access
@@ -58,6 +60,7 @@ from service.models import Catalogue, CurrentModels
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
+from service.simulation import Simulation
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient, UpstreamLimits, transport
 
@@ -73,6 +76,8 @@ SERVICES: Final = tuple(
 
 READINESS: Final = ("", *SERVICES)
 """The names of the readiness in grpc.health.v1."""
+
+_log = logging.getLogger(__name__)
 
 LIVENESS: Final = "liveness"
 """The name of the liveness in grpc.health.v1."""
@@ -99,7 +104,8 @@ class Server:
         settings: The settings.
         catalogue: The models.
         timeouts: How long the store waits.
-        shares_ports: Whether it shares its ports with other workers.
+        shares_ports: Whether it shares its ports, which somebody else holds, with other workers.
+        key_file: Keeps the bootstrap key if the settings have none; None for no such key.
     """
 
     def __init__(
@@ -109,12 +115,16 @@ class Server:
         *,
         timeouts: Timeouts = TIMEOUTS,
         shares_ports: bool = False,
+        key_file: KeyFile | None = None,
     ) -> None:
         self._settings = settings
         self._shares_ports = shares_ports
+        self._key_file = key_file
+        self.bootstrap_key = settings.bootstrap_api_key
+        """The bootstrap key, set by `start` if it is kept in a file; "" for none."""
         self._timeouts = timeouts
         self._models = CurrentModels(catalogue)
-        self._simulator_url = ""
+        self._simulation = Simulation(settings)
         self._telemetry = Telemetry()
         metrics.describe(self._telemetry.registry)
         self._calls = Calls(settings.max_concurrent_calls)
@@ -169,7 +179,11 @@ class Server:
 
     async def _start(self) -> None:
         settings = self._settings
-        self._models.catalogue = await self._with_simulator(self._models.catalogue)
+        # Before anything is written, so that a start that fails for a port leaves nothing behind.
+        self._resources.push_async_callback(self._simulation.stop)
+        held = self._hold_ports()
+        self._start_metrics()
+        self._models.catalogue = await self._simulation.of(self._models.catalogue)
         try:
             connections = transport(
                 max_connections=settings.upstream_max_connections,
@@ -219,11 +233,11 @@ class Server:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable(server, *SERVICES, health.SERVICE_NAME)
+        held.close()
         try:
             self._port = server.add_insecure_port(str(settings.listen))
         except RuntimeError as error:
-            raise StartError(f"CHAT_LISTEN: cannot listen on {settings.listen}") from error
-        self._start_metrics()
+            raise StartError(cannot_listen("CHAT_LISTEN", settings.listen)) from error
         await self._start_admin()
         self._health.set(SERVING, LIVENESS, *READINESS)
         self._start_housekeeping()
@@ -284,36 +298,7 @@ class Server:
         Raises:
             OSError: The simulator, which is a new upstream, cannot start. Nothing has changed.
         """
-        self._models.catalogue = await self._with_simulator(catalogue)
-
-    async def _with_simulator(self, catalogue: Catalogue) -> Catalogue:
-        """Return a catalogue. If the simulator is an upstream, start it and set its URL."""
-        if all(upstream.base_url for upstream in catalogue.upstreams):
-            return catalogue
-        base_url = self._simulator_url = self._simulator_url or await self._start_simulator()
-        models = {
-            model.name: model
-            if model.upstream.base_url
-            else replace(model, upstream=replace(model.upstream, base_url=base_url))
-            for model in catalogue
-        }
-        return Catalogue(models=MappingProxyType(models))
-
-    async def _start_simulator(self) -> str:
-        """Start the built-in simulator, and return its base URL."""
-        # Imported here, because the simulator is a fifth of the service's code.
-        from service.simulator import SimulatorConfig, SimulatorServer  # noqa: PLC0415
-
-        simulator = await SimulatorServer.start(
-            SimulatorConfig(
-                time_to_first_token=self._settings.simulator_time_to_first_token,
-                inter_token_delay=self._settings.simulator_inter_token_delay,
-                clock=time.time,
-                records_kept=0,
-            )
-        )
-        self._resources.push_async_callback(simulator.stop)
-        return f"{simulator.base_url}/v1"
+        self._models.catalogue = await self._simulation.of(catalogue)
 
     async def _open_accounts(self) -> tuple[Authentication, Admission]:
         """Open the store, migrate its schema, and create the bootstrap account."""
@@ -331,11 +316,11 @@ class Server:
             await asyncio.to_thread(migrate, store)
             # Detects a read-only file or a full disk now instead of with the first call.
             await asyncio.to_thread(store.try_writing)
-            await batches.call(
-                bootstrap, store, settings.bootstrap_api_key, settings.bootstrap_credit
-            )
+            await self._bootstrap(store)
         except StoreError as error:
             raise StartError(f"CHAT_DATABASE_URL: {error}") from error
+        except KeyFileError as error:
+            raise StartError(str(error)) from error
         try:
             journal = Journal(settings.journal_directory, lost=self._telemetry.settlements_lost)
         except JournalError as error:
@@ -369,6 +354,33 @@ class Server:
         self._resources.push_async_callback(settlement.settled)
         return authentication, admission
 
+    async def _bootstrap(self, store: Store) -> None:
+        """Create the bootstrap account. A kept key that was revoked is replaced."""
+        given, credit = self._settings.bootstrap_api_key, self._settings.bootstrap_credit
+        if self._key_file is not None:
+            self.bootstrap_key = await asyncio.to_thread(self._key_file.use, given)
+        valid = await self._batches.call(bootstrap, store, self.bootstrap_key, credit)
+        if not valid and self._key_file is not None and not given:
+            self.bootstrap_key = await asyncio.to_thread(self._key_file.renew)
+            valid = await self._batches.call(bootstrap, store, self.bootstrap_key, credit)
+        if not valid:
+            hint = "set another CHAT_BOOTSTRAP_API_KEY"
+            _log.warning("bootstrap key is revoked or expired", extra=log.fields(hint=hint))
+
+    def _hold_ports(self) -> ExitStack:
+        """Hold the ports of gRPC until it listens on them itself."""
+        held = self._resources.enter_context(ExitStack())
+        if not self._shares_ports:
+            settings = self._settings
+            wanted = {"CHAT_LISTEN": settings.listen}
+            if settings.admin_token:
+                wanted["CHAT_ADMIN_LISTEN"] = settings.admin_listen
+            try:
+                hold_all(wanted, held)
+            except TakenError as error:
+                raise StartError(str(error)) from error
+        return held
+
     def _open_access(self) -> Access:
         """Open access to the store. Callers and operators have separate ones, with their limits."""
         access = Access(self._batches)
@@ -390,9 +402,7 @@ class Server:
         try:
             await admin.start()
         except OSError as error:
-            raise StartError(
-                f"CHAT_ADMIN_LISTEN: cannot listen on {settings.admin_listen}"
-            ) from error
+            raise StartError(cannot_listen("CHAT_ADMIN_LISTEN", settings.admin_listen)) from error
         self._resources.push_async_callback(admin.stop)
         self._admin = admin
 
@@ -419,7 +429,7 @@ class Server:
         try:
             self.metrics_port, close = metrics.serve(listen, self._telemetry.registry)
         except OSError as error:
-            raise StartError(f"CHAT_METRICS_LISTEN: cannot listen on {listen}") from error
+            raise StartError(cannot_listen("CHAT_METRICS_LISTEN", listen, error)) from error
         self._resources.push_async_callback(asyncio.to_thread, close)
 
 

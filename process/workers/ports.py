@@ -9,9 +9,52 @@ for SO_REUSEPORT is refused while the hold stands, and with it a second supervis
 """
 
 import socket
-from contextlib import closing
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, closing
 
 from process.settings import Address
+from process.taken_ports import cannot_listen
+
+
+class TakenError(Exception):
+    """At least one address cannot be listened on. The text has a line for each."""
+
+
+def hold_all(
+    addresses: Mapping[str, Address],
+    stack: ExitStack,
+    longer: ExitStack | None = None,
+    *,
+    kept: Collection[str] = (),
+) -> dict[str, Address]:
+    """Hold the ports of several listeners until a stack is closed.
+
+    Args:
+        addresses: The addresses by variable. Port 0 takes a free port.
+        stack: Holds the ports.
+        longer: Holds those of the variables in `kept`.
+        kept: Variables.
+
+    Returns:
+        The addresses with the ports that are held.
+
+    Raises:
+        TakenError: Addresses cannot be listened on.
+    """
+    held: dict[str, Address] = {}
+    wrong: list[str] = []
+    suggested: set[int] = set()
+    for variable, wanted in addresses.items():
+        try:
+            holder = longer if longer is not None and variable in kept else stack
+            port = holder.enter_context(hold(wanted)).getsockname()[1]
+        except OSError as error:
+            wrong.append(cannot_listen(variable, wanted, error, suggested=suggested))
+        else:
+            held[variable] = Address(wanted.host, port)
+    if wrong:
+        raise TakenError("\n".join(wrong))
+    return held
 
 
 def hold(address: Address) -> socket.socket:

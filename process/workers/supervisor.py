@@ -23,9 +23,10 @@ from prometheus_client.registry import Collector
 from process import log, metrics
 from process.lifetime import Signals
 from process.settings import Address
+from process.taken_ports import cannot_listen
 from process.workers.child import Child, command_of, start
 from process.workers.frames import Family
-from process.workers.plan import LONGEST_ENDING, Plan
+from process.workers.plan import LONGEST_ENDING, Plan, PrepareError
 from process.workers.ports import hold
 from process.workers.restarts import Restarts
 from process.workers.sums import Sums
@@ -80,6 +81,7 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             try:
                 ports = self._listen(stack)
+                self._environment |= self._prepared()
                 await self._start()
             except _StartError as error:
                 if str(error):
@@ -94,7 +96,7 @@ class Supervisor:
         """Hold the ports of the workers and serve metrics; return the ports by variable."""
         ports = {}
         for variable, address in self._plan.listens.items():
-            with _cannot_listen(variable, address):
+            with _listening(variable, address):
                 held = stack.enter_context(hold(address))
             ports[variable] = held.getsockname()[1]
             self._environment[variable] = str(Address(address.host, ports[variable]))
@@ -104,10 +106,16 @@ class Supervisor:
                 continue
             workers = _Workers(asyncio.get_running_loop(), partial(self._ask, position))
             registry = self._telemetry.registry(workers)
-            with _cannot_listen(variable, listen):
+            with _listening(variable, listen):
                 ports[variable], close = metrics.serve(listen, registry)
             stack.push_async_callback(asyncio.to_thread, close)
         return ports
+
+    def _prepared(self) -> Mapping[str, str]:
+        try:
+            return self._plan.prepare()
+        except PrepareError as error:
+            raise _StartError(_FAILED, str(error)) from error
 
     # ------------------------------------------------------------------------- start and restart
 
@@ -249,12 +257,11 @@ def _metric(family: Family) -> Metric:
 
 
 @contextmanager
-def _cannot_listen(variable: str, address: Address) -> Iterator[None]:
+def _listening(variable: str, address: Address) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or "name not found"
-        raise _StartError(_FAILED, f"{variable}: cannot listen on {address}: {why}") from error
+        raise _StartError(_FAILED, cannot_listen(variable, address, error)) from error
 
 
 def _why(status: int) -> int | str:

@@ -7,7 +7,7 @@ service, from above to below:
     __main__  scripts
     reloading
     server
-    admin  cli
+    admin  cli  simulation
     servicer  interceptors  probes
     admission  validation  config
     authentication  settlement  upstream
@@ -39,7 +39,7 @@ PLACES = {
 LAYERS = {
     "process": (
         {"workers"},
-        {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution"},
+        {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables"},
     ),
@@ -52,7 +52,7 @@ LAYERS = {
         {"__main__", "scripts"},
         {"reloading"},
         {"server"},
-        {"admin", "cli"},
+        {"admin", "simulation", "cli"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
@@ -75,7 +75,7 @@ LAYERS = {
         {"rate_limits", "ids", "schema", "pipeline", "coalescing", "turns"},
     ),
     "service.accounts": (
-        {"account_servicer", "credit_servicer", "commands", "bootstrap"},
+        {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
         {"operations", "store_access", "store_commands"},
         {"messages"},
         {"directory", "verification"},

@@ -33,6 +33,7 @@ THROUGH_ITS_USER: Final = {
 WITH_SOCKETS: Final = {
     "process/launch.py": "tests/e2e/test_wheel.py",
     "process/lifetime.py": "tests/faults/test_process.py",
+    "process/taken_ports.py": "tests/faults/test_shared_ports.py",
     "process/metrics.py": "tests/faults/test_process.py",
     "process/workers/child.py": "tests/e2e/test_workers.py",
     "process/workers/plan.py": "tests/e2e/test_workers.py",
@@ -60,6 +61,7 @@ WITH_SOCKETS: Final = {
     "service/request_message.py": "tests/faults/test_request_message.py",
     "service/scripts.py": "tests/e2e/test_wheel.py",
     "service/server.py": "tests/faults/test_draining.py",
+    "service/simulation.py": "tests/faults/test_process.py",
     "service/simulator/connection.py": "tests/faults/test_simulator.py",
     "service/simulator/error_objects.py": "tests/faults/test_simulator.py",
     "service/simulator/exchange.py": "tests/faults/test_simulator.py",

@@ -77,7 +77,7 @@ async def test_a_port_in_use_is_named(name: str) -> None:
         async with process(MODULE, environment(**{name: address})) as bridge:
             status, text = await ended(bridge)
     assert status == 1
-    assert text == f"{name}: cannot listen on {address}: Address already in use"
+    assert text.startswith(f"{name}: cannot listen on {address}: Address already in use. Port ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

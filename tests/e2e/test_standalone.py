@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from service.accounts.directory import Directory
+from service.ledger.store import Store
 from service.simulator.text import INTRODUCTION
 from tests.support.grpc_client import KEY, client
 from tests.support.running_bridge import PATH
@@ -82,13 +85,21 @@ def logged(complained: bytes) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start the process in a temporary directory, and kill it at the end."""
-    # Its store is a file in its working directory.
+async def started(
+    *arguments: str, cwd: str = "", **changes: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the process, and kill it at the end.
+
+    Args:
+        arguments: Further arguments.
+        cwd: Its working directory, in which its store is a file; "" for a temporary one.
+        changes: Variables.
+    """
     directory = TemporaryDirectory()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "faulthandler", "-W", "error", "-m", "restbridge", "--standalone"),
-        cwd=directory.name,
+        *arguments,
+        cwd=cwd or directory.name,
         env={"PATH": os.environ.get("PATH", ""), **ENVIRONMENT, **changes},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -104,9 +115,9 @@ async def started(**changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 @asynccontextmanager
-async def standalone(**changes: str) -> AsyncIterator[Standalone]:
-    """Start the process, and read what it prints up to the curl line."""
-    async with started(**changes) as process:
+async def standalone(*arguments: str, cwd: str = "", **changes: str) -> AsyncIterator[Standalone]:
+    """Start the process as `started` does, and read what it prints up to the curl line."""
+    async with started(*arguments, cwd=cwd, **changes) as process:
         assert process.stdout is not None
         told: dict[str, str] = {}
         export = ""
@@ -197,6 +208,50 @@ async def test_a_key_that_is_given_is_the_one() -> None:
                 await stranger.chat.completions.create(model="default", messages=HELLO)
 
 
+async def test_the_key_is_kept_across_restarts(tmp_path: Path) -> None:
+    file = tmp_path / "chatcompletion.sqlite3.bootstrap-key"
+    keys = []
+    for arguments in ((), (), ("--workers", "2")):
+        async with standalone(*arguments, cwd=str(tmp_path)) as running:
+            keys.append(running.told["API key"])
+            assert running.told["kept in"] == file.name
+            assert file.read_text() == f"{keys[0]}\n"
+            assert file.stat().st_mode & 0o777 == 0o600
+            async with running.openai() as user:
+                assert await user.chat.completions.create(model="default", messages=HELLO)
+            running.interrupt()
+            await ended(running.process)
+    assert keys == [keys[0]] * 3
+
+    # A given key is not kept, and revokes the kept one.
+    async with standalone(cwd=str(tmp_path), CHAT_BOOTSTRAP_API_KEY=KEY) as running:
+        assert "kept in" not in running.told
+        assert not file.exists()
+        async with running.openai(api_key=keys[0]) as earlier:
+            with pytest.raises(openai.AuthenticationError):
+                await earlier.chat.completions.create(model="default", messages=HELLO)
+        running.interrupt()
+        await ended(running.process)
+    async with standalone(cwd=str(tmp_path)) as running:
+        assert running.told["API key"] not in {KEY, *keys}
+
+
+async def test_a_kept_key_that_was_revoked_is_replaced(tmp_path: Path) -> None:
+    async with standalone(cwd=str(tmp_path)) as running:
+        key = running.told["API key"]
+        running.interrupt()
+        await ended(running.process)
+    store = Store(f"sqlite:///{tmp_path}/chatcompletion.sqlite3")
+    directory = Directory(store)
+    [row] = directory.keys("bootstrap")
+    directory.revoke_key("bootstrap", row.name)
+    store.close()
+    async with standalone(cwd=str(tmp_path)) as running:
+        assert running.told["API key"] != key
+        async with running.openai() as user:
+            assert await user.chat.completions.create(model="default", messages=HELLO)
+
+
 async def test_ctrl_c_does_not_wait_for_balancers_but_for_answers() -> None:
     changes = {
         "CHAT_DRAIN_DELAY": "600",
@@ -275,14 +330,33 @@ async def test_a_wrong_setting_is_named(changes: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENT if name.endswith("_LISTEN")])
-async def test_an_address_that_is_taken_is_named(name: str) -> None:
+async def test_an_address_that_is_taken_is_named(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
-        async with started(**{name: address}) as process:
+        async with started(cwd=str(tmp_path), **{name: address}) as process:
             status, printed, complained = await ended(process)
 
     assert status == 1
     assert printed == b""
-    # Before it, gRPC can print a warning about its port.
-    told = complained.decode().splitlines()[-1]
-    assert told.startswith(f"{name}: cannot listen on {address}")
+    [told] = complained.decode().splitlines()
+    assert told.startswith(f"{name}: cannot listen on {address}: Address already in use. Port ")
+    assert f" is free; write: {name}=127.0.0.1:" in told
+    assert os.listdir(tmp_path) == []
+
+
+async def test_all_addresses_that_are_taken_are_named(tmp_path: Path) -> None:
+    names = [name for name in ENVIRONMENT if name.endswith("_LISTEN")]
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        taken = {
+            name: "{}:{}".format(*server.getsockname())
+            for name, server in zip(names, held, strict=True)
+        }
+        async with started(cwd=str(tmp_path), **taken) as process:
+            status, _, complained = await ended(process)
+
+    assert status == 1
+    lines = complained.decode().splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(names)
+    assert len({line.rpartition("=")[2] for line in lines}) == len(names)
+    assert os.listdir(tmp_path) == []

@@ -467,7 +467,8 @@ async def test_a_port_in_use_is_reported_once(name: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with process("service", environment(**{name: address}), *TWO) as running:
             assert await running.exit_status() == 1
-    assert running.lines == [f"{name}: cannot listen on {address}: Address already in use"]
+    [line] = running.lines
+    assert line.startswith(f"{name}: cannot listen on {address}: Address already in use. Port ")
 
 
 async def test_no_other_service_gets_the_port_of_workers() -> None:

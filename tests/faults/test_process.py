@@ -11,6 +11,7 @@ from __future__ import annotations  # the types of grpc are generic for type che
 import asyncio
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -227,7 +228,12 @@ async def test_a_port_in_use_is_named(name: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with process("service", environment(**{name: address})) as running:
             assert await running.exit_status() == 1
-            assert running.lines[-1] == f"{name}: cannot listen on {address}"
+            told = f"{name}: cannot listen on {address}: Address already in use. Port "
+            assert running.lines[-1].startswith(told)
+            free = running.lines[-1].rpartition("=")[2]
+            assert running.lines[-1].endswith(f" is free; write: {name}={free}")
+            assert address != free
+            assert os.listdir(running.directory) == []
             assert "Traceback" not in "".join(running.lines)
 
 
@@ -236,7 +242,8 @@ async def test_two_services_never_share_a_port() -> None:
         address = caller_address(running)
         async with process("service", environment(CHAT_LISTEN=address)) as second:
             assert await second.exit_status() == 1
-            assert second.lines[-1] == f"CHAT_LISTEN: cannot listen on {address}"
+            told = f"CHAT_LISTEN: cannot listen on {address}: Address already in use. Port "
+            assert second.lines[-1].startswith(told)
         await caller.create("default")
 
 

@@ -1,5 +1,6 @@
 """The ports that workers share: nobody else gets them, from the hold on."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,7 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from process.settings import Address
-from process.workers.ports import hold, share
+from process.taken_ports import cannot_listen, free_port
+from process.workers.ports import TakenError, hold, hold_all, share
 
 FREE = Address("127.0.0.1", 0)
 
@@ -38,6 +40,46 @@ def _worker(stack: ExitStack, address: Address) -> socket.socket:
     listener.bind((address.host, address.port))
     listener.listen()
     return listener
+
+
+def test_a_free_port_is_one_that_can_be_listened_on(stack: ExitStack) -> None:
+    taken = _listen(stack, FREE).getsockname()[1]
+    free = free_port(Address("127.0.0.1", taken))
+
+    assert free is not None
+    assert taken < free <= taken + 50
+    assert free_port(Address("127.0.0.1", taken), apart_from={free}) != free
+    _listen(stack, Address("127.0.0.1", free))
+    assert free_port(Address("127.0.0.1", taken)) != free
+    assert free_port(Address("127.0.0.1", 65535)) is None
+
+
+def test_no_default_port_of_another_listener_is_suggested() -> None:
+    assert free_port(Address("127.0.0.1", 9464)) not in {9465, None}
+    assert free_port(Address("127.0.0.1", 50051)) not in {50052, None}
+
+
+def test_only_a_taken_port_has_a_suggestion() -> None:
+    refused = OSError(errno.EACCES, "Permission denied")
+
+    text = cannot_listen("A_LISTEN", Address("127.0.0.1", 80), refused)
+    assert text == "A_LISTEN: cannot listen on 127.0.0.1:80: Permission denied"
+
+
+def test_all_taken_ports_are_reported_and_nothing_stays_held(stack: ExitStack) -> None:
+    taken = [Address(*_listen(stack, FREE).getsockname()[:2]) for _ in range(2)]
+    wanted = {"A": taken[0], "B": FREE, "C": taken[1]}
+    with ExitStack() as inner, pytest.raises(TakenError) as refused:
+        hold_all(wanted, inner)
+    assert [line[0] for line in str(refused.value).splitlines()] == ["A", "C"]
+
+    with ExitStack() as longer:
+        with ExitStack() as shorter:
+            held = hold_all({"B": FREE, "D": FREE}, shorter, longer, kept={"B"})
+        _listen(stack, held["D"])
+        with pytest.raises(OSError, match="in use"):
+            _listen(stack, held["B"])
+    _listen(stack, held["B"])
 
 
 def test_workers_share_a_port_that_is_held(stack: ExitStack) -> None:

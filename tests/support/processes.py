@@ -27,6 +27,8 @@ class Process:
     """A deployable in a separate process."""
 
     process: asyncio.subprocess.Process
+    directory: str
+    """Its working directory, which is removed at the end."""
     lines: list[str] = field(default_factory=list)
     """The lines on its standard error so far."""
     output: bytes = b""
@@ -122,7 +124,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIt
         stderr=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
     )
-    running = Process(process=child)
+    running = Process(process=child, directory=directory.name)
     reading = asyncio.create_task(running._read())
     try:
         yield running
