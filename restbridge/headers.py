@@ -2,6 +2,7 @@
 
 request header        -> metadata         condition
 authorization           authorization     one, printable ASCII, at most 4 KiB
+x-api-key, api-key      x-api-key         without its value, if there is no authorization
 x-request-id            x-request-id      the caller's id if it is valid, otherwise a new one
 traceparent, tracestate same name         W3C Trace Context, well formed
 
@@ -36,6 +37,7 @@ ANSWER: Final = frozenset({*RATE_LIMIT, "openai-processing-ms", "retry-after", "
 EXPOSED: Final = (request_id.HEADER, "x-should-retry", *sorted(ANSWER))
 """The response headers that web pages can read."""
 
+_OTHER_KEYS: Final = frozenset({b"x-api-key", b"api-key"})
 _LONGEST_KEY: Final = 4096
 # grpcio rejects more than 8 KiB of metadata. No valid key is this long.
 _LONGEST_ANSWER: Final = 256
@@ -63,6 +65,8 @@ def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ..
         text = key.decode("latin-1")
         if _PRINTABLE.fullmatch(text):
             pairs.append(("authorization", text))
+    elif any(name in _OTHER_KEYS for name, _ in headers):
+        pairs.append(("x-api-key", "-"))  # for the message of the error
     parent = single(headers, b"traceparent")
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         pairs.append(("traceparent", parent.decode("ascii")))

@@ -8,11 +8,14 @@ The hold is placed before anything is sent upstream.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from chatcompletion.credit_amounts import to_text
+from chatcompletion.default_messages import quoted
 from service import errors, rate_limit_headers
 from service.accounts.keys import Caller
 from service.call import Call
@@ -101,7 +104,7 @@ class Admission:
         outcome = await self._place(place)
         call.rate_limit = rate_limit_headers.headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
-            raise _failure(outcome, bound, request)
+            raise _failure(outcome, place, bound, request)
         failed = True
         self.open_holds += 1
         try:
@@ -161,28 +164,77 @@ def _lease(call: Call) -> int:
     return int((remaining + LEASE_BEYOND_DEADLINE) * _SECOND)
 
 
-def _failure(refused: Refused, bound: Bound, request: AcceptedRequest) -> errors.Failure:
+def _failure(
+    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest
+) -> errors.Failure:
     """Return the failure for a rejected hold."""
     match refused.refusal:
         case Refusal.KEY:
-            return errors.InvalidApiKey()
+            return errors.InvalidApiKey(errors.KEY_ENDED)
         case Refusal.MODEL:
-            return errors.ModelNotAllowed(param="model")
-        case Refusal.CREDIT | Refusal.HELD:
-            kind = (
-                errors.InsufficientCredits
-                if refused.refusal is Refusal.CREDIT
-                else errors.CreditsHeld
+            return errors.ModelNotAllowed(
+                f"This API key is not allowed to use the model {quoted(request.model.name)}. "
+                "Use another model or another key.",
+                param="model",
             )
-            fits = largest_output(request.model, bound, request.choices, refused.available)
-            hint = f" The largest max_tokens that it covers is {fits}." if fits else ""
-            return kind(kind.default_message + hint)
+        case Refusal.CREDIT | Refusal.HELD:
+            return _no_credit(refused, place, bound, request)
+        case Refusal.TOKENS:
+            return _too_many_tokens(refused, bound, request)
         case limit:
-            # The wait is sent in whole milliseconds, rounded down; one more makes it sufficient.
-            wait = (refused.wait + _MILLISECOND) / _SECOND if refused.wait else None
-            message = f"Rate limit reached: {limit.value}."
-            if limit is Refusal.TOKENS and wait is None and refused.tokens is not None:
-                besides = bound.prompt_tokens + bound.predicted_tokens
-                fits = (refused.tokens.limit - besides) // request.choices
-                message += f" The largest max_tokens that fits is {fits}." if fits > 0 else ""
+            size = refused.requests.limit if limit is Refusal.REQUESTS and refused.requests else 0
+            at = f": limit {size}" if size else ""
+            wait = _wait(refused)
+            message = f"Rate limit reached for {limit.value}{at}. {_again(wait)}"
             return errors.RateLimited.of(limit.value, message, wait)
+
+
+def _no_credit(
+    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest
+) -> errors.Failure:
+    cost, available = to_text(place.amount), to_text(refused.available)
+    fits = largest_output(request.model, bound, request.choices, refused.available)
+    less = f", or set {_limit_of(request)} to at most {fits}" if fits else ""
+    if refused.refusal is Refusal.CREDIT:
+        return errors.InsufficientCredits(
+            f"Insufficient credits: this request can cost up to {cost}, but {available} is "
+            f"available. Add credit{less}."
+        )
+    return errors.CreditsHeld(
+        f"Insufficient credits for now: this request can cost up to {cost}, but only {available} "
+        f"is not reserved for requests in progress. Try again shortly{less}."
+    )
+
+
+def _too_many_tokens(refused: Refused, bound: Bound, request: AcceptedRequest) -> errors.Failure:
+    wait = _wait(refused)
+    subject = Refusal.TOKENS.value
+    size = refused.tokens.limit if refused.tokens is not None else 0
+    counts = (
+        f"limit {size}, requested {bound.tokens} "
+        f"({bound.prompt_tokens} prompt + {bound.completion_tokens} output)"
+    )
+    if wait is not None:
+        message = f"Rate limit reached for {subject}: {counts}. {_again(wait)}"
+        return errors.RateLimited.of(subject, message, wait)
+    fits = (size - bound.prompt_tokens - bound.predicted_tokens) // request.choices
+    less = f", or set {_limit_of(request)} to at most {fits}" if fits > 0 else ""
+    message = (
+        f"Request too large for this key's limit of {subject}: {counts}. Reduce the prompt{less}."
+    )
+    return errors.RateLimited.of(subject, message, None)
+
+
+def _limit_of(request: AcceptedRequest) -> str:
+    """Return the member with which the caller limits the output."""
+    asked = request.params.HasField("max_completion_tokens")
+    return "max_completion_tokens" if asked else "max_tokens"
+
+
+def _wait(refused: Refused) -> float | None:
+    # The wait is sent in whole milliseconds, rounded down; one more makes it sufficient.
+    return (refused.wait + _MILLISECOND) / _SECOND if refused.wait else None
+
+
+def _again(wait: float | None) -> str:
+    return "Try again later." if wait is None else f"Try again in {math.ceil(wait * 10) / 10:g}s."

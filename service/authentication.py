@@ -1,7 +1,10 @@
 """Authenticates callers: from the API key in the metadata to its account.
 
     authorization -> digest -> cache -> store -> Caller
-                                              -> INVALID_API_KEY, the same for every cause
+                                              -> INVALID_API_KEY
+
+The message of INVALID_API_KEY names the cause: no key, another scheme, an unknown key; to whoever
+holds the whole key, also that it was revoked or has expired.
 
 Lookups are cached for five seconds, so that a flood of calls with one key, valid or not, does not
 become a flood of queries. A revocation still takes effect immediately for calls that have a cost,
@@ -11,13 +14,14 @@ because the transaction of the hold reads the row of the key.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from service import errors, rate_limit_headers
 from service.accounts import keys
 from service.accounts.directory import Directory, Levels
-from service.accounts.keys import Caller
+from service.accounts.keys import Caller, FormerKey
 from service.call import Call, Headers
 from service.ledger.batches import Batches
 from service.ledger.coalescing import Coalesced
@@ -29,7 +33,14 @@ REMEMBERED: Final = 5.0
 LOOK_WITHIN: Final = 1.0
 """Maximum seconds to wait for the state of the limits, if no hold reported it."""
 
+Found: TypeAlias = Caller | FormerKey | None
+"""The result of a lookup."""
+
 _SCHEME: Final = "bearer "
+_SCHEMES: Final = {scheme.lower(): scheme for scheme in ("Basic", "Digest", "Token", "ApiKey")}
+"""Other schemes. Any other first word can be a key, which no message quotes."""
+
+_SEND: Final = "Send the header 'Authorization: Bearer YOUR_KEY'."
 _LONGEST_KEY: Final = 256
 _MOST_LOOKUPS: Final = 1000
 _MOST_REMEMBERED: Final = 10_000
@@ -60,7 +71,7 @@ class Authentication:
         self._callers = Remembered(clock)
         self._strangers = Remembered(clock)
         self._levels = Coalesced[int, Levels](partial(batches.read, directory.levels))
-        self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._lookups: dict[bytes, asyncio.Task[Found]] = {}
 
     async def authenticate(self, call: Call) -> Caller:
         """Return the caller of a call, and store it in the call for later requests.
@@ -74,7 +85,7 @@ class Authentication:
         """
         if isinstance(call.caller, Caller):
             return call.caller
-        call.caller = caller = await self._who(call.authorization)
+        call.caller = caller = await self._who(call)
         call.record.key_name = caller.key_name
         if caller.is_limited:
             call.limits = partial(self._limits, caller)
@@ -89,23 +100,22 @@ class Authentication:
             return ()
         return () if levels is None else rate_limit_headers.headers(*levels)
 
-    async def _who(self, authorization: str | None) -> Caller:
-        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
-            raise errors.InvalidApiKey
-        key = authorization[len(_SCHEME) :].strip()
-        if not 0 < len(key) <= _LONGEST_KEY:
-            raise errors.InvalidApiKey
+    async def _who(self, call: Call) -> Caller:
+        key = _key_of(call)
         digest = keys.digest(key)
-        known, caller = self._callers.get(digest)
+        known, found = self._callers.get(digest)
         if not known:
-            known, caller = self._strangers.get(digest)
+            known, found = self._strangers.get(digest)
         if not known:
-            caller = await self._look_up(digest)
-        if caller is None:
-            raise errors.InvalidApiKey
-        return caller
+            found = await self._look_up(digest)
+        if isinstance(found, Caller):
+            return found
+        if found is None:
+            raise errors.InvalidApiKey(f"Incorrect API key provided: {keys.masked(key)}.")
+        call.record.key_name = found.key_name
+        raise errors.InvalidApiKey(_ended(found))
 
-    async def _look_up(self, digest: bytes) -> Caller | None:
+    async def _look_up(self, digest: bytes) -> Found:
         """Find a key in the store. Simultaneous lookups of a key share one query."""
         lookup = self._lookups.get(digest)
         if lookup is None:
@@ -119,12 +129,46 @@ class Authentication:
         except (StoreError, TimeoutError) as error:
             raise errors.StoreUnavailable from error
 
-    async def _find(self, digest: bytes) -> Caller | None:
+    async def _find(self, digest: bytes) -> Found:
         # A lookup that takes too long leaves the queue, so that it does not fill up.
         async with asyncio.timeout(self._patience):
-            caller = await self._batches.read(self._directory.find, digest)
-        (self._strangers if caller is None else self._callers).put(digest, caller)
-        return caller
+            found = await self._batches.read(self._directory.look_up, digest)
+        (self._callers if isinstance(found, Caller) else self._strangers).put(digest, found)
+        return found
+
+
+def _key_of(call: Call) -> str:
+    """Return the API key in the metadata of a call.
+
+    Raises:
+        InvalidApiKey: There is none.
+    """
+    authorization = call.authorization
+    if authorization is None or not authorization.strip():
+        if call.has_other_key:
+            raise errors.InvalidApiKey(f"The header 'x-api-key' is not read here. {_SEND}")
+        raise errors.InvalidApiKey(f"No API key provided. {_SEND}")
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        scheme = authorization.partition(" ")[0].lower()
+        got = f"'{_SCHEMES[scheme]}'" if scheme in _SCHEMES else "another form"
+        raise errors.InvalidApiKey(
+            f"Invalid 'Authorization' header: expected the scheme 'Bearer', but got {got}. {_SEND}"
+        )
+    key = authorization[len(_SCHEME) :].strip()
+    if not key:
+        raise errors.InvalidApiKey(f"No API key provided after 'Bearer'. {_SEND}")
+    if len(key) > _LONGEST_KEY:
+        raise errors.InvalidApiKey(
+            f"Incorrect API key provided: it has more than {_LONGEST_KEY} characters."
+        )
+    return key
+
+
+def _ended(key: FormerKey) -> str:
+    day = datetime.fromtimestamp(key.ended_at / 10**9, UTC).date().isoformat()
+    if key.was_revoked:
+        return f"This API key was revoked on {day}. Use another key."
+    return f"This API key expired on {day}. Use another key."
 
 
 class Remembered:
@@ -136,18 +180,18 @@ class Remembered:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._found: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
+        self._found: OrderedDict[bytes, tuple[float, Found]] = OrderedDict()
 
-    def get(self, key_digest: bytes) -> tuple[bool, Caller | None]:
+    def get(self, key_digest: bytes) -> tuple[bool, Found]:
         """Return whether a lookup is cached, and its result."""
         entry = self._found.get(key_digest)
         if entry is None or entry[0] <= self._clock():
             return False, None
         return True, entry[1]
 
-    def put(self, key_digest: bytes, caller: Caller | None) -> None:
+    def put(self, key_digest: bytes, found: Found) -> None:
         """Cache the result of a lookup."""
         self._found.pop(key_digest, None)
         while len(self._found) >= _MOST_REMEMBERED:
             self._found.popitem(last=False)
-        self._found[key_digest] = (self._clock() + REMEMBERED, caller)
+        self._found[key_digest] = (self._clock() + REMEMBERED, found)

@@ -27,6 +27,8 @@ class Call:
     configured maximum."""
     deadline_is_callers: bool
     task: asyncio.Task[object]
+    has_other_key: bool = False
+    """Whether the metadata has a key under another name than `authorization`."""
     caller: object = None
     """The caller, set by the authentication."""
     receiving: bool = False

@@ -28,6 +28,7 @@ STATUS_DETAILS: Final = "grpc-status-details-bin"
 
 _LONGEST_TEXT: Final = 1024
 _LONGEST_PATH: Final = 128
+_LONGEST_DESCRIPTION: Final = 192
 _LARGEST_STATUS: Final = 4096
 """Maximum lengths in bytes. Near 8 KiB of trailers, grpcio replaces the status with its own."""
 
@@ -42,9 +43,11 @@ class Violation:
     param: str
     """The path of the member, such as `messages[0].role`."""
     message: str
-    """The message for people. It never contains the value."""
+    """The message for people: the parameter, what was expected, what was received."""
     code: str = "invalid_value"
     """The `code` of the OpenAI error object."""
+    field: str = ""
+    """The protobuf path of the field; "" if it is `param`."""
     setting: str = ""
     """The setting with which an operator can accept it, for the log only; "" if there is none."""
 
@@ -122,8 +125,12 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
         return ()
 
 
+KEY_ENDED: Final = "This API key was revoked or has expired. Use another key."
+"""The message for a key that was valid at the last lookup."""
+
+
 class InvalidApiKey(Failure):
-    """The API key is missing, unknown, revoked or expired. One message for all of these."""
+    """The API key is missing, unknown, revoked or expired."""
 
     reason = "INVALID_API_KEY"
 
@@ -168,9 +175,17 @@ class InvalidRequest(Failure):
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "InvalidRequest":
-        """Return the failure for at least one violation. The message is that of the first."""
-        first = violations[0]
-        failure = cls(first.message, param=first.param, code=first.code)
+        """Return the failure for at least one violation.
+
+        The message is that of the first, and the number of others.
+        """
+        first, *others = violations
+        message = first.message
+        if others:
+            many = len(violations) >= MOST_VIOLATIONS
+            errors = "1 more error" if len(others) == 1 else f"{len(others)} more errors"
+            message += f" The request has {'at least ' if many else ''}{errors}."
+        failure = cls(message, param=first.param, code=first.code)
         failure.violations = tuple(violations)
         return failure
 
@@ -178,8 +193,8 @@ class InvalidRequest(Failure):
         """Return a BadRequest with the violations that fit into the trailer."""
         listed = [
             error_details_pb2.BadRequest.FieldViolation(
-                field=_cut(violation.param, _LONGEST_PATH),
-                description=_cut(violation.message, _LONGEST_PATH),
+                field=_cut(violation.field or violation.param, _LONGEST_PATH),
+                description=_cut(violation.message, _LONGEST_DESCRIPTION),
             )
             for violation in self.violations[:MOST_VIOLATIONS]
         ]

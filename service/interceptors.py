@@ -207,6 +207,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 started=self._clock(),
             ),
             authorization=metadata.get("authorization"),
+            has_other_key="x-api-key" in metadata,
             traceparent=traceparent,
             deadline=now + (remaining if callers else self._longest),
             deadline_is_callers=callers,
@@ -228,7 +229,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # The caller is gone. gRPC would log any other exception.
             raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
         if isinstance(failure, errors.InvalidApiKey):
-            call.limits = None  # a revoked key gets the same response as an unknown one
+            call.limits = None  # a revoked key has none
         if failure.rule.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
             # While the service is overloaded or its store is away, do not read the limits as well.
             await self._look_at_limits(call)

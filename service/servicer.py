@@ -6,12 +6,13 @@ settles the usage when it ends.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from grpc.aio import ServicerContext
 
 from chatcompletion import openai_json
-from chatcompletion.default_messages import too_large
+from chatcompletion.default_messages import quoted, too_large
 from chatcompletion.v1 import (
     chat_completion_service_pb2,
     chat_completion_service_pb2_grpc,
@@ -113,10 +114,10 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             is_decoded = isinstance(context, InProcessContext)
             canonical = params if is_decoded else openai_json.canonicalize_request(params)
         except openai_json.DecodeError as error:
-            violation = errors.Violation(
-                param=error.param or "params", message=error.message, code=error.code
-            )
-            raise errors.InvalidRequest.of([violation]) from error
+            param = error.param or "params"
+            message = f"Invalid {quoted(param)}: {error.message}"
+            violation = errors.Violation(param=param, message=message, code=error.code)
+            raise _invalid([violation]) from error
         if canonical is not params:
             # Some members moved from extra_json to fields.
             _check_crowd(canonical)
@@ -127,7 +128,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         _refuse(validation.violations(formed, streamed=streamed))
         model = self._catalogue.get(params.model)
         if model is None:
-            raise errors.ModelNotFound(param="model")
+            raise _not_found(params.model)
         call.record.model, call.record.pattern = model.name, model.pattern
         limit = output_limit(params, model)
         _refuse(validation.unaccepted(params, model))
@@ -139,12 +140,32 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
 def _check_crowd(params: ChatCompletionParams) -> None:
     crowd = validation.crowd(params)
     if crowd is not None:
-        raise errors.InvalidRequest.of([crowd])
+        raise _invalid([crowd])
 
 
 def _refuse(violations: Sequence[errors.Violation]) -> None:
     if violations:
-        raise errors.InvalidRequest.of(violations)
+        raise _invalid(violations)
+
+
+def _invalid(violations: Sequence[errors.Violation]) -> errors.InvalidRequest:
+    """Return the failure of a request, with the path of each violation in the message `params`."""
+    return errors.InvalidRequest.of(
+        [
+            replace(each, field=f"params.{openai_json.field_path(each.param)}")
+            if each.param != "params"
+            else each
+            for each in violations
+        ]
+    )
+
+
+def _not_found(name: str) -> errors.ModelNotFound:
+    return errors.ModelNotFound(
+        f"The model {quoted(name)} does not exist. "
+        "GET /v1/models (ListModels in gRPC) lists the models.",
+        param="model",
+    )
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
@@ -179,5 +200,5 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             listed = self._catalogue.listed(caller.models)
             model = next((entry for entry in listed if entry.name == request.model), None)
         if model is None or not allows(caller.models, model.name):
-            raise errors.ModelNotFound(param="model")
+            raise _not_found(request.model)
         return model_service_pb2.GetModelResponse(model=model.message())

@@ -68,7 +68,7 @@ class CreditServicer(CreditServiceServicer):
             most=MOST_USAGE,
         )
         if seen is None:
-            raise errors.InvalidApiKey
+            raise errors.InvalidApiKey(errors.KEY_ENDED)
         account, key, usage = seen
         return pb.GetCreditsResponse(
             account=messages.account(account),

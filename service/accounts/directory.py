@@ -20,7 +20,7 @@ from sqlalchemy import exc
 
 from chatcompletion.credit_amounts import to_text
 from service.accounts import keys
-from service.accounts.keys import Caller
+from service.accounts.keys import Caller, FormerKey
 from service.errors import AccountNotFound, AlreadyExists, ApiKeyNotFound, InvalidRequest, Violation
 from service.ledger import rate_limits
 from service.ledger.rate_limits import Level
@@ -59,6 +59,11 @@ class Directory:
 
     def find(self, key_digest: bytes) -> Caller | None:
         """Return the caller of the key with this digest, or None if no valid key has it."""
+        found = self.look_up(key_digest)
+        return found if isinstance(found, Caller) else None
+
+    def look_up(self, key_digest: bytes) -> Caller | FormerKey | None:
+        """Return the caller of the key with this digest, its former key, or None."""
         with self._store.reading() as connection:
             row = connection.execute(
                 sa.select(
@@ -66,6 +71,7 @@ class Directory:
                     api_keys.c.name,
                     api_keys.c.created_at,
                     api_keys.c.expires_at,
+                    api_keys.c.revoked_at,
                     api_keys.c.requests_per_minute,
                     api_keys.c.tokens_per_minute,
                     api_keys.c.models,
@@ -73,12 +79,14 @@ class Directory:
                     accounts.c.name.label("account_name"),
                 )
                 .join(accounts, accounts.c.id == api_keys.c.account_id)
-                .where(api_keys.c.digest == key_digest, api_keys.c.revoked_at.is_(None))
+                .where(api_keys.c.digest == key_digest)
             ).one_or_none()
-            if row is None or (
-                row.expires_at is not None and row.expires_at <= self._store.now(connection)
-            ):
+            if row is None:
                 return None
+            if row.revoked_at is not None:
+                return FormerKey(key_name=row.name, was_revoked=True, ended_at=row.revoked_at)
+            if row.expires_at is not None and row.expires_at <= self._store.now(connection):
+                return FormerKey(key_name=row.name, was_revoked=False, ended_at=row.expires_at)
             return Caller(
                 account_id=row.account_id,
                 account_name=row.account_name,

@@ -24,6 +24,30 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
+_SHOWN: Final = (5, 4)
+"""How many characters of a key `masked` shows at its start and at its end."""
+
+_SHORTEST_SHOWN: Final = 24
+
+
+def masked(key: str) -> str:
+    """Return a wrong key without most of its characters, so that its holder recognizes it."""
+    start, end = _SHOWN
+    if len(key) < _SHORTEST_SHOWN or not key.isascii() or not key.isprintable():
+        return "***"
+    return f"{key[:start]}***{key[-end:]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FormerKey:
+    """A key that was revoked or has expired."""
+
+    key_name: str
+    was_revoked: bool
+    ended_at: int
+    """Nanoseconds since the Unix epoch."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
     """The account and key of a caller."""

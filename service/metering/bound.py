@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
     ChatMessage,
@@ -79,7 +80,9 @@ def output_limit(params: ChatCompletionParams, model: Model) -> int:
             [
                 Violation(
                     param=name,
-                    message=f"Must be at most {model.maximum_output_tokens} for this model.",
+                    field=f"params.{name}",
+                    message=f"Invalid '{name}': the model {quoted(model.name)} supports at most "
+                    f"{model.maximum_output_tokens} completion tokens, but got {asked}.",
                     code="number_out_of_range",
                 )
             ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionParams,
     ChatMessage,
@@ -72,4 +73,8 @@ def _misspelt(message: Any, known: Mapping[str, str], path: str) -> Iterator[Vio
     for name in message.extra_json:
         meant = known.get(name) or known.get(folded(name), name)
         if meant != name:
-            yield Violation(param=path + meant, message=f"Must be spelt {meant}.")
+            yield Violation(
+                param=path + meant,
+                message=f"Unknown parameter: {quoted(path + name)}. "
+                f"Did you mean {quoted(path + meant)}?",
+            )

@@ -20,11 +20,12 @@ from itertools import chain, islice
 from typing import Final
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMessage
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation import tool_names
 from service.validation.aliases import aliases
-from service.validation.entry_counts import too_long
+from service.validation.wording import invalid, missing, mistyped, out_of_range, too_long
 
 Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
 
@@ -79,7 +80,7 @@ def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violatio
 
 def _form(params: ChatCompletionParams, streamed: bool) -> Iterator[Violation]:
     if not streamed and params.HasField("stream_options"):
-        yield Violation(param="stream_options", message="Only allowed with stream: true.")
+        yield invalid("stream_options", "it is only allowed with 'stream' set to true.")
 
 
 # ------------------------------------------------------------------------------------ presence
@@ -87,14 +88,13 @@ def _form(params: ChatCompletionParams, streamed: bool) -> Iterator[Violation]:
 
 def _required(params: ChatCompletionParams) -> Iterator[Violation]:
     if not params.model and "model" not in _mistyped_names(params):
-        yield _missing("model")
+        yield missing("model")
     if not params.messages and "messages" not in _mistyped_names(params):
         if params.extra_json.get("messages") == "[]":
-            yield Violation(
-                param="messages", message="Must have at least one message.", code="empty_array"
-            )
+            problem = "expected at least 1 message, but got an empty array."
+            yield invalid("messages", problem, "empty_array")
         else:
-            yield _missing("messages")
+            yield missing("messages")
 
 
 def _mistyped_names(params: ChatCompletionParams) -> set[str]:
@@ -111,11 +111,11 @@ def _messages(params: ChatCompletionParams) -> Iterator[Violation]:
     for index, message in enumerate(params.messages):
         role = message.role
         if not role and not _is_mistyped(message, "role"):
-            yield _missing(f"messages[{index}].role")
+            yield missing(f"messages[{index}].role")
         if role == "tool":
             yield from _tool_message(message, index, called)
         if role in _NEED_CONTENT and not _has_content(message):
-            yield _missing(f"messages[{index}].content")
+            yield missing(f"messages[{index}].content")
         called.update(call.id for call in message.tool_calls)
 
 
@@ -130,9 +130,10 @@ def _tool_message(message: ChatMessage, index: int, called: set[str]) -> Iterato
     if message.tool_call_id in called or _is_mistyped(message, "tool_call_id"):
         return
     if not message.tool_call_id:
-        yield _missing(param)
+        yield missing(param)
     else:
-        yield Violation(param=param, message="Must be the id of a tool call before it.")
+        problem = "matches no tool call in a preceding assistant message."
+        yield invalid(param, f"{quoted(message.tool_call_id)} {problem}")
 
 
 def _has_content(message: ChatMessage) -> bool:
@@ -162,14 +163,10 @@ def _types(params: ChatCompletionParams) -> Iterator[Violation]:
         if member.param in OPEN or _is_echoed(params, member.param):
             continue
         if member.out_of_range:
-            yield Violation(
-                param=member.param, message="Is out of range.", code="number_out_of_range"
-            )
+            expected = "a 64-bit integer" if "integer" in member.expected else "a 64-bit number"
+            yield out_of_range(member.param, expected, "a number out of its range")
         else:
-            expected = " or ".join(member.expected)
-            yield Violation(
-                param=member.param, message=f"Must be: {expected}.", code="invalid_type"
-            )
+            yield mistyped(member.param, member.expected, member.received)
 
 
 def _is_echoed(params: ChatCompletionParams, path: str) -> bool:
@@ -187,23 +184,23 @@ _IN_MESSAGE: Final = re.compile(r"messages\[(\d+)\]\.")
 def _ranges(params: ChatCompletionParams) -> Iterator[Violation]:
     for name, (least, most) in RANGES.items():
         if params.HasField(name) and not least <= getattr(params, name) <= most:  # type: ignore[arg-type]  # a table's string is not a literal
-            allowed = f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
-            yield Violation(param=name, message=f"Must be {allowed}.", code="number_out_of_range")
+            allowed = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+            yield out_of_range(name, f"a number {allowed}", getattr(params, name))
 
 
 def _lengths(params: ChatCompletionParams) -> Iterator[Violation]:
     for name, (unit, most) in LENGTHS.items():
-        if len(getattr(params, name)) > most:
-            yield too_long(name, most, unit)
-    if len(params.stop_list.items) > _STOP_SEQUENCES:
-        yield too_long("stop", _STOP_SEQUENCES, "entries")
+        if (size := len(getattr(params, name))) > most:
+            yield too_long(name, most, unit, size)
+    if (size := len(params.stop_list.items)) > _STOP_SEQUENCES:
+        yield too_long("stop", _STOP_SEQUENCES, "entries", size)
     for name, value in params.metadata.items():
         if len(name) > _METADATA_NAME or len(value) > _METADATA_VALUE:
-            yield Violation(
-                param="metadata",
-                message=f"Names have at most {_METADATA_NAME} characters, "
-                f"values at most {_METADATA_VALUE}.",
-                code="string_too_long",
+            yield invalid(
+                "metadata",
+                f"expected names of at most {_METADATA_NAME} characters and values of at most "
+                f"{_METADATA_VALUE}, but got {len(name)} and {len(value)}.",
+                "string_too_long",
             )
             return
 
@@ -212,7 +209,7 @@ def _exclusive(params: ChatCompletionParams) -> Iterator[Violation]:
     for first, second in EXCLUSIVE:
         both = _has(params, first) and _has(params, second)
         if both and getattr(params, first) != getattr(params, second):
-            yield Violation(param=first, message=f"Not allowed together with {second}.")
+            yield invalid(first, f"it cannot be set together with '{second}'. Send one of them.")
 
 
 def _has(params: ChatCompletionParams, name: str) -> bool:
@@ -254,7 +251,7 @@ def _response_format(params: ChatCompletionParams) -> Iterator[Violation]:
             place = "response_format.json_schema"
             yield from _named(schema.name, schema.extra_json, place)
             if schema.name and not tool_names.PLAIN.fullmatch(schema.name):
-                yield tool_names.misnamed(f"{place}.name")
+                yield tool_names.misnamed(f"{place}.name", schema.name)
 
 
 def _named(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violation]:
@@ -265,7 +262,7 @@ def _named(name: str, extra: Mapping[str, str], place: str) -> Iterator[Violatio
 def _absent(extra: Mapping[str, str], place: str, name: str) -> Iterator[Violation]:
     """Yield the violation of a missing member, unless it is present and reported as mistyped."""
     if extra.get(name, "null") == "null":
-        yield _missing(f"{place}.{name}" if place else name)
+        yield missing(f"{place}.{name}" if place else name)
 
 
 # ------------------------------------------------------------------------------ across members
@@ -273,16 +270,13 @@ def _absent(extra: Mapping[str, str], place: str, name: str) -> Iterator[Violati
 
 def _logprobs(params: ChatCompletionParams) -> Iterator[Violation]:
     if params.top_logprobs and not params.logprobs:
-        yield Violation(param="top_logprobs", message="Only allowed with logprobs: true.")
+        yield invalid("top_logprobs", "it is only allowed with 'logprobs' set to true.")
 
 
 def _logit_bias(params: ChatCompletionParams) -> Iterator[Violation]:
-    if any(abs(bias) > _LOGIT_BIAS for bias in params.logit_bias.values()):
-        yield Violation(
-            param="logit_bias",
-            message=f"Each bias must be -{_LOGIT_BIAS} to {_LOGIT_BIAS}.",
-            code="number_out_of_range",
-        )
+    wrong = next((bias for bias in params.logit_bias.values() if abs(bias) > _LOGIT_BIAS), None)
+    if wrong is not None:
+        yield out_of_range("logit_bias", f"values from -{_LOGIT_BIAS} to {_LOGIT_BIAS}", wrong)
 
 
 def _audio(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -294,24 +288,21 @@ def _tool_choice(params: ChatCompletionParams) -> Iterator[Violation]:
     mode = params.tool_choice_mode
     chosen = params.HasField("tool_choice_object")
     if (chosen or mode not in _WITHOUT_TOOLS) and not params.tools:
-        yield Violation(param="tool_choice", message="Only allowed with tools.")
+        yield invalid("tool_choice", "it is only allowed with 'tools'.")
     elif chosen:
         choice = params.tool_choice_object
         names = {(tool.type, tool.function.name or tool.custom.name) for tool in params.tools}
         for kind, name in (("function", choice.function.name), ("custom", choice.custom.name)):
             if choice.type == kind and (kind, name) not in names:
-                yield Violation(
-                    param=f"tool_choice.{kind}.name", message="Must name one of the tools."
-                )
+                yield invalid(f"tool_choice.{kind}.name", f"{quoted(name)} {_NO_TOOL}")
         for index, tool in enumerate(choice.allowed_tools.tools):
             name = tool.function.name or tool.custom.name
             if name and (tool.type, name) not in names:
-                yield Violation(
-                    param=f"tool_choice.allowed_tools.tools[{index}]",
-                    message="Must name one of the tools.",
-                )
+                path = f"tool_choice.allowed_tools.tools[{index}]"
+                yield invalid(path, f"{quoted(name)} {_NO_TOOL}")
 
 
+_NO_TOOL: Final = "is not one of the 'tools'."
 _WITHOUT_TOOLS: Final = frozenset({"", "none", "auto"})
 """The values of tool_choice that a request without tools can have."""
 
@@ -324,7 +315,7 @@ def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
         for part in message.content_parts.items
     )
     if marked > _CACHE_BREAKPOINTS:
-        yield too_long("messages", _CACHE_BREAKPOINTS, "prompt_cache_breakpoint")
+        yield too_long("messages", _CACHE_BREAKPOINTS, "of prompt_cache_breakpoint", marked)
 
 
 RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
@@ -343,11 +334,3 @@ RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
     (_cache_breakpoints, frozenset({"messages"})),
 )
 """Each rule, and the fields of which a request must have one for the rule to run; None always."""
-
-
-def _missing(param: str) -> Violation:
-    return Violation(
-        param=param,
-        message=f"Missing required parameter: '{param}'.",
-        code="missing_required_parameter",
-    )

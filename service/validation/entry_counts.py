@@ -12,6 +12,7 @@ from typing import Any, Final
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import Violation
+from service.validation.wording import too_long
 
 MOST: Final = 4096
 """Maximum messages, content parts, tools and tool calls in a request, of each kind in total. Each
@@ -47,8 +48,8 @@ def _crowds(params: ChatCompletionParams) -> Iterator[Violation]:
         counted = _COUNTED.get(field.name)
         if counted is not None:
             name, most, entries = counted
-            if len(entries(value)) > most:
-                yield too_long(name, most, "entries")
+            if (size := len(entries(value))) > most:
+                yield too_long(name, most, "entries", size)
     if params.extra_json:
         for name in ("messages", "tools", "functions"):
             # Still text, so count braces instead of objects; some can be in strings.
@@ -100,8 +101,3 @@ def _crowds_in_all(params: ChatCompletionParams) -> Iterator[Violation]:
                 yield too_long(f"messages[{index}].content", MOST, "entries in all messages")
         if unknown > openai_json.MAX_UNKNOWN:
             yield too_long("extra_json", openai_json.MAX_UNKNOWN, _UNKNOWN)
-
-
-def too_long(param: str, most: int, unit: str) -> Violation:
-    """Return the violation of a member that has too many entries or characters."""
-    return Violation(param=param, message=f"At most {most} {unit} are allowed.", code="too_long")

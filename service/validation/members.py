@@ -21,11 +21,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ContentPart
 from service.errors import MOST_VIOLATIONS, Violation
 from service.models import Model
@@ -109,7 +111,7 @@ def _by_operator(params: ChatCompletionParams, model: Model) -> Iterator[Violati
     said = (folded(name) for name in extra if extra[name] != "null")
     found |= {names[name] for name in said if name in names}
     for name in sorted(found):
-        yield _unsupported(name, "This model does not accept it.", _setting(model, "refused"))
+        yield _unsupported(name, _not_accepted(model), _setting(model, "refused"))
 
 
 # ------------------------------------------------------------------- the contract's own members
@@ -220,7 +222,7 @@ def _at_the_top(found: openai_json.Unknown, model: Model) -> Iterator[Violation]
             reason = reason or _by_prefix(name)
             if reason and _says_nothing(plain, text):
                 continue
-            reason = reason or ("" if model.unknown == "forward" else _UNKNOWN)
+            reason = reason or ("" if model.unknown == "forward" else _unknown_reason(name, model))
             if reason:
                 yield _unsupported(name, reason, _setting(model, "allowed"))
                 continue
@@ -242,7 +244,18 @@ def _reason(plain: str, model: Model) -> str:
     return dialects.CHARGED_REASON if plain in _CHARGED and not model.is_free else ""
 
 
-_UNKNOWN: Final = "This model does not accept it."
+def _not_accepted(model: Model) -> str:
+    return f"The model {quoted(model.name)} does not accept it."
+
+
+def _unknown_reason(name: str, model: Model) -> str:
+    """Return the reason for an unknown name: the similar name that the caller can have meant."""
+    similar = get_close_matches(name[:_LONGEST_NAME], _KNOWN, n=1, cutoff=_SIMILAR)
+    return f"Did you mean '{similar[0]}'?" if similar else _not_accepted(model)
+
+
+_KNOWN: Final = sorted(openai_json.member_names(ChatCompletionParams) | dialects.HARMLESS)
+_SIMILAR: Final = 0.8
 
 
 def _by_prefix(name: str) -> str:
@@ -288,7 +301,7 @@ def _in_template(name: str, text: str, model: Model) -> Iterator[Violation]:
         if folded(inner) in _TEMPLATE_REFUSED:
             reason = dialects.TEMPLATE_REASON
         elif strict and not _is_harmless_value(inner, said):
-            reason = _UNKNOWN
+            reason = _not_accepted(model)
         else:
             continue
         yield _unsupported(f"{name}.{_shown(inner)}", reason, _setting(model, "allowed"))
@@ -337,7 +350,9 @@ def _reason_inside(
         return "" if empty else dialects.ATTACHMENT_REASON
     if _passes_inside(kind, name, found, model, echoed=echoed):
         return ""
-    return dialects.ATTACHMENT_REASON if kind in dialects.ATTACHMENT_OBJECTS else _UNKNOWN
+    return (
+        dialects.ATTACHMENT_REASON if kind in dialects.ATTACHMENT_OBJECTS else _not_accepted(model)
+    )
 
 
 def _passes_inside(

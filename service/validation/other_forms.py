@@ -108,6 +108,10 @@ def _form_content(message: ChatMessage, *, is_assistant: bool) -> None:
     if entries and (is_assistant or all(entry[0] in '"{' for entry in entries)):
         del message.extra_json["content"]
         message.content_parts.items.extend(map(_part, entries))
+    elif entries:
+        # An entry has another type; the others are not at fault.
+        texts = (f'{{"text":{e}}}' if e[0] == '"' else e for e in entries)
+        message.extra_json["content"] = f"[{','.join(texts)}]"
     if message.HasField("content_parts"):
         for part in message.content_parts.items:
             if part.extra_json.get("image_url", "")[:1] == '"':

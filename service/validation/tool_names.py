@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Final
 
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import MOST_VIOLATIONS, Violation
 from service.models import Model
+from service.validation.wording import invalid
 
 PLAIN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """Matches the names of OpenAI's contract."""
@@ -31,12 +33,8 @@ def unaccepted(params: ChatCompletionParams, model: Model) -> list[Violation]:
     if not params.tools and not params.functions:
         return []
     is_accepted = PLAIN.fullmatch if model.tool_names == "openai" else _is_short
-    return list(
-        islice(
-            (misnamed(path) for path, name in _names(params) if name and not is_accepted(name)),
-            MOST_VIOLATIONS,
-        )
-    )
+    wrong = (pair for pair in _names(params) if pair[1] and not is_accepted(pair[1]))
+    return [misnamed(path, name, model) for path, name in islice(wrong, MOST_VIOLATIONS)]
 
 
 def _is_short(name: str) -> bool:
@@ -53,6 +51,16 @@ def _names(params: ChatCompletionParams) -> Iterator[tuple[str, str]]:
     )
 
 
-def misnamed(path: str) -> Violation:
-    """Return the violation of a name that is not one of OpenAI's contract."""
-    return Violation(param=path, message="Must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
+def misnamed(path: str, name: str, model: Model | None = None) -> Violation:
+    """Return the violation of a name.
+
+    Args:
+        path: The path of the name.
+        name: The name.
+        model: The model whose `tool_names` selects the accepted names; None for OpenAI's.
+    """
+    if model is None or model.tool_names == "openai":
+        expected = "1 to 64 characters of a-z, A-Z, 0-9, _ and -"
+    else:
+        expected = f"1 to {LONGEST} printable characters"
+    return invalid(path, f"expected {expected}, but got {quoted(name)}.")

@@ -100,6 +100,7 @@ LAYERS = {
         {"contract", "members"},
         {"aliases", "other_forms", "tool_names"},
         {"entry_counts", "dialects"},
+        {"wording"},
     ),
     "restbridge": (
         {"__main__", "scripts"},

@@ -227,7 +227,7 @@ async def test_the_largest_limit_that_is_told_is_admitted_and_one_more_is_not(
     async with accounts_stack({"default": PLAIN}) as stack:
         team = stack.books.team(**limits)
         refused = await stack.ask(door, team.key, {**document("default"), **members})
-        told = re.search(r"largest max_tokens that (?:it covers|fits) is (\d+)\.", refused.message)
+        told = re.search(r"to at most (\d+)\.", refused.message)
         assert told is not None
         rest = {name: value for name, value in members.items() if value not in (None, 90_000)}
         one_more, admitted = [

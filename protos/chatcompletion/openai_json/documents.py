@@ -13,6 +13,7 @@ document that it rejects is decoded again with the lenient values, which accept 
 every other error.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -124,13 +125,18 @@ class _Codec(Generic[AnyMessage]):
             try:
                 _WRITERS[shape.name](inner)
             except EncodeError as found:
-                # A name outside the contract comes from the caller, so the error omits it.
-                is_ours = found.param in shape.members or found.param == NULLS
-                name = found.param if is_ours else EXTRA
-                param = places.join(path, name or EXTRA)
+                param = places.join(path, _printable(found.param or EXTRA))
                 return EncodeError(found.message, code=found.code, param=param)
         return error
 
+
+def _printable(name: str) -> str:
+    """Return a name, which can be the caller's, shortened and without control characters."""
+    shown = name[:_LONGEST_NAME]
+    return shown if shown.isprintable() else json.dumps(shown)[1:-1]
+
+
+_LONGEST_NAME = 64
 
 _REQUEST = _Codec.of(ChatCompletionParams)
 _COMPLETION = _Codec.of(ChatCompletion)
@@ -401,6 +407,18 @@ def of_members(kind: type[AnyMessage], members: Mapping[str, str]) -> AnyMessage
     message = kind()
     _LENIENT[kind.DESCRIPTOR.full_name](message, dict(members))
     return message
+
+
+def field_path(path: str) -> str:
+    """Return the protobuf path of a member of a request, such as `messages[0].content_text`.
+
+    A member without a field is an entry of extra_json. A member with several fields has the path
+    of the first one that can carry it.
+
+    Args:
+        path: The path of the member in the document, such as `messages[0].content`.
+    """
+    return places.field_path(SHAPES, _REQUEST.shape, path)
 
 
 def member_names(message: type[Message]) -> frozenset[str]:

@@ -29,6 +29,7 @@ class Mistyped:
         name: The name of the member, such as `content`.
         expected: The allowed types of the member or element, for people, such as ("string", "array
             of objects").
+        received: The type of the value, for people, such as "integer".
         out_of_range: Whether the value has the right type but is a number that the field cannot
             hold.
     """
@@ -36,6 +37,7 @@ class Mistyped:
     param: str
     name: str
     expected: tuple[str, ...]
+    received: str
     out_of_range: bool
 
 
@@ -135,7 +137,13 @@ def _mistyped(member: Member, text: str, path: str) -> Mistyped | None:
         elif arm.form in ELEMENTS and text[0] == ELEMENTS[arm.form][0]:
             return _element(member, arm, text, path)
     expected = tuple(form.value for form in member.forms)
-    return Mistyped(param=path, name=member.name, expected=expected, out_of_range=False)
+    return Mistyped(
+        param=path,
+        name=member.name,
+        expected=expected,
+        received=type_of(text),
+        out_of_range=False,
+    )
 
 
 def _number(member: Member, form: Form, literal: str, path: str) -> Mistyped | None:
@@ -145,6 +153,7 @@ def _number(member: Member, form: Form, literal: str, path: str) -> Mistyped | N
         param=path,
         name=member.name,
         expected=(form.value,),
+        received=type_of(literal),
         out_of_range=form is Form.NUMBER or exceeds_int64(literal),
     )
 
@@ -158,8 +167,62 @@ def _element(member: Member, arm: Arm, text: str, path: str) -> Mistyped | None:
         items = [(path, item) for item in lenient_values.members(text).values()]
         expected = arm.form.value
     for place, item in items:
-        if item[0] not in SCALAR_STARTS[form]:
-            return Mistyped(param=place, name=member.name, expected=(expected,), out_of_range=False)
-        if form is Form.NUMBER and not is_double(item):
-            return Mistyped(param=place, name=member.name, expected=(expected,), out_of_range=True)
+        wrong = item[0] not in SCALAR_STARTS[form]
+        if wrong or (form is Form.NUMBER and not is_double(item)):
+            return Mistyped(
+                param=place,
+                name=member.name,
+                expected=(expected,),
+                received=type_of(item) if begin == "[" else f"object with {_KINDS[item[0]]}",
+                out_of_range=not wrong,
+            )
     return None
+
+
+_TYPES = {'"': "string", "{": "object", "[": "array", "t": "boolean", "f": "boolean", "n": "null"}
+_KINDS = {
+    **dict.fromkeys("-0123456789", "numbers"),
+    **dict.fromkeys("tf", "booleans"),
+    '"': "strings",
+    "{": "objects",
+    "[": "arrays",
+    "n": "nulls",
+}
+
+
+def type_of(text: str) -> str:
+    """Return the name of the type of a JSON text, for people."""
+    if text[0] in _TYPES:
+        return _TYPES[text[0]]
+    return "number" if set(text) & set(".eE") else "integer"
+
+
+def field_path(shapes: dict[str, Shape], shape: Shape, path: str) -> str:
+    """Return the path of a member in the message: of the field that carries it.
+
+    Args:
+        shapes: All shapes.
+        shape: The shape of the document.
+        path: The path of the member in the document.
+    """
+    fields: list[str] = []
+    inner: Shape | None = shape
+    segments = path.split(".")
+    for position, segment in enumerate(segments):
+        name, bracket, index = segment.partition("[")
+        member = inner.members.get(name) if inner else None
+        if member is None:
+            return ".".join([*fields, f'{EXTRA}["{".".join(segments[position:])}"]'])
+        arm = _arm_of(member, is_list=bool(bracket), is_last=position == len(segments) - 1)
+        box = ".items" if bracket and arm.boxed else ""
+        fields.append(f"{arm.field}{box}{bracket}{index}")
+        inner = shapes[arm.shape] if arm.shape else None
+    return ".".join(fields)
+
+
+def _arm_of(member: Member, *, is_list: bool, is_last: bool) -> Arm:
+    if is_list:
+        return next((arm for arm in member.arms if arm.boxed or arm.repeated), member.arms[0])
+    if not is_last:
+        return next((arm for arm in member.arms if arm.form is Form.OBJECT), member.arms[0])
+    return member.arms[0]

@@ -98,7 +98,9 @@ def _with_extra(members: dict[str, Any], extra: Mapping[str, str]) -> dict[str, 
             )
         if not verbatim.is_value(text):
             raise EncodeError(
-                f"A value in '{EXTRA}' is not one JSON value.", code="invalid_json", param=name
+                f"The value of a member in '{EXTRA}' is not one JSON value.",
+                code="invalid_json",
+                param=name,
             )
         text = verbatim.one_line(text)
         if verbatim.is_unicode(name):

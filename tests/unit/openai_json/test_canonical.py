@@ -89,15 +89,17 @@ def test_what_a_field_can_say_is_in_the_field(
 @pytest.mark.parametrize(
     ("key", "text", "code", "param"),
     [
-        ("x", '1,"model":"expensive"', "invalid_json", "extra_json"),
-        ("x", "", "invalid_json", "extra_json"),
+        ("x", '1,"model":"expensive"', "invalid_json", "x"),
+        ("x", "", "invalid_json", "x"),
+        ("x" * 100, "", "invalid_json", "x" * 64),
+        ("a\n", "", "invalid_json", "a\\n"),
         ("model", '"expensive"', "duplicate_member", "model"),
         ("model", "null", "duplicate_member", "model"),
         ('"model"', '"expensive"', "duplicate_member", "model"),
         ("stop", '["t"]', "duplicate_member", "stop"),
         ("messages", "[]", "duplicate_member", "messages"),
         ("tools", "null", "duplicate_member", "tools"),
-        ("x", "[" * 129 + "]" * 129, "invalid_json", "extra_json"),
+        ("x", "[" * 129 + "]" * 129, "invalid_json", "x"),
         ("x", "[" * 128 + "]" * 128, "invalid_json", None),
     ],
 )

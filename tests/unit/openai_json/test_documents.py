@@ -107,11 +107,11 @@ def _tampered(path: str, key: str, text: str) -> ChatCompletion:
         ("", '"id"', '"j"', "duplicate_member", "id"),
         ("", "id", "null", "duplicate_member", "id"),
         ("", "choices", "[]", "duplicate_member", "choices"),
-        ("", "secret", "1,2", "invalid_json", "extra_json"),
+        ("", "named", "secret,2", "invalid_json", "named"),
         ("", '"secret', "1", "invalid_json", "extra_json"),
         ("", "model", "", "invalid_json", "model"),
         ("choices[0].message", "content", '"x"', "duplicate_member", "choices[0].message.content"),
-        ("choices[0].message", "x", "secret", "invalid_json", "choices[0].message.extra_json"),
+        ("choices[0].message", "x", "secret", "invalid_json", "choices[0].message.x"),
         (
             "choices[1].logprobs.content[0]",
             "token",

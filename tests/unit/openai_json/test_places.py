@@ -5,6 +5,7 @@ import pytest
 from chatcompletion.openai_json import (
     Mistyped,
     decode_request,
+    field_path,
     has_member,
     is_typed,
     member_names,
@@ -52,8 +53,60 @@ def _only(document: str) -> Mistyped:
     ],
 )
 def test_a_wrong_type(document: str, param: str, name: str, expected: tuple[str, ...]) -> None:
-    found = Mistyped(param=param, name=name, expected=expected, out_of_range=False)
+    received = _only(document).received
+    found = Mistyped(
+        param=param, name=name, expected=expected, received=received, out_of_range=False
+    )
     assert _only(document) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "received"),
+    [
+        ("1", "integer"),
+        ("-0.5", "number"),
+        ("1e2", "number"),
+        ("true", "boolean"),
+        ("{}", "object"),
+        ("[1]", "array"),
+    ],
+)
+def test_the_type_of_a_wrong_value_is_named(value: str, received: str) -> None:
+    assert _only(f'{{"model":{value}}}').received == received
+
+
+def test_the_type_of_an_element_is_named() -> None:
+    assert _only('{"stop":["a",null]}').received == "null"
+    assert _only('{"metadata":{"a":"b","k":1}}').received == "object with numbers"
+    assert _only('{"logit_bias":{"k":""}}').received == "object with strings"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("model", "model"),
+        ("messages", "messages"),
+        ("messages[0].role", "messages[0].role"),
+        ("messages[0].content", "messages[0].content_text"),
+        ("messages[0].content[1]", "messages[0].content_parts.items[1]"),
+        (
+            "messages[0].content[1].image_url.url",
+            "messages[0].content_parts.items[1].image_url.url",
+        ),
+        ("messages[2].tool_calls[0].id", "messages[2].tool_calls[0].id"),
+        ("stop", "stop_text"),
+        ("stop[4]", "stop_list.items[4]"),
+        ("tools[0].function.name", "tools[0].function.name"),
+        ("tool_choice", "tool_choice_mode"),
+        ("tool_choice.function.name", "tool_choice_object.function.name"),
+        ("response_format.json_schema.name", "response_format.json_schema.name"),
+        ("top_k", 'extra_json["top_k"]'),
+        ("messages[0].images", 'messages[0].extra_json["images"]'),
+        ("chat_template_kwargs.padding", 'extra_json["chat_template_kwargs.padding"]'),
+    ],
+)
+def test_the_path_of_a_field(path: str, field: str) -> None:
+    assert field_path(path) == field
 
 
 @pytest.mark.parametrize(

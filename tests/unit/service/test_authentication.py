@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service import authentication, errors
 from service.accounts.keys import Caller
-from service.authentication import REMEMBERED, Remembered
+from service.authentication import REMEMBERED, Found, Remembered
 from service.ledger.store import StoreError
 from tests.unit.service.books import (
     Books,
@@ -37,36 +37,75 @@ async def test_the_holder_of_a_key_may_call(books: Books, scheme: str) -> None:
     assert books.key not in repr(books.admission)
 
 
-WRONG: Final[Sequence[Callable[[str], str | None]]] = (
-    lambda _: None,
-    lambda _: "",
-    lambda _: "Bearer",
-    lambda _: "Bearer ",
-    lambda key: f"Bearer{key}",
-    lambda key: f"Basic {key}",
-    lambda key: key,
-    lambda key: f" Bearer {key}",
-    lambda key: f"Bearer {key}x",
-    lambda key: f"Bearer {key[:-1]}",
-    lambda key: f"Bearer {key.swapcase()}",
-    lambda key: f"Bearer Bearer {key}",
-    lambda key: f"Bearer {key},Bearer {key}",
-    lambda key: f"Bearer {key}\x00",
-    lambda _: "Bearer ' OR 1=1 --",
-    lambda _: "Bearer " + "x" * 16_384,
-    lambda _: "Bearer \ud83d",
-    lambda _: "Bearer ключ",
+NONE: Final = "No API key provided"
+SCHEME: Final = "Invalid 'Authorization' header: expected the scheme 'Bearer', but got "
+UNKNOWN: Final = "Incorrect API key provided: "
+SEND: Final = "Send the header 'Authorization: Bearer YOUR_KEY'."
+
+WRONG: Final[Sequence[tuple[Callable[[str], str | None], str]]] = (
+    (lambda _: None, f"{NONE}. {SEND}"),
+    (lambda _: "", f"{NONE}. {SEND}"),
+    (lambda _: " ", f"{NONE}. {SEND}"),
+    (lambda _: "Bearer", f"{SCHEME}another form. {SEND}"),
+    (lambda _: "Bearer ", f"{NONE} after 'Bearer'. {SEND}"),
+    (lambda key: f"Bearer{key}", f"{SCHEME}another form. {SEND}"),
+    (lambda key: f"Basic {key}", f"{SCHEME}'Basic'. {SEND}"),
+    (lambda key: f"token {key}", f"{SCHEME}'Token'. {SEND}"),
+    (lambda key: f"{key} x", f"{SCHEME}another form. {SEND}"),
+    (lambda key: key, f"{SCHEME}another form. {SEND}"),
+    (lambda key: f" Bearer {key}", f"{SCHEME}another form. {SEND}"),
+    (lambda key: f"Bearer {key}x", UNKNOWN),
+    (lambda key: f"Bearer {key[:-1]}", UNKNOWN),
+    (lambda key: f"Bearer {key.swapcase()}", UNKNOWN),
+    (lambda key: f"Bearer Bearer {key}", UNKNOWN),
+    (lambda key: f"Bearer {key},Bearer {key}", UNKNOWN),
+    (lambda key: f"Bearer {key}\x00", f"{UNKNOWN}***."),
+    (lambda _: "Bearer ' OR 1=1 --", f"{UNKNOWN}***."),
+    (lambda _: "Bearer " + "x" * 16_384, f"{UNKNOWN}it has more than 256 characters."),
+    (lambda _: "Bearer \ud83d", f"{UNKNOWN}***."),
+    (lambda _: "Bearer ключ", f"{UNKNOWN}***."),
+    (lambda _: "Bearer sk-live-abcdefghijklmnopqrstuvwxyz", f"{UNKNOWN}sk-li***wxyz."),
 )
+"""A wrong authorization, and the message or its beginning."""
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-async def test_all_others_get_the_same_answer(
-    books: Books, wrong: Callable[[str], str | None]
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=range(len(WRONG)))
+async def test_the_message_of_a_wrong_key_names_the_cause_and_not_the_key(
+    books: Books, wrong: Callable[[str], str | None], message: str
 ) -> None:
     for _ in range(2):
+        call = a_call(authorization=wrong(books.key))
         with pytest.raises(errors.InvalidApiKey) as refused:
-            await books.authentication.authenticate(a_call(authorization=wrong(books.key)))
-        assert errors.status(refused.value, "r") == errors.status(errors.InvalidApiKey(), "r")
+            await books.authentication.authenticate(call)
+        assert refused.value.message.startswith(message)
+        assert refused.value.message.endswith(".")
+        assert books.key[6:-5] not in refused.value.message
+        assert call.record.key_name == ""
+
+
+async def test_a_key_in_another_header_is_not_read() -> None:
+    call = a_call(authorization=None, has_other_key=True)
+    with pytest.raises(errors.InvalidApiKey) as refused:
+        authentication._key_of(call)
+    assert refused.value.message == f"The header 'x-api-key' is not read here. {SEND}"
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_who_holds_a_former_key_learns_what_became_of_it(books: Books, end: str) -> None:
+    books.now = 1_793_000_000 * 10**9  # 2026-10-26
+    key = books.add_key("former", expires_at=books.now + 5 if end == "expired" else None)
+    if end == "revoked":
+        books.directory.revoke_key("acme", "former")
+    books.now += 5
+    for wrong, message in (
+        (key, f"This API key {'was revoked' if end == 'revoked' else 'expired'} on 2026-10-26. "),
+        (key[:-1], UNKNOWN),
+    ):
+        call = a_call(authorization=f"Bearer {wrong}")
+        with pytest.raises(errors.InvalidApiKey) as refused:
+            await books.authentication.authenticate(call)
+        assert refused.value.message.startswith(message)
+        assert call.record.key_name == ("former" if wrong == key else "")
 
 
 async def test_a_key_without_limits_has_none_to_be_told(books: Books) -> None:
@@ -184,7 +223,7 @@ async def test_a_store_that_is_away_is_not_a_wrong_key(
     def away(_: bytes) -> Caller:
         raise StoreError("away")
 
-    monkeypatch.setattr(books.directory, "find", away)
+    monkeypatch.setattr(books.directory, "look_up", away)
     for _ in range(2):
         with pytest.raises(errors.StoreUnavailable):
             await books.caller()
@@ -209,14 +248,14 @@ async def test_a_flood_of_wrong_keys_drives_no_right_one_out_of_memory(
 async def test_lookups_delay_no_hold_and_holds_no_lookup(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, gate = books.directory.find, threading.Event()
+    find, gate = books.directory.look_up, threading.Event()
 
-    def slow(digest: bytes) -> Caller | None:
+    def slow(digest: bytes) -> Found:
         assert gate.wait(10)
         return find(digest)
 
     caller = await books.caller()
-    monkeypatch.setattr(books.directory, "find", slow)
+    monkeypatch.setattr(books.directory, "look_up", slow)
     strangers = [asyncio.create_task(books.caller(f"sk-live-{number}")) for number in range(50)]
     await asyncio.sleep(0)
     async with books.admission.admit(caller, a_call(), accepted(), wants_usage=False) as progress:
@@ -244,7 +283,7 @@ async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_roo
     gate = threading.Event()
     keys = [books.key, *(f"sk-live-{number}" for number in range(49))]
     with monkeypatch.context() as frozen:
-        frozen.setattr(books.directory, "find", lambda _: gate.wait(10))
+        frozen.setattr(books.directory, "look_up", lambda _: gate.wait(10))
         for _ in range(2):
             calls = [asyncio.create_task(books.caller(key)) for key in keys]
             await asyncio.sleep(0)

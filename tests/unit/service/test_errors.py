@@ -141,7 +141,7 @@ def test_a_code_may_be_a_number() -> None:
 def test_the_first_violation_is_the_message_and_all_are_in_the_details() -> None:
     violations = [
         Violation(param="n", message="Must be 1 to 128.", code="number_out_of_range"),
-        Violation(param="model", message="Missing."),
+        Violation(param="model", message="Missing.", field="params.model"),
     ]
     failure = InvalidRequest.of(violations)
     found = details(errors.status(failure, "req_1"))
@@ -149,14 +149,14 @@ def test_the_first_violation_is_the_message_and_all_are_in_the_details() -> None
 
     assert failure.violations == tuple(violations)
     assert (error.message, error.param, error.code_text) == (
-        "Must be 1 to 128.",
+        "Must be 1 to 128. The request has 1 more error.",
         "n",
         "number_out_of_range",
     )
     assert [
         (violation.field, violation.description)
         for violation in found[error_details_pb2.BadRequest].field_violations
-    ] == [("n", "Must be 1 to 128."), ("model", "Missing.")]
+    ] == [("n", "Must be 1 to 128."), ("params.model", "Missing.")]
 
 
 def test_of_many_violations_the_first_eight_are_listed() -> None:
@@ -166,6 +166,7 @@ def test_of_many_violations_the_first_eight_are_listed() -> None:
     listed = told(failure, error_details_pb2.BadRequest).field_violations
 
     assert [violation.field for violation in listed] == [f"messages[{i}].role" for i in range(8)]
+    assert failure.message == "Missing. The request has at least 499 more errors."
 
 
 def test_an_invalid_request_without_violations_has_no_bad_request() -> None:

@@ -311,7 +311,7 @@ async def test_text_of_too_many_values_is_refused_like_a_document_of_as_many() -
         openai_json.decode_request(json.dumps(document).encode())
 
     assert refused.value.code == undecoded.value.code == "invalid_json"
-    assert refused.value.message == undecoded.value.message
+    assert undecoded.value.message in refused.value.message
 
 
 async def test_a_crowd_is_told_before_the_size() -> None:
@@ -333,7 +333,8 @@ async def test_a_request_is_measured_as_a_message() -> None:
     size = params().ByteSize()
 
     assert await create(whole, params(), max_request_bytes=size)
-    with pytest.raises(errors.RequestTooLarge, match=f"larger than {size - 1} bytes"):
+    expected = f"expected at most {size - 1} bytes, but got {size} bytes"
+    with pytest.raises(errors.RequestTooLarge, match=expected):
         await create(whole, params(), max_request_bytes=size - 1)
 
 

@@ -624,5 +624,8 @@ def test_more_than_the_models_maximum_is_refused(name: str, asked: int) -> None:
     with pytest.raises(InvalidRequest) as refused:
         bounds.output_limit(params(**{name: asked}), MODEL)
 
-    assert refused.value.message == "Must be at most 8192 for this model."
+    assert refused.value.message == (
+        f"Invalid '{name}': the model '{MODEL.name}' supports at most 8192 completion tokens, "
+        f"but got {asked}."
+    )
     assert [(v.param, v.code) for v in refused.value.violations] == [(name, "number_out_of_range")]

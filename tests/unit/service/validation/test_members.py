@@ -509,7 +509,7 @@ def test_what_an_operator_refuses_is_refused_with_any_value() -> None:
     [
         (
             {"x": 1},
-            "Unsupported parameter: 'x'. This model does not accept it.",
+            "Unsupported parameter: 'x'. The model 'a/b:c' does not accept it.",
             "allowed_members",
         ),
         (
@@ -537,7 +537,7 @@ def test_what_an_operator_refuses_is_refused_with_any_value() -> None:
         ),
         (
             {"user": "u"},
-            "Unsupported parameter: 'user'. This model does not accept it.",
+            "Unsupported parameter: 'user'. The model 'a/b:c' does not accept it.",
             "refused_members",
         ),
         (
