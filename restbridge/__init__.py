@@ -14,7 +14,7 @@ answers, event_stream      the two kinds of response: a JSON document, or events
 chat_completions,
 model_routes               the resources of the API; forward: their unary calls
 credits, probes            the credits extension; the health endpoints
-pages                      the OpenAPI document
+pages                      the playground, the reference, the OpenAPI document
 telemetry                  the names of metrics and log fields
 app, channel, server       the routes, the gRPC channels, start and drain
 """

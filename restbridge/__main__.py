@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from process import command_line, log
 from process import settings as process_settings
@@ -224,6 +225,9 @@ class Standalone:
         }
         if not self.service.bootstrap_api_key:
             lines["kept in"] = str(self._key_file().path)
+        if self.settings.pages:
+            # The fragment of a URL is not sent. The page moves the key to the tab's storage.
+            lines["browser"] = f"http://{rest}/playground#key={quote(self._key, safe='')}"
         print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
         print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
         print(f"\nexport CHAT_KEY={shlex.quote(self._key)}")  # noqa: T201 - asked for

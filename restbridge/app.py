@@ -9,7 +9,7 @@
     GET   /v1/credits            not in OpenAI's API
     GET   /health, /healthz
     GET   /readyz
-    GET   /openapi.json          if the pages are on
+    GET   /, /docs, /playground, /openapi.json, /pages/{file}    if the pages are on
 
 Every other path is 404, including these with a trailing slash; there are no redirects. The message
 names the right URL. Query strings and Accept are ignored, as OpenAI ignores them. Starlette's own
@@ -37,7 +37,7 @@ from restbridge.http.edge import Edge
 from restbridge.http.exchange import exchange_of
 from restbridge.http.limits import Bodies, InFlight, Limits
 from restbridge.model_routes import ModelListRoute, ModelRoute, unknown_url
-from restbridge.pages import PATHS, pages
+from restbridge.pages import ASSETS, PATHS, pages
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry
 
@@ -166,6 +166,7 @@ def create_app(
     below = {"/v1/models/": (model, exact.pop(model))}
     if settings.pages:
         exact |= dict.fromkeys(PATHS, Resource(pages, GET))
+        below[ASSETS] = (f"{ASSETS}{{file}}", Resource(pages, GET))
     app: ASGIApp = Failures(Routes(exact, below))
     if settings.cors_origins:
         app = Cors(

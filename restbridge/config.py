@@ -97,7 +97,7 @@ class Settings:
         "CHAT_BRIDGE_PAGES",
         "on",
         switch,
-        "Whether the bridge serves `/openapi.json`.",
+        "Whether the bridge serves `/`, `/docs`, `/playground` and `/openapi.json`.",
     )
     max_body_bytes: int = setting(
         "CHAT_BRIDGE_MAX_BODY_BYTES",

@@ -163,6 +163,8 @@ async def test_what_it_prints_is_all_one_needs() -> None:
 
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", told["REST"])
     assert re.fullmatch(r"sk-live-[\w-]{43}", told["API key"])
+    page = told["REST"].removesuffix("/v1") + "/playground"
+    assert told["browser"] == f"{page}#key={told['API key']}"
     assert (told["upstream"], told["metrics"]) == ("the built-in simulator", "none")
     place = "google/gemma-3-4b-it at the built-in simulator"
     assert f"model default -> {place}, key none, price 0" in told

@@ -22,6 +22,7 @@ fake_service.py     a gRPC server whose answers are functions of a test
 bridge_pair.py      a bridge in front of a fake service, and a client of it
 raw_http1.py        HTTP/1.1 that no client library sends
 raw_http2.py        gRPC over HTTP/2 frames that no client library sends
+chromium.py         a real Chromium without a window
 envoy.py            a real Envoy between callers and services
 postgres.py         a real PostgreSQL server
 outages.py          stores that go away for a while, in several ways

@@ -46,7 +46,6 @@ def document() -> dict[str, Any]:
         "info": {
             "title": project["name"],
             "version": project["version"],
-            "summary": "OpenAI's Chat Completions",
             "description": _DESCRIPTION,
         },
         "servers": [{"url": "/"}],
