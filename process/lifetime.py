@@ -16,6 +16,9 @@ from typing import Final, Protocol
 
 from process import log
 
+SECOND: Final = "a second signal ends the remaining calls immediately"
+"""What a person can do during a drain; on its log line."""
+
 
 class Stop(Protocol):
     """Drains the process and returns when all work has ended."""
@@ -89,11 +92,12 @@ class Signals:
         reloading.cancel()
         with suppress(asyncio.CancelledError):
             await reloading
-        log.event(logger, "draining", signal=first.name)
+        log.event(logger, "draining", signal=first.name, hint=SECOND)
         stopping = asyncio.ensure_future(stop(delay=0 if first == signal.SIGINT else None))
         second = asyncio.create_task(self._received.get())
         await asyncio.wait((stopping, second), return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
+            log.event(logger, "ending calls", signal=second.result().name)
             hurry()
         second.cancel()
         await stopping

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on one stream.
+"""Logs: one record per line on one stream, as JSON or, for people, as text (`log_text`).
 
     {"time": "2026-01-31T12:00:00.000Z", "level": "info", "event": "call", "request_id": …, …}
 
@@ -15,6 +15,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
@@ -22,8 +23,17 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from process.log_text import TextFormatter
+
+FORMATS: Final = ("auto", "json", "text")
+"""The valid formats of `configure`. `auto` is text on a terminal, and JSON elsewhere."""
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 """The valid levels of `configure`."""
+
+SILENT_GRPC: Final = ("GRPC_VERBOSITY", "NONE")
+"""The variable that keeps gRPC's core from writing lines of its own to stderr, and its value. It
+must be set before grpc is imported. What the core reports is in our own errors and log lines."""
 
 _FIELDS: Final = "chat_fields"
 _LONGEST_EVENT: Final = 512
@@ -76,9 +86,7 @@ class JsonFormatter(logging.Formatter):
             "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": (record.getMessage() if _is_ours(record) else str(record.msg))[
-                :_LONGEST_EVENT
-            ],
+            "event": _event_of(record),
         }
         line.update(self._members)
         members: dict[str, Any] | None = getattr(record, _FIELDS, None)
@@ -147,6 +155,22 @@ class LineHandler(logging.Handler):
         return True
 
 
+def _event_of(record: logging.LogRecord) -> str:
+    return (record.getMessage() if _is_ours(record) else str(record.msg))[:_LONGEST_EVENT]
+
+
+def _members_of(worker: dict[str, object]) -> Callable[[logging.LogRecord], dict[str, Any]]:
+    """Return a function from a record to its members, after those of every line."""
+
+    def members(record: logging.LogRecord) -> dict[str, Any]:
+        found = {**worker, **(getattr(record, _FIELDS, None) or {})}
+        if record.exc_info and record.exc_info[0] is not None:
+            found.update(exception_members(record.exc_info[0], record.exc_info[2]))
+        return found
+
+    return members
+
+
 def _is_ours(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] in _OURS
 
@@ -162,16 +186,29 @@ def report_exceptions(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(report)
 
 
-def configure(level: str, stream: TextIO = sys.stderr, *, worker: int | None = None) -> None:
-    """Send all logging of the process to `stream` as JSON lines.
+def configure(
+    level: str,
+    stream: TextIO = sys.stderr,
+    *,
+    worker: int | None = None,
+    style: str = "json",
+) -> None:
+    """Send all logging of the process to `stream`, as one line per record.
 
     Args:
         level: The minimum level, one of `LEVELS`. Libraries log warnings and errors only.
         stream: The stream to write to.
         worker: The number of this process among workers, added to every line, or None.
+        style: The format of the lines, one of `FORMATS`. Text has colours on a terminal.
     """
     handler = LineHandler(stream)
-    handler.setFormatter(JsonFormatter(**({} if worker is None else {"worker": worker})))
+    every: dict[str, object] = {} if worker is None else {"worker": worker}
+    is_terminal = stream.isatty()
+    if style == "text" or (style == "auto" and is_terminal):
+        members = _members_of(every)
+        handler.setFormatter(TextFormatter(_event_of, members, colour=is_terminal))
+    else:
+        handler.setFormatter(JsonFormatter(**every))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -327,6 +327,7 @@ def standalone() -> int:
 
 
 def _main(arguments: Sequence[str], *, usage_of: str) -> int:
+    os.environ.setdefault(*log.SILENT_GRPC)
     program = command_line.program("restbridge", sys.argv[0])
     asked = parse(arguments, os.environ, variable="CHAT_BRIDGE_WORKERS")
     others = [other for other in asked.others if other != _STANDALONE]
@@ -351,7 +352,11 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         return 2
-    log.configure(settings.log_level, worker=worker.number if worker else None)
+    log.configure(
+        settings.log_level,
+        worker=worker.number if worker else None,
+        style=settings.log_format,
+    )
     if worker is None and settings.workers > 1:
         from process.workers.supervisor import supervise  # noqa: PLC0415  - a worker does without
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from process.log import LEVELS
+from process.log import FORMATS, LEVELS
 from process.settings import (
     MOST_WORKERS,
     Address,
@@ -136,3 +136,9 @@ class Settings:
         "How long requests in flight can continue after that, in seconds.",
     )
     log_level: str = setting("CHAT_LOG_LEVEL", "info", one_of(*LEVELS), "Minimum log level.")
+    log_format: str = setting(
+        "CHAT_LOG_FORMAT",
+        "auto",
+        one_of(*FORMATS),
+        "The form of log lines: `json`, `text`, or `auto`, which is text on a terminal.",
+    )

@@ -97,6 +97,7 @@ def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str
 
 def main() -> int:
     """Run the command and return its exit status."""
+    os.environ.setdefault(*log.SILENT_GRPC)
     program, arguments = command_line.program("service", sys.argv[0]), sys.argv[1:]
     about = {*command_line.HELP, command_line.VERSION}
     if len(arguments) == 1 and about.issuperset(arguments):
@@ -116,7 +117,11 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  (logging is not configured yet)
         return 2
-    log.configure(settings.log_level, worker=worker.number if worker else None)
+    log.configure(
+        settings.log_level,
+        worker=worker.number if worker else None,
+        style=settings.log_format,
+    )
     if worker is None and settings.workers > 1:
         from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
 

@@ -86,7 +86,7 @@ class Authentication:
         if isinstance(call.caller, Caller):
             return call.caller
         call.caller = caller = await self._who(call)
-        call.record.key_name = caller.key_name
+        call.record.account, call.record.key_name = caller.account_name, caller.key_name
         if caller.is_limited:
             call.limits = partial(self._limits, caller)
         return caller

@@ -241,6 +241,12 @@ class Settings:
         "How long the built-in simulator waits between tokens, in seconds.",
     )
     log_level: str = setting("CHAT_LOG_LEVEL", "info", one_of(*log.LEVELS), "Minimum log level.")
+    log_format: str = setting(
+        "CHAT_LOG_FORMAT",
+        "auto",
+        one_of(*log.FORMATS),
+        "The form of log lines: `json`, `text`, or `auto`, which is text on a terminal.",
+    )
 
 
 def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Settings, Catalogue]:

@@ -80,6 +80,8 @@ class CallRecord:
     """The number of the upstream's documents that could be read only after they were mended."""
     overran: bool = False
     """Whether the stream was cut, because the upstream exceeded the output limit."""
+    account: str = ""
+    """The name of the caller's account."""
     key_name: str = ""
     """The name of the caller's key, never the key."""
     violations: tuple[str, ...] = ()
@@ -354,6 +356,7 @@ class Telemetry:
 def _add_request(call: CallRecord, members: dict[str, object]) -> None:
     """Add the fields of the request of a call."""
     if call.key_name:
+        members["account"] = call.account
         members["key"] = call.key_name
     if call.violations:
         members["violations"] = call.violations

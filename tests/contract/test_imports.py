@@ -41,7 +41,7 @@ LAYERS = {
         {"workers"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
         {"log", "request_id", "settings", "command_line", "launch"},
-        {"found_values", "randomness", "variables"},
+        {"found_values", "randomness", "variables", "log_text"},
     ),
     "process.workers": (
         {"supervisor", "worker"},

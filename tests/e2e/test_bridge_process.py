@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from process.lifetime import SECOND
 from tests.support.bridge_pair import REQUEST, STREAMED, broken, contents, events
 from tests.support.fake_service import Context, FakeService, chunk, serve
 from tests.support.processes import Process, process
@@ -128,12 +129,13 @@ async def test_what_does_not_finish_is_ended_after_the_grace_or_at_once(*, again
             parts = response.aiter_raw()
             said = await anext(parts)
             bridge.send(signal.SIGTERM)
-            await bridge.event("draining")
+            assert (await bridge.event("draining"))["hint"] == SECOND
             if again:
                 bridge.send(signal.SIGTERM)
             said += await broken(parts)
         assert json.loads(events(said)[-1])["error"]["code"] == "draining"
         assert await bridge.exit_status() == 0
+        assert len(bridge.events("ending calls")) == again
         await wait(fake.cancelled)
 
 

@@ -133,6 +133,7 @@ SETTINGS: dict[str, Case] = {
         ("61", *DURATIONS),
     ),
     "CHAT_LOG_LEVEL": ("log_level", "info", "debug", "debug", ("DEBUG", "trace", "critical")),
+    "CHAT_LOG_FORMAT": ("log_format", "auto", "text", "text", ("JSON", "logfmt")),
 }
 FILES = {"CHAT_MODELS_FILE": "models_file", "CHAT_UPSTREAM_CA_FILE": "upstream_ca_file"}
 

@@ -189,6 +189,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
 def test_a_call_is_one_line(lines: Lines) -> None:
     call = streamed(
         reason="UPSTREAM_TRUNCATED",
+        account="acme",
         key_name="bootstrap",
         upstream_attempts=2,
         prompt_tokens=3,
@@ -208,6 +209,7 @@ def test_a_call_is_one_line(lines: Lines) -> None:
         "model": "default",
         "reason": "UPSTREAM_TRUNCATED",
         "duration_ms": 2345.6,
+        "account": "acme",
         "key": "bootstrap",
         "upstream_attempts": 2,
         "first_token_ms": 250.0,
