@@ -3,7 +3,7 @@
     accounts create ACCOUNT [--credit 25]       accounts list
     keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
     credit add ACCOUNT CREDITS [--id ID]        usage ACCOUNT           migrate
-    ledger show ACCOUNT                         ledger verify
+    ledger show ACCOUNT                         ledger verify           check
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
 
@@ -44,6 +44,7 @@ AREAS: Final[Mapping[str, str]] = {
     "usage": "show usage and charges by time, key and model",
     "ledger": "show and verify the ledger",
     "migrate": "migrate the schema of the store",
+    "check": "verify the settings, and ask each upstream for its models",
 }
 """The first word of each command, and its help."""
 
@@ -82,22 +83,36 @@ def run(
         asked = parser(now(), program).parse_args(arguments)
     except SystemExit as end:  # argparse has printed an error or the help
         return int(end.code or 0)
-    try:
-        url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
-    except ValueError:
-        return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    return _run(program, asked, environment)
+
+
+def _run(program: str, asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
     failed = _FAILED.get(asked.command, 1)
     if sys.stdout is None:
         # The parent process closed it. A new key could not be shown.
         return _failed(program, "standard output is closed", failed)
     try:
-        return _carry_out(program, asked, url, failed)
+        if asked.command == "check":
+            from service import check  # noqa: PLC0415  (imports the client of upstreams)
+
+            return check.run(environment, sys.stdout)
+        return _on_store(program, asked, environment, failed)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
             raise  # its text is the name of a package, which `launch` reports
         return _failed(program, f"unexpected error: {type(error).__name__}", failed)
+
+
+def _on_store(
+    program: str, asked: argparse.Namespace, environment: Mapping[str, str], failed: int
+) -> int:
+    try:
+        url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
+    except ValueError:
+        return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    return _carry_out(program, asked, url, failed)
 
 
 def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -> int:
@@ -227,6 +242,9 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     )
 
     _command(areas, "migrate", AREAS["migrate"])
+    if program != ADMIN:  # which is installed without the client of upstreams
+        check = areas.add_parser("check", help=AREAS["check"], description=AREAS["check"])
+        check.set_defaults(command="check")
     return top
 
 

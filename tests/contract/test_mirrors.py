@@ -61,6 +61,8 @@ WITH_SOCKETS: Final = {
     "service/request_message.py": "tests/faults/test_request_message.py",
     "service/scripts.py": "tests/e2e/test_wheel.py",
     "service/server.py": "tests/faults/test_draining.py",
+    "service/check.py": "tests/e2e/test_check.py",
+    "service/upstream/model_listing.py": "tests/e2e/test_check.py",
     "service/simulation.py": "tests/faults/test_process.py",
     "service/simulator/connection.py": "tests/faults/test_simulator.py",
     "service/simulator/error_objects.py": "tests/faults/test_simulator.py",

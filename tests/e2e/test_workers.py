@@ -449,8 +449,8 @@ async def test_workers_drain_when_their_supervisor_is_killed() -> None:
         ({"CHAT_WORKERS": "0"}, (), "CHAT_WORKERS"),
         ({}, ("--workers", "many"), "CHAT_WORKERS"),
         ({"CHAT_REQUEST_TIMEOUT": "canary"}, TWO, "CHAT_REQUEST_TIMEOUT"),
-        ({}, (*TWO, "--port"), "unknown"),
-        ({}, ("--workers",), "unknown"),
+        ({}, (*TWO, "--port"), "python"),
+        ({}, ("--workers",), "python"),
     ],
 )
 async def test_a_wrong_setting_is_reported_once(
