@@ -45,7 +45,7 @@ class Envoy:
     """A client of its administration interface."""
 
     async def counter(self, name: str) -> int:
-        """Return a counter of the services, such as `upstream_rq_retry`, summed over them."""
+        """Return a counter or gauge, such as `upstream_rq_retry`, summed over the services."""
         full = f"cluster.{_CLUSTER}.{name}"
         response = await self.admin.get("/stats", params={"format": "json", "filter": f"^{full}$"})
         (found,) = response.raise_for_status().json()["stats"]
@@ -53,15 +53,18 @@ class Envoy:
 
 
 @asynccontextmanager
-async def envoy(*services: str, retry_on: str = "") -> AsyncIterator[Envoy]:
+async def envoy(
+    *services: str, retry_on: str = "", health_interval: float | None = None
+) -> AsyncIterator[Envoy]:
     """Run an Envoy on a free port.
 
     Args:
         services: The addresses of the services, as host:port. Calls go to each in turn.
         retry_on: The conditions on which Envoy retries a call on another service, as in the header
             `x-envoy-retry-on`; "" for none.
+        health_interval: The seconds between two health checks of each service; None for no checks.
     """
-    async with envoy_of(_bootstrap(services, retry_on)) as running:
+    async with envoy_of(_bootstrap(services, retry_on, health_interval)) as running:
         yield running
 
 
@@ -113,7 +116,9 @@ async def _listener(admin: httpx.AsyncClient) -> str:
     return f"{socket['address']}:{socket['port_value']}"
 
 
-def _bootstrap(services: Sequence[str], retry_on: str) -> dict[str, Any]:
+def _bootstrap(
+    services: Sequence[str], retry_on: str, health_interval: float | None
+) -> dict[str, Any]:
     """Return the configuration: one listener, one route and one cluster, all with HTTP/2."""
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -141,7 +146,7 @@ def _bootstrap(services: Sequence[str], retry_on: str) -> dict[str, Any]:
                     ],
                 }
             ],
-            "clusters": [_cluster(services)],
+            "clusters": [_cluster(services, health_interval)],
         },
     }
 
@@ -161,7 +166,7 @@ def _route(retry_on: str) -> dict[str, Any]:
     return {"match": {"prefix": "/"}, "route": route}
 
 
-def _cluster(services: Sequence[str]) -> dict[str, Any]:
+def _cluster(services: Sequence[str], health_interval: float | None) -> dict[str, Any]:
     protocol = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
     endpoints = [{"endpoint": {"address": _address(service)}} for service in services]
     return {
@@ -172,12 +177,26 @@ def _cluster(services: Sequence[str]) -> dict[str, Any]:
             "cluster_name": _CLUSTER,
             "endpoints": [{"lb_endpoints": endpoints}],
         },
+        # As in Istio: by default, a fourth retry at the same time would fail.
+        "circuit_breakers": {"thresholds": [{"max_retries": 1000}]},
+        "health_checks": [] if health_interval is None else [_health_check(health_interval)],
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": protocol,
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
+    }
+
+
+def _health_check(interval: float) -> dict[str, Any]:
+    seconds = f"{interval}s"
+    return {
+        "grpc_health_check": {},
+        "timeout": "1s",
+        **dict.fromkeys(("interval", "no_traffic_interval"), seconds),
+        **dict.fromkeys(("unhealthy_interval", "unhealthy_edge_interval"), seconds),
+        **dict.fromkeys(("unhealthy_threshold", "healthy_threshold"), 1),
     }
 
 

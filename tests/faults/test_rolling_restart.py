@@ -1,0 +1,136 @@
+"""Two replicas behind a real Envoy are restarted in turn, under constant load.
+
+callers -> Envoy -> replica, replica -> upstream
+
+Every call succeeds, and the upstream receives each of them once.
+"""
+
+from __future__ import annotations  # the types of grpc are generic for type checkers only
+
+import asyncio
+import signal
+import socket
+from collections import Counter
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import grpc
+import pytest
+
+from service.simulator import SimulatorServer
+from tests.support.envoy import ISTIO, Envoy, envoy
+from tests.support.grpc_client import Client, client, failed
+from tests.support.processes import Process, service_process
+from tests.support.running_service import simulator
+from tests.support.waiting import PATIENCE, until
+
+ROUNDS: Final = 2
+"""How often each replica is restarted."""
+CALLERS: Final = 6
+BETWEEN: Final = 20
+"""The number of calls between two restarts."""
+
+
+class Replica:
+    """A service that can be started again at the same address."""
+
+    def __init__(self, upstream: SimulatorServer, drain_delay: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._variables = {
+            "CHAT_LISTEN": self.address,
+            "CHAT_UPSTREAM_BASE_URL": upstream.base_url,
+            "CHAT_DRAIN_DELAY": drain_delay,
+            "CHAT_DRAIN_GRACE": "10",
+        }
+        self._life = AsyncExitStack()
+        self._process: Process
+
+    async def start(self) -> None:
+        """Start, and return when it is SERVING."""
+        running = service_process(**self._variables)
+        self._process, _ = await self._life.enter_async_context(running)
+
+    async def stop(self) -> None:
+        """Drain, and return when the process has ended."""
+        self._process.send(signal.SIGTERM)
+        assert await self._process.exit_status() == 0, self._process.lines
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End the process if it runs."""
+        await self._life.aclose()
+        self._life = AsyncExitStack()
+
+
+async def _calls(caller: Client, outcomes: Counter[str], over: asyncio.Event) -> None:
+    streamed = False
+    while not over.is_set():
+        streamed = not streamed
+        outcomes[await _outcome(caller, streamed)] += 1
+
+
+async def _outcome(caller: Client, streamed: bool) -> str:
+    try:
+        if not streamed:
+            await caller.create("default", deadline=PATIENCE)
+            return "OK"
+        failure = (await caller.collect("default", deadline=PATIENCE)).failure
+    except grpc.aio.AioRpcError as error:
+        failure = failed(error)
+    return "OK" if failure is None else f"{failure.code.name} {failure.reason} {failure.message}"
+
+
+def _reached(outcomes: Counter[str], enough: int) -> bool:
+    return outcomes["OK"] >= enough
+
+
+async def _healthy(proxy: Envoy, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await proxy.counter("membership_healthy") != count:
+            pass
+
+
+@pytest.mark.alone
+@pytest.mark.time_limit(300)
+@pytest.mark.parametrize(
+    ("health_interval", "drain_delay", "retry_on"),
+    # Checks that notice the drain within its delay; checks that do not, with a mesh's retries.
+    [(0.2, "2", ""), (10.0, "0.3", ISTIO)],
+    ids=["checks", "retries"],
+)
+async def test_a_rolling_restart_fails_no_call_and_doubles_none(
+    health_interval: float, drain_delay: str, retry_on: str
+) -> None:
+    outcomes: Counter[str] = Counter()
+    over = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(
+            simulator(time_to_first_token=0.02, inter_token_delay=0.002)
+        )
+        replicas = [Replica(upstream, drain_delay) for _ in range(2)]
+        for replica in replicas:
+            stack.push_async_callback(replica.kill)
+            await replica.start()
+        proxy = await stack.enter_async_context(
+            envoy(
+                *(replica.address for replica in replicas),
+                retry_on=retry_on,
+                health_interval=health_interval,
+            )
+        )
+        await _healthy(proxy, 2)
+        caller = await stack.enter_async_context(client(proxy.address))
+        callers = [asyncio.create_task(_calls(caller, outcomes, over)) for _ in range(CALLERS)]
+        try:
+            for replica in replicas * ROUNDS:
+                enough = outcomes["OK"] + BETWEEN
+                await until(partial(_reached, outcomes, enough))
+                await replica.stop()
+                await replica.start()
+                await _healthy(proxy, 2)
+        finally:
+            over.set()
+            await asyncio.gather(*callers)
+        assert outcomes == {"OK": len(upstream.records)}
