@@ -27,6 +27,11 @@ _SHARED: Final[Options] = (
     ("grpc.http2.hpack_table_size.decoder", 0),
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
+    # Calls that have arrived and wait for their handlers. Beyond the default of 1,000, gRPC cancels
+    # some of them at random: in a burst, or while somebody begins and cancels calls. Our own limit
+    # of calls rejects them with a reason. A waiting call takes about 10 KB.
+    ("grpc.server.max_pending_requests", 4_000),
+    ("grpc.server.max_pending_requests_hard_limit", 4_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
 )

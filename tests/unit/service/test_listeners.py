@@ -10,6 +10,8 @@ SHARED = {
     "grpc.http2.hpack_table_size.decoder": 0,
     "grpc.max_metadata_size": 16_384,
     "grpc.absolute_max_metadata_size": 65_536,
+    "grpc.server.max_pending_requests": 4_000,
+    "grpc.server.max_pending_requests_hard_limit": 4_000,
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.max_connection_idle_ms": 900_000,
