@@ -9,6 +9,7 @@ The hold is placed before anything is sent upstream.
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -97,8 +98,9 @@ class Admission:
         )
         progress = Progress(
             wants_usage=wants_usage,
+            wants_totals=wants_usage and _wants_totals(request),
             prompt_estimate=estimate(request.priced, model),
-            most=bound.completion_tokens,
+            most=bound.completion_tokens if request.sends_limit else sys.maxsize,
             choices=request.choices,
         )
         outcome = await self._place(place)
@@ -157,6 +159,11 @@ class Admission:
         if answered and isinstance(waiter.result(), Refused):
             return True
         return await self._settlement.end(release(place), release(place))
+
+
+def _wants_totals(request: AcceptedRequest) -> bool:
+    """Return whether the caller requested the usage so far in each chunk, as vLLM offers it."""
+    return request.params.stream_options.extra_json.get("continuous_usage_stats") == "true"
 
 
 def _lease(call: Call) -> int:

@@ -181,9 +181,9 @@ class Settings:
     )
     first_byte_timeout: float = setting(
         "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT",
-        "120",
+        "300",
         seconds(0.05, 3600),
-        "Maximum wait for the upstream's response headers, in seconds.",
+        "Maximum wait for the first event of a stream of the upstream, in seconds.",
     )
     idle_timeout: float = setting(
         "CHAT_UPSTREAM_IDLE_TIMEOUT",

@@ -69,6 +69,10 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
     """Further members of the error object, as JSON texts."""
     asks_operator = False
     """Whether only an operator can help, so that the message has the request id."""
+    refuses_options = False
+    """Whether the upstream refused `stream_options`."""
+    lost_idle = False
+    """Whether the request went out on an idle connection that the upstream closed at that time."""
     report: UpstreamReport | None = None
     """What happened at the upstream, for the log and the metrics only."""
 

@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol
 
 from chatcompletion.v1 import model_service_pb2
 from service.model_names import WILDCARD, allows, matched
+from service.upstream_dialect import OPENAI, Dialect
 
 NANO: Final = 10**9
 """Nano-credits in a credit."""
@@ -28,12 +29,6 @@ UNKNOWN_MEMBERS: Final[tuple[UnknownMembers, ...]] = ("harmless", "forward", "re
 except those that are rejected, or none."""
 
 
-StreamEnd = Literal["lenient", "strict"]
-STREAM_ENDS: Final[tuple[StreamEnd, ...]] = ("lenient", "strict")
-"""What completes a stream. Lenient: `[DONE]`, or the finish_reason of each choice that began and a
-clean end of the body. Strict: `[DONE]` after each finish_reason."""
-
-
 ToolNames = Literal["any", "openai"]
 TOOL_NAMES: Final[tuple[ToolNames, ...]] = ("any", "openai")
 """Which names of tools are accepted: all of up to 256 characters, or those of OpenAI's contract."""
@@ -48,8 +43,10 @@ class Upstream:
     """The URL before `/chat/completions`; "" for the built-in simulator."""
     api_key: str
     """The bearer key; "" for none."""
-    stream_end: StreamEnd = "lenient"
-    """The rule that decides whether a stream is complete."""
+    output_limit: OutputLimit = "max_tokens"
+    """The `output_limit` of its models, unless their entries differ."""
+    dialect: Dialect = OPENAI
+    """The dialect of its models, unless their entries differ."""
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key
@@ -83,6 +80,12 @@ class Model:
     """Maximum prompt tokens of one picture, sound or file."""
     attachment_estimate: int = ATTACHMENT_ESTIMATE
     """Charged tokens of one if the upstream reports no usage; at most `attachment_tokens`."""
+    dialect: Dialect = OPENAI
+    """How the upstream differs from OpenAI's API for this model."""
+    imposes_limit: bool = True
+    """Whether a request without an output limit gets the default one."""
+    clamps_limit: bool = False
+    """Whether a larger output limit than the maximum becomes the maximum, instead of an error."""
     refused_members: frozenset[str] = frozenset()
     """Top-level members that this model rejects. They override every other rule."""
     allowed_members: frozenset[str] = frozenset()
@@ -104,6 +107,12 @@ class Model:
     def is_free(self) -> bool:
         """Whether both prices are zero."""
         return not (self.input_price or self.output_price)
+
+    @property
+    def hides_cost(self) -> bool:
+        """Whether costs in the upstream's usage are removed."""
+        hides = self.dialect.hides_cost
+        return not self.is_free if hides is None else hides
 
     @property
     def unknown(self) -> UnknownMembers:

@@ -21,18 +21,19 @@ from urllib.parse import urlsplit
 
 from process.found_values import found
 from process.settings import Parser, base_url, header_key
+from service.dialect_document import ENTRIES, DialectError, dialect
 from service.model_names import WILDCARD, is_name
 from service.models import (
     ATTACHMENT_ESTIMATE,
     NANO,
     OUTPUT_LIMITS,
-    STREAM_ENDS,
     TOOL_NAMES,
     UNKNOWN_MEMBERS,
     Catalogue,
     Model,
     Upstream,
 )
+from service.upstream_dialect import OPENAI, Dialect
 
 _COMPLETIONS: Final = "/chat/completions"
 """The path that requests add to a base URL."""
@@ -115,17 +116,31 @@ _PRICE: Final = _Entry(
     default=0,
 )
 _COUNT: Final = "an integer from 1 to 10000000"
+_ABSENT: Final = "absent"
+"""The value of an absent member of a dialect."""
 _INDISPENSABLE: Final = frozenset({"model", "messages"})
+
+_OUTPUT_LIMIT: Final = _Entry(
+    allowed='"max_tokens" or "max_completion_tokens"',
+    accepts=lambda value: value in OUTPUT_LIMITS,
+    default="",
+)
+_DIALECT: Final = {
+    name: _Entry(allowed=entry.allowed, accepts=entry.accepts, default=_ABSENT)
+    for name, entry in ENTRIES.items()
+}
 
 _MODEL: Final[Mapping[str, _Entry]] = {
     "upstream": _Entry(allowed="the name of an upstream", accepts=_is_name),
     "upstream_model": _Entry(allowed="the model's name at the upstream", accepts=_is_name),
-    "default_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
+    # If absent, a free model has none.
+    "default_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
     "maximum_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
-    "output_limit": _Entry(
-        allowed='"max_tokens" or "max_completion_tokens"',
-        accepts=lambda value: value in OUTPUT_LIMITS,
-        default="max_tokens",
+    "output_limit": _OUTPUT_LIMIT,
+    "output_limit_excess": _Entry(
+        allowed='"reject" or "clamp"',
+        accepts=lambda value: value in ("reject", "clamp"),
+        default="reject",
     ),
     "input_price": _PRICE,
     "output_price": _PRICE,
@@ -158,6 +173,7 @@ _MODEL: Final[Mapping[str, _Entry]] = {
     "tool_names": _Entry(
         allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
     ),
+    **_DIALECT,
     "context_length": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
     "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": _Entry(
@@ -179,11 +195,8 @@ _UPSTREAM: Final[Mapping[str, _Entry]] = {
     "simulator": _Entry(
         allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
     ),
-    "stream_end": _Entry(
-        allowed='"lenient" or "strict"',
-        accepts=lambda value: value in STREAM_ENDS,
-        default="lenient",
-    ),
+    "output_limit": _OUTPUT_LIMIT,
+    **_DIALECT,
 }
 
 
@@ -217,7 +230,7 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
     models: dict[str, Model] = {}
     for name, members in _tables(document, "models", wrong):
         try:
-            models[name] = _model(name, members, upstreams)
+            models[name] = _model(name, members, upstreams, environment)
         except CatalogueError as error:
             wrong += error.lines
     if wrong:
@@ -229,7 +242,13 @@ def key_variables(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the variables that hold the keys of the upstreams of a document, also a wrong one."""
     upstreams = document.get("upstreams")
     tables = upstreams.values() if isinstance(upstreams, dict) else ()
-    names = {table.get("api_key_variable") for table in tables if isinstance(table, dict)}
+    names: set[Any] = set()
+    for table in tables:
+        if isinstance(table, dict):
+            variables = table.get("header_variables")
+            named = variables.values() if isinstance(variables, dict) else ()
+            names.update(name for name in named if isinstance(name, str))
+            names.add(table.get("api_key_variable"))
     return frozenset(name for name in names if isinstance(name, str))
 
 
@@ -281,8 +300,21 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
         name=name,
         base_url=_endless(members["base_url"]),
         api_key=_key(place, members["api_key_variable"], environment),
-        stream_end=members["stream_end"],
+        dialect=_dialect(place, members, OPENAI, environment),
+        output_limit=members["output_limit"] or "max_tokens",
     )
+
+
+def _dialect(
+    place: str, members: dict[str, Any], base: Dialect, environment: Mapping[str, str]
+) -> Dialect:
+    """Return the dialect in the members of a table, and remove them."""
+    own = {name: members.pop(name) for name in ENTRIES}
+    present = {name: value for name, value in own.items() if value is not _ABSENT}
+    try:
+        return dialect(present, base, environment)
+    except DialectError as error:
+        raise CatalogueError(f"{place}.header_variables: {error}") from None
 
 
 def _endless(url: str) -> str:
@@ -317,7 +349,9 @@ def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
         raise CatalogueError(f"{place}: {variable} must be {allowed}; found {quoted}") from None
 
 
-def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
+def _model(
+    name: str, table: Any, upstreams: Mapping[str, Upstream], environment: Mapping[str, str]
+) -> Model:
     place = f"models.{name}"
     if name.endswith(WILDCARD) and isinstance(table, dict):
         table = {"upstream_model": WILDCARD, **table}
@@ -325,6 +359,13 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
     _check_pattern(place, name, members["upstream_model"])
     if members["upstream"] not in upstreams:
         raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")
+    imposes = bool(members["default_output_tokens"])
+    if not imposes:
+        if members["input_price"] or members["output_price"]:
+            raise CatalogueError(
+                f"{place}.default_output_tokens is missing: a model with a price needs it"
+            )
+        members["default_output_tokens"] = members["maximum_output_tokens"]
     if members["default_output_tokens"] > members["maximum_output_tokens"]:
         raise CatalogueError(f"{place}.default_output_tokens must not exceed the maximum")
     if members["attachment_estimate"] > members["attachment_tokens"]:
@@ -332,9 +373,14 @@ def _model(name: str, table: Any, upstreams: Mapping[str, Upstream]) -> Model:
     estimate = members.pop("attachment_estimate")
     tools = members.pop("allowed_tools")
     context_length = members.pop("context_length")
+    upstream = upstreams[members.pop("upstream")]
     return Model(
         name=name,
-        upstream=upstreams[members.pop("upstream")],
+        upstream=upstream,
+        output_limit=members.pop("output_limit") or upstream.output_limit,
+        dialect=_dialect(place, members, upstream.dialect, environment),
+        imposes_limit=imposes,
+        clamps_limit=members.pop("output_limit_excess") == "clamp",
         input_price=int(Decimal(members.pop("input_price")) * NANO),
         output_price=int(Decimal(members.pop("output_price")) * NANO),
         margin=int(Decimal(members.pop("margin")) * NANO),

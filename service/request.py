@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
-from service.models import Model
+from service.models import OUTPUT_LIMITS, Model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +16,12 @@ class AcceptedRequest:
     """The same parameters in the form of the contract, which determines their price."""
     model: Model
     output_limit: int
-    """Maximum tokens of each choice, which the service sends to the upstream."""
+    """Maximum tokens of each choice."""
+
+    @property
+    def sends_limit(self) -> bool:
+        """Whether the service sends the output limit to the upstream."""
+        return self.model.imposes_limit or any(map(self.params.HasField, OUTPUT_LIMITS))
 
     @property
     def choices(self) -> int:

@@ -67,7 +67,7 @@ def output_limit(params: ChatCompletionParams, model: Model) -> int:
     """Return the maximum tokens of each choice.
 
     Raises:
-        InvalidRequest: The request sets a limit above the model's maximum.
+        InvalidRequest: The request sets a limit above the model's maximum, which does not clamp it.
     """
     if params.HasField("max_completion_tokens"):
         name, asked = "max_completion_tokens", params.max_completion_tokens
@@ -75,6 +75,8 @@ def output_limit(params: ChatCompletionParams, model: Model) -> int:
         name, asked = "max_tokens", params.max_tokens
     else:
         return model.default_output_tokens
+    if asked > model.maximum_output_tokens and model.clamps_limit:
+        return model.maximum_output_tokens
     if asked > model.maximum_output_tokens:
         raise InvalidRequest.of(
             [

@@ -38,7 +38,11 @@ If there are several choices, the larger of this sum and the counted usage is ch
     - the last report equals the limit of one choice, and several choices ended by their length.
       Each of them counts as that limit.
 
-The caller receives each report unchanged.
+The caller receives each report in a usage chunk unchanged. A usage chunk is also one with choices
+that say nothing, after each choice has its finish_reason (LiteLLM). Usage beside other choices is
+withheld, unless the caller requested running totals. If the caller requested usage and there was no
+usage chunk at the end, one is made: with the last report, or with the counted usage, marked with
+the member `estimated`.
 
 The hold covers only the limit. A stream is cut if it has more than twice as many pieces as the
 limit has tokens, and more bytes than that many tokens have in any text. Pieces alone prove nothing,
@@ -56,6 +60,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatMessageDelta,
+    ChunkChoice,
     Usage,
 )
 from service.metering import tokens
@@ -86,6 +91,8 @@ class Progress:
 
     wants_usage: bool
     """Whether the caller requested the usage chunk."""
+    wants_totals: bool = False
+    """Whether the caller requested running totals, beside the choices of each chunk."""
     prompt_estimate: int = 0
     """The tokens of the prompt: an estimate until the upstream reports them."""
     most: int = sys.maxsize
@@ -125,11 +132,17 @@ class Progress:
     """The id and name of each call, by the indexes of its choice and of the call."""
     _told: set[str] = field(default_factory=lambda: {"choices"})
     """Members beyond the contract in the delivered chunks; an empty `choices` is one of them."""
+    _delivered_usage: bool = False
+    """Whether a usage chunk was delivered, or withheld because the caller did not request it."""
     _full: set[int] = field(default_factory=set)
     """The choices that ended with finish_reason "length"."""
 
     def observe(self, chunk: ChatCompletionChunk) -> bool:
         """Count a chunk, and return whether to send it to the caller."""
+        reports = chunk.HasField("usage")
+        if reports and self.complete and not any(map(_says_something, chunk.choices)):
+            chunk.ClearField("choices")
+            chunk.extra_json["choices"] = "[]"
         choices = chunk.choices
         for choice in choices:
             self._begun.add(choice.index)
@@ -149,16 +162,8 @@ class Progress:
                 if bounded:
                     self._pieces += 1
                     self._bytes += bounded
-        reports = chunk.HasField("usage")
         if reports:
-            # In a chunk with one of several choices, it can be the usage of that choice alone.
-            whole = self.choices == 1 or not choices or len(self._begun) == 1
-            usage = chunk.usage
-            if not self.wants_usage:
-                usage = Usage()
-                usage.CopyFrom(chunk.usage)
-                chunk.ClearField("usage")
-            self._report(usage, beside=bool(choices), whole=whole)
+            self._take_usage(chunk)
         if self.wants_usage:
             return True
         others = chunk.extra_json
@@ -167,6 +172,19 @@ class Progress:
         if others and len(self._told) < _MOST_NAMES:
             self._told.update(others)
         return True
+
+    def _take_usage(self, chunk: ChatCompletionChunk) -> None:
+        """Read the usage of a chunk, and withhold it unless the caller requested it there."""
+        choices = chunk.choices
+        # In a chunk with one of several choices, it can be the usage of that choice alone.
+        whole = self.choices == 1 or not choices or len(self._begun) == 1
+        usage = chunk.usage
+        self._delivered_usage = self._delivered_usage or not choices
+        if not (self.wants_totals if choices else self.wants_usage):
+            usage = Usage()
+            usage.CopyFrom(chunk.usage)
+            chunk.ClearField("usage")
+        self._report(usage, beside=bool(choices), whole=whole)
 
     def end(self) -> None:
         """Take note that the upstream sent `[DONE]`: no choice that began goes on.
@@ -214,8 +232,7 @@ class Progress:
             last: The last chunk, whose id and other attributes the new chunks get.
 
         Yields:
-            The remaining chunks for the caller. A usage chunk is among them only if the upstream
-            reported usage for all output.
+            The remaining chunks for the caller.
         """
         unfinished = self._begun - self._finished
         if unfinished:
@@ -223,13 +240,28 @@ class Progress:
             for index in sorted(unfinished):
                 ending.choices.add(index=index, finish_reason="length").delta.SetInParent()
             yield ending
-        covered = self._counted == self._counted_when_reported and not self.used.estimated
         self._finished |= unfinished
-        if self.wants_usage and covered and self._reported is not None:
-            used = _alike(last)
-            used.extra_json["choices"] = "[]"  # empty instead of absent, as the SDKs expect
-            used.usage.CopyFrom(self._reported)
-            yield used
+        yield from self.missing_usage(last)
+
+    def missing_usage(self, last: ChatCompletionChunk) -> Iterator[ChatCompletionChunk]:
+        """Yield a usage chunk, if the caller requested it and the upstream sent none.
+
+        Args:
+            last: The last chunk, whose id and other attributes the new chunk gets.
+        """
+        if not self.wants_usage or self._delivered_usage:
+            return
+        self._delivered_usage = True
+        made = _alike(last)
+        made.extra_json["choices"] = "[]"  # empty instead of absent, as the SDKs expect
+        prompt, completion, estimated = self.used
+        if self._reported is not None and not estimated and completion == self._last:
+            made.usage.CopyFrom(self._reported)
+        else:
+            made.usage.prompt_tokens, made.usage.completion_tokens = prompt, completion
+            made.usage.total_tokens = prompt + completion
+            made.usage.extra_json["estimated"] = "true"
+        yield made
 
     @property
     def counted(self) -> int:
@@ -338,6 +370,11 @@ class Progress:
         if finished == 1 and of_one and not self._as_it_goes:
             return min(self._sum + completion, self.most)
         return completion
+
+
+def _says_something(choice: ChunkChoice) -> bool:
+    """Return whether a choice of a chunk has output or an end."""
+    return bool(choice.finish_reason) or said(choice.delta)[0] > 0 or choice.HasField("logprobs")
 
 
 def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:

@@ -31,7 +31,7 @@ from service.models import Model
 from service.telemetry import CallRecord
 from service.upstream import error_bodies, refusals
 from service.upstream.mending import mended
-from service.upstream.rewriting import rename
+from service.upstream.rewriting import rename, restyle
 from service.upstream.sse import EventParser, EventTooLargeError
 
 _OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
@@ -64,7 +64,8 @@ class ChunkReader:
         self, model: Model, progress: Progress, record: CallRecord, *, max_event_bytes: int
     ) -> None:
         self._model = model
-        self._strict = model.upstream.stream_end == "strict"
+        self._strict = model.dialect.stream_end == "strict"
+        self._finishes = bool(model.dialect.finish_reasons)
         self._progress = progress
         self._record = record
         self._events = EventParser(max_event_bytes)
@@ -76,6 +77,8 @@ class ChunkReader:
         """Whether the body has an event, or begins with a comment."""
         self._unreadable: type[errors.Failure] = errors.UpstreamInvalidResponse
         """The failure that an unreadable event raises."""
+        self._last: ChatCompletionChunk | None = None
+        """The last chunk."""
         self.is_done = False
         """Whether the response is complete."""
         self.is_cut = False
@@ -122,6 +125,15 @@ class ChunkReader:
         if self._strict or not self._progress.complete:
             raise errors.UpstreamTruncated(dispatched=True)
         self.is_done = True
+        yield from self._usage()
+
+    def _usage(self) -> Chunks:
+        """Yield the usage chunk that the caller requested, if the upstream sent none."""
+        if self._last is None:
+            return
+        for chunk in self._progress.missing_usage(self._last):
+            rename(chunk, self._model)
+            yield chunk
 
     def _begin(self, body: bytes) -> None:
         """Decide by the first byte that is not blank what the body is."""
@@ -147,8 +159,12 @@ class ChunkReader:
                 if not progress.complete:
                     raise errors.UpstreamTruncated(dispatched=True)
                 self.is_done = True
+                yield from self._usage()
                 return
             chunk = self._decode(name, data)
+            if self._finishes or chunk.HasField("usage"):
+                restyle(chunk, self._model)
+            self._last = chunk
             if progress.observe(chunk):
                 rename(chunk, self._model)
                 yield chunk

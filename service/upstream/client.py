@@ -10,19 +10,17 @@ no redirects, reads no environment and keeps no cookies. Any httpx transport wor
 `transport` uses the least CPU. The client requests responses without compression and rejects
 compressed ones, so that a small response cannot become a large one.
 
-There are four timeouts: for connecting, for the response headers, for silence within the body, and
-the deadline of the call, which the interceptor enforces. After a complete response, the connection
-is kept; otherwise it is closed.
+There are four timeouts: for connecting, for the first byte of a stream, for silence within the
+body, and the deadline of the call, which the interceptor enforces. It alone bounds the first byte
+of a unary response. After a complete response, the connection is kept; otherwise it is closed.
 """
 
 import asyncio
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Final, cast
 
 import httpx
@@ -32,51 +30,26 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
 )
-from process import request_id as request_ids
 from service import errors
 from service.call import Call
 from service.metering.progress import Progress
-from service.models import Model, Upstream
+from service.models import Model
 from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import error_bodies, refusals
 from service.upstream.chunks import ChunkReader, apart, decoded, has_error, reported, together
+from service.upstream.client_failures import cause_of, failure_of
 from service.upstream.retries import RetryBudget, delay
-from service.upstream.rewriting import outgoing, rename
+from service.upstream.rewriting import outgoing, rename, restyle
+from service.upstream.sent_request import EVENTS, JSON, Sent, http_request, place
 from service.upstream.silence import Silence
 from service.upstream.surrogates import has_surrogates, unpaired
-from service.upstream.transport.connection import ServerDisconnected
 from service.upstream.transport.http11 import Http11Transport
-from service.upstream_report import Cause
+from service.upstream_dialect import KEEPALIVE
 
-FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
-    # The exception, its failure, and whether the upstream may have started to generate.
-    (ServerDisconnected, errors.UpstreamError, True),
-    (httpx.ConnectError, errors.UpstreamUnavailable, False),
-    (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),
-    (httpx.PoolTimeout, errors.UpstreamUnavailable, False),
-    (httpx.TimeoutException, errors.UpstreamTimeout, True),
-    (httpx.RemoteProtocolError, errors.UpstreamInvalidResponse, True),
-    (httpx.TransportError, errors.UpstreamError, True),
-)
-"""The failures of the HTTP client. The first matching row applies."""
-
-_CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Cause], ...]] = (
-    ((socket.gaierror, UnicodeError), "dns"),
-    (ssl.SSLError, "tls"),
-    (httpx.PoolTimeout, "pool"),
-    ((httpx.TimeoutException, TimeoutError), "timeout"),
-    (ServerDisconnected, "closed"),
-    ((httpx.ReadError, httpx.WriteError, ConnectionResetError), "reset"),
-    (httpx.RemoteProtocolError, "protocol"),
-)
-"""The cause of each exception. The first matching row of the exception, then those of its own
-cause, apply."""
-
-KEEPALIVE: Final = 4.0
-"""Seconds for which an idle connection is kept. Servers on uvicorn, such as vLLM, close theirs
-after five seconds; a request sent at that moment would fail."""
-
+_AFTER_DEADLINE: Final = 1.0
+"""Seconds after the deadline of a call, which ends a unary one before this client does."""
+_MOST_REMEMBERED: Final = 256
 _LARGEST_ERROR_BODY: Final = 64 * 1024
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
@@ -84,11 +57,7 @@ _LONGEST_REST: Final = 0.1
 _BOM: Final = b"\xef\xbb\xbf"
 _NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
 """Values of Content-Encoding that upstreams send for an uncompressed body."""
-_JSON: Final = "application/json"
-_EVENTS: Final = "text/event-stream"
 _UNPAIRED: Final = "Must be valid Unicode text, but has half of a surrogate pair."
-_USER_AGENT: Final = b"chatcompletion/0.1"
-_REQUEST_ID: Final = request_ids.HEADER.encode()
 _CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
 
 
@@ -149,6 +118,8 @@ class UpstreamClient:
         self._now = now
         self._random = random
         self._budget = RetryBudget()
+        self._plain: set[tuple[str, str]] = set()
+        """The upstreams that refused `stream_options`."""
         self._timeouts = {
             "timeout": {
                 "connect": limits.connect,
@@ -170,8 +141,10 @@ class UpstreamClient:
         """
         model = request.model
         body = await _checked(outgoing(request, streamed=False))
-        async with self._open(body, model, call, _JSON) as response:
-            data = await self._read(response, self._limits.max_response_bytes)
+        async with self._open(Sent(body, model, call, accept=JSON)) as response:
+            patience = max(call.deadline - _clock(), self._idle(model))
+            limit = self._limits.max_response_bytes
+            data = await self._read(response, limit, first=patience, idle=self._idle(model))
             if len(data) > self._limits.max_response_bytes:
                 raise errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
         try:
@@ -189,6 +162,7 @@ class UpstreamClient:
             )
         if has_error(completion):
             raise reported(data, model) or errors.UpstreamError(dispatched=True).because("reported")
+        restyle(completion, model)
         rename(completion, model)
         return completion
 
@@ -207,15 +181,18 @@ class UpstreamClient:
             Failure: The stream is not complete. All chunks that arrived were yielded.
         """
         model = request.model
-        body = await _checked(outgoing(request, streamed=True))
+        asks_plainly = self._asks_plainly(model)
+        body = await _checked(outgoing(request, streamed=True, with_options=not asks_plainly))
+        sent = Sent(body, model, call, accept=EVENTS, optional=None if asks_plainly else request)
+        first = self._first_byte(model)
         reader = ChunkReader(
             model, progress, call.record, max_event_bytes=self._limits.max_response_bytes
         )
         deliver = together if at_once else apart
         with self._telemetry.upstream_streams.track_inprogress():
             async with (
-                self._open(body, model, call, _EVENTS) as response,
-                aclosing(self._pieces(response)) as pieces,
+                self._open(sent) as response,
+                aclosing(self._pieces(response, first=first, idle=self._idle(model))) as pieces,
             ):
                 async for piece in pieces:
                     for chunks in deliver(reader.take(piece)):
@@ -229,19 +206,13 @@ class UpstreamClient:
                     yield chunks
 
     @asynccontextmanager
-    async def _open(
-        self, body: bytes, model: Model, call: Call, accept: str
-    ) -> AsyncIterator[httpx.Response]:
+    async def _open(self, sent: Sent) -> AsyncIterator[httpx.Response]:
         """Send a request, with up to one retry, and yield its successful response."""
         self._budget.earn()
         try:
-            response = await self._attempt(body, model, call, accept)
+            response = await self._attempt(sent)
         except errors.Failure as failure:
-            wait = self._wait(failure, call)
-            if wait is None or not self._budget.spend():
-                raise
-            await asyncio.sleep(wait)
-            response = await self._attempt(body, model, call, accept)
+            response = await self._again(sent, failure)
         left = False
         try:
             yield response
@@ -254,12 +225,33 @@ class UpstreamClient:
             if left:
                 self._telemetry.upstream_closed(_clock() - started)
 
+    async def _again(self, sent: Sent, failure: errors.Failure) -> httpx.Response:
+        """Send a request that failed once more, if that can help.
+
+        Raises:
+            Failure: It cannot, or the second request failed too.
+        """
+        if sent.optional is not None and failure.refuses_options:
+            plain = outgoing(sent.optional, streamed=True, with_options=False)
+            response = await self._attempt(replace(sent, body=plain))
+            if len(self._plain) >= _MOST_REMEMBERED:
+                self._plain.clear()
+            self._plain.add(place(sent.model))
+            return response
+        wait = self._wait(failure, sent.call)
+        if wait is None or not self._budget.spend():
+            raise failure
+        await asyncio.sleep(wait)
+        return await self._attempt(sent, fresh=True)
+
     def _wait(self, failure: errors.Failure, call: Call) -> float | None:
         if isinstance(failure, errors.UpstreamUnavailable):
             busy = failure.report is not None and failure.report.cause == "busy"
             asked = failure.retry_after or (self._limits.busy if busy else 0.0)
         elif failure.retry_after is not None:
             asked = failure.retry_after
+        elif failure.lost_idle:
+            asked = 0.0
         else:
             return None
         return delay(
@@ -269,22 +261,31 @@ class UpstreamClient:
             random=self._random(),
         )
 
-    async def _attempt(self, body: bytes, model: Model, call: Call, accept: str) -> httpx.Response:
-        """Send a request once and return its response, if its status is that of a success."""
+    async def _attempt(self, sent: Sent, *, fresh: bool = False) -> httpx.Response:
+        """Send a request once and return its response, if its status is that of a success.
+
+        Args:
+            sent: The request.
+            fresh: Whether to use a new connection.
+        """
+        call, model = sent.call, sent.model
         call.record.upstream_attempts += 1
         call.record.upstream, call.record.upstream_status = model.upstream.name, 0
         call.dispatched = True
         started = _clock()
+        patience = self._first_byte(model)
+        if sent.accept == JSON:  # some models think for minutes
+            patience = max(call.deadline - started, 0) + _AFTER_DEADLINE
         try:
-            with closing(Silence(self._limits.first_byte)) as silence, silence:
+            with closing(Silence(patience)) as silence, silence:
                 response = await self._transport.handle_async_request(
-                    _request(body, model.upstream, call, accept, self._timeouts)
+                    http_request(sent, self._timeouts, fresh=fresh)
                 )
             call.record.upstream_status = response.status_code
         except TimeoutError as error:
             raise errors.UpstreamTimeout(dispatched=True) from error
         except _CLIENT_ERRORS as error:
-            failure = _failure(error)
+            failure = failure_of(error)
             call.dispatched = failure.dispatched
             raise failure from error
         finally:
@@ -300,6 +301,18 @@ class UpstreamClient:
         call.dispatched = refusal.dispatched
         raise refusal
 
+    def _asks_plainly(self, model: Model) -> bool:
+        """Return whether streams are requested without `stream_options`."""
+        return model.dialect.stream_options == "never" or place(model) in self._plain
+
+    def _first_byte(self, model: Model) -> float:
+        own = model.dialect.first_byte_timeout
+        return self._limits.first_byte if own is None else own
+
+    def _idle(self, model: Model) -> float:
+        own = model.dialect.idle_timeout
+        return self._limits.idle if own is None else own
+
     async def _refusal(self, response: httpx.Response, model: Model) -> errors.Failure | None:
         """Return the failure in the head of a response, or None if there is none."""
         headers = response.headers
@@ -308,25 +321,37 @@ class UpstreamClient:
             return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
         if response.is_success:
             return None  # the body tells what it is
-        told = error_bodies.read(await self._read(response, _LARGEST_ERROR_BODY), plain=True)
+        idle = self._idle(model)
+        body = await self._read(response, _LARGEST_ERROR_BODY, first=idle, idle=idle)
+        told = error_bodies.read(body, plain=True)
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)
 
-    async def _read(self, response: httpx.Response, limit: int) -> bytes:
+    async def _read(
+        self, response: httpx.Response, limit: int, *, first: float, idle: float
+    ) -> bytes:
         """Return the body. Of a larger one, return one or more bytes beyond the limit."""
         body = bytearray()
-        async with aclosing(self._pieces(response)) as pieces:
+        async with aclosing(self._pieces(response, first=first, idle=idle)) as pieces:
             async for piece in pieces:
                 body += piece
                 if len(body) > limit:
                     break
         return bytes(body)
 
-    async def _pieces(self, response: httpx.Response) -> AsyncGenerator[bytes]:
-        """Yield the body as it arrives, within the timeout for silence."""
+    async def _pieces(
+        self, response: httpx.Response, *, first: float, idle: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield the body as it arrives, within the timeouts for silence.
+
+        Args:
+            response: The response.
+            first: Maximum seconds before the first piece.
+            idle: Maximum seconds before each later piece.
+        """
         # All requests use the asynchronous interface, so the stream is asynchronous.
         body = aiter(cast("httpx.AsyncByteStream", response.stream))
-        with closing(Silence(self._limits.idle)) as silence:
+        with closing(Silence(first)) as silence:
             while True:
                 try:
                     with silence:
@@ -336,11 +361,12 @@ class UpstreamClient:
                 except TimeoutError as error:
                     raise errors.UpstreamTimeout(dispatched=True) from error
                 except _CLIENT_ERRORS as error:
-                    failure = _failure(error)
+                    failure = failure_of(error)
                     if isinstance(failure, errors.UpstreamTimeout):
                         raise failure from error
                     cut = errors.UpstreamTruncated(dispatched=True)
-                    raise cut.because(_cause(error, "truncated")) from error
+                    raise cut.because(cause_of(error, "truncated")) from error
+                silence.longest = idle
                 yield piece
 
 
@@ -355,60 +381,6 @@ async def _checked(body: bytes) -> bytes:
 
 def _clock() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _failure(error: Exception) -> errors.Failure:
-    """Return the failure for an exception of the HTTP client."""
-    for kind, ours, dispatched in FAILURES:
-        if isinstance(error, kind):
-            return ours(dispatched=dispatched).because(_cause(error, "other"))
-    return errors.UpstreamError(dispatched=True).because(_cause(error, "other"))
-
-
-def _cause(error: BaseException, otherwise: Cause) -> Cause:
-    """Return the cause of an exception of the HTTP client."""
-    link: BaseException | None = error
-    while link is not None:
-        for kind, cause in _CAUSES:
-            if isinstance(link, kind):
-                return cause
-        link = link.__cause__
-    return "refused" if isinstance(error, httpx.ConnectError) else otherwise
-
-
-@lru_cache(maxsize=128)
-def _url(base_url: str) -> httpx.URL:
-    return httpx.URL(f"{base_url}/chat/completions")
-
-
-def _request(
-    body: bytes,
-    upstream: Upstream,
-    call: Call,
-    accept: str,
-    timeouts: Mapping[str, Mapping[str, float | None]],
-) -> httpx.Request:
-    url = _url(upstream.base_url)
-    # With a stream as body, httpx adds no headers, which is faster.
-    headers = [
-        (b"host", url.netloc),
-        (b"content-type", _JSON.encode()),
-        (b"accept", accept.encode()),
-        (b"accept-encoding", b"identity"),
-        (b"user-agent", _USER_AGENT),
-        (_REQUEST_ID, call.record.request_id.encode("ascii")),
-    ]
-    if upstream.api_key:
-        key = upstream.api_key.encode(errors="surrogateescape")  # the bytes of the environment
-        headers.append((b"authorization", b"Bearer " + key))
-    if call.traceparent is not None:
-        headers.append((b"traceparent", call.traceparent.encode("ascii")))
-    headers.append((b"content-length", b"%d" % len(body)))
-    request = httpx.Request(
-        "POST", url, headers=headers, stream=httpx.ByteStream(body), extensions={**timeouts}
-    )
-    request.read()
-    return request
 
 
 async def _finish(pieces: AsyncIterator[bytes]) -> None:

@@ -174,6 +174,7 @@ def _callers_mistake(error: ErrorObject, model: Model, status: int) -> errors.Fa
     )
     failure.http_status = status
     failure.members = scrub_members(error.members, model)
+    failure.refuses_options = _OPTIONS.search(f"{error.param} {error.message}") is not None
     return failure
 
 
@@ -214,6 +215,7 @@ def _plain(kind: type[errors.Failure]) -> _Make:
 _FLAGGED: Final = "The model provider flagged the input."
 _IS_BUSY: Final = "The model provider is overloaded or loads the model. Try again later."
 _NO_MODEL: Final = "The model provider does not have this model."
+_OPTIONS: Final = re.compile(r"\b(?:stream_options|include_usage)\b")
 _ID: Final = re.compile(r"\b(team|key ID|organization|project): [^\s,;]{1,128}", re.IGNORECASE)
 """Ids of the operator in the text of a 403, as xAI has them."""
 _PROMPT_FILTERS: Final = frozenset({"prompt_filter_results", "prompt_annotations"})

@@ -7,27 +7,42 @@
 unchanged.
 """
 
+from typing import Final
+
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
+    ChatCompletionParams,
     StreamOptions,
 )
 from service.models import OUTPUT_LIMITS, Model
 from service.request import AcceptedRequest
 
+_COST: Final = "cost"
+"""What the names of costs in usage have in common: OpenRouter's `cost` and `cost_details`, and
+others' `estimated_cost`. They show what the operator pays."""
 
-def outgoing(request: AcceptedRequest, *, streamed: bool) -> bytes:
-    """Return the body for the upstream."""
+
+def outgoing(request: AcceptedRequest, *, streamed: bool, with_options: bool = True) -> bytes:
+    """Return the body for the upstream.
+
+    Args:
+        request: The request.
+        streamed: Whether to request a stream.
+        with_options: Whether the upstream accepts `stream_options`.
+    """
     params, model = request.params, request.model
     changes: dict[str, str | int | bool | StreamOptions | None] = {
         "model": model.upstream_model,
         # Remove the other member: an upstream that ignores it would have no limit.
         **dict.fromkeys(OUTPUT_LIMITS),
-        model.output_limit: request.output_limit,
-        "stream": True if streamed else None,
+        model.output_limit: request.output_limit if request.sends_limit else None,
+        "stream": True if streamed else _plain_stream(params),
     }
-    if streamed:
+    if not with_options:
+        changes["stream_options"] = None
+    elif streamed:
         options = StreamOptions()
         options.CopyFrom(params.stream_options)
         openai_json.clear_member(options, "include_usage")
@@ -36,6 +51,25 @@ def outgoing(request: AcceptedRequest, *, streamed: bool) -> bytes:
     elif not params.HasField("stream_options"):
         changes["stream_options"] = None
     return openai_json.encode_request(params, changes)
+
+
+def _plain_stream(params: ChatCompletionParams) -> bool | None:
+    """Return the value of `stream` in a request without a stream: what the caller sent, if any."""
+    return False if params.HasField("stream") and not params.stream else None
+
+
+def restyle(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:
+    """Apply the dialect of a model to a response: its finish reasons, and costs in its usage."""
+    dialect = model.dialect
+    if dialect.finish_reasons:
+        for choice in answer.choices:
+            finish = choice.finish_reason
+            if finish in dialect.finish_reasons:
+                choice.finish_reason = dialect.finish_reasons[finish]
+    if answer.HasField("usage") and model.hides_cost:
+        extra = answer.usage.extra_json
+        for name in [name for name in extra if _COST in name.lower()]:
+            del extra[name]
 
 
 def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:

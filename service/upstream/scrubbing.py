@@ -58,11 +58,11 @@ _DEEPEST: Final = 6
 def scrub(text: str, model: Model) -> str:
     """Remove secrets and internal names from an upstream's text."""
     upstream = model.upstream
-    key = upstream.api_key
-    if len(key) >= _LONG_KEY:
-        text = re.sub(re.escape(key), _REDACTED, text, flags=re.IGNORECASE)
-    elif key:
-        text = re.sub(rf"(?<![\w-]){re.escape(key)}(?![\w-])", _REDACTED, text)
+    for key in (upstream.api_key, *model.dialect.secrets):
+        if len(key) >= _LONG_KEY:
+            text = re.sub(re.escape(key), _REDACTED, text, flags=re.IGNORECASE)
+        elif key:
+            text = re.sub(rf"(?<![\w-]){re.escape(key)}(?![\w-])", _REDACTED, text)
     if upstream.base_url:
         text = re.sub(re.escape(upstream.base_url), _REDACTED, text, flags=re.IGNORECASE)
     host = urlsplit(upstream.base_url).hostname or ""

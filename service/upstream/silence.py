@@ -34,6 +34,17 @@ class Silence:
         self._cancelling = 0
         self._expired = False
 
+    @property
+    def longest(self) -> float:
+        """The maximum seconds of a wait."""
+        return self._longest
+
+    @longest.setter
+    def longest(self, seconds: float) -> None:
+        if seconds != self._longest:
+            self._longest = seconds
+            self.close()  # the timer can be set for later
+
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:

@@ -5,6 +5,7 @@
                            <!-- bridge errors -->  one row per failure that only the bridge finds
     docs/operations.md     <!-- metrics -->        one row per metric, in the order of the code
                            <!-- causes -->         one row per cause of a failure of the upstream
+    docs/models.md         <!-- dialect -->        one row per member of a dialect
     docs/architecture.md   <!-- map -->            every file
     README.md              <!-- map -->            the folders
 
@@ -30,6 +31,7 @@ import service.telemetry
 from chatcompletion.reasons import RULES
 from process.settings import rows
 from restbridge.error_responses import BRIDGE
+from service.dialect_document import ENTRIES
 from service.upstream_report import CAUSES
 
 ROOT: Final = Path(__file__).parents[2]
@@ -93,6 +95,11 @@ def causes() -> str:
     return table(("Cause", "What happened"), *lines)
 
 
+def dialect() -> str:
+    lines = ((f"`{name}`", entry.meaning, entry.default) for name, entry in ENTRIES.items())
+    return table(("Member", "Meaning", "Default"), *lines)
+
+
 @pytest.mark.parametrize(
     ("document", "name", "expected"),
     [
@@ -100,6 +107,7 @@ def causes() -> str:
         ("docs/errors.md", "errors", errors()),
         ("docs/errors.md", "bridge errors", bridge_errors()),
         ("docs/operations.md", "causes", causes()),
+        ("docs/models.md", "dialect", dialect()),
     ],
 )
 def test_a_table_is_what_the_code_says(document: str, name: str, expected: str) -> None:

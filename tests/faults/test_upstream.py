@@ -24,13 +24,13 @@ import pytest
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk, ChatCompletionParams
-from service.models import StreamEnd
 from service.simulator import RequestOutcome, SimulatorServer
 from service.simulator.faults import ELSEWHERE, FAULTS
 from service.simulator.faults.framing import PIECES, SEPARATORS, VENDOR, WIDE
 from service.simulator.faults.usages import HUGE
 from service.simulator.faults.whole_answers import INTERNAL_DETAILS
 from service.simulator.text import INTRODUCTION, split
+from service.upstream_dialect import StreamEnd
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import KEY, Failed, params
 from tests.support.running_service import UPSTREAM_KEY, Running, models, service, simulator
@@ -54,7 +54,12 @@ REASONS: Final[Mapping[str, tuple[grpc.StatusCode, int, bool]]] = {
 DELIVERED_NOTHING: Final = (0,)
 HALF: Final = (5,)
 """Of 11 chunks: the role, 8 tokens, the finish reason, the usage."""
-IMPATIENT: Final[Mapping[str, float]] = {"first_byte_timeout": 0.5, "idle_timeout": 0.5}
+IMPATIENT: Final[Mapping[str, float]] = {
+    # The first byte of a unary response may take as long as the call.
+    "first_byte_timeout": 0.5,
+    "idle_timeout": 0.5,
+    "request_timeout": 2.0,
+}
 NARROW: Final[Mapping[str, float]] = {"max_response_bytes": MEBIBYTE}
 SHORT: Final[Mapping[str, float]] = {"request_timeout": 0.7}
 
@@ -90,7 +95,6 @@ ROWS: Final[tuple[Row, ...]] = (
         outcome="caller_left",
         settings=IMPATIENT,
     ),
-    *_rows("UPSTREAM_ERROR", "close-before-headers", "reset-before-headers", outcome="aborted"),
     *_rows("UPSTREAM_INVALID_RESPONSE", "flood-headers", outcome="caller_left"),
     *_rows("UPSTREAM_INVALID_RESPONSE", "no-http", outcome="aborted"),
     *_rows(
@@ -195,6 +199,8 @@ WITH_A_TEST: Final[Mapping[str, str]] = {
     "usage-list": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     "usage-in-every-chunk": "test_senseless_usage_does_not_fail_a_call_and_is_counted_instead",
     # Failures without an accepted connection.
+    "close-before-headers": "test_a_connection_that_ends_before_the_response",
+    "reset-before-headers": "test_a_connection_that_ends_before_the_response",
     "503": "test_a_busy_upstream_is_asked_once_more",
     "refuses": "test_an_upstream_that_cannot_be_reached",
     "black-holes": "test_an_upstream_that_cannot_be_reached",
@@ -480,7 +486,11 @@ async def test_senseless_usage_does_not_fail_a_call_and_is_counted_instead(
     async with _faulty(fault) as (running, _):
         documents = await _answer(running, model, streamed=streamed)
         usage = documents[-1].get("usage")
-        assert (usage["completion_tokens"] if isinstance(usage, dict) else None) == seen
+        told = usage["completion_tokens"] if isinstance(usage, dict) else None
+        if seen is None and streamed:  # it was requested, so that it is counted
+            assert (told, usage["estimated"]) == (8, True)
+        else:
+            assert told == seen
         tokens_in, tokens_out = (
             running.metric(
                 "gen_ai_client_token_usage_sum",
@@ -551,6 +561,30 @@ async def test_an_upstream_that_cannot_be_reached(
             await running.rests()
             assert running.metric("chat_upstream_retries_total") == 2
             await before.returns()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", ["close-before-headers", "reset-before-headers"])
+async def test_a_connection_that_ends_before_the_response(fault: str, streamed: bool) -> None:
+    async with simulator() as upstream, service([_once(fault), "any"], upstream) as running:
+        failure = await running.client.refusal(_once(fault), streamed=streamed)
+        _assert_reason(failure, "UPSTREAM_ERROR")
+        assert len(upstream.records) == 1
+        await running.rests()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", ["close-before-headers", "reset-before-headers"])
+async def test_a_request_that_an_idle_connection_loses_is_sent_once_more(
+    fault: str, streamed: bool
+) -> None:
+    model = _once(fault)
+    async with simulator() as upstream, service([model, "any"], upstream) as running:
+        await running.client.create("any")
+        documents = await _answer(running, model, streamed=streamed)
+        assert documents == await _answer(running, model, streamed=streamed)
+        assert [upstream.records[n].scenario for n in (1, 2)] == [fault, "completion"]
+        assert running.metric("chat_upstream_retries_total") == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True])

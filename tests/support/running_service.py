@@ -19,10 +19,11 @@ from typing import Any, Final
 from process import settings as process_settings
 from service.config import Settings
 from service.ledger.store import TIMEOUTS, Timeouts
-from service.models import Catalogue, StreamEnd
+from service.models import Catalogue
 from service.models_document import catalogue
 from service.server import Server
 from service.simulator import SimulatorConfig, SimulatorServer
+from service.upstream_dialect import StreamEnd
 from tests.support.grpc_client import KEY, Client, client
 from tests.support.waiting import until
 

@@ -18,6 +18,9 @@ from service.upstream.transport.parser import ResponseParser
 MOST_BUFFERED: Final = 64 * 1024
 """Buffered bytes of a body above which the socket is not read."""
 
+SOON: Final = 1.0
+"""Maximum seconds after a request at which the end of an idle connection is no failure of it."""
+
 SLICE: Final = 64 * 1024
 """Maximum bytes of a request that are passed to the transport at a time."""
 
@@ -27,6 +30,13 @@ class ServerDisconnected(httpx.RemoteProtocolError):
 
     It is a separate class, because the cause can be a crash of the server or an expired idle
     connection, unlike that of other protocol errors.
+    """
+
+
+class IdleConnectionLost(ServerDisconnected):
+    """An idle connection ended soon after a request, before any byte of its response.
+
+    The server probably closed it before the request arrived.
     """
 
 
@@ -47,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_poll",
         "_sent",
+        "_started",
         "_transport",
         "_waiter",
         "parser",
@@ -56,7 +67,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, lost: Callable[["Connection"], None]) -> None:
         self.parser: Final = ResponseParser()
         self.resting_since = 0.0
-        """The time at which it became idle, by the event loop's clock."""
+        """The time at which it became idle, by the event loop's clock; 0 for never."""
+        self._started = 0.0
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
@@ -193,16 +205,27 @@ class Connection(asyncio.Protocol):
             httpx.TransportError: There is no response. Abort the connection, as after any other
                 exception.
         """
-        if self._transport is None:
-            raise ServerDisconnected("The server closed the connection before the request.")
+        self._started = asyncio.get_running_loop().time()
         parser = self.parser
         parser.start(bodiless=bodiless)
+        if self._transport is None:
+            self._failure = ServerDisconnected("The server closed the connection.")
+            raise self._lost_idle() or self._failure
         self._active = True
         await self._send(head, body, write)
         while not parser.head_complete:
             if self._failure is not None:
-                raise self._failure
+                raise self._lost_idle() or self._failure
             await self._wait(read, httpx.ReadTimeout)
+
+    def _lost_idle(self) -> IdleConnectionLost | None:
+        """Return the failure of a request that an idle connection lost, or None."""
+        age = asyncio.get_running_loop().time() - self._started
+        if not self.resting_since or self.parser.begun or age > SOON:
+            return None
+        if not isinstance(self._failure, ServerDisconnected | httpx.ReadError):
+            return None
+        return IdleConnectionLost(str(self._failure))
 
     async def _send(self, head: bytes, body: bytes, write: float | None) -> None:
         self._write(head + body[:SLICE])

@@ -4,7 +4,8 @@
 
 The timeouts are those of the request's extension `timeout`, as in httpx: `pool` for a free place in
 the pool, `connect` for a new connection, `write` and `read` for each wait. Every error is the one
-that httpx's own transport raises, or a subclass of it. Each request is sent once.
+that httpx's own transport raises, or a subclass of it. Each request is sent once. With the
+extension `fresh`, it is sent on a new connection.
 """
 
 import ssl
@@ -26,12 +27,14 @@ class Http11Transport(httpx.AsyncBaseTransport):
     Args:
         context: The TLS context.
         max_connections: Maximum connections to all servers together.
-        keepalive: Maximum seconds that a connection is idle.
+        keepalive: Maximum seconds that a connection is idle, unless a request has the extension
+            `keepalive`.
     """
 
     def __init__(self, context: ssl.SSLContext, *, max_connections: int, keepalive: float) -> None:
         context.set_alpn_protocols(["http/1.1"])
-        self._pool = Pool(context, size=max_connections, keepalive=keepalive)
+        self._keepalive = keepalive
+        self._pool = Pool(context, size=max_connections)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response. Close the stream of the response.
@@ -43,7 +46,9 @@ class Http11Transport(httpx.AsyncBaseTransport):
         port = _PORTS.get(url.scheme)
         if port is None or not url.host:
             raise httpx.UnsupportedProtocol("The URL is not one of HTTP.")
-        origin = Origin(url.scheme == "https", url.raw_host.decode("ascii"), url.port or port)
+        keepalive: float = request.extensions.get("keepalive", self._keepalive)
+        host = url.raw_host.decode("ascii")
+        origin = Origin(url.scheme == "https", host, url.port or port, keepalive)
         body = await request.aread()
         head, chunked = request_head.write(request.method, url.raw_path, request.headers.raw, body)
         if chunked:
@@ -52,7 +57,10 @@ class Http11Transport(httpx.AsyncBaseTransport):
         read = timeouts.get("read")
         pool = self._pool
         connection = await pool.acquire(
-            origin, wait=timeouts.get("pool"), connect=timeouts.get("connect")
+            origin,
+            wait=timeouts.get("pool"),
+            connect=timeouts.get("connect"),
+            fresh=request.extensions.get("fresh", False),
         )
         try:
             await connection.exchange(

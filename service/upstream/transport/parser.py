@@ -33,6 +33,7 @@ class ResponseParser:
         "_header_count",
         "_parser",
         "_since_body",
+        "begun",
         "buffered",
         "complete",
         "head_complete",
@@ -69,6 +70,8 @@ class ResponseParser:
         self.reason = b""
         self.version = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.begun = False
+        """Whether a byte of the response arrived."""
         self.head_complete = False
         """Whether the head is complete: `status`, `reason`, `version` and `headers` are valid."""
         self.pieces: list[bytes] = []
@@ -127,6 +130,7 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         """Start a response. After a complete one, it is unrequested."""
+        self.begun = True
         if self.complete:
             self.surplus = True
 

@@ -21,11 +21,13 @@ from service.upstream.transport.dialing import dial
 
 
 class Origin(NamedTuple):
-    """A server."""
+    """A server, and how long its connections are kept."""
 
     secure: bool
     host: str
     port: int
+    keepalive: float
+    """Maximum seconds that a connection is idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,10 @@ class Pool:
     Args:
         context: The TLS context.
         size: Maximum connections.
-        keepalive: Maximum seconds that a connection is idle.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, size: int, keepalive: float) -> None:
+    def __init__(self, context: ssl.SSLContext, *, size: int) -> None:
         self._context = context
-        self._keepalive = keepalive
         self._free = size
         self._connections: dict[Connection, Origin] = {}
         self._resting: dict[Origin, dict[Connection, None]] = {}
@@ -57,7 +57,7 @@ class Pool:
         self._closed = False
 
     async def acquire(
-        self, origin: Origin, *, wait: float | None, connect: float | None
+        self, origin: Origin, *, wait: float | None, connect: float | None, fresh: bool = False
     ) -> Connection:
         """Return a connection. Call `give_back` or `drop` with it afterwards.
 
@@ -65,6 +65,7 @@ class Pool:
             origin: The server.
             wait: Maximum seconds to wait for a place; None for no limit.
             connect: Maximum seconds for a new connection, including DNS and TLS; None for no limit.
+            fresh: Whether the connection must be new.
 
         Raises:
             httpx.PoolTimeout: No place became free in time.
@@ -73,10 +74,10 @@ class Pool:
         """
         if self._closed:
             raise _closed()
-        connection = self._rested(origin)
+        connection = None if fresh else self._rested(origin)
         if connection is None and not self._take_place():
             connection = await self._wait(origin, wait)
-            if connection is not None and not connection.alive:
+            if connection is not None and (fresh or not connection.alive):
                 # It ended before it was returned here; use its place.
                 self._connections.pop(connection, None)
                 connection.abort()
@@ -86,7 +87,7 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Return a connection whose response is complete."""
         origin = self._connections.get(connection)
-        if origin is None or not connection.reusable:
+        if origin is None or not origin.keepalive or not connection.reusable:
             self.drop(connection)
             return
         loop = asyncio.get_running_loop()
@@ -95,7 +96,7 @@ class Pool:
         if waiter is None:
             self._resting.setdefault(origin, {})[connection] = None
             if self._sweep is None:
-                self._sweep = loop.call_later(self._keepalive, self._close_expired)
+                self._sweep = loop.call_later(origin.keepalive, self._close_expired)
         elif waiter.origin == origin:
             waiter.given.set_result(connection)
         else:
@@ -139,7 +140,7 @@ class Pool:
             if not resting:
                 del self._resting[origin]
             age = asyncio.get_running_loop().time() - connection.resting_since
-            if age < self._keepalive and connection.alive:
+            if age < origin.keepalive and connection.alive:
                 return connection
             self.drop(connection)
         return None
@@ -177,16 +178,19 @@ class Pool:
 
     def _close_expired(self) -> None:
         loop = asyncio.get_running_loop()
-        expired = loop.time() - self._keepalive
-        for resting in list(self._resting.values()):
+        now = loop.time()
+        for origin, resting in list(self._resting.items()):
             for connection in list(resting):
-                if connection.resting_since > expired:
+                if connection.resting_since > now - origin.keepalive:
                     break
                 self.drop(connection)
         self._sweep = None
-        oldest = self._oldest()
-        if oldest is not None:
-            self._sweep = loop.call_at(oldest.resting_since + self._keepalive, self._close_expired)
+        ends = [
+            next(iter(resting)).resting_since + origin.keepalive
+            for origin, resting in self._resting.items()
+        ]
+        if ends:
+            self._sweep = loop.call_at(min(ends), self._close_expired)
 
     def _oldest(self) -> Connection | None:
         """Return the connection that is idle for longest."""

@@ -40,12 +40,18 @@ class Client:
         self.transport = transport
 
     async def open(
-        self, url: str, method: str = "POST", *, timeouts: Mapping[str, float] = {}, **members: Any
+        self,
+        url: str,
+        method: str = "POST",
+        *,
+        timeouts: Mapping[str, float] = {},
+        extensions: Mapping[str, Any] = {},
+        **members: Any,
     ) -> httpx.Response:
         """Return a response whose body is not read."""
         members.setdefault("content", b"{}" if method == "POST" else None)
-        extensions = {"timeout": {**TIMEOUTS, **timeouts}}
-        request = httpx.Request(method, url, extensions=extensions, **members)
+        own = {"timeout": {**TIMEOUTS, **timeouts}, **extensions}
+        request = httpx.Request(method, url, extensions=own, **members)
         return await self.transport.handle_async_request(request)
 
     async def ask(self, url: str, method: str = "POST", **options: Any) -> Received:

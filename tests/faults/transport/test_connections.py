@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 import pytest
 
-from service.upstream.transport.connection import ServerDisconnected
+from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
 from tests.faults.transport.carriers import Carrier, Client
 from tests.faults.transport.scripted_server import Peer, cancel, saying, serving, silent
 from tests.support.waiting import PATIENCE, until
@@ -18,6 +18,62 @@ HI: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
 # ------------------------------------------------------------------------------------------- reuse
+
+
+async def test_a_request_can_have_a_new_connection(ours: Carrier) -> None:
+    async with serving(saying(HI)) as server, ours.client() as client:
+        for number in range(1, 4):
+            await client.ask(server.url, extensions={"fresh": True})
+            assert len(server.peers) == number
+        await client.ask(server.url)
+        assert len(server.peers) == 3
+
+
+async def test_a_request_says_how_long_its_connection_is_kept(ours: Carrier) -> None:
+    async with serving(saying(HI)) as server, ours.client() as client:
+        await client.ask(server.url, extensions={"keepalive": 0.0})
+        await until(lambda: server.open == 0)
+        await client.ask(server.url, extensions={"keepalive": 0.05})
+        await until(lambda: server.open == 0)
+        await client.ask(server.url)
+        assert server.open == 1
+
+
+async def test_a_request_that_an_idle_connection_loses_is_named(ours: Carrier) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(HI)
+        await peer.request()  # and closes without a response
+
+    async with serving(script) as server, ours.client() as client:
+        await client.ask(server.url)
+        with pytest.raises(IdleConnectionLost):
+            await client.ask(server.url)
+        assert len(server.peers) == 1
+
+
+async def test_a_new_connection_loses_nothing_of_that_kind(ours: Carrier) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async with serving(script) as server, ours.client() as client:
+        with pytest.raises(ServerDisconnected) as caught:
+            await client.ask(server.url)
+        assert type(caught.value) is ServerDisconnected
+
+
+async def test_a_response_that_began_is_not_lost_idle(ours: Carrier) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(HI)
+        await peer.request()
+        await peer.send(HI[:20])
+
+    async with serving(script) as server, ours.client() as client:
+        await client.ask(server.url)
+        with pytest.raises(ServerDisconnected) as caught:
+            await client.ask(server.url)
+        assert type(caught.value) is ServerDisconnected
 
 
 async def test_one_connection_carries_one_request_after_the_other(carrier: Carrier) -> None:

@@ -102,7 +102,7 @@ SETTINGS: dict[str, Case] = {
         ("0.04", "61", *DURATIONS),
     ),
     "CHAT_UPSTREAM_FIRST_BYTE_TIMEOUT": (
-        *("first_byte_timeout", 120.0, "3600", 3600.0),
+        *("first_byte_timeout", 300.0, "3600", 3600.0),
         ("0", "3601", *DURATIONS),
     ),
     "CHAT_UPSTREAM_IDLE_TIMEOUT": (

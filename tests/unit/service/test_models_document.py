@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from service.dialect_document import ENTRIES
 from service.models import Catalogue, Model
 from service.models_document import CatalogueError, catalogue
 from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
@@ -173,6 +174,16 @@ def test_a_model_is_shown_as_the_contract_says() -> None:
     )
 
 
+def test_a_free_model_needs_no_default_limit() -> None:
+    found = catalogue(document(drop="default_output_tokens", input_price=0, output_price=0), {})
+    (free,) = found
+    assert not free.imposes_limit
+    assert free.default_output_tokens == free.maximum_output_tokens
+
+    with pytest.raises(CatalogueError, match="default_output_tokens is missing: a model with a"):
+        catalogue(document(drop="default_output_tokens", input_price=1), {})
+
+
 def with_tables(**tables: Any) -> dict[str, Any]:
     return {**document(), **tables}
 
@@ -182,9 +193,9 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "the members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
-    "output_limit, input_price, output_price, margin, attachment_tokens, attachment_estimate, "
-    "refused_members, allowed_members, unknown_members, allowed_tools, tool_names, "
-    "context_length, owned_by, created"
+    "output_limit, output_limit_excess, input_price, output_price, margin, attachment_tokens, "
+    "attachment_estimate, refused_members, allowed_members, unknown_members, allowed_tools, "
+    f"tool_names, {', '.join(ENTRIES)}, context_length, owned_by, created"
 )
 
 NO_TOOLS: list[Any] = ["web_search", True, False, [""], [7]]
@@ -210,14 +221,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (document(price=1), f"models.default.price: {MEMBERS_OF_A_MODEL}"),
     (
         document(upstream={"url": "x"}),
-        "upstreams.main.url: the members are base_url, api_key_variable, simulator, stream_end",
+        "upstreams.main.url: the members are base_url, api_key_variable, simulator, "
+        f"output_limit, {', '.join(ENTRIES)}",
     ),
     *(
         (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")
         for name, allowed in (
             ("upstream", "the name of an upstream"),
             ("upstream_model", "the model's name at the upstream"),
-            ("default_output_tokens", COUNT),
             ("maximum_output_tokens", COUNT),
         )
     ),

@@ -28,14 +28,67 @@ def test_the_usage_chunk_is_the_callers_if_it_was_asked_for(wants_usage: bool) -
     assert progress.used == (3, 5, False)
 
 
-@pytest.mark.parametrize("wants_usage", [True, False])
-def test_usage_beside_choices_does_not_withhold_them(wants_usage: bool) -> None:
-    progress = Progress(wants_usage=wants_usage)
+@pytest.mark.parametrize(
+    ("wants_usage", "wants_totals"), [(True, False), (False, False), (True, True)]
+)
+def test_usage_beside_choices_does_not_withhold_them(wants_usage: bool, wants_totals: bool) -> None:
+    progress = Progress(wants_usage=wants_usage, wants_totals=wants_totals)
     message = chunk_message(chunk("a", usage=usage_chunk()["usage"]))
 
     assert progress.observe(message)
-    assert message.HasField("usage") is wants_usage
+    assert message.HasField("usage") is wants_totals
     assert progress.used == (3, 5, False)
+
+
+USAGE = usage_chunk()["usage"]
+ESTIMATED = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "estimated": True}
+
+
+@pytest.mark.parametrize(
+    ("documents", "made"),
+    [
+        ([chunk("a"), chunk(None, "stop"), usage_chunk()], []),
+        ([chunk("a"), chunk(None, "stop"), chunk(None, usage=USAGE)], []),
+        ([chunk("a", usage=USAGE), chunk(None, "stop", usage=USAGE)], [USAGE]),
+        ([chunk("a"), chunk(None, "stop")], [ESTIMATED]),
+        ([chunk("a"), chunk(None, "stop", usage={"prompt_tokens": -1})], [ESTIMATED]),
+    ],
+)
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_usage_that_was_asked_for_has_a_chunk_of_its_own(
+    documents: list[Any], made: list[Any], wants_usage: bool
+) -> None:
+    progress = Progress(wants_usage=wants_usage, prompt_estimate=9)
+    last = chunk_message(documents[0])
+    for document in documents:
+        last = chunk_message(document)
+        progress.observe(last)
+    chunks = [json.loads(openai_json.encode_chunk(each)) for each in progress.missing_usage(last)]
+
+    assert [each["usage"] for each in chunks] == (made if wants_usage else [])
+    assert all(each["choices"] == [] and each["id"] == last.id for each in chunks)
+    assert not list(progress.missing_usage(last))
+
+
+def test_a_usage_chunk_can_have_a_choice_that_says_nothing() -> None:
+    for wants_usage in (True, False):
+        progress = Progress(wants_usage=wants_usage)
+        progress.observe(chunk_message(chunk("a", "stop")))
+        message = chunk_message(chunk(None, usage=USAGE))
+
+        assert progress.observe(message) is wants_usage
+        assert not message.choices
+        assert message.extra_json["choices"] == "[]"
+
+
+def test_a_choice_that_says_something_stays() -> None:
+    for more in (chunk("a", usage=USAGE), chunk(None, "stop", usage=USAGE)):
+        progress = Progress(wants_usage=True)
+        progress.observe(chunk_message(chunk("a", "stop")))
+        message = chunk_message(more)
+
+        assert progress.observe(message)
+        assert message.choices
 
 
 @pytest.mark.parametrize(
@@ -297,11 +350,12 @@ def test_a_report_of_a_prompt_alone_makes_sense_where_nothing_was_said() -> None
 
 def test_the_usage_after_a_cut_is_the_report_as_it_was() -> None:
     usage = {"prompt_tokens": 10, "total_tokens": 65}
-    message = chunk_message({**usage_chunk(), "usage": usage})
+    message = chunk_message({**chunk("a"), "usage": usage})
+    sent = chunk_message({**chunk("a"), "usage": usage}).usage
     progress = watched(*WORDS)
     progress.observe(message)
 
-    assert list(progress.cut(message))[-1].usage == message.usage
+    assert list(progress.cut(message))[-1].usage == sent
 
 
 @pytest.mark.parametrize(
@@ -846,7 +900,9 @@ def test_a_cut_finishes_each_choice_that_is_not() -> None:
 
 def test_a_cut_tells_the_usage_only_as_the_upstream_reported_it() -> None:
     progress = watched(most=2)
-    (ending,) = cut(progress)
+    ending, counted = cut(progress)
+    assert counted["usage"]["estimated"] is True
+    assert counted["usage"]["completion_tokens"] == progress.used.completion
     assert [choice["finish_reason"] for choice in ending["choices"]] == ["length"]
 
     # A report in the last piece covers all output, and is charged.
@@ -855,16 +911,16 @@ def test_a_cut_tells_the_usage_only_as_the_upstream_reported_it() -> None:
     assert (used["choices"], used["usage"], used["id"]) == ([], counts(10, 7), ending["id"])
     assert progress.used == (10, 7, False)
 
-    # An earlier report, or a report of one choice, is not.
-    assert len(cut(watched(piece("a", prompt=10, completed=7), most=2))) == 1
+    # A report of one choice does not, and the counted usage is marked.
     each = [piece("four", index=i, prompt=10, completed=1) for i in range(4)]
-    assert len(cut(watched(*each, choices=4, most=400), usage=counts(10, 2))) == 1
+    _, counted = cut(watched(*each, choices=4, most=400), usage=counts(10, 2))
+    assert counted["usage"]["estimated"] is True
 
 
 def test_what_was_finished_is_not_finished_again() -> None:
     progress = watched()
     progress.observe(chunk_message(piece("a", finish="stop")))
-    assert cut(progress) == []
+    assert [each["choices"] for each in cut(progress)] == [[]]
 
 
 ARGUMENTS = json.dumps({"x": "word " * 5000})

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from service import errors
 from service.metering.progress import Progress
 from service.models import Model
 from service.upstream.chunks import ChunkReader, apart, together
+from service.upstream_dialect import Dialect
 from tests.support.examples import examples
 from tests.support.samples import MODEL, model, record
 
@@ -28,7 +28,7 @@ DONE = b"data: [DONE]\n\n"
 BROKEN = b"data: {\n\n"
 
 
-STRICT = model(upstream=replace(MODEL.upstream, stream_end="strict"))
+STRICT = model(dialect=Dialect(stream_end="strict"))
 
 
 def reader(of: Model = MODEL, **members: Any) -> tuple[ChunkReader, Progress]:

@@ -4,7 +4,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,8 +20,10 @@ from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 from service.upstream import client as client_module
-from service.upstream.client import FAILURES, UpstreamClient, UpstreamLimits, transport
-from service.upstream.transport.connection import ServerDisconnected
+from service.upstream.client import UpstreamClient, UpstreamLimits, transport
+from service.upstream.client_failures import FAILURES
+from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
+from service.upstream_dialect import Dialect
 from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import (
     CALLER_KEY,
@@ -44,7 +46,7 @@ NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 JSON = {"content-type": "application/json"}
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 BOM = b"\xef\xbb\xbf"
-STRICT = model(upstream=replace(MODEL.upstream, stream_end="strict"))
+STRICT = model(dialect=Dialect(stream_end="strict"))
 STREAM = (event(chunk("a")), event(chunk("b")), event(chunk(None, "stop")), event(usage_chunk()))
 
 
@@ -248,7 +250,9 @@ async def test_a_request_has_these_headers_and_no_others() -> None:
         ("content-length", str(len(request.content))),
     ]
     assert request.extensions == {
-        "timeout": {"connect": 5.0, "pool": 5.0, "read": None, "write": None}
+        "timeout": {"connect": 5.0, "pool": 5.0, "read": None, "write": None},
+        "keepalive": 1.5,
+        "fresh": False,
     }
 
 
@@ -1267,14 +1271,124 @@ def silent() -> Answer:
     return answer
 
 
-async def test_the_headers_have_a_clock() -> None:
-    current = call()
+async def test_the_headers_of_a_stream_have_a_clock() -> None:
     bench = Bench(silent(), first_byte=0.01)
-    failure = await bench.fail(current)
+    _, failure = await bench.break_off()
 
     assert isinstance(failure, errors.UpstreamTimeout)
     assert failure.dispatched
     assert len(bench.wire.requests) == 1
+
+
+async def test_the_first_event_of_a_stream_has_the_same_clock() -> None:
+    _, failure = await Bench(says(200, hangs=True, headers=EVENTS), first_byte=0.01).break_off()
+
+    assert isinstance(failure, errors.UpstreamTimeout)
+
+
+async def test_a_dialect_has_clocks_of_its_own() -> None:
+    hasty = model(dialect=Dialect(first_byte_timeout=0.01, idle_timeout=0.01))
+    _, failure = await Bench(silent()).break_off(of=hasty)
+    assert isinstance(failure, errors.UpstreamTimeout)
+
+    chunks, failure = await Bench(says(200, STREAM[0], hangs=True, headers=EVENTS)).break_off(
+        of=hasty
+    )
+    assert isinstance(failure, errors.UpstreamTimeout)
+    assert contents(chunks) == "a"
+
+
+async def test_a_whole_answer_may_take_as_long_as_its_call() -> None:
+    begun = asyncio.Event()
+    goes_on = asyncio.Event()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        begun.set()
+        await goes_on.wait()
+        return await says(200, whole())(request)
+
+    bench = Bench(slow, first_byte=0.001, idle=0.001)
+    asked = asyncio.create_task(bench.complete())
+    await begun.wait()
+    for _ in range(50):  # the loop runs timers that are due
+        await asyncio.sleep(0)
+    goes_on.set()
+
+    assert contents_of(await asked) == CONTENT
+
+
+OPTIONS = told(message="Extra inputs are not permitted: stream_options", code="extra_forbidden")
+SOUND = (*STREAM, DONE)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_refusal_of_stream_options_is_sent_once_without_and_remembered(
+    status: int,
+) -> None:
+    answers = [says(200, *SOUND, headers=EVENTS) for _ in range(2)]
+    bench = Bench(says(status, OPTIONS), *answers)
+    for _ in range(2):
+        assert contents(await bench.stream()) == "ab"
+
+    sent = [json.loads(request.content) for request in bench.wire.requests]
+    assert ["stream_options" in each for each in sent] == [True, False, False]
+
+
+async def test_a_refusal_that_stays_is_told_and_not_remembered() -> None:
+    refusals = (OPTIONS, told(message="No."), OPTIONS, told(message="No."))
+    bench = Bench(*(says(400, body) for body in refusals))
+    _, failure = await bench.break_off()
+    assert failure.message == "No."
+    _, failure = await bench.break_off()
+
+    sent = [json.loads(request.content) for request in bench.wire.requests]
+    assert ["stream_options" in each for each in sent] == [True, False, True, False]
+
+
+async def test_another_refusal_is_not_about_stream_options() -> None:
+    bench = Bench(says(400, told(message="my_stream_options_x is odd")))
+    await bench.break_off()
+
+    assert len(bench.wire.requests) == 1
+
+
+async def test_a_dialect_can_be_without_stream_options() -> None:
+    plain = model(dialect=Dialect(stream_options="never"))
+    bench = Bench(says(200, *SOUND, headers=EVENTS))
+    await bench.stream(of=plain)
+
+    assert "stream_options" not in json.loads(bench.wire.requests[0].content)
+
+
+async def test_a_dialect_adds_headers_and_a_query() -> None:
+    odd = model(
+        dialect=Dialect(
+            headers=((b"api-key", b"secret"), (b"authorization", b"Basic x")),
+            query="api-version=2024",
+            keepalive=0.0,
+        )
+    )
+    bench = Bench(says(200, whole()))
+    await bench.complete(of=odd)
+    (request,) = bench.wire.requests
+
+    assert str(request.url).endswith("/v1/chat/completions?api-version=2024")
+    assert request.headers["api-key"] == "secret"
+    assert request.headers.get_list("authorization") == ["Basic x"]
+    assert request.extensions["keepalive"] == 0.0
+
+
+async def test_a_request_that_an_idle_connection_lost_is_sent_once_more() -> None:
+    lost = raises(IdleConnectionLost("x"))
+    bench = Bench(lost, says(200, whole()))
+    assert contents_of(await bench.complete()) == CONTENT
+    assert [request.extensions["fresh"] for request in bench.wire.requests] == [False, True]
+
+    bench = Bench(lost, lost)
+    failure = await bench.fail()
+    assert type(failure) is errors.UpstreamError
+    assert failure.dispatched
+    assert len(bench.wire.requests) == 2
 
 
 @pytest.mark.parametrize("status", [200, 400])

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service.models import OUTPUT_LIMITS, OutputLimit
-from service.upstream.rewriting import outgoing, rename
+from service.upstream.rewriting import outgoing, rename, restyle
+from service.upstream_dialect import Dialect
 from tests.support.examples import examples
 from tests.support.samples import (
     MODEL,
@@ -62,7 +63,8 @@ def test_the_limit_is_told_in_the_member_that_the_upstream_knows_and_in_no_other
 
 @pytest.mark.parametrize("stream", [..., None, True, False])
 def test_the_rpc_says_whether_to_stream(stream: Any) -> None:
-    assert "stream" not in sent(stream=stream)
+    assert sent(stream=stream).get("stream") is (False if stream is False else None)
+    assert ("stream" in sent(stream=stream)) is (stream is False)
     assert sent(stream=stream, streamed=True)["stream"] is True
 
 
@@ -165,3 +167,43 @@ def test_a_chunk_has_the_name_that_the_caller_used() -> None:
     rename(answer, MODEL)
 
     assert json.loads(openai_json.encode_chunk(answer)) == {**document, "model": "default"}
+
+
+# ------------------------------------------------------------------------------------- dialects
+
+
+def test_a_limit_that_nobody_set_is_not_sent_if_none_is_imposed() -> None:
+    free = model(imposes_limit=False)
+    for members, limit in (({}, None), ({"max_tokens": 7}, 7), ({"max_completion_tokens": 7}, 7)):
+        body = json.loads(outgoing(accepted(free, **members), streamed=False))
+        assert body.get("max_tokens") == limit
+
+
+def test_finish_reasons_are_translated() -> None:
+    odd = model(dialect=Dialect(finish_reasons={"eos": "stop"}))
+    for told, wanted in (("eos", "stop"), ("length", "length"), (None, "")):
+        message = chunk_message(chunk("a", told))
+        restyle(message, odd)
+        assert message.choices[0].finish_reason == wanted
+
+
+COSTS = {"cost": 0.1, "cost_details": {}, "estimated_cost": 1, "queue_time": 2}
+
+
+@pytest.mark.parametrize(
+    ("price", "hides", "left"),
+    [
+        (1, None, {"queue_time"}),
+        (0, None, set(COSTS)),
+        (1, False, set(COSTS)),
+        (0, True, {"queue_time"}),
+    ],
+)
+def test_costs_are_hidden_if_the_model_has_a_price(
+    price: int, hides: bool | None, left: set[str]
+) -> None:
+    priced = model(input_price=price, dialect=Dialect(hides_cost=hides))
+    message = completion_message(completion(usage={"prompt_tokens": 1, **COSTS}))
+    restyle(message, priced)
+
+    assert set(message.usage.extra_json) == left

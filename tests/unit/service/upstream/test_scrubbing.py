@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from service.upstream.scrubbing import LARGEST_MEMBERS, scrub, scrub_members
+from service.upstream_dialect import Dialect
 from tests.support.samples import MODEL, UPSTREAM_KEY, model
 
 
@@ -137,6 +138,12 @@ def test_a_name_is_replaced_as_a_word() -> None:
 
     text = "x: x-portkey-config needs 'x', not max_tokens or /x/."
     assert scrub(text, short) == "mine: x-portkey-config needs 'mine', not max_tokens or /x/."
+
+
+def test_the_secrets_of_headers_are_removed() -> None:
+    secretive = model(dialect=Dialect(secrets=("a-long-header-canary", "short")))
+
+    assert scrub("no a-long-header-canary, no short", secretive) == "no [redacted], no [redacted]"
 
 
 def test_members_are_scrubbed_at_every_depth() -> None:

@@ -42,6 +42,16 @@ async def test_a_wait_that_lasts_too_long_is_ended(clock: Clock) -> None:
     assert not task.cancelling()
 
 
+async def test_the_maximum_can_change_between_waits(clock: Clock) -> None:
+    with closing(Silence(LONGEST * 100)) as silence:
+        with silence:
+            await clock.advance(LONGEST * 50)
+        silence.longest = LONGEST
+        assert silence.longest == LONGEST
+        with pytest.raises(TimeoutError), silence:
+            await clock.advance(LONGEST)
+
+
 async def test_short_waits_are_not_added_up(clock: Clock) -> None:
     with closing(Silence(LONGEST)) as silence:
         for _ in range(10):

@@ -1,0 +1,82 @@
+"""A request to an upstream, as an HTTP request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+import httpx
+
+from process import request_id as request_ids
+from service.call import Call
+from service.models import Model
+from service.request import AcceptedRequest
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+_USER_AGENT: Final = b"chatcompletion/0.1"
+_REQUEST_ID: Final = request_ids.HEADER.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request to an upstream."""
+
+    body: bytes
+    model: Model
+    call: Call
+    accept: str = field(kw_only=True)
+    optional: AcceptedRequest | None = field(default=None, kw_only=True)
+    """The request, if its body has `stream_options`, which the upstream can refuse."""
+
+
+@lru_cache(maxsize=128)
+def _url(base_url: str, query: str) -> httpx.URL:
+    return httpx.URL(f"{base_url}/chat/completions{'?' if query else ''}{query}")
+
+
+def place(model: Model) -> tuple[str, str]:
+    """Return what is remembered of the upstream of a model."""
+    return model.upstream.name, model.upstream.base_url
+
+
+def http_request(
+    sent: Sent, timeouts: Mapping[str, Mapping[str, float | None]], *, fresh: bool
+) -> httpx.Request:
+    """Return a request as httpx has it.
+
+    Args:
+        sent: The request.
+        timeouts: The timeouts, as an extension of the request.
+        fresh: Whether to use a new connection.
+    """
+    upstream, dialect, call = sent.model.upstream, sent.model.dialect, sent.call
+    url = _url(upstream.base_url, dialect.query)
+    # With a stream as body, httpx adds no headers, which is faster.
+    headers = [
+        (b"host", url.netloc),
+        (b"content-type", JSON.encode()),
+        (b"accept", sent.accept.encode()),
+        (b"accept-encoding", b"identity"),
+        (b"user-agent", _USER_AGENT),
+        (_REQUEST_ID, call.record.request_id.encode("ascii")),
+    ]
+    if upstream.api_key:
+        key = upstream.api_key.encode(errors="surrogateescape")  # the bytes of the environment
+        headers.append((b"authorization", b"Bearer " + key))
+    if call.traceparent is not None:
+        headers.append((b"traceparent", call.traceparent.encode("ascii")))
+    if dialect.headers:
+        own = {name for name, _ in dialect.headers}
+        headers = [header for header in headers if header[0] not in own]
+        headers += dialect.headers
+    headers.append((b"content-length", b"%d" % len(sent.body)))
+    request = httpx.Request(
+        "POST",
+        url,
+        headers=headers,
+        stream=httpx.ByteStream(sent.body),
+        extensions={**timeouts, "keepalive": dialect.keepalive, "fresh": fresh},
+    )
+    request.read()
+    return request
