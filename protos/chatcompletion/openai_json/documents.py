@@ -345,10 +345,10 @@ def check_size(params: ChatCompletionParams) -> None:
         DecodeError: The message has more than `MAX_UNKNOWN` entries of extra_json, or its
             extra_json and RawJson together have more than `MAX_VALUES` values (`invalid_json`).
     """
-    # The number of bytes shows for most messages that they are within the limits.
-    if params.ByteSize() <= min(MAX_UNKNOWN, MAX_VALUES):
-        return
     data = params.SerializeToString()
+    # The number of bytes shows for most messages that they are within the limits.
+    if len(data) <= min(MAX_UNKNOWN, MAX_VALUES):
+        return
     if count_rare(data, _EXTRA_TAG) > MAX_UNKNOWN:
         entries = sum(len(getattr(owner, EXTRA)) for _, _, owner in _objects(params))
         if entries > MAX_UNKNOWN:
