@@ -71,7 +71,8 @@ class TextFormatter(logging.Formatter):
         if not self._colour:
             return " ".join(filter(None, (time, head, rest)))
         colour = _COLOURS.get(level, _COLOURS[logging.WARNING] if failed else _GREEN)
-        return f"{_DIM}{time}{_RESET} {colour}{head}{_RESET} {_DIM}{rest}{_RESET}"
+        line = f"{_DIM}{time}{_RESET} {colour}{head}{_RESET}"
+        return f"{line} {_DIM}{rest}{_RESET}" if rest else line
 
 
 def _named(members: dict[str, Any]) -> Iterable[str]:

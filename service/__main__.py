@@ -13,7 +13,8 @@ remaining calls immediately. SIGHUP reads the models file again. The exit status
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from process import command_line, log
@@ -126,7 +127,7 @@ def main() -> int:
         from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
 
         return supervise(plan(settings, catalogue, asked.environment))
-    return _run(serve(settings, catalogue, asked.environment, worker))
+    return _run(partial(serve, settings, catalogue, asked.environment, worker))
 
 
 def admin() -> int:
@@ -134,13 +135,13 @@ def admin() -> int:
     return cli.run(sys.argv[1:], os.environ, program=cli.ADMIN)
 
 
-def _run(serving: Coroutine[Any, Any, None]) -> int:
+def _run(serving: Callable[[], Coroutine[Any, Any, None]]) -> int:
     import uvloop  # noqa: PLC0415  (commands and supervisors do without both)
 
     from service.server import StartError  # noqa: PLC0415
 
     try:
-        uvloop.run(serving)
+        uvloop.run(serving())
     except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201  (for the operator)
         return 1

@@ -137,6 +137,13 @@ def test_only_a_terminal_has_colours() -> None:
     assert colours == [["2", "3", "1"], []]
 
 
+def test_a_line_ends_with_its_text() -> None:
+    stream = written(is_terminal=True)
+    log.event("service", "stopped")
+
+    assert stream.getvalue().endswith("stopped\x1b[0m\n")
+
+
 def test_the_hint_at_a_drain_is_readable() -> None:
     stream = written()
     log.event("service", "draining", signal="SIGINT", hint=SECOND)
