@@ -31,6 +31,8 @@ BROKEN: Final = {
 }
 """Scenarios of a stream that breaks, and the upstream's fault. The last breaks before any text, but
 after the head of the response."""
+SILENT: Final = {"streamed": "sim:ttft=0.3"}
+"""The stream begins with comments of the bridge, because the first token comes late."""
 SCENARIOS: Final = ("whole", "streamed", "tools", "structured", "refused", "history", *BROKEN)
 SILENCE: Final = 0.1
 """Seconds without an event before the bridge sends a comment."""
@@ -98,7 +100,7 @@ async def run(client: Client, between: Between = nothing) -> Told:
             URL and the names of its models, and yields a base URL.
     """
     require(*client.needs)
-    names = {name: BROKEN.get(name, f"plain-{name}") for name in SCENARIOS}
+    names = {name: f"plain-{name}" for name in SCENARIOS} | BROKEN | SILENT
     async with (
         running_service.simulator(completion_tokens=13) as simulator,
         between(simulator.base_url, names.values()) as upstream,
