@@ -8,7 +8,6 @@ from typing import Any, Final
 from tests.clients.scenarios import HERE, Client
 from tests.support.tree import ROOT
 
-NAMELESS: Final = {"refused": "the message does not name the parameter"}
 LANGCHAIN4J: Final = ("1.8.0", "1.19.0")
 """The versions of langchain4j, as in the Makefile; the last is the one that is compiled against."""
 
@@ -35,7 +34,6 @@ def _node(provider: str) -> Client:
         refused="AI_APICallError",
         # The provider "openai" raises the second one if the first event is the error.
         broken=("AI_StreamProviderError", "AI_APICallError"),
-        fails=NAMELESS,
     )
 
 
@@ -48,7 +46,6 @@ def _go(name: str, *, refused: str, broken: tuple[str, ...]) -> Client:
         needs=(program,),
         refused=refused,
         broken=broken,
-        fails=NAMELESS,
     )
 
 
@@ -69,17 +66,15 @@ LITELLM: Final = _python(
     "litellm",
     refused="BadRequestError",
     broken=("MidStreamFallbackError",),
-    fails=NAMELESS,
 )
 OPENAI_JAVA: Final = _java(
     "OpenAiJava",
     refused="UnprocessableEntityException",
     broken=("SseException",),
-    fails=NAMELESS,
 )
 PYTHON: Final = (
-    _python("langchain", "frameworks", fails=NAMELESS),
-    _python("openai_agents", "frameworks", fails=NAMELESS),
+    _python("langchain", "frameworks"),
+    _python("openai_agents", "frameworks"),
     _python(
         "pydantic_ai",
         "frameworks",

@@ -58,8 +58,6 @@ class Client:
     broken: tuple[str, ...]
     """The classes of its exceptions for a broken stream."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    fails: Mapping[str, str] = field(default_factory=dict)
-    """Scenarios that fail for a known reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
