@@ -100,10 +100,10 @@ class Settings:
         "Whether the bridge serves `/`, `/docs`, `/playground` and `/openapi.json`.",
     )
     max_body_bytes: int = setting(
-        "CHAT_BRIDGE_MAX_BODY_BYTES",
-        str(8 * 1024 * 1024),
+        "CHAT_MAX_REQUEST_BYTES",
+        str(32 * 1024 * 1024),
         integer(1024, 256 * 1024 * 1024),
-        "Maximum size of a request body, in bytes; a larger one gets 413.",
+        "Maximum size of a request, in bytes, for service and bridge; a larger one gets 413.",
     )
     max_concurrency: int = setting(
         "CHAT_BRIDGE_MAX_CONCURRENCY",

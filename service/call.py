@@ -27,6 +27,8 @@ class Call:
     configured maximum."""
     deadline_is_callers: bool
     task: asyncio.Task[object]
+    held_bytes: int = 0
+    """The size of its request message, once it is received."""
     has_other_key: bool = False
     """Whether the metadata has a key under another name than `authorization`."""
     caller: object = None
@@ -58,6 +60,10 @@ _QUIET_LOOKS: Final = 30
 event loop can see an expired timer before a call that arrived earlier."""
 
 
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""Default maximum size of all request messages in flight, as in the bridge."""
+
+
 class Calls:
     """The calls in flight.
 
@@ -67,10 +73,13 @@ class Calls:
 
     Args:
         most: The maximum number of calls.
+        most_bytes: Maximum size of all their request messages, in bytes.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._arrived = 0
         self._closing = False
         self._refused = asyncio.Event()
@@ -130,8 +139,24 @@ class Calls:
         self._settled.clear()
         self._idle.clear()
 
+    def hold_bytes(self, call: Call, size: int) -> None:
+        """Count the request message of a call until the call ends.
+
+        Raises:
+            Overloaded: All messages in flight together would be too large.
+        """
+        if self._bytes + size > self._most_bytes:
+            raise Overloaded(
+                "The server has as many large requests in progress as it accepts. "
+                "Try again shortly."
+            )
+        self._bytes += size
+        call.held_bytes = size
+
     def end(self, call: Call) -> None:
         """Mark a call as done, except that its caller has not read the end."""
+        self._bytes -= call.held_bytes
+        call.held_bytes = 0
         if call in self._running:
             self._running.discard(call)
             self._unread.add(call)

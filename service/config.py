@@ -139,9 +139,9 @@ class Settings:
     )
     max_request_bytes: int = setting(
         "CHAT_MAX_REQUEST_BYTES",
-        "8388608",
+        str(32 * 1024 * 1024),
         integer(1024, 256 * 1024 * 1024),
-        "Maximum size of a request message, in bytes; a larger one gets 413.",
+        "Maximum size of a request, in bytes, for service and bridge; a larger one gets 413.",
     )
     max_response_bytes: int = setting(
         "CHAT_MAX_RESPONSE_BYTES",

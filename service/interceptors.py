@@ -33,6 +33,7 @@ from http import HTTPStatus
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc.aio import Metadata, ServicerContext
 
 from process import log
@@ -146,11 +147,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return serve
 
-    @staticmethod
-    async def _receive(call: Call, context: _Context) -> Any:
+    async def _receive(self, call: Call, context: _Context) -> Any:
         call.receiving = True
         request = await receive(context)
         call.receiving = False
+        if isinstance(request, Message):
+            self._calls.hold_bytes(call, request.ByteSize())
         return request
 
     @staticmethod

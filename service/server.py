@@ -46,7 +46,7 @@ from service.accounts.store_access import Access
 from service.admin import AdminServer
 from service.admission import Admission
 from service.authentication import Authentication
-from service.call import Calls
+from service.call import MOST_BYTES, Calls
 from service.config import Settings
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
@@ -127,7 +127,10 @@ class Server:
         self._simulation = Simulation(settings)
         self._telemetry = Telemetry()
         metrics.describe(self._telemetry.registry)
-        self._calls = Calls(settings.max_concurrent_calls)
+        self._calls = Calls(
+            settings.max_concurrent_calls,
+            most_bytes=max(MOST_BYTES, settings.max_request_bytes),
+        )
         self._health = HealthServicer()
         self._probes = ProbeInterceptor(CONTRACT)
         self._hurry = asyncio.Event()

@@ -43,7 +43,7 @@ class Limits:
     """Maximum number of headers. nginx and Node accept some thousand, Apache 100; SDKs send 20."""
     head_seconds: float = 10.0
     """Maximum time from the connection or the first byte until the head is complete."""
-    body_bytes: int = 8 * 1024 * 1024
+    body_bytes: int = 32 * 1024 * 1024
     body_seconds: float = 30.0
     """Maximum time until the body is complete."""
     bodies_bytes: int = 256 * 1024 * 1024

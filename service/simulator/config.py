@@ -30,7 +30,7 @@ class SimulatorConfig:
     """Seconds between two tokens; for a unary response, seconds per token: 0 to 3,600."""
     api_key: str | None = None
     """The required bearer key; None for no check."""
-    max_body_bytes: int = 32 * 1024 * 1024
+    max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body, in bytes; a larger one gets 413."""
     records_kept: int = 1024
     """Maximum number of recorded requests."""

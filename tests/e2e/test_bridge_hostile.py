@@ -204,7 +204,7 @@ async def test_a_slow_body_is_408(begin: bytes) -> None:
 
 @pytest.mark.parametrize("length", [True, False])
 async def test_a_large_body_is_413_and_the_answer_arrives(pair: Pair, *, length: bool) -> None:
-    body = b'{"a":"' + b"x" * 10_000_000 + b'"}'
+    body = b'{"a":"' + b"x" * 40_000_000 + b'"}'
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 65_536):
@@ -230,7 +230,7 @@ async def test_a_length_that_is_too_large_is_refused_before_the_body(pair: Pair)
 
 
 async def test_a_body_of_the_limit_is_read() -> None:
-    async with bridged(CHAT_BRIDGE_MAX_BODY_BYTES="4096") as pair:
+    async with bridged(CHAT_MAX_REQUEST_BYTES="4096") as pair:
         for size, status in ((4096, 200), (4097, 413)):
             body = BODY + b" " * (size - len(BODY))
             response = await pair.http.post(

@@ -28,7 +28,7 @@ def configurations(target: str) -> list[Any]:
 
 
 def test_every_channel_has_these_options() -> None:
-    settings = process_settings.read(Settings, {"CHAT_BRIDGE_MAX_BODY_BYTES": "2000"})
+    settings = process_settings.read(Settings, {"CHAT_MAX_REQUEST_BYTES": "2000"})
     made = channel.options(settings, ROUND_ROBIN)
 
     assert dict(made) == {

@@ -11,7 +11,7 @@ def test_the_defaults() -> None:
     assert DEFAULTS.service_target == "dns:///127.0.0.1:50051"
     assert DEFAULTS.metrics_listen == Address("127.0.0.1", 9465)
     assert DEFAULTS.cors_origins == ()
-    assert DEFAULTS.max_body_bytes == 8 * 1024 * 1024
+    assert DEFAULTS.max_body_bytes == 32 * 1024 * 1024
     assert (DEFAULTS.max_concurrency, DEFAULTS.timeout) == (1000, 600)
     assert (DEFAULTS.drain_delay, DEFAULTS.drain_grace) == (5, 10)
 
@@ -57,7 +57,7 @@ def test_what_is_allowed(name: str, text: str, field: str, value: object) -> Non
         ("CHAT_BRIDGE_CORS_ORIGINS", "https://a.example/path"),
         ("CHAT_BRIDGE_CORS_ORIGINS", "https://a.example,*"),
         ("CHAT_BRIDGE_CORS_ORIGINS", "null"),
-        ("CHAT_BRIDGE_MAX_BODY_BYTES", "10"),
+        ("CHAT_MAX_REQUEST_BYTES", "10"),
         ("CHAT_BRIDGE_MAX_CONCURRENCY", "0"),
         ("CHAT_BRIDGE_MAX_CONNECTIONS", "many"),
         ("CHAT_BRIDGE_TIMEOUT", "nan"),

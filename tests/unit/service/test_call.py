@@ -113,3 +113,17 @@ async def test_cutting_cancels_every_call_and_says_why() -> None:
 
 async def test_cutting_nothing_is_nothing() -> None:
     Calls(1).cut()
+
+
+async def test_the_messages_in_flight_share_a_bound() -> None:
+    calls = Calls(5, most_bytes=10)
+    first, second = call(), call()
+    for each in (first, second):
+        calls.add(each)
+    calls.hold_bytes(first, 6)
+    with pytest.raises(Overloaded):
+        calls.hold_bytes(second, 5)
+    calls.hold_bytes(second, 4)
+    for _ in range(2):
+        calls.end(first)  # again, when its status was sent
+    calls.hold_bytes(first, 6)

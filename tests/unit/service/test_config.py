@@ -84,7 +84,7 @@ SETTINGS: dict[str, Case] = {
         ("a\0b",),
     ),
     "CHAT_MAX_REQUEST_BYTES": (
-        *("max_request_bytes", 8388608, "1024", 1024),
+        *("max_request_bytes", 33554432, "1024", 1024),
         ("1023", "268435457", "1e6", "x", "8MB"),
     ),
     "CHAT_MAX_RESPONSE_BYTES": (

@@ -148,7 +148,7 @@ def test_the_limits_are_these() -> None:
         "head_bytes": 65_536,
         "headers": 100,
         "head_seconds": 10.0,
-        "body_bytes": 8_388_608,
+        "body_bytes": 33_554_432,
         "body_seconds": 30.0,
         "bodies_bytes": 268_435_456,
         "idle_seconds": 75.0,
@@ -163,7 +163,7 @@ def test_some_limits_follow_from_the_settings() -> None:
         Settings,
         {
             "CHAT_BRIDGE_MAX_CONNECTIONS": "7",
-            "CHAT_BRIDGE_MAX_BODY_BYTES": "268435456",
+            "CHAT_MAX_REQUEST_BYTES": "268435456",
             "CHAT_BRIDGE_MAX_CONCURRENCY": "5",
             "CHAT_BRIDGE_TIMEOUT": "100",
         },
