@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 ATTEMPT_DELAY: Final = 0.25
 """Seconds before the next address is tried in parallel."""
 
-_P = TypeVar("_P", bound=asyncio.Protocol)
+_P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Address = tuple[int, int, int, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 """The family, type, protocol and address of a socket."""
 
