@@ -1,4 +1,4 @@
-"""The table of client libraries in docs/contributing.md has the versions that the tests pin."""
+"""The table of client libraries in docs/clients.md has the versions that the tests pin."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_the_table_has_the_pinned_versions() -> None:
     )
     expected = f"| Package | Version | Language |\n|---|---|---|\n{rows}"
 
-    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
     _, _, rest = text.partition("<!-- clients -->\n")
     table, _, _ = rest.partition("<!-- /clients -->")
     assert table == expected, expected
