@@ -145,7 +145,7 @@ ROWS: Final = (
         "upstream hangs",
         "hang-before-headers",
         "upstream_timeout",
-        clocks={"first_byte_timeout": 0.3},
+        clocks={"first_byte_timeout": 0.3, "request_timeout": 2.0},
     ),
     failing("upstream closes", "close-before-headers", "upstream_error"),
     failing("upstream resets", "reset-before-headers", "upstream_error"),

@@ -235,7 +235,7 @@ async def door(kind: Door, via: Via) -> AsyncIterator[Bridge]:
                     yield found
         elif kind == "hasty":
             async with (
-                _service(upstream, first_byte_timeout=0.1) as serving,
+                _service(upstream, first_byte_timeout=0.1, request_timeout=2.0) as serving,
                 bridge(serving, via=via) as found,
             ):
                 yield found
