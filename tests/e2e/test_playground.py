@@ -33,6 +33,8 @@ from tests.support.stack import Stack, stack
 from tests.support.tree import ROOT
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.time_limit(180)  # a browser starts slowly on a busy machine
+
 NODE_TESTS: Final = ROOT / "tests" / "e2e" / "node"
 AXE: Final = NODE_TESTS / "node_modules" / "axe-core" / "axe.min.js"
 UPSTREAM: Final = "vendor/model"
