@@ -2,8 +2,8 @@
 
 import platform
 from collections.abc import Callable
+from importlib import metadata
 
-import grpc
 from prometheus_client import (
     CollectorRegistry,
     Gauge,
@@ -27,7 +27,7 @@ def describe(registry: CollectorRegistry) -> None:
         ("version", "python_version", "grpc_version"),
         registry=registry,
     )
-    info.labels(version(), platform.python_version(), grpc.__version__).set(1)
+    info.labels(version(), platform.python_version(), metadata.version("grpcio")).set(1)
     ProcessCollector(registry=registry)
 
 
