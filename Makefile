@@ -7,6 +7,7 @@ RUN_STAMP := $(VENV)/.run-stamp
 FROZEN := protos/frozen.binpb
 NODE_TESTS := tests/e2e/node
 NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
+CONFORMANCE := .conformance
 CLIENTS := tests/clients
 CLIENT_ENVIRONMENTS := .venv-clients
 PYTHON_CLIENTS := $(patsubst $(CLIENTS)/python/%.lock,$(CLIENT_ENVIRONMENTS)/%/.stamp,$(wildcard $(CLIENTS)/python/*.lock))
