@@ -23,6 +23,7 @@ from tests.support.running_service import service, simulator
 from tests.support.waiting import PATIENCE
 
 CALLERS = 8
+MANY = 1_000_000
 NAME = "sim:ttft=0.01,itd=0.01,tokens=5"
 
 Ask = Callable[[bool], Awaitable[str]]
@@ -74,7 +75,7 @@ async def test_no_call_fails_when_connections_end_by_age(name: str) -> None:
     over = asyncio.Event()
     upstream: SimulatorServer
     async with (
-        simulator() as upstream,
+        simulator(records_kept=MANY) as upstream,
         service([NAME], upstream, max_connection_age=1.0) as running,
         AsyncExitStack() as stack,
     ):

@@ -28,6 +28,7 @@ from tests.support.waiting import PATIENCE, until
 ROUNDS: Final = 2
 """How often each replica is restarted."""
 CALLERS: Final = 6
+MANY: Final = 1_000_000
 BETWEEN: Final = 20
 """The number of calls between two restarts."""
 
@@ -107,7 +108,7 @@ async def test_a_rolling_restart_fails_no_call_and_doubles_none(
     over = asyncio.Event()
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(
-            simulator(time_to_first_token=0.02, inter_token_delay=0.002)
+            simulator(time_to_first_token=0.02, inter_token_delay=0.002, records_kept=MANY)
         )
         replicas = [Replica(upstream, drain_delay) for _ in range(2)]
         for replica in replicas:
