@@ -93,10 +93,11 @@ def upstream_line(upstream: Upstream, listing: Listing) -> str:
     if not listing.error:
         return f"{OK} {place}: lists {len(listing.names)} models"
     if listing.status in {401, 403}:
-        found = "its key was refused" if upstream.api_key else "it wants a key, and none is set"
+        has_key = upstream.api_key or upstream.dialect.secrets
+        found = "its key was refused" if has_key else "it wants a key, and none is set"
         return (
             f"{FAIL} {place}: {listing.error}: {found}. Set CHAT_UPSTREAM_API_KEY, or the variable "
-            "that api_key_variable names, to a valid key"
+            "that api_key_variable or header_variables names, to a valid key"
         )
     if listing.status in {404, 405}:
         return (

@@ -1,6 +1,6 @@
 """Asks an upstream for its models: GET /models, once, for `python -m service check`.
 
-Upstream -> GET {base_url}/models -> {"data": [{"id": …}, …]} -> Listing: the names, or why not
+Upstream -> GET {base_url}/models, in its dialect -> {"data": [{"id": …}, …]} -> Listing
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import httpx
 
 from service.models import Upstream
+from service.upstream.sent_request import JSON, address, identified
 
 _LARGEST: Final = 8 * 1024 * 1024
 _MOST: Final = 100_000
@@ -39,11 +40,12 @@ async def list_models(
         upstream: The upstream.
         within: Maximum seconds for the whole exchange.
     """
-    headers = [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
-    if upstream.api_key:
-        key = upstream.api_key.encode(errors="surrogateescape")
-        headers.append((b"authorization", b"Bearer " + key))
-    request = httpx.Request("GET", f"{upstream.base_url}/models", headers=headers)
+    own = [(b"accept", JSON.encode()), (b"accept-encoding", b"identity")]
+    request = httpx.Request(
+        "GET",
+        address(upstream.base_url, "/models", upstream.dialect.query),
+        headers=identified(own, upstream.api_key, upstream.dialect),
+    )
     request.extensions["timeout"] = {"connect": within, "pool": within, "read": None, "write": None}
     try:
         async with asyncio.timeout(within):

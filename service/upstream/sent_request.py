@@ -11,11 +11,13 @@ from process import request_id as request_ids
 from service.call import Call
 from service.models import Model
 from service.request import AcceptedRequest
+from service.upstream_dialect import Dialect
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 _USER_AGENT: Final = b"chatcompletion/0.1"
 _REQUEST_ID: Final = request_ids.HEADER.encode()
+Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,32 @@ class Sent:
 
 
 @lru_cache(maxsize=128)
-def _url(base_url: str, query: str) -> httpx.URL:
-    return httpx.URL(f"{base_url}/chat/completions{'?' if query else ''}{query}")
+def address(base_url: str, path: str, query: str) -> httpx.URL:
+    """Return the URL of a request.
+
+    Args:
+        base_url: The base URL of the upstream.
+        path: The path below it, with its first slash.
+        query: The query of the dialect, without its question mark; "" for none.
+    """
+    return httpx.URL(f"{base_url}{path}{'?' if query else ''}{query}")
+
+
+def identified(headers: list[Header], api_key: str, dialect: Dialect) -> list[Header]:
+    """Return headers with an upstream's key and a dialect's headers, which take precedence.
+
+    Args:
+        headers: The service's own headers, with lower-case names.
+        api_key: The key of the upstream; "" for none.
+        dialect: The dialect.
+    """
+    if api_key:
+        key = api_key.encode(errors="surrogateescape")  # the bytes of the environment
+        headers = [*headers, (b"authorization", b"Bearer " + key)]
+    if dialect.headers:
+        own = {name for name, _ in dialect.headers}
+        headers = [*(header for header in headers if header[0] not in own), *dialect.headers]
+    return headers
 
 
 def place(model: Model) -> tuple[str, str]:
@@ -51,7 +77,7 @@ def http_request(
         fresh: Whether to use a new connection.
     """
     upstream, dialect, call = sent.model.upstream, sent.model.dialect, sent.call
-    url = _url(upstream.base_url, dialect.query)
+    url = address(upstream.base_url, "/chat/completions", dialect.query)
     # With a stream as body, httpx adds no headers, which is faster.
     headers = [
         (b"host", url.netloc),
@@ -61,15 +87,9 @@ def http_request(
         (b"user-agent", _USER_AGENT),
         (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
-    if upstream.api_key:
-        key = upstream.api_key.encode(errors="surrogateescape")  # the bytes of the environment
-        headers.append((b"authorization", b"Bearer " + key))
     if call.traceparent is not None:
         headers.append((b"traceparent", call.traceparent.encode("ascii")))
-    if dialect.headers:
-        own = {name for name, _ in dialect.headers}
-        headers = [header for header in headers if header[0] not in own]
-        headers += dialect.headers
+    headers = identified(headers, upstream.api_key, dialect)
     headers.append((b"content-length", b"%d" % len(sent.body)))
     request = httpx.Request(
         "POST",

@@ -140,3 +140,34 @@ async def test_a_models_file_is_verified_with_each_of_its_upstreams(tmp_path: Pa
     assert lines[6] == f"ok   upstream a at {url}: lists 2 models"
     assert lines[7].startswith(f"note upstream b at {other}: GET /models returned HTTP 40")
     assert (status, len(lines)) == (0, 8)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "401 Unauthorized"])
+async def test_an_upstream_is_asked_in_its_dialect(status: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    async with upstream(status) as (url, heads):
+        file.write_text(
+            f'[upstreams.a]\nbase_url = "{url}"\napi_key_variable = "PLAIN_KEY"\n'
+            'header_variables = { "api-key" = "AZURE_KEY", "Authorization" = "OTHER_KEY" }\n'
+            'headers = { "x-portkey-provider" = "openai" }\n'
+            'query = { "api-version" = "2024-10-21", "a" = "b c" }\n'
+            '[models.m]\nupstream = "a"\nupstream_model = "qwen3"\n'
+            "default_output_tokens = 1\nmaximum_output_tokens = 1\n"
+        )
+        keys = {"PLAIN_KEY": "sk-plain", "AZURE_KEY": "sk-azure", "OTHER_KEY": "Basic sk-other"}
+        exit_status, lines = await check({"CHAT_MODELS_FILE": str(file), **keys})
+
+    [head] = heads
+    assert head.startswith("GET /v1/models?api-version=2024-10-21&a=b+c HTTP/1.1\r\n")
+    for header in (
+        "api-key: sk-azure",
+        "authorization: basic sk-other",
+        "x-portkey-provider: openai",
+    ):
+        assert f"\r\n{header}\r\n" in head.lower()
+    assert head.lower().count("authorization:") == 1
+    assert not any(key in line for key in ("sk-plain", "sk-azure", "sk-other") for line in lines)
+    if status == "200 OK":
+        assert (exit_status, lines[-1]) == (0, f"ok   upstream a at {url}: lists 2 models")
+    else:
+        assert (exit_status, "its key was refused" in lines[-1]) == (1, True)

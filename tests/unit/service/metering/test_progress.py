@@ -81,6 +81,16 @@ def test_a_usage_chunk_can_have_a_choice_that_says_nothing() -> None:
         assert message.extra_json["choices"] == "[]"
 
 
+def test_a_choice_that_says_nothing_before_the_end_stays() -> None:
+    for wants_totals in (True, False):
+        progress = Progress(wants_usage=True, wants_totals=wants_totals)
+        message = chunk_message(chunk("", usage=USAGE))
+
+        assert progress.observe(message)
+        assert len(message.choices) == 1
+        assert message.HasField("usage") is wants_totals
+
+
 def test_a_choice_that_says_something_stays() -> None:
     for more in (chunk("a", usage=USAGE), chunk(None, "stop", usage=USAGE)):
         progress = Progress(wants_usage=True)

@@ -245,8 +245,8 @@ async def test_a_request_has_these_headers_and_no_others() -> None:
         ("accept-encoding", "identity"),
         ("user-agent", "chatcompletion/0.1"),
         ("x-request-id", "req_1"),
-        ("authorization", f"Bearer {UPSTREAM_KEY}"),
         ("traceparent", "00-1-2-01"),
+        ("authorization", f"Bearer {UPSTREAM_KEY}"),
         ("content-length", str(len(request.content))),
     ]
     assert request.extensions == {
