@@ -57,7 +57,7 @@ $(JAVA_CLIENTS): $(CLIENTS)/java/pom.xml $(wildcard $(CLIENTS)/java/*.java)
 	else echo "Maven or a JDK is not installed: the tests with libraries for Java will be skipped"; fi
 
 $(RUST_CLIENTS): $(CLIENTS)/rust/Cargo.lock $(CLIENTS)/rust/src/main.rs
-	@if command -v cargo >/dev/null; then \
+	@if cargo --version >/dev/null 2>&1; then \
 	  cargo build --quiet --locked --manifest-path $(CLIENTS)/rust/Cargo.toml && touch $@; \
 	else echo "cargo is not installed: the tests with libraries for Rust will be skipped"; fi
 
