@@ -95,8 +95,7 @@ class Pool:
         waiter = self._first()
         if waiter is None:
             self._resting.setdefault(origin, {})[connection] = None
-            if self._sweep is None:
-                self._sweep = loop.call_later(origin.keepalive, self._close_expired)
+            self._sweep_by(loop.time() + origin.keepalive)
         elif waiter.origin == origin:
             waiter.given.set_result(connection)
         else:
@@ -190,7 +189,15 @@ class Pool:
             for origin, resting in self._resting.items()
         ]
         if ends:
-            self._sweep = loop.call_at(min(ends), self._close_expired)
+            self._sweep_by(min(ends))
+
+    def _sweep_by(self, end: float) -> None:
+        """Close expired connections at a time of the event loop's clock, or earlier."""
+        if self._sweep is not None:
+            if self._sweep.when() <= end:
+                return
+            self._sweep.cancel()
+        self._sweep = asyncio.get_running_loop().call_at(end, self._close_expired)
 
     def _oldest(self) -> Connection | None:
         """Return the connection that is idle for longest."""

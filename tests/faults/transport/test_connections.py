@@ -39,6 +39,18 @@ async def test_a_request_says_how_long_its_connection_is_kept(ours: Carrier) -> 
         assert server.open == 1
 
 
+async def test_a_connection_that_is_kept_longer_delays_no_other(ours: Carrier) -> None:
+    async with (
+        serving(saying(HI)) as patient,
+        serving(saying(HI)) as hasty,
+        ours.client() as client,
+    ):
+        await client.ask(patient.url, extensions={"keepalive": 3600.0})
+        await client.ask(hasty.url, extensions={"keepalive": 0.05})
+        await until(lambda: hasty.open == 0)
+        assert patient.open == 1
+
+
 async def test_a_request_that_an_idle_connection_loses_is_named(ours: Carrier) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
