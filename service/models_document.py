@@ -5,14 +5,13 @@
     api_key_variable = "…"                upstream_model        = "vendor/model"
     or                                    default_output_tokens = 1024
     simulator        = true               maximum_output_tokens = 8192
-                                          …, as in _MODEL and _UPSTREAM below
+                                          …, as in `model_entries`
 
 Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that names the wrong entry.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -20,15 +19,13 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from process.found_values import found
-from process.settings import Parser, base_url, header_key
+from process.settings import Parser, header_key
 from service.dialect_document import ENTRIES, DialectError, dialect
+from service.model_entries import ABSENT, MODEL, UPSTREAM, ModelEntry
 from service.model_names import WILDCARD, is_name
 from service.models import (
     ATTACHMENT_ESTIMATE,
     NANO,
-    OUTPUT_LIMITS,
-    TOOL_NAMES,
-    UNKNOWN_MEMBERS,
     Catalogue,
     Model,
     Upstream,
@@ -38,12 +35,8 @@ from service.upstream_dialect import OPENAI, Dialect
 _COMPLETIONS: Final = "/chat/completions"
 """The path that requests add to a base URL."""
 
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _USUAL_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 """Matches no key: keys have no capital words joined by underscores."""
-
-_CREATED: Final = 1741737600
-"""The default of `created`: 2025-03-12, the release of the built-in model's weights."""
 
 
 class CatalogueError(ValueError):
@@ -56,151 +49,6 @@ class CatalogueError(ValueError):
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-# -------------------------------------------------------------------------- members of entries
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Entry:
-    """One member of a table of the document."""
-
-    allowed: str
-    accepts: Callable[[Any], bool]
-    default: Any = None
-    """The value of an absent member; None if the member is required."""
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and is_name(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000
-
-
-def _is_price(value: Any) -> bool:
-    return (
-        isinstance(value, int | Decimal)
-        and not isinstance(value, bool)
-        and Decimal(value).is_finite()
-        and 0 <= value <= 1_000_000
-        and Decimal(value) == round(Decimal(value), 9)  # exact for any number of digits
-    )
-
-
-def _is_members(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        _is_name(name) and name not in _INDISPENSABLE for name in value
-    )
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_name, value))
-
-
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
-
-
-def _is_base_url(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and base_url(value) != ""
-    except ValueError:
-        return False
-
-
-_PRICE: Final = _Entry(
-    allowed="credits per million tokens, from 0 to 1000000, with at most 9 decimals",
-    accepts=_is_price,
-    default=0,
-)
-_COUNT: Final = "an integer from 1 to 10000000"
-_ABSENT: Final = "absent"
-"""The value of an absent member of a dialect."""
-_INDISPENSABLE: Final = frozenset({"model", "messages"})
-
-_OUTPUT_LIMIT: Final = _Entry(
-    allowed='"max_tokens" or "max_completion_tokens"',
-    accepts=lambda value: value in OUTPUT_LIMITS,
-    default="",
-)
-_DIALECT: Final = {
-    name: _Entry(allowed=entry.allowed, accepts=entry.accepts, default=_ABSENT)
-    for name, entry in ENTRIES.items()
-}
-
-_MODEL: Final[Mapping[str, _Entry]] = {
-    "upstream": _Entry(allowed="the name of an upstream", accepts=_is_name),
-    "upstream_model": _Entry(allowed="the model's name at the upstream", accepts=_is_name),
-    # If absent, a free model has none.
-    "default_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
-    "maximum_output_tokens": _Entry(allowed=_COUNT, accepts=_is_count),
-    "output_limit": _OUTPUT_LIMIT,
-    "output_limit_excess": _Entry(
-        allowed='"reject" or "clamp"',
-        accepts=lambda value: value in ("reject", "clamp"),
-        default="reject",
-    ),
-    "input_price": _PRICE,
-    "output_price": _PRICE,
-    "margin": _Entry(
-        allowed="a percentage from 0 to 1000000, with at most 9 decimals",
-        accepts=_is_price,
-        default=0,
-    ),
-    "attachment_tokens": _Entry(allowed=_COUNT, accepts=_is_count, default=16384),
-    # If absent, the smaller of ATTACHMENT_ESTIMATE and attachment_tokens.
-    "attachment_estimate": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
-    "refused_members": _Entry(
-        allowed="an array of names of members, without model and messages",
-        accepts=_is_members,
-        default=(),
-    ),
-    "allowed_members": _Entry(
-        allowed="an array of names of members, or of paths without indexes",
-        accepts=lambda value: _is_names(value) and not any("[" in name for name in value),
-        default=(),
-    ),
-    # If absent, "forward" for a free model, otherwise "harmless".
-    "unknown_members": _Entry(
-        allowed='"harmless", "forward" or "refuse"',
-        accepts=lambda value: value in UNKNOWN_MEMBERS,
-        default="",
-    ),
-    # If absent, all types for a free model, otherwise none.
-    "allowed_tools": _Entry(allowed="an array of types of tools", accepts=_is_names, default=False),
-    "tool_names": _Entry(
-        allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
-    ),
-    **_DIALECT,
-    "context_length": _Entry(allowed=_COUNT, accepts=_is_count, default=0),
-    "owned_by": _Entry(allowed="a name", accepts=_is_name, default="chatcompletion"),
-    "created": _Entry(
-        allowed="seconds since the Unix epoch",
-        accepts=lambda value: type(value) is int and 0 <= value < 2**53,
-        default=_CREATED,
-    ),
-}
-
-_UPSTREAM: Final[Mapping[str, _Entry]] = {
-    "base_url": _Entry(
-        allowed="an http:// or https:// address without query", accepts=_is_base_url, default=""
-    ),
-    "api_key_variable": _Entry(
-        allowed="the name of an environment variable such as OPENAI_API_KEY, not the key itself",
-        accepts=_is_variable,
-        default="",
-    ),
-    "simulator": _Entry(
-        allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
-    ),
-    "output_limit": _OUTPUT_LIMIT,
-    **_DIALECT,
-}
-
-
-# ------------------------------------------------------------------------------- the document
 
 
 def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Catalogue:
@@ -259,13 +107,13 @@ def _tables(document: Mapping[str, Any], kind: str, wrong: list[str]) -> Iterato
         wrong.append(f"{kind}: there must be at least one [{kind}.NAME]")
         return
     for name, members in tables.items():
-        if _is_name(name):
+        if is_name(name):
             yield name, members
         else:
             wrong.append(f"{kind}: a name has 1 to 256 printable characters; found {found(name)}")
 
 
-def _members(place: str, table: Any, entries: Mapping[str, _Entry]) -> dict[str, Any]:
+def _members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise CatalogueError(f"{place} must be a table")
     wrong = [
@@ -285,7 +133,7 @@ def _members(place: str, table: Any, entries: Mapping[str, _Entry]) -> dict[str,
     return members
 
 
-def _unknown_member(place: str, name: str, entries: Mapping[str, _Entry]) -> str:
+def _unknown_member(place: str, name: str, entries: Mapping[str, ModelEntry]) -> str:
     [nearest] = get_close_matches(name, entries, n=1) or [""]
     hint = f". Did you mean {nearest}?" if nearest else ""
     return f"{place}.{name}: the members are {', '.join(entries)}{hint}"
@@ -293,7 +141,7 @@ def _unknown_member(place: str, name: str, entries: Mapping[str, _Entry]) -> str
 
 def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream:
     place = f"upstreams.{name}"
-    members = _members(place, table, _UPSTREAM)
+    members = _members(place, table, UPSTREAM)
     if members["simulator"] == bool(members["base_url"]):
         raise CatalogueError(f"{place} must have either base_url or simulator = true")
     return Upstream(
@@ -310,7 +158,7 @@ def _dialect(
 ) -> Dialect:
     """Return the dialect in the members of a table, and remove them."""
     own = {name: members.pop(name) for name in ENTRIES}
-    present = {name: value for name, value in own.items() if value is not _ABSENT}
+    present = {name: value for name, value in own.items() if value is not ABSENT}
     try:
         return dialect(present, base, environment)
     except DialectError as error:
@@ -355,7 +203,7 @@ def _model(
     place = f"models.{name}"
     if name.endswith(WILDCARD) and isinstance(table, dict):
         table = {"upstream_model": WILDCARD, **table}
-    members = _members(place, table, _MODEL)
+    members = _members(place, table, MODEL)
     _check_pattern(place, name, members["upstream_model"])
     if members["upstream"] not in upstreams:
         raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")

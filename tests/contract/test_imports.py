@@ -62,6 +62,7 @@ LAYERS = {
             *("models_source", "start_lines", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
+        {"model_entries"},
         {
             "models",
             "dialect_document",

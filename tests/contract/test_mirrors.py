@@ -27,6 +27,7 @@ THROUGH_ITS_USER: Final = {
     "service/metering/price.py": "tests/unit/service/metering/test_bound.py",
     "service/metering/output_size.py": "tests/unit/service/metering/test_progress.py",
     "service/models_source.py": "tests/unit/service/test_config.py",
+    "service/model_entries.py": "tests/unit/service/test_models_document.py",
     "service/request.py": "tests/unit/service/test_servicer.py",
     "service/simulator/config.py": "tests/unit/simulator/test_main.py",
     "service/validation/aliases.py": "tests/unit/service/validation/test_dialects.py",

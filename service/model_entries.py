@@ -1,0 +1,163 @@
+"""The members of the tables of a document of models: their allowed values, and their defaults.
+
+[models.NAME]      MODEL
+[upstreams.NAME]   UPSTREAM
+of both            the members of a dialect, as in `dialect_document`
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from process.settings import base_url
+from service.dialect_document import ENTRIES
+from service.model_names import is_name
+from service.models import OUTPUT_LIMITS, TOOL_NAMES, UNKNOWN_MEMBERS
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+_CREATED: Final = 1741737600
+"""The default of `created`: 2025-03-12, the release of the built-in model's weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelEntry:
+    """One member of a table of a document of models."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    default: Any = None
+    """The value of an absent member; None if the member is required."""
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and is_name(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000
+
+
+def _is_price(value: Any) -> bool:
+    return (
+        isinstance(value, int | Decimal)
+        and not isinstance(value, bool)
+        and Decimal(value).is_finite()
+        and 0 <= value <= 1_000_000
+        and Decimal(value) == round(Decimal(value), 9)  # exact for any number of digits
+    )
+
+
+def _is_members(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        _is_name(name) and name not in _INDISPENSABLE for name in value
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
+
+
+def _is_base_url(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and base_url(value) != ""
+    except ValueError:
+        return False
+
+
+_PRICE: Final = ModelEntry(
+    allowed="credits per million tokens, from 0 to 1000000, with at most 9 decimals",
+    accepts=_is_price,
+    default=0,
+)
+_COUNT: Final = "an integer from 1 to 10000000"
+ABSENT: Final = "absent"
+"""The value of an absent member of a dialect."""
+_INDISPENSABLE: Final = frozenset({"model", "messages"})
+
+_OUTPUT_LIMIT: Final = ModelEntry(
+    allowed='"max_tokens" or "max_completion_tokens"',
+    accepts=lambda value: value in OUTPUT_LIMITS,
+    default="",
+)
+_DIALECT: Final = {
+    name: ModelEntry(allowed=entry.allowed, accepts=entry.accepts, default=ABSENT)
+    for name, entry in ENTRIES.items()
+}
+
+MODEL: Final[Mapping[str, ModelEntry]] = {
+    "upstream": ModelEntry(allowed="the name of an upstream", accepts=_is_name),
+    "upstream_model": ModelEntry(allowed="the model's name at the upstream", accepts=_is_name),
+    # If absent, a free model has none.
+    "default_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
+    "maximum_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count),
+    "output_limit": _OUTPUT_LIMIT,
+    "output_limit_excess": ModelEntry(
+        allowed='"reject" or "clamp"',
+        accepts=lambda value: value in ("reject", "clamp"),
+        default="reject",
+    ),
+    "input_price": _PRICE,
+    "output_price": _PRICE,
+    "margin": ModelEntry(
+        allowed="a percentage from 0 to 1000000, with at most 9 decimals",
+        accepts=_is_price,
+        default=0,
+    ),
+    "attachment_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=16384),
+    # If absent, the smaller of ATTACHMENT_ESTIMATE and attachment_tokens.
+    "attachment_estimate": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
+    "refused_members": ModelEntry(
+        allowed="an array of names of members, without model and messages",
+        accepts=_is_members,
+        default=(),
+    ),
+    "allowed_members": ModelEntry(
+        allowed="an array of names of members, or of paths without indexes",
+        accepts=lambda value: _is_names(value) and not any("[" in name for name in value),
+        default=(),
+    ),
+    # If absent, "forward" for a free model, otherwise "harmless".
+    "unknown_members": ModelEntry(
+        allowed='"harmless", "forward" or "refuse"',
+        accepts=lambda value: value in UNKNOWN_MEMBERS,
+        default="",
+    ),
+    # If absent, all types for a free model, otherwise none.
+    "allowed_tools": ModelEntry(
+        allowed="an array of types of tools", accepts=_is_names, default=False
+    ),
+    "tool_names": ModelEntry(
+        allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
+    ),
+    **_DIALECT,
+    "context_length": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
+    "owned_by": ModelEntry(allowed="a name", accepts=_is_name, default="chatcompletion"),
+    "created": ModelEntry(
+        allowed="seconds since the Unix epoch",
+        accepts=lambda value: type(value) is int and 0 <= value < 2**53,
+        default=_CREATED,
+    ),
+}
+
+UPSTREAM: Final[Mapping[str, ModelEntry]] = {
+    "base_url": ModelEntry(
+        allowed="an http:// or https:// address without query", accepts=_is_base_url, default=""
+    ),
+    "api_key_variable": ModelEntry(
+        allowed="the name of an environment variable such as OPENAI_API_KEY, not the key itself",
+        accepts=_is_variable,
+        default="",
+    ),
+    "simulator": ModelEntry(
+        allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
+    ),
+    "output_limit": _OUTPUT_LIMIT,
+    **_DIALECT,
+}
