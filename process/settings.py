@@ -25,6 +25,8 @@ MOST_WORKERS: Final = 256
 """The largest number of processes on one port."""
 
 _ROW: Final = "setting"
+_POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+"""The schemes of PostgreSQL; the last is that of SQLAlchemy."""
 _CONTROLS: Final = frozenset({"Cc", "Zl", "Zp"})
 """The Unicode categories of control characters and separators of lines and paragraphs."""
 _T = TypeVar("_T")
@@ -212,7 +214,7 @@ def database_url(value: str) -> str:
     """Parse the URL of a database."""
     scheme, separator, rest = value.partition("://")
     is_file = scheme == "sqlite" and rest.startswith("/") and rest.strip("/")
-    if not separator or not (is_file or (scheme in {"postgres", "postgresql"} and rest)):
+    if not separator or not (is_file or (scheme in _POSTGRES and rest)):
         raise ValueError
     return value
 

@@ -19,7 +19,6 @@ With workers, each has a bridge and a service.
 import asyncio
 import json
 import os
-import resource
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -29,7 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from process import command_line, log
+from process import command_line, descriptors, log
 from process import settings as process_settings
 from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import Address, SettingsError, rows, usage
@@ -47,8 +46,6 @@ if TYPE_CHECKING:  # the bridge is deployed without the service
 
 _STANDALONE: Final = "--standalone"
 _KEY: Final = "CHAT_BOOTSTRAP_API_KEY"
-_FILES_BESIDES: Final = 128
-# Descriptors in addition to client connections: the channel, the metrics, the process's own.
 
 
 async def serve(settings: Settings, worker: Worker | None = None) -> None:
@@ -105,7 +102,7 @@ class Standalone:
             raise SettingsError(*dict.fromkeys((*wrong, *error.lines))) from None
         if wrong:
             raise SettingsError(*wrong)
-        self.settings = allow_connections(Settings(**values))
+        self.settings = Settings(**values)
         """The settings of the bridge."""
 
     async def serve(self, worker: Worker | None = None) -> None:
@@ -291,20 +288,17 @@ def _curl(rest: Address, key: str, *, model: str) -> str:
     return f"\n{shlex.join(words)}\n"
 
 
-def allow_connections(settings: Settings) -> Settings:
+def allow_connections(settings: Settings, *, others: int = 0) -> Settings:
     """Raise the process's limit of descriptors, and return the settings.
 
     If the system does not allow enough descriptors, the returned settings have fewer connections.
+
+    Args:
+        settings: The settings.
+        others: The number of other connections that the process can have.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.max_connections + _FILES_BESIDES
-    unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < wanted:
-        soft = wanted if hard == unlimited else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == unlimited or soft >= wanted:
-        return settings
-    return replace(settings, max_connections=max(1, soft - _FILES_BESIDES))
+    allowed = descriptors.allow(settings.max_connections + others) - others
+    return replace(settings, max_connections=max(1, min(allowed, settings.max_connections)))
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:
@@ -313,7 +307,7 @@ def _settings(environment: Mapping[str, str]) -> Settings:
     wrong += unknown_variables(environment)
     if wrong:
         raise SettingsError(*wrong)
-    return allow_connections(Settings(**values))
+    return Settings(**values)
 
 
 def main() -> int:
@@ -361,7 +355,11 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
         from process.workers.supervisor import supervise  # noqa: PLC0415  - a worker does without
 
         return supervise(plan(settings, asked.environment, both))
-    return _run(partial(both.serve, worker) if both else partial(serve, settings, worker))
+    if both is None:
+        return _run(partial(serve, allow_connections(settings), worker))
+    of_service = both.service.upstream_max_connections + both.service.max_concurrent_calls
+    both.settings = allow_connections(settings, others=of_service)
+    return _run(partial(both.serve, worker))
 
 
 def _tables(is_standalone: bool) -> tuple[type[Any], ...]:

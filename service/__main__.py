@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from process import command_line, log
+from process import command_line, descriptors, log
 from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import SettingsError, rows
 from process.workers.arguments import ARGUMENTS, parse
@@ -127,6 +127,8 @@ def main() -> int:
         from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
 
         return supervise(plan(settings, catalogue, asked.environment))
+    # Callers with a connection for each call need the most.
+    descriptors.allow(settings.upstream_max_connections + settings.max_concurrent_calls)
     return _run(partial(serve, settings, catalogue, asked.environment, worker))
 
 

@@ -72,7 +72,7 @@ class SQLite:
         self.engine = sa.create_engine(url, connect_args={"timeout": waits})
         self._file = _File(self.name)
         # Before opening the file, because opening a missing file creates it.
-        sa.event.listen(self.engine, "do_connect", lambda *_: self._file.see())
+        sa.event.listen(self.engine, "do_connect", lambda *_: self._file.ready())
         sa.event.listen(self.engine, "connect", lambda driver, _: self._prepare(driver))
         sa.event.listen(self.engine, "begin", self._begin)
         sa.event.listen(self.engine, "close", _let_go)
@@ -190,6 +190,18 @@ class _File:
     def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)
         self._known: tuple[int, int] | None = None
+
+    def ready(self) -> None:
+        """Create the file if it is missing, for its owner alone. SQLite's other files get its mode.
+
+        Raises:
+            sqlite3.OperationalError: It was opened before, and is another file now, or none.
+        """
+        self.see()
+        if self._known is None:
+            with suppress(OSError):  # SQLite names the error
+                # Only a new file: closing one that SQLite has open would release its locks.
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
     def keep(self) -> None:
         """Remember the opened file."""

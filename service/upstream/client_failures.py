@@ -1,5 +1,6 @@
 """The failure and the cause for each exception of the HTTP client."""
 
+import errno
 import socket
 import ssl
 from typing import Final
@@ -15,7 +16,7 @@ FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] 
     (ServerDisconnected, errors.UpstreamError, True),
     (httpx.ConnectError, errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout, errors.UpstreamUnavailable, False),
-    (httpx.PoolTimeout, errors.UpstreamUnavailable, False),
+    (httpx.PoolTimeout, errors.Overloaded, False),  # the service itself is at its limit
     (httpx.TimeoutException, errors.UpstreamTimeout, True),
     (httpx.RemoteProtocolError, errors.UpstreamInvalidResponse, True),
     (httpx.TransportError, errors.UpstreamError, True),
@@ -34,9 +35,13 @@ CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
 """The cause of each exception. The first matching row of the exception, then those of its own
 cause, apply."""
 
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
 
 def failure_of(error: Exception) -> errors.Failure:
     """Return the failure for an exception of the HTTP client."""
+    if cause_of(error, "other") == "descriptors":
+        return errors.Overloaded().because("descriptors")
     for kind, ours, dispatched in FAILURES:
         if isinstance(error, kind):
             failure = ours(dispatched=dispatched).because(cause_of(error, "other"))
@@ -49,6 +54,8 @@ def cause_of(error: BaseException, otherwise: Cause) -> Cause:
     """Return the cause of an exception of the HTTP client."""
     link: BaseException | None = error
     while link is not None:
+        if isinstance(link, OSError) and link.errno in _NO_DESCRIPTOR:
+            return "descriptors"
         for kind, cause in CAUSES:
             if isinstance(link, kind):
                 return cause

@@ -40,6 +40,7 @@ LAYERS = {
     "process": (
         {"workers"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
+        {"descriptors"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables", "log_text"},
     ),

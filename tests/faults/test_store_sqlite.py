@@ -174,6 +174,29 @@ def test_a_commit_is_on_the_disk_and_rows_belong_together(store: Store, way: str
     assert found == {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}
 
 
+def test_files_are_for_their_owner_alone(file: Path) -> None:
+    mask = os.umask(0)
+    try:
+        store = Store(f"sqlite:///{file}")
+        migrate(store)
+        team = Team.create(store, credit=100)
+        assert store.apply([team.place("first")])
+        modes = {path.name: path.stat().st_mode & 0o777 for path in file.parent.iterdir()}
+    finally:
+        os.umask(mask)
+    store.close()
+    assert modes == {file.name + end: 0o600 for end in ("", "-wal", "-shm", "-turns")}
+
+
+def test_an_existing_file_keeps_its_mode(file: Path) -> None:
+    file.touch()
+    file.chmod(0o640)
+    store = Store(f"sqlite:///{file}")
+    migrate(store)
+    store.close()
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated", "zeroes"])
 def test_a_corrupt_file_is_named_at_start(file: Path, damage: str) -> None:
     if damage == "text":

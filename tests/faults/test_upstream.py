@@ -50,6 +50,7 @@ REASONS: Final[Mapping[str, tuple[grpc.StatusCode, int, bool]]] = {
     "UPSTREAM_ACCOUNT": (grpc.StatusCode.INTERNAL, 502, False),
     "UPSTREAM_RATE_LIMITED": (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
     "INVALID_REQUEST": (grpc.StatusCode.INVALID_ARGUMENT, 422, False),
+    "OVERLOADED": (grpc.StatusCode.UNAVAILABLE, 503, True),
 }
 DELIVERED_NOTHING: Final = (0,)
 HALF: Final = (5,)
@@ -608,7 +609,7 @@ async def test_an_exhausted_pool() -> None:
         held = await upstream.next_record()
         for streamed in (False, True):
             failure = await running.client.refusal("any", streamed=streamed)
-            _assert_reason(failure, "UPSTREAM_UNAVAILABLE")
+            _assert_reason(failure, "OVERLOADED")
         assert len(upstream.records) == 2
         holding.cancel()
         await held.ended.wait()

@@ -28,3 +28,12 @@ def test_connections_are_bounded_by_descriptors(
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
     assert command.allow_connections(SETTINGS).max_connections == connections
     assert limits == ([] if raised is None else [(raised, hard)])
+
+
+@pytest.mark.parametrize(("hard", "connections"), [(4096, 1000), (1400, 772), (300, 1)])
+def test_a_service_in_the_process_needs_descriptors_too(
+    monkeypatch: pytest.MonkeyPatch, hard: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    assert command.allow_connections(SETTINGS, others=500).max_connections == connections

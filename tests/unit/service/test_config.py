@@ -71,7 +71,7 @@ SETTINGS: dict[str, Case] = {
     ),
     "CHAT_DATABASE_URL": (
         *("database_url", "sqlite:///chatcompletion.sqlite3"),
-        *("postgresql://chat@db/chat", "postgresql://chat@db/chat"),
+        *("postgresql+psycopg://chat@db/chat", "postgresql+psycopg://chat@db/chat"),
         ("sqlite://", "mysql://db/chat", "chat.sqlite3", "postgresql://"),
     ),
     "CHAT_ADMIN_TOKEN": ("admin_token", "", KEY, KEY, ("short", f"{KEY} {KEY}")),

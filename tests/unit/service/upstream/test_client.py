@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import json
 import socket
 import ssl
@@ -896,7 +897,12 @@ async def test_an_operator_learns_the_cause(error: Exception, cause: Cause) -> N
 
 @pytest.mark.parametrize(
     ("of", "cause"),
-    [(socket.gaierror(-2, "x"), "dns"), (ssl.SSLError("x"), "tls"), (OSError("x"), "refused")],
+    [
+        (socket.gaierror(-2, "x"), "dns"),
+        (ssl.SSLError("x"), "tls"),
+        (OSError("x"), "refused"),
+        (OSError(errno.EMFILE, "x"), "descriptors"),
+    ],
 )
 async def test_an_operator_learns_why_there_is_no_connection(of: OSError, cause: Cause) -> None:
     error = httpx.ConnectError("x")
@@ -1084,7 +1090,7 @@ RAISED: list[tuple[Exception, type[errors.Failure], bool]] = [
     (ServerDisconnected("x"), errors.UpstreamError, True),
     (httpx.ConnectError("x"), errors.UpstreamUnavailable, False),
     (httpx.ConnectTimeout("x"), errors.UpstreamUnavailable, False),
-    (httpx.PoolTimeout("x"), errors.UpstreamUnavailable, False),
+    (httpx.PoolTimeout("x"), errors.Overloaded, False),
     (httpx.ReadTimeout("x"), errors.UpstreamTimeout, True),
     (httpx.WriteTimeout("x"), errors.UpstreamTimeout, True),
     (httpx.RemoteProtocolError("x"), errors.UpstreamInvalidResponse, True),
@@ -1109,7 +1115,16 @@ async def test_every_failure_of_the_client_is_one_of_ours(
     assert failure.dispatched is dispatched
     assert failure.retryable is not dispatched
     assert current.dispatched is dispatched
-    assert len(bench.wire.requests) == (1 if dispatched else 2)
+    retried = kind is errors.UpstreamUnavailable
+    assert len(bench.wire.requests) == (2 if retried else 1)
+
+
+async def test_a_lack_of_descriptors_is_not_the_upstreams_fault() -> None:
+    error = httpx.ConnectError("x")
+    error.__cause__ = OSError(errno.ENFILE, "x")
+    failure = await Bench(raises(error)).fail()
+    assert type(failure) is errors.Overloaded
+    assert failure.retryable
 
 
 def test_every_row_of_the_table_is_met() -> None:

@@ -1,0 +1,23 @@
+import logging
+import resource
+
+import pytest
+
+from process import descriptors
+
+
+def test_a_limit_that_is_too_low_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    with caplog.at_level(logging.WARNING):
+        assert descriptors.allow(1000) == 384
+        assert descriptors.allow(384) == 384
+    [record] = caplog.records
+    assert record.getMessage() == "too few open files"
+    assert record.__dict__["chat_fields"] == {
+        "allowed": 512,
+        "needed": 1128,
+        "hint": "raise the limit of open files: ulimit -n, or LimitNOFILE",
+    }
