@@ -139,7 +139,10 @@ tokens per minute, and Together `credit_limit` for a limit of requests per minut
 
 FLAGGED: Final[tuple[tuple[str, str], ...]] = (
     ("xAI", r"Content violates usage guidelines\b"),
-    ("OpenRouter", r"(?:.{1,120} requires moderation on .{1,60}\. )?Your input was flagged\b"),
+    (
+        "OpenRouter",
+        r"(?:.{1,120} requires moderation(?: on .{1,60})?\. )?Your input was flagged\b",
+    ),
 )
 """Texts of a 403 about the caller's input, matched like TEXTS. xAI's names our team and key."""
 

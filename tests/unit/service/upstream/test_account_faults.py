@@ -316,6 +316,17 @@ def test_every_text_of_a_rate_limit_is_met() -> None:
             True,
         ),
         ({"error": {"code": 403, "message": "Your input was flagged"}}, True),
+        (
+            {
+                "error": {
+                    "code": 403,
+                    "message": "openai/gpt-5 requires moderation. Your input was flagged for "
+                    '"hate".',
+                }
+            },
+            True,
+        ),
+        ({"error": {"message": "m requires moderation. The key has no permission."}}, False),
         *(
             ({"error": {"code": name, "message": "No."}}, True)
             for names in FLAGGED_NAMES.values()
@@ -338,7 +349,8 @@ def test_flagged_input_is_the_callers(document: Any, *, flagged: bool) -> None:
     "unit",
     [
         *("aError: ", "aError a", "a.", "Error", "Your account ", "<", "x", " "),
-        *("Account a", "a" * 48 + "Error: ", "Your team a-", " requires moderation on "),
+        *("Account a", "a" * 48 + "Error: ", "Your team a-", " requires moderation"),
+        " requires moderation on ",
     ],
 )
 def test_the_cost_of_a_text_is_bounded(unit: str) -> None:
