@@ -62,7 +62,7 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
         CatalogueError: Entries are unknown, missing or not allowed. It has a line for each.
     """
     wrong = [
-        f"{name}: the tables are upstreams and models"
+        f"{name} is unknown. The tables are upstreams and models"
         for name in sorted(document.keys() - {"upstreams", "models"})
     ]
     upstreams: dict[str, Upstream] = {}
@@ -135,8 +135,8 @@ def _members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[
 
 def _unknown_member(place: str, name: str, entries: Mapping[str, ModelEntry]) -> str:
     [nearest] = get_close_matches(name, entries, n=1) or [""]
-    hint = f". Did you mean {nearest}?" if nearest else ""
-    return f"{place}.{name}: the members are {', '.join(entries)}{hint}"
+    hint = f"Did you mean {nearest}? " if nearest else ""
+    return f"{place}.{name} is unknown. {hint}The members are {', '.join(entries)}"
 
 
 def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream:
@@ -206,7 +206,10 @@ def _model(
     members = _members(place, table, MODEL)
     _check_pattern(place, name, members["upstream_model"])
     if members["upstream"] not in upstreams:
-        raise CatalogueError(f"{place}.upstream must be one of {', '.join(upstreams)}")
+        raise CatalogueError(
+            f"{place}.upstream must be one of {', '.join(upstreams)}; "
+            f"found {found(members['upstream'])}"
+        )
     imposes = bool(members["default_output_tokens"])
     if not imposes:
         if members["input_price"] or members["output_price"]:
