@@ -2,7 +2,7 @@
 
 request header        -> metadata         condition
 authorization           authorization     one, printable ASCII, at most 4 KiB
-x-api-key, api-key      x-api-key         without its value, if there is no authorization
+x-api-key, api-key      same name         without its value, if there is no authorization
 x-request-id            x-request-id      the caller's id if it is valid, otherwise a new one
 traceparent, tracestate same name         W3C Trace Context, well formed
 
@@ -65,8 +65,8 @@ def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ..
         text = key.decode("latin-1")
         if _PRINTABLE.fullmatch(text):
             pairs.append(("authorization", text))
-    elif any(name in _OTHER_KEYS for name, _ in headers):
-        pairs.append(("x-api-key", "-"))  # for the message of the error
+    elif other := next((name for name, _ in headers if name in _OTHER_KEYS), None):
+        pairs.append((other.decode("ascii"), "-"))  # for the message of the error
     parent = single(headers, b"traceparent")
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         pairs.append(("traceparent", parent.decode("ascii")))

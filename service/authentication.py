@@ -145,8 +145,8 @@ def _key_of(call: Call) -> str:
     """
     authorization = call.authorization
     if authorization is None or not authorization.strip():
-        if call.has_other_key:
-            raise errors.InvalidApiKey(f"The header 'x-api-key' is not read here. {_SEND}")
+        if call.other_key:
+            raise errors.InvalidApiKey(f"The header '{call.other_key}' is not read here. {_SEND}")
         raise errors.InvalidApiKey(f"No API key provided. {_SEND}")
     if authorization[: len(_SCHEME)].lower() != _SCHEME:
         scheme = authorization.partition(" ")[0].lower()

@@ -29,8 +29,8 @@ class Call:
     task: asyncio.Task[object]
     held_bytes: int = 0
     """The size of its request message, once it is received."""
-    has_other_key: bool = False
-    """Whether the metadata has a key under another name than `authorization`."""
+    other_key: str = ""
+    """The name under which the metadata has a key instead of `authorization`."""
     caller: object = None
     """The caller, set by the authentication."""
     receiving: bool = False

@@ -57,6 +57,8 @@ CONTRACT: Final = "/chatcompletion."
 """The prefix of the contract's methods."""
 
 _LONGEST_TRACEPARENT: Final = 128
+_OTHER_KEYS: Final = ("x-api-key", "api-key")
+"""The metadata in which callers of other APIs send a key."""
 _TICK: Final = 0.002
 """Seconds by which the loop's clock can lag at a deadline: uvloop's clock has milliseconds."""
 
@@ -209,7 +211,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 started=self._clock(),
             ),
             authorization=metadata.get("authorization"),
-            has_other_key="x-api-key" in metadata,
+            other_key=next((name for name in _OTHER_KEYS if name in metadata), ""),
             traceparent=traceparent,
             deadline=now + (remaining if callers else self._longest),
             deadline_is_callers=callers,

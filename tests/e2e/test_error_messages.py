@@ -239,7 +239,7 @@ async def test_a_wrong_value_in_extra_json_names_its_member(world: World) -> Non
     [
         ({}, "No API key provided. Send the header 'Authorization: Bearer YOUR_KEY'."),
         ({"x-api-key": UNKNOWN}, "The header 'x-api-key' is not read here."),
-        ({"api-key": UNKNOWN}, "The header 'x-api-key' is not read here."),
+        ({"api-key": UNKNOWN}, "The header 'api-key' is not read here."),
         ({"authorization": UNKNOWN}, "expected the scheme 'Bearer', but got another form."),
         ({"authorization": "Basic YTpi"}, "expected the scheme 'Bearer', but got 'Basic'."),
         ({"authorization": "Bearer"}, "expected the scheme 'Bearer', but got another form."),

@@ -29,6 +29,12 @@ def test_two_keys_are_left_out() -> None:
     assert "authorization" not in sent((b"authorization", b"a"), (b"authorization", b"a"))
 
 
+@pytest.mark.parametrize("name", [b"x-api-key", b"api-key"])
+def test_the_name_of_a_key_in_another_header_is_carried(name: bytes) -> None:
+    assert sent((name, b"sk-1")) == {"x-request-id": "req_1", name.decode(): "-"}
+    assert name.decode() not in sent((name, b"sk-1"), (b"authorization", b"a"))
+
+
 def test_trace_context_is_carried() -> None:
     told = sent((b"traceparent", PARENT), (b"tracestate", b"a=1"), (b"tracestate", b"b=2"))
     assert (told["traceparent"], told["tracestate"]) == (PARENT.decode(), "a=1,b=2")

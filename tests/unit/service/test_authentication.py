@@ -83,11 +83,12 @@ async def test_the_message_of_a_wrong_key_names_the_cause_and_not_the_key(
         assert call.record.key_name == ""
 
 
-async def test_a_key_in_another_header_is_not_read() -> None:
-    call = a_call(authorization=None, has_other_key=True)
+@pytest.mark.parametrize("name", ["x-api-key", "api-key"])
+async def test_a_key_in_another_header_is_not_read(name: str) -> None:
+    call = a_call(authorization=None, other_key=name)
     with pytest.raises(errors.InvalidApiKey) as refused:
         authentication._key_of(call)
-    assert refused.value.message == f"The header 'x-api-key' is not read here. {SEND}"
+    assert refused.value.message == f"The header '{name}' is not read here. {SEND}"
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
