@@ -287,7 +287,7 @@ ATTACHMENT_TYPES: Final[tuple[Literal["image_url", "input_audio", "file"], ...]]
 )
 """The types of parts with a picture, sound or film, and their members."""
 
-ATTACHMENT_REASON: Final = "It can change how many tokens an attachment is."
+ATTACHMENT_REASON: Final = "It can change the number of tokens of an attachment."
 
 REFUSED_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
