@@ -26,6 +26,7 @@ from typing import Final, cast
 import httpx
 
 from chatcompletion import openai_json
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -57,7 +58,6 @@ _LONGEST_REST: Final = 0.1
 _BOM: Final = b"\xef\xbb\xbf"
 _NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
 """Values of Content-Encoding that upstreams send for an uncompressed body."""
-_UNPAIRED: Final = "Must be valid Unicode text, but has half of a surrogate pair."
 _CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
 
 
@@ -375,7 +375,9 @@ async def _checked(body: bytes) -> bytes:
     if has_surrogates(body):
         path = await asyncio.to_thread(unpaired, body)
         if path is not None:
-            raise errors.InvalidRequest.of([errors.Violation(param=path, message=_UNPAIRED)])
+            at = quoted(path) if path else "parameter name"
+            message = f"Invalid {at}: expected Unicode text, but got half of a surrogate pair."
+            raise errors.InvalidRequest.of([errors.Violation(param=path, message=message)])
     return body
 
 

@@ -10,6 +10,12 @@ from typing import Any, Final
 
 _ESCAPE: Final = re.compile(rb"\\u[dD]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LONGEST_NAME: Final = 64
+"""Maximum characters of each name in a path; the rest is cut."""
+
+_Trail = tuple[Any, str | int] | None
+"""The steps to a value: those to the value around it, and the last one. The path itself, with all
+names, would take too much memory for each value."""
 
 
 def has_surrogates(body: bytes) -> bool:
@@ -24,19 +30,25 @@ def unpaired(body: bytes) -> str | None:
     Args:
         body: A JSON object.
     """
-    waiting: list[tuple[str, Any]] = [("", json.loads(body))]
+    # Python reads no integer of more than some thousand digits.
+    waiting: list[tuple[_Trail, Any]] = [(None, json.loads(body, parse_int=len))]
     while waiting:
-        path, value = waiting.pop()
+        trail, value = waiting.pop()
         if isinstance(value, str):
             if _SURROGATE.search(value):
-                return path
+                return _path(trail)
         elif isinstance(value, list):
-            waiting.extend((f"{path}[{i}]", value[i]) for i in range(len(value) - 1, -1, -1))
+            waiting.extend(((trail, i), value[i]) for i in range(len(value) - 1, -1, -1))
         elif isinstance(value, dict):
             if any(map(_SURROGATE.search, value)):
-                return path
-            waiting.extend(
-                (f"{path}.{name}" if path else name, inner)
-                for name, inner in reversed(value.items())
-            )
+                return _path(trail)
+            waiting.extend(((trail, name), inner) for name, inner in reversed(value.items()))
     return None
+
+
+def _path(trail: _Trail) -> str:
+    steps = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:_LONGEST_NAME]}")
+    return "".join(reversed(steps)).removeprefix(".")

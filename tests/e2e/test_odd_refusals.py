@@ -426,7 +426,10 @@ async def test_half_of_a_pair_is_refused_before_the_upstream(
                 assert failure is not None
                 assert failure.status == 422
                 assert failure.error["param"] == (param or "messages[0].content[0].text")
-                assert "Unicode" in failure.error["message"]
+                assert failure.error["message"] == (
+                    f"Invalid '{failure.error['param']}': expected Unicode text, but got half of a "
+                    "surrogate pair."
+                )
                 assert stack.books.charges(team) == []
         await stack.rests()
         assert not stack.upstream.records
