@@ -145,7 +145,8 @@ class Standalone:
     async def _serve(self, worker: Worker | None) -> None:
         from restbridge.server import Bridge, ListenError  # noqa: PLC0415 - as in `serve`
         from service.reloading import Reloading  # noqa: PLC0415 - as above
-        from service.server import Server, StartError  # noqa: PLC0415 - as above
+        from service.server import Server  # noqa: PLC0415 - as above
+        from service.start_error import StartError  # noqa: PLC0415 - as above
 
         signals = Signals(worker)
         server = Server(

@@ -26,6 +26,7 @@ from process.workers.worker import Worker
 from service import cli
 from service.config import Settings, load
 from service.models import Catalogue
+from service.start_error import StartError
 from service.start_lines import start_lines
 
 
@@ -139,8 +140,6 @@ def admin() -> int:
 
 def _run(serving: Callable[[], Coroutine[Any, Any, None]]) -> int:
     import uvloop  # noqa: PLC0415  (commands and supervisors do without both)
-
-    from service.server import StartError  # noqa: PLC0415
 
     try:
         uvloop.run(serving())

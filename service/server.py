@@ -12,10 +12,7 @@ that retries use another connection. gRPC still cancels a call that crosses the 
 """
 
 import asyncio
-import logging
-import os
 import random
-import socket
 import ssl
 import time
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -33,34 +30,29 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from process import log, metrics
+from process import metrics
 from process.in_process import InProcessChannel
 from process.taken_ports import cannot_listen
 from process.workers.ports import TakenError, hold_all
 from service import reflection
-from service.accounts.bootstrap import bootstrap
-from service.accounts.bootstrap_key import KeyFile, KeyFileError
+from service.accounts.bootstrap_key import KeyFile
 from service.accounts.credit_servicer import CreditServicer
-from service.accounts.directory import Directory
 from service.accounts.store_access import Access
 from service.admin import AdminServer
-from service.admission import Admission
-from service.authentication import Authentication
 from service.call import MOST_BYTES, Calls
 from service.config import Settings
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
 from service.ledger.batches import PATIENCE, Batches
 from service.ledger.housekeeping import Housekeeping
-from service.ledger.journal import Journal, JournalError
-from service.ledger.migrations import migrate
-from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
+from service.ledger.store import TIMEOUTS, Timeouts
 from service.listeners import Options, listener, options
 from service.models import Catalogue, CurrentModels
+from service.open_accounts import OpenAccounts, open_accounts
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
-from service.settlement import Settlement
 from service.simulation import Simulation
+from service.start_error import StartError
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient, UpstreamLimits, transport
 
@@ -77,8 +69,6 @@ SERVICES: Final = tuple(
 READINESS: Final = ("", *SERVICES)
 """The names of the readiness in grpc.health.v1."""
 
-_log = logging.getLogger(__name__)
-
 LIVENESS: Final = "liveness"
 """The name of the liveness in grpc.health.v1."""
 
@@ -91,10 +81,6 @@ _LONGEST_ENDING: Final = PATIENCE + 3.0
 for the store plus a write to the journal. A call that gRPC ends earlier gets no status of ours."""
 _LONGEST_UNREAD: Final = 1.0
 """Maximum seconds for the statuses of the last calls to be sent."""
-
-
-class StartError(Exception):
-    """The service cannot start. The text names the setting at fault."""
 
 
 class Server:
@@ -140,11 +126,7 @@ class Server:
         self.metrics_port: int | None = None
         """The port of the metrics, set by `start` unless metrics are off."""
         self._draining = False
-        self._batches: Batches
-        self._access: Access
-        self._directory: Directory
         self._admin: AdminServer | None = None
-        self._housekeeping: Housekeeping
 
     @property
     def address(self) -> str:
@@ -208,7 +190,17 @@ class Server:
             random=random.random,
         )
         self._resources.push_async_callback(upstream.aclose)
-        authentication, admission = await self._open_accounts()
+        accounts = await open_accounts(
+            settings,
+            self._telemetry,
+            self._resources,
+            timeouts=self._timeouts,
+            key_file=self._key_file,
+            store_changed=self._store_changed,
+        )
+        self.bootstrap_key = accounts.bootstrap_key
+        authentication = accounts.authentication
+        access = self._open_access(accounts.batches)
         interceptor = CallInterceptor(
             self._calls,
             self._telemetry,
@@ -220,7 +212,7 @@ class Server:
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
             ChatCompletionServicer(
                 authentication,
-                admission,
+                accounts.admission,
                 self._models,
                 upstream,
                 max_request_bytes=settings.max_request_bytes,
@@ -232,7 +224,7 @@ class Server:
             ModelServicer(authentication, self._models), server
         )
         credit_service_pb2_grpc.add_CreditServiceServicer_to_server(
-            CreditServicer(authentication.authenticate, self._access, self._directory), server
+            CreditServicer(authentication.authenticate, access, accounts.directory), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable(server, *SERVICES, health.SERVICE_NAME)
@@ -241,9 +233,9 @@ class Server:
             self._port = server.add_insecure_port(str(settings.listen))
         except RuntimeError as error:
             raise StartError(cannot_listen("CHAT_LISTEN", settings.listen)) from error
-        await self._start_admin()
+        await self._start_admin(accounts)
         self._health.set(SERVING, LIVENESS, *READINESS)
-        self._start_housekeeping()
+        self._start_housekeeping(accounts.housekeeping)
         await server.start()
         self._grpc = server
 
@@ -303,73 +295,6 @@ class Server:
         """
         self._models.catalogue = await self._simulation.of(catalogue)
 
-    async def _open_accounts(self) -> tuple[Authentication, Admission]:
-        """Open the store, migrate its schema, and create the bootstrap account."""
-        settings = self._settings
-        try:
-            store = Store(settings.database_url, timeouts=self._timeouts)
-        except ValueError as error:
-            raise StartError(f"CHAT_DATABASE_URL: {error}") from error
-        try:
-            self._resources.callback(store.close)
-            self._batches = batches = Batches(store)
-            self._resources.push_async_callback(batches.close)
-            self._directory = directory = Directory(store)
-            # Without the time limit of a batch, because a migration can take long.
-            await asyncio.to_thread(migrate, store)
-            # Detects a read-only file or a full disk now instead of with the first call.
-            await asyncio.to_thread(store.try_writing)
-            await self._bootstrap(store)
-        except StoreError as error:
-            raise StartError(f"CHAT_DATABASE_URL: {error}") from error
-        except KeyFileError as error:
-            raise StartError(str(error)) from error
-        try:
-            journal = Journal(settings.journal_directory, lost=self._telemetry.settlements_lost)
-        except JournalError as error:
-            raise StartError(f"CHAT_JOURNAL_DIRECTORY: {error}") from error
-        self._resources.callback(journal.close)
-        self._housekeeping = Housekeeping(
-            store,
-            batches,
-            journal,
-            self._store_changed,
-            self._telemetry.lost,
-            rejected=self._telemetry.settlements_rejected,
-        )
-        self._access = self._open_access()
-        authentication = Authentication(batches, directory, patience=PATIENCE, clock=time.monotonic)
-        settlement = Settlement(batches, journal, self._telemetry, patience=PATIENCE)
-        admission = Admission(
-            batches,
-            settlement,
-            owner=f"{socket.gethostname()}:{os.getpid()}",
-            patience=PATIENCE,
-        )
-        self._telemetry.store_up.set(1)
-        self._telemetry.watch(
-            holds=lambda: admission.open_holds,
-            settlements=lambda: settlement.waiting,
-            journal=journal.size,
-        )
-        # Closing runs in reverse: a last round moves settlements from the journal to the store.
-        self._resources.push_async_callback(self._housekeeping.round)
-        self._resources.push_async_callback(settlement.settled)
-        return authentication, admission
-
-    async def _bootstrap(self, store: Store) -> None:
-        """Create the bootstrap account. A kept key that was revoked is replaced."""
-        given, credit = self._settings.bootstrap_api_key, self._settings.bootstrap_credit
-        if self._key_file is not None:
-            self.bootstrap_key = await asyncio.to_thread(self._key_file.use, given)
-        valid = await self._batches.call(bootstrap, store, self.bootstrap_key, credit)
-        if not valid and self._key_file is not None and not given:
-            self.bootstrap_key = await asyncio.to_thread(self._key_file.renew)
-            valid = await self._batches.call(bootstrap, store, self.bootstrap_key, credit)
-        if not valid:
-            hint = "set another CHAT_BOOTSTRAP_API_KEY"
-            _log.warning("bootstrap key is revoked or expired", extra=log.fields(hint=hint))
-
     def _hold_ports(self) -> ExitStack:
         """Hold the ports of gRPC until it listens on them itself."""
         held = self._resources.enter_context(ExitStack())
@@ -384,19 +309,19 @@ class Server:
                 raise StartError(str(error)) from error
         return held
 
-    def _open_access(self) -> Access:
+    def _open_access(self, batches: Batches) -> Access:
         """Open access to the store. Callers and operators have separate ones, with their limits."""
-        access = Access(self._batches)
+        access = Access(batches)
         self._resources.callback(access.close)
         return access
 
-    async def _start_admin(self) -> None:
+    async def _start_admin(self, accounts: OpenAccounts) -> None:
         settings = self._settings
         if not settings.admin_token:
             return
         admin = AdminServer(
-            self._open_access(),
-            self._directory,
+            self._open_access(accounts.batches),
+            accounts.directory,
             self._telemetry,
             listen=settings.admin_listen,
             token=settings.admin_token,
@@ -409,8 +334,8 @@ class Server:
         self._resources.push_async_callback(admin.stop)
         self._admin = admin
 
-    def _start_housekeeping(self) -> None:
-        task = asyncio.create_task(self._housekeeping.run())
+    def _start_housekeeping(self, housekeeping: Housekeeping) -> None:
+        task = asyncio.create_task(housekeeping.run())
 
         async def stop() -> None:
             task.cancel()

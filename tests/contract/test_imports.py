@@ -7,12 +7,13 @@ service, from above to below:
     __main__  scripts
     reloading
     server
-    admin  cli  simulation
+    admin  cli  simulation  open_accounts
     servicer  interceptors  probes
     admission  validation  config
     authentication  settlement  upstream
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
+    model_entries
     models  dialect_document  errors  telemetry  simulator  listeners
     model_names  upstream_dialect  upstream_report
 
@@ -53,14 +54,14 @@ LAYERS = {
         {"__main__", "scripts"},
         {"reloading"},
         {"server"},
-        {"admin", "simulation", "cli"},
+        {"admin", "simulation", "cli", "open_accounts"},
         {"check"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
         {
             *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
-            *("models_source", "start_lines", "probe_bounds"),
+            *("models_source", "start_lines", "start_error", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
         {"model_entries"},

@@ -41,7 +41,7 @@ def quick_clocks(monkeypatch: pytest.MonkeyPatch) -> Timeouts:
     """Shorten the timeouts and the housekeeping interval of services in this process."""
     monkeypatch.setattr("service.ledger.housekeeping.INTERVAL", 0.02)
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
-    monkeypatch.setattr("service.server.PATIENCE", 1.0)
+    monkeypatch.setattr("service.open_accounts.PATIENCE", 1.0)
     # Long enough that a working store does not count as away on a busy machine.
     return Timeouts(busy=0.25)
 

@@ -53,7 +53,7 @@ def quick_clocks(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Timeouts:
         return Timeouts(busy=0.25)
     # The store's own timeouts must be longer than these, as in production.
     monkeypatch.setattr("service.ledger.housekeeping.PATIENCE", 1.0)
-    monkeypatch.setattr("service.server.PATIENCE", 1.0)
+    monkeypatch.setattr("service.open_accounts.PATIENCE", 1.0)
     return Timeouts()
 
 

@@ -18,7 +18,8 @@ from service.ledger.rate_limits import MINUTE
 from service.ledger.rows import Ended, HoldState, Placed, Refused
 from service.ledger.sqlite import SQLite
 from service.ledger.store import Store, StoreError, Timeouts
-from service.server import Server, StartError
+from service.server import Server
+from service.start_error import StartError
 from tests.faults import store_workers
 from tests.faults.stores import Team, assert_sound, entries
 from tests.support import running_service

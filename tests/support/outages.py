@@ -120,7 +120,7 @@ def _of_file(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> Outage:
     fault = Fault()
     if kind in {"failing", "silent"}:
         # Replaces the store of services in this process.
-        monkeypatch.setattr("service.server.Store", partial(FaultyStore, fault=fault))
+        monkeypatch.setattr("service.open_accounts.Store", partial(FaultyStore, fault=fault))
     kinds: dict[str, _Away] = {
         "locked": partial(_locked, file),
         "full": partial(_full, file),
