@@ -33,7 +33,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q protos process service restbridge
+	$(BIN)/python -m compileall -q protos process service restbridge chat
 	@touch $@ $(RUN_STAMP)
 
 # The tests of a language whose tools are missing are skipped, or fail in CI.
@@ -198,7 +198,7 @@ openapi: $(STAMP) ## Generate the OpenAPI document from the .proto files and the
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --extra service --extra restbridge --extra postgres pyproject.toml --output-file requirements.lock
+	  --no-header --extra service --extra restbridge --extra postgres --extra chat pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --all-extras --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

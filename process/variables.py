@@ -61,8 +61,8 @@ NAMES: Final = (
 )
 """The variables of service and bridge."""
 
-CALLERS_KEY: Final = "CHAT_KEY"
-"""The variable in which examples pass a caller's key: valid, and read by neither."""
+CALLERS: Final = ("CHAT_KEY", "CHAT_BASE_URL", "CHAT_TARGET")
+"""The variables of callers: of the terminal client and of examples. Valid, and read by neither."""
 
 _OF_KUBERNETES: Final = re.compile(
     r"CHAT_([A-Z0-9_]+_)?"
@@ -78,7 +78,7 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
         environment: The environment.
         others: Further names that are valid, such as those of upstreams' keys.
     """
-    known = {*NAMES, CALLERS_KEY, *others}
+    known = {*NAMES, *CALLERS, *others}
     return [
         _unknown(name)
         for name in sorted(environment)

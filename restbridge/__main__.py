@@ -226,6 +226,9 @@ class Standalone:
         if self.settings.pages:
             # The fragment of a URL is not sent. The page moves the key to the tab's storage.
             lines["browser"] = f"http://{rest}/playground#key={quote(self._key, safe='')}"
+        lines["terminal"] = (
+            f'{shlex.quote(sys.executable)} -m chat --base-url http://{rest}/v1 "Hello"'
+        )
         print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
         print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
         print(f"\nexport CHAT_KEY={shlex.quote(self._key)}")  # noqa: T201 - asked for

@@ -1,7 +1,7 @@
 """The allowed imports, checked against the source.
 
 restbridge -> chatcompletion <- service        process, service/simulator -> none of ours
-restbridge ->    process     <- service
+restbridge ->    process     <- service         chat -> chatcompletion, process
 
 service, from above to below:
     __main__  scripts
@@ -35,6 +35,7 @@ PLACES = {
     "process": ROOT / "process",
     "service": ROOT / "service",
     "restbridge": ROOT / "restbridge",
+    "chat": ROOT / "chat",
 }
 
 LAYERS = {
@@ -133,6 +134,13 @@ LAYERS = {
         {"limits"},
         {"exchange"},
     ),
+    "chat": (
+        {"__main__", "scripts"},
+        {"prompting"},
+        {"answering", "rest_door", "grpc_door"},
+        {"events", "usage_line"},
+        {"ask_error"},
+    ),
 }
 """The rooms of a package: each imports from the layers below its own only."""
 
@@ -142,12 +150,16 @@ STANDALONE = "restbridge.__main__"
 HTTP_CLIENTS = {"httpx", "aiohttp", "http.client", "urllib.request", "urllib3"}
 
 CLIENT_MODULES = {
+    "chat.rest_door",
     "service.upstream.client",
     "service.upstream.client_failures",
     "service.upstream.model_listing",
     "service.upstream.sent_request",
 }
 """The modules, besides the transport, that import an HTTP client."""
+
+CLIENT_PURE = {"chat.ask_error", "chat.events", "chat.usage_line"}
+"""The modules of the terminal client that do no I/O."""
 
 PURE = {
     "chatcompletion", "collections", "dataclasses", "decimal", "enum", "google.protobuf",
@@ -218,6 +230,23 @@ def test_what_both_deployables_import_imports_itself_alone(shared: str) -> None:
         for found in IMPORTS
         if _in(found, shared)
         and any(found.reaches(package) for package in PLACES.keys() - {shared})
+    ] == []
+
+
+def test_the_terminal_client_imports_neither_deployable() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if (_in(found, "chat") and any(map(found.reaches, ("service", "restbridge"))))
+        or (found.reaches("chat") and not _in(found, "chat"))
+    ] == []
+
+
+def test_the_pure_parts_of_the_terminal_client_do_no_input_or_output() -> None:
+    assert [
+        found
+        for found in IMPORTS
+        if found.module in CLIENT_PURE and not any(map(found.reaches, PURE | CLIENT_PURE))
     ] == []
 
 

@@ -5,6 +5,7 @@ process/b.py                    tests/unit/process/test_b.py
 service/a/b.py                  tests/unit/service/a/test_b.py
 service/simulator/b.py          tests/unit/simulator/test_b.py
 restbridge/a/b.py               tests/unit/restbridge/a/test_b.py
+chat/b.py                       tests/unit/chat/test_b.py
 """
 
 from pathlib import Path
@@ -35,6 +36,11 @@ THROUGH_ITS_USER: Final = {
 """A part of one other file, which is tested through it."""
 
 WITH_SOCKETS: Final = {
+    "chat/__main__.py": "tests/e2e/test_chat.py",
+    "chat/grpc_door.py": "tests/e2e/test_chat.py",
+    "chat/prompting.py": "tests/e2e/test_chat.py",
+    "chat/rest_door.py": "tests/e2e/test_chat.py",
+    "chat/scripts.py": "tests/e2e/test_wheel.py",
     "process/launch.py": "tests/e2e/test_wheel.py",
     "process/lifetime.py": "tests/faults/test_process.py",
     "process/taken_ports.py": "tests/faults/test_shared_ports.py",
@@ -127,7 +133,7 @@ def sources() -> set[Path]:
     """Return the handwritten source files that contain code."""
     return {
         path.relative_to(ROOT)
-        for top in ("protos/chatcompletion", "process", "service", "restbridge")
+        for top in ("protos/chatcompletion", "process", "service", "restbridge", "chat")
         for path in (ROOT / top).rglob("*.py")
         if path.name != "__init__.py" and "_pb2" not in path.name and "migrations" not in path.parts
     }

@@ -79,7 +79,7 @@ def test_a_name_that_is_repeated_means_one_thing(
     assert set(found) == set(allowed)
 
 
-@pytest.mark.parametrize("package", ["chatcompletion", "process", "restbridge", "service"])
+@pytest.mark.parametrize("package", ["chat", "chatcompletion", "process", "restbridge", "service"])
 @pytest.mark.parametrize("named", [FILES_OF, TYPES_OF], ids=["files", "types"])
 def test_no_package_repeats_a_name(named: Mapping[str, Sequence[str]], package: str) -> None:
     inside = {

@@ -1,4 +1,4 @@
-"""The README's examples work unchanged: the curl command, OpenAI's SDKs, the gRPC client.
+"""The README's examples work unchanged: the terminal client, curl, OpenAI's SDKs, the gRPC client.
 
     an example of the README -> with the ports of the servers here -> a fresh process
 
@@ -8,6 +8,7 @@ The Node example is skipped without Node and the packages of `make test`, except
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 GRPC_CLIENT: Final = re.compile(r"<!-- grpc client -->\n```python\n(.*?)```", re.DOTALL)
 PYTHON_SDK: Final = re.compile(r"```python\n([^`]*from openai import OpenAI\n.*?)```", re.DOTALL)
 NODE_SDK: Final = re.compile(r"```js\n(.*?)```", re.DOTALL)
+CHAT: Final = re.compile(r"```sh\n(\S+ -m chat .*)\n```")
 CURL: Final = re.compile(r"```sh\n(curl .*?)```", re.DOTALL)
 NODE_TESTS: Final = ROOT / "tests" / "e2e" / "node"
 
@@ -90,6 +92,16 @@ async def test_the_node_sdk_prints_the_text(running: Stack) -> None:
     # For a program in an argument, Node finds packages from the working directory.
     program = shown(NODE_SDK, running)
     printed = await output(node, "--input-type=module", "--eval", program, cwd=NODE_TESTS)
+
+    assert printed.startswith(INTRODUCTION)
+
+
+async def test_the_line_of_the_terminal_client_prints_the_text(running: Stack) -> None:
+    [line] = CHAT.findall(README)
+    command = line.replace(".venv/bin/python", shlex.quote(sys.executable))
+    address = f"CHAT_BASE_URL={running.base_url}"
+
+    printed = await output("sh", "-c", f"{address} {command}", cwd=ROOT)
 
     assert printed.startswith(INTRODUCTION)
 

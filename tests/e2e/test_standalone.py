@@ -190,6 +190,14 @@ async def test_the_export_line_sets_the_key(key: str) -> None:
     assert not key or printed.decode() == key
 
 
+async def test_the_line_for_the_terminal_works_with_the_export_line() -> None:
+    async with standalone() as running:
+        printed = await shell(f"{running.export}{running.told['terminal']} </dev/null")
+        assert printed.decode().startswith(INTRODUCTION)
+        running.interrupt()
+        await ended(running.process)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 @pytest.mark.parametrize("key", ["", AWKWARD])
 async def test_the_curl_line_works(key: str) -> None:

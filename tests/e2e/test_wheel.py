@@ -3,6 +3,7 @@
 The environments are installed from the package index, so these tests run only if CI is set.
 """
 
+import asyncio
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ from typing import Final
 import httpx
 import pytest
 
+from service.simulator.text import INTRODUCTION
+from tests.support.grpc_client import KEY as CALLERS_KEY
 from tests.support.installations import PROJECT, build_wheel, closure, install
 from tests.support.processes import Process, environment, run
+from tests.support.stack import stack
 from tests.support.waiting import PATIENCE
 
 pytestmark = [
@@ -29,23 +33,32 @@ SCRIPTS: Final = {
     "chatcompletion-standalone": {"standalone"},
     "chatcompletion-admin": {"admin", "service", "standalone"},
     "chatcompletion-probe": {"restbridge", "service", "standalone"},
+    # A conversation needs the extra itself, a question less.
+    "chatcompletion-chat": {"chat", "service", "standalone"},
 }
 """The console scripts, each with the extras that have its requirements."""
 
 OTHERS: Final = {"chatcompletion-bridge": {"restbridge"}, "chatcompletion-probe": {"process"}}
 """The extras that the other scripts name if a requirement is missing."""
 
-COMMANDS: Final = {"chatcompletion-admin", "chatcompletion-probe"}
+COMMANDS: Final = {"chatcompletion-admin", "chatcompletion-chat", "chatcompletion-probe"}
 """The scripts that do not serve."""
 
-ROLES: Final = ("admin", "restbridge", "service", "standalone")
+ROLES: Final = ("admin", "chat", "restbridge", "service", "standalone")
 NEEDLESS: Final = {
     "admin": {"httpx", "httptools", "prometheus-client", "starlette", "uvicorn", "uvloop"},
+    "chat": {"alembic", "httptools", "prometheus-client", "sqlalchemy", "starlette", "uvloop"},
     "restbridge": {"alembic", "grpcio-reflection", "httpx", "psycopg", "sqlalchemy"},
     "service": {"psycopg", "starlette", "uvicorn"},
     "standalone": {"psycopg"},
 }
 """Packages that a role must do without."""
+
+QUESTIONS: Final = {
+    "chatcompletion-admin": ("accounts", "list"),
+    "chatcompletion-chat": ("Hello",),
+}
+"""The arguments with which a script needs its requirements."""
 
 KEY: Final = "sk-live-0123456789abcdef"
 
@@ -67,6 +80,7 @@ class Installation:
             cwd=self.programs,
             env=variables,
             check=False,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -100,15 +114,16 @@ def test_a_role_installs_what_it_needs_and_only_that(installed: Installation) ->
             assert (status, text) == (0, f"chatcompletion {PROJECT['version']}\n")
             status, text = installed.output(script, "--help")
             assert (status, text.startswith(f"usage: {script} ")) == (0, True)
-            assert "docs/configuration.md" in text
+            page = "chat" if script == "chatcompletion-chat" else "configuration"
+            assert f"docs/{page}.md" in text
             assert installed.output(script, "--hlep")[0] == 2
 
 
 def test_a_script_without_its_requirements_names_the_extra(installed: Installation) -> None:
     for script, extras in SCRIPTS.items():
         if installed.extra not in extras:
-            command = ("accounts", "list") if script == "chatcompletion-admin" else ()
-            variables = {"CHAT_UPSTREAM_BASE_URL": "simulator"}
+            command = QUESTIONS.get(script, ())
+            variables = {"CHAT_UPSTREAM_BASE_URL": "simulator", "CHAT_KEY": KEY}
             status, text = installed.output(script, *command, **variables)
             assert (status, text.count("\n")) == (1, 1), text
             (own,) = {script.removeprefix("chatcompletion-")} & extras or OTHERS[script]
@@ -169,3 +184,21 @@ def test_the_admin_creates_an_account(installed: Installation, tmp_path: Path) -
     )
     assert status == 0, text
     assert json.loads(text)["account"]["name"] == "acme"
+
+
+@pytest.mark.parametrize("door", [(), ("--grpc",)], ids=["rest", "grpc"])
+async def test_the_terminal_client_gets_an_answer(
+    installed: Installation, door: tuple[str, ...]
+) -> None:
+    if installed.extra != "chat":
+        pytest.skip("another role")
+    async with stack({"default": "vendor/model"}) as running:
+        status, text = await asyncio.to_thread(
+            installed.output,
+            *("chatcompletion-chat", *door, "--model", "default", "Hello"),
+            CHAT_KEY=CALLERS_KEY,
+            CHAT_BASE_URL=running.base_url,
+            CHAT_TARGET=running.service.address,
+        )
+    assert status == 0, text
+    assert text.startswith(INTRODUCTION)

@@ -4,6 +4,7 @@ waiting.py          until a condition holds or an event is set
 grpc_client.py      a caller over gRPC: unary calls, streams, and their failures
 running_service.py  a service and its upstream in this process
 running_bridge.py   a bridge in this process
+pseudo_terminal.py  a program on a terminal of its own
 processes.py        a deployable in a process of its own
 installations.py    the built wheel in bare environments
 containerfile.py    an image, built and run without a container engine

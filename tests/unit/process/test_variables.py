@@ -3,7 +3,7 @@ import pytest
 import restbridge.config
 import service.config
 from process.settings import rows
-from process.variables import NAMES, unknown_variables
+from process.variables import CALLERS, NAMES, unknown_variables
 
 
 def test_the_list_has_the_variables_of_both_parts() -> None:
@@ -15,7 +15,8 @@ def test_the_list_has_the_variables_of_both_parts() -> None:
     "known",
     [
         dict.fromkeys(NAMES, "x"),
-        {"CHAT_KEY": "sk-live-x", "CHATTER": "x", "PATH": "/bin", "chat_model": "x"},
+        dict.fromkeys(CALLERS, "x"),
+        {"CHATTER": "x", "PATH": "/bin", "chat_model": "x"},
         {"CHAT_MISSPELT": ""},
         # Kubernetes sets these for services named `chat`, `chat-service` and `chat-bridge`.
         {"CHAT_SERVICE_HOST": "10.0.0.1", "CHAT_SERVICE_PORT": "50051"},
