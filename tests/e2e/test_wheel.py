@@ -123,7 +123,15 @@ def test_a_script_without_its_requirements_names_the_extra(installed: Installati
     for script, extras in SCRIPTS.items():
         if installed.extra not in extras:
             command = QUESTIONS.get(script, ())
-            variables = {"CHAT_UPSTREAM_BASE_URL": "simulator", "CHAT_KEY": KEY}
+            variables = {
+                "CHAT_UPSTREAM_BASE_URL": "simulator",
+                "CHAT_KEY": KEY,
+                # Other programs can use the default ports.
+                "CHAT_LISTEN": "127.0.0.1:0",
+                "CHAT_METRICS_LISTEN": "none",
+                "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
+                "CHAT_BRIDGE_METRICS_LISTEN": "none",
+            }
             status, text = installed.output(script, *command, **variables)
             assert (status, text.count("\n")) == (1, 1), text
             (own,) = {script.removeprefix("chatcompletion-")} & extras or OTHERS[script]
