@@ -7,11 +7,13 @@ arguments, which `unknown` checks.
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 HELP: Final = frozenset({"-h", "--help"})
 VERSION: Final = "--version"
@@ -43,6 +45,29 @@ def version() -> str:
 def version_line() -> str:
     """Return the output of `--version`."""
     return f"{_DISTRIBUTION} {version()}"
+
+
+def show(text: str) -> None:
+    """Write a text to standard output.
+
+    If its reader has closed the pipe, as `head` does, discard the text.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Discard unwritten output. Python would otherwise write it again at exit, and fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, stream.fileno())
+    finally:
+        os.close(null)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -111,6 +136,13 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print a line with an error and the place of the help, and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}{'' if message[-1] in '.?' else '.'} See --help.\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a text, as argparse does, except that a closed pipe is no error."""
+        if file is not None and file is sys.stdout:
+            show(message)
+        else:
+            super()._print_message(message, file)
 
     def _check(self, words: Sequence[str]) -> None:
         for word in words:

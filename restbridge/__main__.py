@@ -331,10 +331,10 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
     others = [other for other in asked.others if other != _STANDALONE]
     is_standalone = len(others) < len(asked.others)
     if len(others) == 1 and others[0] in command_line.HELP:
-        print(usage(f"{program} {usage_of}", _tables(is_standalone)))  # noqa: T201 - asked for
+        command_line.show(f"{usage(f'{program} {usage_of}', _tables(is_standalone))}\n")
         return 0
     if others == [command_line.VERSION]:
-        print(command_line.version_line())  # noqa: T201 - asked for
+        command_line.show(f"{command_line.version_line()}\n")
         return 0
     remember_hang_ups()
     worker = Worker.start(asked.position)

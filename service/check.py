@@ -10,9 +10,9 @@ setting is wrong. The command changes nothing and calls no model.
 
 import asyncio
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
-from typing import Final, TextIO
+from typing import Final
 
 from process.settings import SettingsError
 from process.variables import NAMES
@@ -32,15 +32,15 @@ NOTE: Final = "note"
 FAIL: Final = "FAIL"
 
 
-def run(environment: Mapping[str, str], output: TextIO) -> int:
+def run(environment: Mapping[str, str], show: Callable[[str], object]) -> int:
     """Write the results, and return the exit status.
 
     Args:
         environment: The environment with the settings.
-        output: Gets a line for each result.
+        show: Writes a text with a line for each result.
     """
     status, lines = _results(environment)
-    output.write("".join(f"{line}\n" for line in lines))
+    show("".join(f"{line}\n" for line in lines))
     return status
 
 

@@ -14,17 +14,16 @@ error.
 
 import argparse
 import io
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
-from process.command_line import CommandParser
+from process.command_line import CommandParser, discard, show
 from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
 from service.accounts import field_rules
@@ -95,7 +94,7 @@ def _run(program: str, asked: argparse.Namespace, environment: Mapping[str, str]
         if asked.command == "check":
             from service import check  # noqa: PLC0415  (imports the client of upstreams)
 
-            return check.run(environment, sys.stdout)
+            return check.run(environment, show)
         return _on_store(program, asked, environment, failed)
     except KeyboardInterrupt:
         return 130
@@ -130,7 +129,7 @@ def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -
         sys.stdout.write(f"{answer.json() if asked.json else answer.text}\n")
         sys.stdout.flush()
     except OSError as error:
-        _silence(sys.stdout)
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError) and not answer.unwritten:
             return failed  # the reader has closed the pipe
         reason = f"cannot write the output: {error.strerror}{answer.unwritten}"
@@ -152,12 +151,7 @@ def _tell(text: str) -> None:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
         except OSError:
-            _silence(sys.stderr)
-
-
-def _silence(stream: TextIO) -> None:
-    """Discard unwritten output. Python would otherwise write it again at exit, and fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            discard(sys.stderr)
 
 
 # ------------------------------------------------------------------------------------ arguments

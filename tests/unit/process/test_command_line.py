@@ -1,6 +1,16 @@
+import os
+
 import pytest
 
-from process.command_line import CommandParser, flag, program, suggestion, unknown, version_line
+from process.command_line import (
+    CommandParser,
+    flag,
+    program,
+    show,
+    suggestion,
+    unknown,
+    version_line,
+)
 
 KNOWN = {"--help": "", "--standalone": "", "--workers": "a number of processes"}
 VARIABLES = ("CHAT_LISTEN", "CHAT_WORKERS", "SIMPLISMART_API_KEY")
@@ -85,3 +95,26 @@ def test_every_level_has_the_version(
     with pytest.raises(SystemExit) as ended:
         parser().parse_args([*words, "--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"{version_line()}\n")
+
+
+def test_a_reader_that_closed_the_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", stream)
+        show("a" * 100_000)
+        show("b")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", stream)
+        for argument in ("--help", "--version"):
+            with pytest.raises(SystemExit) as end:
+                parser().parse_args([argument])
+            assert end.value.code == 0
+
+
+def test_no_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", None)
+        show("a")
