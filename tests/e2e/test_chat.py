@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import Final
@@ -19,13 +20,14 @@ from tests.support.waiting import PATIENCE
 CHAT: Final = (sys.executable, "-m", "chat")
 DOORS: Final = pytest.mark.parametrize("door", [(), ("--grpc",)], ids=["rest", "grpc"])
 SLOW: Final = "sim:itd=0.01,tokens=100000"
+FAULTS: Final = {"limited": "sim-fault:429", "broken": "sim-fault:reset-mid-stream"}
 AWAY: Final = "127.0.0.1:1"
 """A port on which nothing listens."""
 
 
 @pytest.fixture
 async def running() -> AsyncIterator[Stack]:
-    async with stack({"default": "vendor/model", "slow": SLOW}) as started:
+    async with stack({"default": "vendor/model", "slow": SLOW, **FAULTS}) as started:
         yield started
 
 
@@ -114,6 +116,23 @@ async def test_an_error_is_one_line(running: Stack, door: tuple[str, ...]) -> No
 
 
 @DOORS
+async def test_an_error_names_the_time_of_a_retry(running: Stack, door: tuple[str, ...]) -> None:
+    status, answer, notes = await chat(running, *door, "--model", "limited", "Hello")
+
+    assert (status, answer) == (1, "")
+    assert re.search(r" \(try again in [0-9.]+ s\)\n$", notes), notes
+
+
+@DOORS
+async def test_an_answer_that_breaks_off_is_an_error(running: Stack, door: tuple[str, ...]) -> None:
+    status, answer, notes = await chat(running, *door, "--model", "broken", "Hello")
+
+    assert (status, notes.count("\n")) == (1, 1), notes
+    assert INTRODUCTION.startswith(answer.rstrip("\n")[:10])
+    assert answer.endswith("\n")
+
+
+@DOORS
 async def test_a_server_that_is_down_has_a_status_of_its_own(
     running: Stack, door: tuple[str, ...]
 ) -> None:
@@ -182,9 +201,8 @@ async def test_an_error_does_not_end_a_conversation(running: Stack) -> None:
         await terminal.shows("The model 'nope'")
         await _leaves(terminal, CTRL_D)
 
-    # NO_COLOR leaves bold and cursor movements, but no colours and no dimmed lines.
-    assert "\x1b[2m" not in terminal.output
-    assert "\x1b[36m" not in terminal.output
+    # Movements of the cursor are left, but no colours and no dimmed lines.
+    assert re.findall(r"\x1b\[[0-9;]*[1-9]m", terminal.output) == []
 
 
 @DOORS
