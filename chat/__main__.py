@@ -19,7 +19,7 @@ from typing import Final
 
 from chat.answering import Conversation, Door, Screen
 from chat.ask_error import AskError
-from process.command_line import CommandParser, program
+from process.command_line import CommandParser, discard, program
 from process.log import SILENT_GRPC
 
 WRONG: Final = 2
@@ -83,8 +83,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of the answer has left. The interpreter must not flush into the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the answer has left.
+        discard(sys.stdout)
         return 128 + signal.SIGPIPE
 
 

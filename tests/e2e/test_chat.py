@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from typing import Final
@@ -214,6 +215,25 @@ async def test_ctrl_c_ends_a_lone_answer(running: Stack, door: tuple[str, ...]) 
         assert await terminal.exit_status() == 130
 
     assert "Traceback" not in terminal.output
+    record = await running.arrived()
+    await asyncio.wait_for(record.ended.wait(), PATIENCE)
+    assert record.outcome == "caller_left"
+
+
+@DOORS
+async def test_an_answer_ends_when_its_reader_leaves(running: Stack, door: tuple[str, ...]) -> None:
+    command = shlex.join((*CHAT, *door, "--model", "slow", "Hello"))
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f"{{ {command}; echo $? >&2; }} </dev/null | head -c 1"),
+        cwd=ROOT,
+        env={"PATH": os.environ.get("PATH", ""), **environment(running)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        answer, notes = await process.communicate()
+
+    assert (answer, notes) == (INTRODUCTION[:1].encode(), b"141\n")
     record = await running.arrived()
     await asyncio.wait_for(record.ended.wait(), PATIENCE)
     assert record.outcome == "caller_left"
