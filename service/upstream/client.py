@@ -181,9 +181,11 @@ class UpstreamClient:
             Failure: The stream is not complete. All chunks that arrived were yielded.
         """
         model = request.model
-        asks_plainly = self._asks_plainly(model)
-        body = await _checked(outgoing(request, streamed=True, with_options=not asks_plainly))
-        sent = Sent(body, model, call, accept=EVENTS, optional=None if asks_plainly else request)
+        plainly = self._asks_plainly(model)
+        body = await _checked(
+            outgoing(request, streamed=True, options="none" if plainly else "all")
+        )
+        sent = Sent(body, model, call, accept=EVENTS, optional=None if plainly else request)
         first = self._first_byte(model)
         reader = ChunkReader(
             model, progress, call.record, max_event_bytes=self._limits.max_response_bytes
@@ -232,17 +234,33 @@ class UpstreamClient:
             Failure: It cannot, or the second request failed too.
         """
         if sent.optional is not None and failure.refuses_options:
-            plain = outgoing(sent.optional, streamed=True, with_options=False)
-            response = await self._attempt(replace(sent, body=plain))
-            if len(self._plain) >= _MOST_REMEMBERED:
-                self._plain.clear()
-            self._plain.add(place(sent.model))
-            return response
+            return await self._with_fewer_options(sent, sent.optional)
         wait = self._wait(failure, sent.call)
         if wait is None or not self._budget.spend():
             raise failure
         await asyncio.sleep(wait)
         return await self._attempt(sent, fresh=True)
+
+    async def _with_fewer_options(self, sent: Sent, request: AcceptedRequest) -> httpx.Response:
+        """Send the request of a stream again, because the upstream refused its `stream_options`.
+
+        The first attempt leaves out the options that the caller added, if there are any. If
+        `include_usage` is refused too, the second attempt has no options, which is remembered: the
+        usage of all later streams of the upstream is then counted.
+        """
+        fewer = outgoing(request, streamed=True, options="usage")
+        if fewer != sent.body:
+            try:
+                return await self._attempt(replace(sent, body=fewer))
+            except errors.Failure as failure:
+                if not failure.refuses_options:
+                    raise
+        plain = outgoing(request, streamed=True, options="none")
+        response = await self._attempt(replace(sent, body=plain))
+        if len(self._plain) >= _MOST_REMEMBERED:
+            self._plain.clear()
+        self._plain.add(place(sent.model))
+        return response
 
     def _wait(self, failure: errors.Failure, call: Call) -> float | None:
         if isinstance(failure, errors.UpstreamUnavailable):

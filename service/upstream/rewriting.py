@@ -7,7 +7,7 @@
 unchanged.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
@@ -24,13 +24,17 @@ _COST: Final = "cost"
 others' `estimated_cost`. They show what the operator pays."""
 
 
-def outgoing(request: AcceptedRequest, *, streamed: bool, with_options: bool = True) -> bytes:
+SentOptions = Literal["all", "usage", "none"]
+"""The `stream_options` of a stream: the caller's and `include_usage`, the latter alone, or none."""
+
+
+def outgoing(request: AcceptedRequest, *, streamed: bool, options: SentOptions = "all") -> bytes:
     """Return the body for the upstream.
 
     Args:
         request: The request.
         streamed: Whether to request a stream.
-        with_options: Whether the upstream accepts `stream_options`.
+        options: The `stream_options` of a stream.
     """
     params, model = request.params, request.model
     changes: dict[str, str | int | bool | StreamOptions | None] = {
@@ -40,14 +44,15 @@ def outgoing(request: AcceptedRequest, *, streamed: bool, with_options: bool = T
         model.output_limit: request.output_limit if request.sends_limit else None,
         "stream": True if streamed else _plain_stream(params),
     }
-    if not with_options:
+    if options == "none":
         changes["stream_options"] = None
     elif streamed:
-        options = StreamOptions()
-        options.CopyFrom(params.stream_options)
-        openai_json.clear_member(options, "include_usage")
-        options.include_usage = True
-        changes["stream_options"] = options
+        asked = StreamOptions()
+        if options == "all":
+            asked.CopyFrom(params.stream_options)
+            openai_json.clear_member(asked, "include_usage")
+        asked.include_usage = True
+        changes["stream_options"] = asked
     elif not params.HasField("stream_options"):
         changes["stream_options"] = None
     return openai_json.encode_request(params, changes)

@@ -142,6 +142,28 @@ async def test_an_upstream_that_refuses_stream_options_is_asked_without(
         assert options == [True, False, False, False]
 
 
+async def test_refused_options_of_a_caller_change_no_other_charge() -> None:
+    body = json.dumps(REFUSALS["param"]).encode()
+    async with (
+        raw_server(
+            [(json_answer(body, status=422), http(*PIECES, STOP, REPORT, DONE))]
+        ) as upstream,
+        accounts_stack(
+            {"m": priced(upstream_model="0", upstream="raw")}, base_urls={"raw": upstream.url}
+        ) as stack,
+    ):
+        team = stack.books.team()
+        for members in (TOTALS, {}):
+            request = {**document("m"), **members}
+            failure, _ = await call(stack, "grpc", team.key, request, streamed=True)
+            assert failure is None
+            await stack.service.rests()
+        assert [charge.estimated for charge in stack.books.charges(team)] == [False, False]
+        options = [each.get("stream_options") for each in upstream.bodies]
+        assert options == [TOTALS["stream_options"], *([{"include_usage": True}] * 2)]
+        await stack.rests()
+
+
 async def test_stream_is_false_upstream_only_if_the_caller_sent_it() -> None:
     whole = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
     async with (

@@ -1360,6 +1360,38 @@ async def test_a_refusal_that_stays_is_told_and_not_remembered() -> None:
     assert ["stream_options" in each for each in sent] == [True, False, True, False]
 
 
+@pytest.mark.parametrize("name", ["continuous_usage_stats", "include_obfuscation"])
+async def test_a_refusal_of_the_callers_options_keeps_ours(name: str) -> None:
+    sound = says(200, *SOUND, headers=EVENTS)
+    bench = Bench(says(400, OPTIONS), sound, says(200, *SOUND, headers=EVENTS))
+    await bench.stream(stream=True, stream_options={name: True})
+    await bench.stream()
+
+    sent = [json.loads(request.content)["stream_options"] for request in bench.wire.requests]
+    ours = {"include_usage": True}
+    assert sent == [{**ours, name: True}, ours, ours]
+
+
+async def test_without_ours_after_the_callers_options_is_remembered() -> None:
+    bench = Bench(
+        *(says(400, OPTIONS) for _ in range(2)),
+        *(says(200, *SOUND, headers=EVENTS) for _ in range(2)),
+    )
+    for _ in range(2):
+        await bench.stream(stream=True, stream_options={"include_obfuscation": True})
+
+    sent = [json.loads(request.content) for request in bench.wire.requests]
+    assert ["stream_options" in each for each in sent] == [True, True, False, False]
+
+
+async def test_another_refusal_after_the_callers_options_is_the_callers() -> None:
+    bench = Bench(says(400, OPTIONS), says(400, told(message="No.")))
+    with pytest.raises(errors.InvalidRequest, match="No"):
+        await bench.stream(stream=True, stream_options={"include_obfuscation": True})
+
+    assert len(bench.wire.requests) == 2
+
+
 async def test_another_refusal_is_not_about_stream_options() -> None:
     bench = Bench(says(400, told(message="my_stream_options_x is odd")))
     await bench.break_off()
