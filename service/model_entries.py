@@ -81,15 +81,26 @@ ABSENT: Final = "absent"
 """The value of an absent member of a dialect."""
 _INDISPENSABLE: Final = frozenset({"model", "messages"})
 
-_OUTPUT_LIMIT: Final = ModelEntry(
-    allowed='"max_tokens" or "max_completion_tokens"',
-    accepts=lambda value: value in OUTPUT_LIMITS,
-    default="",
-)
-_DIALECT: Final = {
-    name: ModelEntry(allowed=entry.allowed, accepts=entry.accepts, default=ABSENT)
-    for name, entry in ENTRIES.items()
+_OF_BOTH: Final = {
+    "output_limit": ModelEntry(
+        allowed='"max_tokens" or "max_completion_tokens"',
+        accepts=lambda value: value in OUTPUT_LIMITS,
+        default="",
+    ),
+    "output_limit_excess": ModelEntry(
+        allowed='"reject" or "clamp"',
+        accepts=lambda value: value in ("reject", "clamp"),
+        default="",
+    ),
+    "tool_names": ModelEntry(
+        allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default=""
+    ),
+    **{
+        name: ModelEntry(allowed=entry.allowed, accepts=entry.accepts, default=ABSENT)
+        for name, entry in ENTRIES.items()
+    },
 }
+"""The members that a model has from its upstream unless its own entry sets them."""
 
 MODEL: Final[Mapping[str, ModelEntry]] = {
     "upstream": ModelEntry(allowed="the name of an upstream", accepts=_is_name),
@@ -97,12 +108,6 @@ MODEL: Final[Mapping[str, ModelEntry]] = {
     # If absent, a free model has none.
     "default_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
     "maximum_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count),
-    "output_limit": _OUTPUT_LIMIT,
-    "output_limit_excess": ModelEntry(
-        allowed='"reject" or "clamp"',
-        accepts=lambda value: value in ("reject", "clamp"),
-        default="reject",
-    ),
     "input_price": _PRICE,
     "output_price": _PRICE,
     "margin": ModelEntry(
@@ -133,10 +138,7 @@ MODEL: Final[Mapping[str, ModelEntry]] = {
     "allowed_tools": ModelEntry(
         allowed="an array of types of tools", accepts=_is_names, default=False
     ),
-    "tool_names": ModelEntry(
-        allowed='"any" or "openai"', accepts=lambda value: value in TOOL_NAMES, default="any"
-    ),
-    **_DIALECT,
+    **_OF_BOTH,
     "context_length": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
     "owned_by": ModelEntry(allowed="a name", accepts=_is_name, default="chatcompletion"),
     "created": ModelEntry(
@@ -158,6 +160,5 @@ UPSTREAM: Final[Mapping[str, ModelEntry]] = {
     "simulator": ModelEntry(
         allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
     ),
-    "output_limit": _OUTPUT_LIMIT,
-    **_DIALECT,
+    **_OF_BOTH,
 }

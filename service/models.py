@@ -45,6 +45,10 @@ class Upstream:
     """The bearer key; "" for none."""
     output_limit: OutputLimit = "max_tokens"
     """The `output_limit` of its models, unless their entries differ."""
+    clamps_limit: bool = False
+    """Whether its models clamp output limits, unless their entries differ."""
+    tool_names: ToolNames = "any"
+    """The `tool_names` of its models, unless their entries differ."""
     dialect: Dialect = OPENAI
     """The dialect of its models, unless their entries differ."""
 

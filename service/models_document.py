@@ -150,6 +150,8 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
         api_key=_key(place, members["api_key_variable"], environment),
         dialect=_dialect(place, members, OPENAI, environment),
         output_limit=members["output_limit"] or "max_tokens",
+        clamps_limit=members["output_limit_excess"] == "clamp",
+        tool_names=members["tool_names"] or "any",
     )
 
 
@@ -225,13 +227,15 @@ def _model(
     tools = members.pop("allowed_tools")
     context_length = members.pop("context_length")
     upstream = upstreams[members.pop("upstream")]
+    excess = members.pop("output_limit_excess")
     return Model(
         name=name,
         upstream=upstream,
         output_limit=members.pop("output_limit") or upstream.output_limit,
         dialect=_dialect(place, members, upstream.dialect, environment),
         imposes_limit=imposes,
-        clamps_limit=members.pop("output_limit_excess") == "clamp",
+        clamps_limit=upstream.clamps_limit if excess == "" else excess == "clamp",
+        tool_names=members.pop("tool_names") or upstream.tool_names,
         input_price=int(Decimal(members.pop("input_price")) * NANO),
         output_price=int(Decimal(members.pop("output_price")) * NANO),
         margin=int(Decimal(members.pop("margin")) * NANO),

@@ -185,6 +185,32 @@ def test_a_free_model_needs_no_default_limit() -> None:
         catalogue(document(drop="default_output_tokens", input_price=1), {})
 
 
+@pytest.mark.parametrize(
+    ("member", "usual", "other"),
+    [
+        ("output_limit", "max_tokens", "max_completion_tokens"),
+        ("output_limit_excess", "reject", "clamp"),
+        ("tool_names", "any", "openai"),
+    ],
+)
+def test_a_model_has_the_limits_of_its_upstream_unless_its_entry_differs(
+    member: str, usual: str, other: str
+) -> None:
+    def read(upstream: dict[str, Any], model: dict[str, Any]) -> Any:
+        (found,) = catalogue(document(upstream={"simulator": True, **upstream}, **model), {})
+        return {
+            "output_limit": found.output_limit,
+            "output_limit_excess": "clamp" if found.clamps_limit else "reject",
+            "tool_names": found.tool_names,
+        }[member]
+
+    assert read({}, {}) == usual
+    assert read({member: other}, {}) == other
+    assert read({}, {member: other}) == other
+    assert read({member: other}, {member: usual}) == usual
+    assert read({member: usual}, {member: other}) == other
+
+
 def with_tables(**tables: Any) -> dict[str, Any]:
     return {**document(), **tables}
 
@@ -194,9 +220,10 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "The members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
-    "output_limit, output_limit_excess, input_price, output_price, margin, attachment_tokens, "
+    "input_price, output_price, margin, attachment_tokens, "
     "attachment_estimate, refused_members, allowed_members, unknown_members, allowed_tools, "
-    f"tool_names, {', '.join(ENTRIES)}, context_length, owned_by, created"
+    "output_limit, output_limit_excess, tool_names, "
+    f"{', '.join(ENTRIES)}, context_length, owned_by, created"
 )
 
 NO_TOOLS: list[Any] = ["web_search", True, False, [""], [7]]
@@ -223,7 +250,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         document(upstream={"url": "x"}),
         "upstreams.main.url is unknown. The members are base_url, api_key_variable, simulator, "
-        f"output_limit, {', '.join(ENTRIES)}",
+        f"output_limit, output_limit_excess, tool_names, {', '.join(ENTRIES)}",
     ),
     *(
         (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")
