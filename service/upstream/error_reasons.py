@@ -158,10 +158,9 @@ def _others(document: Mapping[str, Any], of: str) -> Iterator[tuple[str, Any]]:
     """Yield the members of an object that the error object has no place for."""
     for name, value in document.items():
         has_place = (
-            name in (of, "message", "error")
+            # A type, param or code of another form is left out: a document has each name once.
+            name in (of, "message", "error", "type", "param", "code")
             or (name == "object" and value == "error")
-            or (name in ("type", "param") and isinstance(value, str))
-            or (name == "code" and _is_code(value))
         )
         if value is not None and not has_place:
             yield name, value

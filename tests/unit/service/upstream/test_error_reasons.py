@@ -40,11 +40,11 @@ INNER = {"message": "No.", "type": "t", "param": "p", "code": 7, "n_ctx": 8}
         ),
         (
             {"error": {"message": "No.", "code": True, "type": 7, "param": ["x"]}},
-            ErrorObject(message="No.", members={"code": True, "type": 7, "param": ["x"]}),
+            ErrorObject(message="No."),
         ),
         (
             {"error": {"message": "No.", "code": 10**30}},
-            ErrorObject(message="No.", members={"code": 10**30}),
+            ErrorObject(message="No."),
         ),
         ({"error": {"message": "No.", "param": None, "code": None}}, ErrorObject(message="No.")),
     ],
