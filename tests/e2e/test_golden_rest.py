@@ -27,6 +27,8 @@ NO_ANSWERS: Final = {"no choices"}
 """Golden completions that the service does not accept."""
 EVENTS: Final = re.compile(rb"(data: [^\r\n]+\n\n)*data: \[DONE\]\n\n")
 REQUEST: Final = b'{"model":"default","messages":[{"role":"user","content":"Hi"}]}'
+UNPAIRED: Final = frozenset({"odd names", "half of a surrogate pair"})
+"""Golden requests with half of a surrogate pair, which no upstream receives."""
 STREAMED: Final = REQUEST[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
 
 
@@ -61,6 +63,11 @@ async def test_a_request_reaches_the_upstream(
 
     response = await posted(running, text.encode())
 
+    if golden.name in UNPAIRED:
+        assert response.status_code == 422
+        assert "half of a surrogate pair" in response.json()["error"]["message"]
+        assert len(running.upstream.records) == 0
+        return
     assert response.status_code == 200, response.text
     sent, received = parse(text), parse(running.upstream.records[0].body)
     assert without(received, *OURS) == without(sent, *OURS)
@@ -110,7 +117,7 @@ async def test_a_chunk_reaches_the_client(running: Stack, golden: Golden) -> Non
 
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    received = events(response.content)
+    received = [chunk for chunk in events(response.content) if not is_counted(chunk)]
     assert [without(chunk, "model") for chunk in received] == [
         without(parse(chunk), "model") for chunk in (golden.json, FINISH)
     ]
@@ -128,6 +135,11 @@ async def test_all_chunks_reach_the_client_in_one_stream(running: Stack) -> None
     ]
 
 
+def is_counted(chunk: Mapping[str, Any]) -> bool:
+    """Return whether a chunk has the usage that the service counted, because none was sent."""
+    return (chunk.get("usage") or {}).get("estimated") is True
+
+
 def events(body: bytes) -> list[Any]:
     """Return the documents of a stream, and check its framing."""
     assert EVENTS.fullmatch(body)
@@ -143,7 +155,7 @@ async def test_an_error_reaches_the_client(
 
     response = await posted(running, request_body)
 
-    assert response.status_code == 422
+    assert response.status_code == 400
     told, given = parse(response.content)["error"], parse(golden.json)["error"]
     assert (told["message"], told["type"]) == (given["message"], given["type"])
     # Values that are not paths or codes are not forwarded; an error always has a code.
