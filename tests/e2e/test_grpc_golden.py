@@ -29,7 +29,7 @@ REFUSED: Final[Mapping[tuple[str, bool], str]] = {
     ("streamed", False): "stream_options",
     ("empty objects", False): "stream_options",
 }
-UNPAIRED: Final = frozenset({"odd names", "half of a surrogate pair"})
+UNPAIRED: Final = frozenset({"half of a surrogate pair", "half of a surrogate pair as a name"})
 """Golden requests with half of a surrogate pair, which no upstream receives."""
 NOT_COMPLETIONS: Final = frozenset({"no choices"})
 """Golden completions that the service does not accept."""
