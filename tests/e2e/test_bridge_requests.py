@@ -408,7 +408,7 @@ async def test_no_cache_answers_a_probe(pair: Pair, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/", "/v1/chat/completions/", "/healthz/", "/v1/embeddings", "/V1/models"],
+    ["/v1", "/v1/", "/v1/chat/completions/", "/healthz/", "/v1/embeddings", "/V1/models"],
 )
 async def test_nothing_else_is_there(pair: Pair, path: str) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS"):

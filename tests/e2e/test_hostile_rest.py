@@ -145,8 +145,8 @@ async def test_an_empty_object_lacks_what_is_required(via: Via) -> None:
 
 
 @pytest.mark.parametrize("has_length", [True, False], ids=["with a length", "in chunks"])
-async def test_ten_megabytes_are_413(has_length: bool, via: Via) -> None:
-    text = json.dumps({**PLAIN, "user": "x" * 10_000_000}).encode()
+async def test_thirty_four_megabytes_are_413(has_length: bool, via: Via) -> None:
+    text = json.dumps({**PLAIN, "user": "x" * 34_000_000}).encode()
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(text), MEBIBYTE):
@@ -251,7 +251,7 @@ def is_refused_rightly(response: Any) -> None:
         return
     assert response.status_code in (400, 404, 422), response.text
     error = error_of(response)
-    assert error["param"], error
+    assert error["param"] or error["message"].startswith("Invalid parameter name"), error
 
 
 async def test_every_member_with_values_of_every_type(via: Via) -> None:
