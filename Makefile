@@ -56,9 +56,13 @@ $(JAVA_CLIENTS): $(CLIENTS)/java/pom.xml $(wildcard $(CLIENTS)/java/*.java)
 	  javac -d $(@D)/classes -cp '$(@D)/$(lastword $(LANGCHAIN4J))/*' $(CLIENTS)/java/*.java && touch $@; \
 	else echo "Maven or a JDK is not installed: the tests with libraries for Java will be skipped"; fi
 
-$(RUST_CLIENTS): $(CLIENTS)/rust/Cargo.lock $(CLIENTS)/rust/src/main.rs
+# crates.lock is a Cargo.lock without the address of the registry, which cargo itself adds.
+$(RUST_CLIENTS): $(CLIENTS)/rust/crates.lock $(CLIENTS)/rust/Cargo.toml $(CLIENTS)/rust/src/main.rs
 	@if cargo --version >/dev/null 2>&1; then \
-	  cargo build --quiet --locked --manifest-path $(CLIENTS)/rust/Cargo.toml && touch $@; \
+	  cd $(CLIENTS)/rust && rm -f Cargo.lock && cargo generate-lockfile --quiet && \
+	  registry=$$(grep -m1 '^source' Cargo.lock) && \
+	  awk -v registry="$$registry" '/^checksum/ { print registry } { print }' crates.lock >Cargo.lock && \
+	  cargo build --quiet --locked && touch target/.stamp; \
 	else echo "cargo is not installed: the tests with libraries for Rust will be skipped"; fi
 
 # Each environment has what its lock file says; libraries whose requirements contradict have one each.
