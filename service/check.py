@@ -11,6 +11,7 @@ setting is wrong. The command changes nothing and calls no model.
 import asyncio
 import ssl
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
 
@@ -68,28 +69,50 @@ async def _check(
         max_connections=settings.upstream_max_connections,
         verify=settings.upstream_ca_file or True,
     )
+    asked = _asked(catalogue)
     async with connections:
         listings = await asyncio.gather(
-            *(
-                list_models(connections, upstream, within=_WITHIN)
-                for upstream in catalogue.upstreams
-                if upstream.base_url
-            )
+            *(list_models(connections, upstream, within=_WITHIN) for upstream, _ in asked)
         )
-    upstreams = [upstream for upstream in catalogue.upstreams if upstream.base_url]
-    for upstream, listing in zip(upstreams, listings, strict=True):
-        lines.append(upstream_line(upstream, listing))
+    for (upstream, models), listing in zip(asked, listings, strict=True):
+        lines.append(upstream_line(upstream, models, listing))
         if not listing.error:
-            models = [model for model in catalogue if model.upstream.name == upstream.name]
             lines += [
                 line for model in models if (line := model_line(model, listing.names)) is not None
             ]
     return lines
 
 
-def upstream_line(upstream: Upstream, listing: Listing) -> str:
-    """Return the result for an upstream."""
+def _asked(catalogue: Catalogue) -> list[tuple[Upstream, list[Model]]]:
+    """Return each upstream with its models, once for each set of headers and query.
+
+    The dialect of each returned upstream is that of its models.
+    """
+    asked: dict[object, tuple[Upstream, list[Model]]] = {}
+    for model in catalogue:
+        dialect = model.dialect
+        place = model.upstream.name, dialect.headers, dialect.query
+        upstream = replace(model.upstream, dialect=dialect)
+        asked.setdefault(place, (upstream, []))[1].append(model)
+    used = {upstream.name for upstream, _ in asked.values()}
+    for upstream in catalogue.upstreams:
+        if upstream.name not in used:
+            asked[upstream.name] = upstream, []
+    return [each for each in asked.values() if each[0].base_url]
+
+
+def upstream_line(upstream: Upstream, models: Collection[Model], listing: Listing) -> str:
+    """Return the result for an upstream.
+
+    Args:
+        upstream: The upstream, with the dialect in which it was asked.
+        models: The models with this dialect.
+        listing: Its answer.
+    """
     place = f"upstream {upstream.name} at {upstream.base_url}"
+    own = {(model.upstream.dialect.headers, model.upstream.dialect.query) for model in models}
+    if own - {(upstream.dialect.headers, upstream.dialect.query)}:
+        place += f", for {', '.join(model.name for model in models)}"
     if not listing.error:
         return f"{OK} {place}: lists {len(listing.names)} models"
     if listing.status in {401, 403}:
