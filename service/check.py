@@ -94,10 +94,6 @@ def _asked(catalogue: Catalogue) -> list[tuple[Upstream, list[Model]]]:
         place = model.upstream.name, dialect.headers, dialect.query
         upstream = replace(model.upstream, dialect=dialect)
         asked.setdefault(place, (upstream, []))[1].append(model)
-    used = {upstream.name for upstream, _ in asked.values()}
-    for upstream in catalogue.upstreams:
-        if upstream.name not in used:
-            asked[upstream.name] = upstream, []
     return [each for each in asked.values() if each[0].base_url]
 
 

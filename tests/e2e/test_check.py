@@ -178,7 +178,7 @@ async def test_models_with_a_key_of_their_own_are_asked_with_it(tmp_path: Path) 
     entry = "default_output_tokens = 1\nmaximum_output_tokens = 1\n"
     async with upstream() as (url, heads):
         file.write_text(
-            f'[upstreams.a]\nbase_url = "{url}"\n[upstreams.unused]\nbase_url = "{url}"\n'
+            f'[upstreams.a]\nbase_url = "{url}"\n'
             f'[models.x]\nupstream = "a"\nupstream_model = "qwen3"\n{entry}'
             f'[models.y]\nupstream = "a"\nupstream_model = "qwen3"\n{entry}idle_timeout = 9\n'
             f'[models.z]\nupstream = "a"\nupstream_model = "qwen3"\n{entry}'
@@ -187,9 +187,8 @@ async def test_models_with_a_key_of_their_own_are_asked_with_it(tmp_path: Path) 
         status, lines = await check({"CHAT_MODELS_FILE": str(file), "AZURE_KEY": "sk-azure"})
 
     assert status == 0
-    assert lines[-3:] == [
+    assert lines[-2:] == [
         f"ok   upstream a at {url}: lists 2 models",
         f"ok   upstream a at {url}, for z: lists 2 models",
-        f"ok   upstream unused at {url}: lists 2 models",
     ]
-    assert sorted("api-key: sk-azure" in head for head in heads) == [False, False, True]
+    assert sorted("api-key: sk-azure" in head for head in heads) == [False, True]
