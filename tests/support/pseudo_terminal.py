@@ -23,9 +23,10 @@ from tests.support.waiting import PATIENCE, until
 CTRL_C: Final = "\x03"
 CTRL_D: Final = "\x04"
 
-# The terminal must be the controlling one, or Ctrl-C sends no signal.
+# The terminal must be the controlling one, or Ctrl-C sends no signal. If the tests run in the
+# background of a shell, they inherit that SIGINT is ignored.
 _START: Final = (
-    "import fcntl, os, sys, termios; "
+    "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
 
