@@ -1,18 +1,18 @@
 """The fixtures of the client libraries.
 
-told       what came of a program, which runs once for its module
-scenario   each scenario
+client_run    the result of a program, which runs once for its module
+scenario      each scenario
 """
 
 import asyncio
 
 import pytest
 
-from tests.clients.scenarios import SCENARIOS, Client, Told, run
+from tests.clients.scenarios import SCENARIOS, Client, ClientRun, run
 
 
 @pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest) -> Told:
+def client_run(request: pytest.FixtureRequest) -> ClientRun:
     """Run the program of the library that the test is for."""
     client: Client = request.param
     return asyncio.run(run(client))

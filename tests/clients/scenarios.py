@@ -1,7 +1,7 @@
 """The scenarios of every client library, and what is right for each.
 
-told = await run(CLIENT)            the lines of the program, and what arrived at the upstream
-judge("whole", told, CLIENT)
+client_run = await run(CLIENT)            the lines of the program, and what arrived at the upstream
+judge("whole", client_run, CLIENT)
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class Client:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class ClientRun:
     """The result of one program."""
 
     client: Client
@@ -89,7 +89,7 @@ async def nothing(base_url: str, _: Iterable[str]) -> AsyncIterator[str]:
     yield base_url
 
 
-async def run(client: Client, between: Between = nothing) -> Told:
+async def run(client: Client, between: Between = nothing) -> ClientRun:
     """Run the program of a library against a stack of its own.
 
     Args:
@@ -114,7 +114,7 @@ async def run(client: Client, between: Between = nothing) -> Told:
                 [name] = [n for n, model in names.items() if model == record.document["model"]]
                 requests[name].append(record.document)
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    return Told(
+    return ClientRun(
         client=client,
         lines={line["scenario"]: line for line in lines},
         requests=requests,
@@ -147,35 +147,35 @@ async def _printed(client: Client, base_url: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------ judgement
 
 
-def judge(scenario: str, told: Told) -> None:
+def judge(scenario: str, client_run: ClientRun) -> None:
     """Assert that what came of a scenario is right."""
-    assert scenario in told.lines, told.complaints
-    line = told.lines[scenario]
+    assert scenario in client_run.lines, client_run.complaints
+    line = client_run.lines[scenario]
     if scenario in BROKEN:
-        _broken(line, told)
+        _broken(line, client_run)
     else:
         assert "error" not in line or scenario == "refused", line
-        _RIGHT[scenario](line, told)
+        _RIGHT[scenario](line, client_run)
 
 
-def _whole(line: Mapping[str, Any], _: Told) -> None:
+def _whole(line: Mapping[str, Any], _: ClientRun) -> None:
     assert line["text"] == INTRODUCTION
     assert line["tokens"] == 13
 
 
-def _streamed(line: Mapping[str, Any], told: Told) -> None:
+def _streamed(line: Mapping[str, Any], client_run: ClientRun) -> None:
     assert line["text"] == INTRODUCTION
     assert line["pieces"] >= FEWEST_PIECES
     assert line.get("tokens") in {13, None}
-    [request] = told.requests["streamed"]
+    [request] = client_run.requests["streamed"]
     assert request["stream"] is True
 
 
-def _tools(line: Mapping[str, Any], told: Told) -> None:
+def _tools(line: Mapping[str, Any], client_run: ClientRun) -> None:
     assert line["text"] == INTRODUCTION
     assert line["call"]["name"] == "weather"
     _is_weather(line["call"]["arguments"])
-    first, *_, second = told.requests["tools"]
+    first, *_, second = client_run.requests["tools"]
     assert [tool["function"]["name"] for tool in first["tools"]] == ["weather"]
     *_, called, result = second["messages"]
     [call] = called["tool_calls"]
@@ -185,7 +185,7 @@ def _tools(line: Mapping[str, Any], told: Told) -> None:
     assert "Rain." in json.dumps(result["content"])
 
 
-def _structured(line: Mapping[str, Any], _: Told) -> None:
+def _structured(line: Mapping[str, Any], _: ClientRun) -> None:
     _is_weather(line["object"])
 
 
@@ -195,29 +195,29 @@ def _is_weather(found: Mapping[str, Any]) -> None:
     assert isinstance(found["days"], int)
 
 
-def _refused(line: Mapping[str, Any], told: Told) -> None:
-    assert line["error"]["class"] == told.client.refused
+def _refused(line: Mapping[str, Any], client_run: ClientRun) -> None:
+    assert line["error"]["class"] == client_run.client.refused
     assert "top_p" in line["error"]["message"]
-    assert told.requests["refused"] == []
+    assert client_run.requests["refused"] == []
 
 
-def _history(line: Mapping[str, Any], told: Told) -> None:
+def _history(line: Mapping[str, Any], client_run: ClientRun) -> None:
     assert line["text"] == INTRODUCTION
-    first, second = told.requests["history"]
+    first, second = client_run.requests["history"]
     asked, answered, again = second["messages"][-3:]
     assert asked == first["messages"][-1]
     assert (answered["role"], again["role"]) == ("assistant", "user")
     assert INTRODUCTION in json.dumps(answered["content"])
 
 
-def _broken(line: Mapping[str, Any], told: Told) -> None:
-    assert line.get("error", {}).get("class") in told.client.broken, line
+def _broken(line: Mapping[str, Any], client_run: ClientRun) -> None:
+    assert line.get("error", {}).get("class") in client_run.client.broken, line
     # A library can raise the error before it delivers what arrived earlier.
     assert INTRODUCTION.startswith(line["text"])
     assert line["text"] != INTRODUCTION
 
 
-_RIGHT: Final[Mapping[str, Callable[[Mapping[str, Any], Told], None]]] = {
+_RIGHT: Final[Mapping[str, Callable[[Mapping[str, Any], ClientRun], None]]] = {
     "whole": _whole,
     "streamed": _streamed,
     "tools": _tools,

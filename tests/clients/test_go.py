@@ -3,11 +3,11 @@
 import pytest
 
 from tests.clients.programs import GO
-from tests.clients.scenarios import Told, judge
+from tests.clients.scenarios import ClientRun, judge
 
 pytestmark = pytest.mark.time_limit(180)
 
 
-@pytest.mark.parametrize("told", GO, indirect=True, ids=[client.name for client in GO])
-def test_go(told: Told, scenario: str) -> None:
-    judge(scenario, told)
+@pytest.mark.parametrize("client_run", GO, indirect=True, ids=[c.name for c in GO])
+def test_go(client_run: ClientRun, scenario: str) -> None:
+    judge(scenario, client_run)

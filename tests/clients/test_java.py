@@ -3,11 +3,11 @@
 import pytest
 
 from tests.clients.programs import JAVA
-from tests.clients.scenarios import Told, judge
+from tests.clients.scenarios import ClientRun, judge
 
 pytestmark = pytest.mark.time_limit(180)
 
 
-@pytest.mark.parametrize("told", JAVA, indirect=True, ids=[client.name for client in JAVA])
-def test_java(told: Told, scenario: str) -> None:
-    judge(scenario, told)
+@pytest.mark.parametrize("client_run", JAVA, indirect=True, ids=[c.name for c in JAVA])
+def test_java(client_run: ClientRun, scenario: str) -> None:
+    judge(scenario, client_run)

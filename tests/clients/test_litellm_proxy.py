@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests.clients.programs import LITELLM, OPENAI_JAVA
-from tests.clients.scenarios import Client, Told, judge, require, run
+from tests.clients.scenarios import Client, ClientRun, judge, require, run
 from tests.clients.servers import LITELLM_PROXY, litellm_proxy
 
 pytestmark = pytest.mark.time_limit(300)
@@ -24,17 +24,17 @@ CLIENTS: Final = (
 
 
 @pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest) -> Told:
+def client_run(request: pytest.FixtureRequest) -> ClientRun:
     """Run the program of a library against a stack with the proxy."""
     client: Client = request.param
     require(LITELLM_PROXY)
     return asyncio.run(run(client, litellm_proxy))
 
 
-@pytest.mark.parametrize("told", CLIENTS, indirect=True, ids=[c.name for c in CLIENTS])
-def test_litellm_proxy(told: Told, scenario: str) -> None:
+@pytest.mark.parametrize("client_run", CLIENTS, indirect=True, ids=[c.name for c in CLIENTS])
+def test_litellm_proxy(client_run: ClientRun, scenario: str) -> None:
     if scenario == "broken-end":
         # LiteLLM's proxy adds a finish_reason and [DONE] to a stream that has neither.
-        assert told.lines[scenario]["text"] == "This is the built"
+        assert client_run.lines[scenario]["text"] == "This is the built"
     else:
-        judge(scenario, told)
+        judge(scenario, client_run)

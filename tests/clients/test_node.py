@@ -3,11 +3,11 @@
 import pytest
 
 from tests.clients.programs import NODE
-from tests.clients.scenarios import Told, judge
+from tests.clients.scenarios import ClientRun, judge
 
 pytestmark = pytest.mark.time_limit(180)
 
 
-@pytest.mark.parametrize("told", NODE, indirect=True, ids=[client.name for client in NODE])
-def test_node(told: Told, scenario: str) -> None:
-    judge(scenario, told)
+@pytest.mark.parametrize("client_run", NODE, indirect=True, ids=[c.name for c in NODE])
+def test_node(client_run: ClientRun, scenario: str) -> None:
+    judge(scenario, client_run)

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.clients.programs import RUST
-from tests.clients.scenarios import Told, judge
+from tests.clients.scenarios import ClientRun, judge
 
 pytestmark = pytest.mark.time_limit(180)
 
 
-@pytest.mark.parametrize("told", RUST, indirect=True, ids=[client.name for client in RUST])
-def test_rust(told: Told, scenario: str) -> None:
-    judge(scenario, told)
+@pytest.mark.parametrize("client_run", RUST, indirect=True, ids=[c.name for c in RUST])
+def test_rust(client_run: ClientRun, scenario: str) -> None:
+    judge(scenario, client_run)

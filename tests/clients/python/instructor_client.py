@@ -7,7 +7,7 @@ from typing import Any
 import instructor
 from openai import OpenAI
 from pydantic import BaseModel
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 OPENAI = OpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0)
 BY_TOOL = instructor.from_openai(OPENAI)
@@ -35,7 +35,7 @@ def plain(name: str, messages: list[Any], **members: Any) -> Any:
     )
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     answer = plain("whole", [USER])
     return {
         "text": answer.choices[0].message.content,
@@ -48,7 +48,7 @@ def streamed(name: str) -> Iterator[str]:
         yield chunk.choices[0].delta.content or ""
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     messages: list[Any] = [{"role": "user", "content": ASK}]
     asked = plain("tools", messages, tools=[TOOL]).choices[0].message
     [call] = asked.tool_calls
@@ -58,7 +58,7 @@ def tools() -> Told:
     return {"call": called, "text": answer.content}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     question = {"model": "structured", "messages": [USER], "response_model": Weather}
     found = BY_SCHEMA.chat.completions.create(**question)
     by_tool = BY_TOOL.chat.completions.create(**question)
@@ -74,7 +74,7 @@ def refused() -> Weather:
     )
 
 
-def history() -> Told:
+def history() -> Outcome:
     first = plain("history", [USER]).choices[0].message
     messages = [USER, first.model_dump(), {"role": "user", "content": AGAIN}]
     return {"text": plain("history", messages).choices[0].message.content}

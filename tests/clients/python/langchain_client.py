@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 
 class Weather(BaseModel):
@@ -28,7 +28,7 @@ def model(name: str, **options: float) -> ChatOpenAI:
     return ChatOpenAI(model=name, base_url=BASE_URL, api_key=API_KEY, **options)
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     answer = model("whole").invoke(HELLO)
     return {"text": answer.content, "tokens": answer.usage_metadata["output_tokens"]}
 
@@ -38,7 +38,7 @@ def streamed(name: str) -> Iterator[str]:
         yield chunk.content
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     chat = model("tools").bind_tools([weather])
     asked = chat.invoke([HumanMessage(ASK)])
     [call] = asked.tool_calls
@@ -50,7 +50,7 @@ def tools() -> Told:
     return {"call": {"name": call["name"], "arguments": call["args"]}, "text": answer.content}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     found = model("structured").with_structured_output(Weather).invoke(HELLO)
     return {"object": found.model_dump()}
 
@@ -59,7 +59,7 @@ def refused() -> AIMessage:
     return model("refused", top_p=3).invoke(HELLO)
 
 
-def history() -> Told:
+def history() -> Outcome:
     chat = model("history")
     first = chat.invoke([HumanMessage(HELLO)])
     return {"text": chat.invoke([HumanMessage(HELLO), first, HumanMessage(AGAIN)]).content}

@@ -6,7 +6,7 @@ from typing import Any
 
 import litellm
 from pydantic import BaseModel
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 USER = {"role": "user", "content": HELLO}
 
@@ -34,7 +34,7 @@ def complete(name: str, messages: list[Any], **members: Any) -> Any:
     )
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     answer = complete("whole", [USER])
     return {
         "text": answer.choices[0].message.content,
@@ -47,7 +47,7 @@ def streamed(name: str) -> Iterator[str]:
         yield chunk.choices[0].delta.content or ""
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     messages: list[Any] = [{"role": "user", "content": ASK}]
     asked = complete("tools", messages, tools=[TOOL]).choices[0].message
     [call] = asked.tool_calls
@@ -60,7 +60,7 @@ def tools() -> Told:
     return {"call": called, "text": answer.content}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     answer = complete("structured", [USER], response_format=Weather)
     return {"object": json.loads(answer.choices[0].message.content)}
 
@@ -69,7 +69,7 @@ def refused() -> object:
     return complete("refused", [USER], top_p=3)
 
 
-def history() -> Told:
+def history() -> Outcome:
     first = complete("history", [USER]).choices[0].message
     messages = [USER, first, {"role": "user", "content": AGAIN}]
     return {"text": complete("history", messages).choices[0].message.content}

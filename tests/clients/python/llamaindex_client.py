@@ -6,7 +6,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 USER = MessageRole.USER
 
@@ -34,7 +34,7 @@ def model(name: str, **members: object) -> OpenAILike:
     )
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     answer = model("whole").chat([ChatMessage(HELLO)])
     return {"text": answer.message.content, "tokens": answer.raw.usage.completion_tokens}
 
@@ -44,7 +44,7 @@ def streamed(name: str) -> Iterator[str]:
         yield chunk.delta or ""
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     chat = model("tools")
     tool = FunctionTool.from_defaults(weather)
     asked = chat.chat_with_tools([tool], chat_history=[ChatMessage(ASK)])
@@ -61,7 +61,7 @@ def tools() -> Told:
     return {"call": called, "text": answer.message.content}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     chat = model("structured").as_structured_llm(Weather)
     return {"object": chat.chat([ChatMessage(HELLO)]).raw.model_dump()}
 
@@ -70,7 +70,7 @@ def refused() -> ChatResponse:
     return model("refused", top_p=3).chat([ChatMessage(HELLO)])
 
 
-def history() -> Told:
+def history() -> Outcome:
     chat = model("history")
     first = chat.chat([ChatMessage(HELLO)]).message
     return {"text": chat.chat([ChatMessage(HELLO), first, ChatMessage(AGAIN)]).message.content}

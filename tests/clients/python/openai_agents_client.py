@@ -16,7 +16,7 @@ from agents import (
 )
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 set_tracing_disabled(True)
 LOOP = asyncio.new_event_loop()
@@ -45,7 +45,7 @@ def ran(asked: Agent[Any], said: Any) -> RunResult:
     return LOOP.run_until_complete(Runner.run(asked, said))
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     result = ran(agent("whole"), HELLO)
     return {
         "text": result.final_output,
@@ -75,7 +75,7 @@ async def run_streamed(asked: Agent[Any]) -> str:
     return result.final_output
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     result = ran(agent("tools", tools=[weather]), ASK)
     assert LOOP.run_until_complete(run_streamed(agent("tools", tools=[weather]))) == (
         result.final_output
@@ -86,7 +86,7 @@ def tools() -> Told:
     return {"call": called, "text": result.final_output}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     result = ran(agent("structured", output_type=Weather), HELLO)
     return {"object": result.final_output.model_dump()}
 
@@ -95,7 +95,7 @@ def refused() -> RunResult:
     return ran(agent("refused", model_settings=ModelSettings(top_p=3)), HELLO)
 
 
-def history() -> Told:
+def history() -> Outcome:
     asked = agent("history")
     first = ran(asked, HELLO)
     again = [*first.to_input_list(), {"role": "user", "content": AGAIN}]

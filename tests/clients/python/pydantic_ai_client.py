@@ -16,7 +16,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Told, report
+from reporting import AGAIN, API_KEY, ASK, BASE_URL, HELLO, RAIN, Outcome, report
 
 PROVIDER = OpenAIProvider(base_url=BASE_URL, api_key=API_KEY)
 
@@ -32,7 +32,7 @@ def model(name: str) -> OpenAIChatModel:
     return OpenAIChatModel(name, provider=PROVIDER)
 
 
-def whole() -> Told:
+def whole() -> Outcome:
     result = Agent(model("whole")).run_sync(HELLO)
     return {"text": result.output, "tokens": result.usage.output_tokens}
 
@@ -53,7 +53,7 @@ async def run_streamed(agent: Agent) -> str:
         return await result.get_output()
 
 
-def tools() -> Told:
+def tools() -> Outcome:
     agent = Agent(model("tools"))
 
     @agent.tool_plain
@@ -69,7 +69,7 @@ def tools() -> Told:
     return {"call": called, "text": result.output}
 
 
-def structured() -> Told:
+def structured() -> Outcome:
     native = Agent(model("structured"), output_type=NativeOutput(Weather)).run_sync(HELLO)
     by_tool = Agent(model("structured"), output_type=Weather).run_sync(HELLO)
     assert set(by_tool.output.model_dump()) == set(native.output.model_dump())
@@ -80,7 +80,7 @@ def refused() -> object:
     return Agent(model("refused")).run_sync(HELLO, model_settings=ModelSettings(top_p=3)).output
 
 
-def history() -> Told:
+def history() -> Outcome:
     agent = Agent(model("history"))
     first = agent.run_sync(HELLO)
     return {"text": agent.run_sync(AGAIN, message_history=first.all_messages()).output}

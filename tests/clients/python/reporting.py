@@ -17,17 +17,17 @@ ASK = "Which weather?"
 RAIN = "Rain."
 BROKEN = ("broken-error", "broken-cut", "broken-end", "broken-first")
 
-Told = dict[str, Any]
+Outcome = dict[str, Any]
 
 
 def report(
     *,
-    whole: Callable[[], Told],
+    whole: Callable[[], Outcome],
     streamed: Callable[[str], Iterator[str]],
-    tools: Callable[[], Told],
-    structured: Callable[[], Told],
+    tools: Callable[[], Outcome],
+    structured: Callable[[], Outcome],
     refused: Callable[[], object],
-    history: Callable[[], Told],
+    history: Callable[[], Outcome],
 ) -> None:
     """Run every scenario. Each function returns the members of its line, or raises.
 
@@ -49,22 +49,22 @@ def report(
     _line("history", history)
 
 
-def _collected(stream: Iterator[str], pieces: list[str]) -> Told:
-    told: Told = {}
+def _collected(stream: Iterator[str], pieces: list[str]) -> Outcome:
+    outcome: Outcome = {}
     try:
         pieces.extend(piece for piece in stream if piece)
     except Exception as error:
-        told = _described(error)
-    return {**told, "text": "".join(pieces), "pieces": len(pieces)}
+        outcome = _described(error)
+    return {**outcome, "text": "".join(pieces), "pieces": len(pieces)}
 
 
-def _line(scenario: str, function: Callable[[], Told]) -> None:
+def _line(scenario: str, function: Callable[[], Outcome]) -> None:
     try:
-        told = function()
+        outcome = function()
     except Exception as error:
-        told = _described(error)
-    print(json.dumps({"scenario": scenario, **told}), flush=True)
+        outcome = _described(error)
+    print(json.dumps({"scenario": scenario, **outcome}), flush=True)
 
 
-def _described(error: Exception) -> Told:
+def _described(error: Exception) -> Outcome:
     return {"error": {"class": type(error).__name__, "message": str(error)[:2000]}}

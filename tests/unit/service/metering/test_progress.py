@@ -102,7 +102,7 @@ def test_a_choice_that_says_something_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "members", "told"),
+    ("before", "members", "delivered"),
     [
         # Members beyond the contract, of a chunk before and of the usage chunk.
         ({}, {}, False),
@@ -114,14 +114,14 @@ def test_a_choice_that_says_something_stays() -> None:
 )
 @pytest.mark.parametrize("beside", [{}, {"usage": usage_chunk()["usage"]}])
 def test_a_usage_chunk_is_the_callers_for_its_other_members(
-    before: dict[str, Any], members: dict[str, Any], told: bool, beside: dict[str, Any]
+    before: dict[str, Any], members: dict[str, Any], delivered: bool, beside: dict[str, Any]
 ) -> None:
     progress = Progress(wants_usage=False)
     progress.observe(chunk_message(chunk("a", **before, **beside)))
     last = {**usage_chunk(4, 6), **members}
     message = chunk_message(last)
 
-    assert progress.observe(message) is told
+    assert progress.observe(message) is delivered
     del last["usage"]
     assert message == chunk_message(last)
     assert progress.used == (4, 6, False)
