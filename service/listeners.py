@@ -32,6 +32,9 @@ _SHARED: Final[Options] = (
     # of calls rejects them with a reason. A waiting call takes about 10 KB.
     ("grpc.server.max_pending_requests", 4_000),
     ("grpc.server.max_pending_requests_hard_limit", 4_000),
+    # gRPC doubles what it reads from a connection at once for as long as the peer sends faster than
+    # it is read: one connection without a key took up to 200 MB.
+    ("grpc.experimental.tcp_max_read_buffer_size", 1024 * 1024),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
 )
