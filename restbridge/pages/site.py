@@ -76,10 +76,10 @@ DOCUMENTS: Final[Mapping[str, str]] = {
 WITHOUT_SWAGGER_UI: Final = "docs_missing.html"
 """The file of `/docs` if Swagger UI is not installed."""
 
-SWAGGER_UI: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
-"""The files of Swagger UI."""
+SWAGGER_UI: Final = ("swagger_style.css", "swagger_bundle.js")
+"""The files of Swagger UI, as the package names them."""
 
-_SWAGGER_UI_PACKAGE: Final = "flask_swagger_ui"
+_SWAGGER_UI_PACKAGE: Final = "offapi"
 _ASSET: Final = re.compile(r"[a-z_]+\.(css|js|svg)")
 _HOST: Final = re.compile(rb"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
@@ -108,7 +108,7 @@ def swagger_ui() -> Path | None:
     """Return the folder of Swagger UI, or None if it is not installed. Imports none of its code."""
     spec = importlib.util.find_spec(_SWAGGER_UI_PACKAGE)
     for place in (spec and spec.submodule_search_locations) or ():
-        folder = Path(place) / "dist"
+        folder = Path(place)
         if all((folder / name).is_file() for name in SWAGGER_UI):
             return folder
     return None

@@ -70,6 +70,13 @@ def test_the_wheel_has_every_package() -> None:
     assert {ROOT / package for package in packages} == found - {ROOT / "tests"}
 
 
+def test_the_lock_file_of_make_up_has_what_the_extras_name() -> None:
+    locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text()))
+    extras = PROJECT["optional-dependencies"]
+    for extra in ("service", "restbridge", "postgres", "chat", "docs"):
+        assert _names(extras[extra]) - {PROJECT["name"]} <= locked, extra
+
+
 @pytest.mark.parametrize("deployable", ["service", "restbridge"])
 def test_each_deployable_has_an_extra_of_its_own(deployable: str) -> None:
     assert "chatcompletion[process]" in PROJECT["optional-dependencies"][deployable]

@@ -33,7 +33,7 @@ async def asked(path: str, *headers: tuple[bytes, bytes]) -> Wire:
     return wire
 
 
-@pytest.mark.parametrize("path", [*PATHS, *ASSETS, "/pages/swagger-ui-bundle.js"])
+@pytest.mark.parametrize("path", [*PATHS, *ASSETS, "/pages/swagger_bundle.js"])
 async def test_a_page_has_a_type_a_tag_and_a_policy(path: str) -> None:
     wire = await asked(path, HTML)
 
@@ -109,14 +109,14 @@ async def test_programs_get_json(accept: bytes) -> None:
 async def test_without_swagger_ui_the_reference_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    empty = ModuleSpec("flask_swagger_ui", None, is_package=True)
+    empty = ModuleSpec("offapi", None, is_package=True)
     empty.submodule_search_locations = [str(tmp_path)]
     for spec in (None, empty):
         site.swagger_ui.cache_clear()
         monkeypatch.setattr(importlib.util, "find_spec", lambda _, spec=spec: spec)
         assert b"chatcompletion[docs]" in (await asked("/docs")).body
         with pytest.raises(RefusedError, match="UNKNOWN_URL"):
-            await asked("/pages/swagger-ui.css")
+            await asked("/pages/swagger_style.css")
 
 
 @pytest.mark.parametrize(
