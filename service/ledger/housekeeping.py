@@ -12,6 +12,7 @@ hold is unknown and of another store or too old, or the line is damaged.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -27,6 +28,9 @@ INTERVAL: Final = 1.0
 
 PATIENCE: Final = 3.0
 """Maximum seconds without a response before the store counts as away."""
+
+REMINDED_EVERY: Final = 60.0
+"""Seconds between log lines while the store is away."""
 
 _NOTHING: Final = Release(hold_id="", account_id=0, key_id=0)
 """A release of no existing hold, which takes the same locks as one of an existing hold."""
@@ -44,6 +48,7 @@ class Housekeeping:
         changed: Called when the store comes back (True) or goes away (False).
         lost: Called with the nano-credits above the hold of a replayed settlement.
         rejected: Called with the number of rejected settlements.
+        clock: Returns seconds that pass steadily.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Housekeeping:
         lost: Callable[[int], None],
         *,
         rejected: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._batches = batches
@@ -62,10 +68,15 @@ class Housekeeping:
         self._changed = changed
         self._lost = lost
         self._rejected = rejected
+        self._clock = clock
         self._there: bool | None = True
         """Whether the store is there. None while `changed` runs, to call it again if it fails."""
         self._why = ""
         """The reason why the store was last away."""
+        self._since = 0.0
+        """The time at which the store was first found to be away."""
+        self._logged = 0.0
+        """The time of the last log line about it."""
         self._failures = 0
         """The number of failed batches when the store last accepted writes."""
 
@@ -198,6 +209,12 @@ class Housekeeping:
                 _log.info("store is back")
             else:
                 _log.error("store is away", extra=log.fields(why=self._why))
+                self._since = self._logged = self._clock()
             self._there = None
             await self._changed(there)
             self._there = there
+        elif not there and self._clock() - self._logged >= REMINDED_EVERY:
+            # The reason can be another one by now, for example after a failover.
+            self._logged = self._clock()
+            seconds = round(self._logged - self._since)
+            _log.error("store is still away", extra=log.fields(why=self._why, seconds=seconds))

@@ -47,23 +47,31 @@ class Pipeline:
     """One pipeline of a connection, which must not be used otherwise at the same time.
 
     Args:
-        connection: A connection that has prepared the statements.
+        connection: A connection.
         answer_within: The maximum silence of the server, in seconds.
         blocks: Whether the coroutines block the thread instead of waiting on an event loop.
+        prepared: Whether the connection has prepared the statements. If not, the pipeline sends
+            their text.
 
     Every function raises `psycopg.Error`: an error of the server, or that the server is gone.
     """
 
-    def __init__(self, connection: PGconn, *, answer_within: float, blocks: bool) -> None:
+    def __init__(
+        self, connection: PGconn, *, answer_within: float, blocks: bool, prepared: bool = True
+    ) -> None:
         self._connection = connection
         self._answer_within = answer_within
         self._blocks = blocks
+        self._prepared = prepared
         self._sent = 0
         connection.enter_pipeline_mode()
 
     def send(self, statement: PreparedStatement, *values: bytes) -> None:
         """Buffer a statement; `receive` or `finish` sends it."""
-        self._connection.send_query_prepared(statement.name, values)
+        if self._prepared:
+            self._connection.send_query_prepared(statement.name, values)
+        else:
+            self._connection.send_query_params(statement.text, values)
         self._sent += 1
 
     async def receive(self) -> list[PGresult]:

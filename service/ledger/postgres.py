@@ -3,7 +3,7 @@
 A batch takes two round trips of one `Pipeline`, with the statements of `postgres_statements`:
 
     this process                                        the server
-    BEGIN
+    BEGIN                                               READ COMMITTED
     LOCK   accounts 3, 7                                locks them in the order of their ids
     READ   keys, holds, grants              -- 1st ->   reads rows committed before the locks
                                             <-          JSON of the rows, and the time
@@ -23,7 +23,6 @@ reads the time after the locks, so that time never goes back from one batch to t
 error, the connection is closed, with its transaction and unread results.
 """
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -33,11 +32,12 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import psycopg
 import sqlalchemy as sa
-from psycopg import errors
 
 from service.ledger import usage
 from service.ledger.database import ConnectionLostError, InThread, Spare, Transaction, blocking
-from service.ledger.pipeline import Pipeline, check, prepare
+from service.ledger.pipeline import Pipeline, PreparedStatement
+from service.ledger.postgres_address import parse
+from service.ledger.postgres_session import SessionSettings, is_pooled
 from service.ledger.postgres_statements import (
     ANY_HOLD,
     BEGIN,
@@ -45,7 +45,6 @@ from service.ledger.postgres_statements import (
     LOCK,
     NOW,
     READS,
-    STATEMENTS,
     WRITES,
     Query,
     smallest,
@@ -55,14 +54,13 @@ from service.ledger.statements import Values, Wanted
 
 _T = TypeVar("_T")
 
-_log = logging.getLogger(__name__)
-
 
 class PostgreSQL:
     """A database on a server.
 
     Args:
-        url: The URL. Unless it sets `target_session_attrs`, only sessions that can write are used.
+        address: The address. Unless it sets `target_session_attrs`, only sessions that can write
+            are used.
         busy_timeout: The maximum seconds that a transaction waits for a lock, and a new connection
             for its server. A statement can take twice as long.
         idle_timeout: The maximum seconds that a transaction waits for this process.
@@ -72,28 +70,27 @@ class PostgreSQL:
     faults: Final = (psycopg.IntegrityError, psycopg.DataError)
     """The exceptions that an operation causes, not the state of the database."""
 
-    def __init__(self, url: sa.URL, *, busy_timeout: float, idle_timeout: float) -> None:
-        # The query of the URL can contain a password too.
-        self.name = url.set(query={}).render_as_string(hide_password=True)
+    def __init__(self, address: str, *, busy_timeout: float, idle_timeout: float) -> None:
+        url, self.name = parse(address)
         url = url.set(drivername="postgresql+psycopg")
         if _ATTRIBUTES not in url.query:
             # A standby returns old rows, for as long as its session lives.
             url = url.update_query_dict({_ATTRIBUTES: "read-write"})
         limits = {
-            # READ must see rows committed before LOCK, with any default of the database.
-            "default_transaction_isolation": r"read\ committed",
             "lock_timeout": int(busy_timeout * 1000),
             "statement_timeout": int(2 * busy_timeout * 1000),
             "idle_in_transaction_session_timeout": int(idle_timeout * 1000),
         }
         self.engine = sa.create_engine(
             url,
+            # With any default of the database.
+            isolation_level="READ COMMITTED",
             # A query must not fail because a pooled connection broke.
             pool_pre_ping=True,
             pool_size=4,
             max_overflow=4,
             pool_timeout=busy_timeout,
-            connect_args=_arguments(busy_timeout, limits),
+            connect_args=_arguments(busy_timeout),
         )
         # The connections of batches, which send their own BEGIN and COMMIT.
         self._batches = sa.create_engine(
@@ -101,14 +98,13 @@ class PostgreSQL:
             isolation_level="AUTOCOMMIT",
             pool_size=1,
             pool_timeout=busy_timeout,
-            connect_args=_arguments(busy_timeout, {**limits, **_PLANS}),
+            connect_args=_arguments(busy_timeout),
         )
         self._spare = Spare(self._batches)
         self.engines = (self.engine, self._batches)
-        for engine in self.engines:
-            sa.event.listen(engine, "connect", _insist)
-            sa.event.listen(engine, "connect", _pass_warnings_on)
-        sa.event.listen(self._batches, "connect", _prepare)
+        SessionSettings(limits).listen(self.engine, prepares=False)
+        self._settings = SessionSettings({**limits, **_PLANS})
+        self._settings.listen(self._batches, prepares=True)
         self._answer_within = 3 * busy_timeout
 
     def now(self, connection: sa.Connection) -> int:
@@ -134,10 +130,14 @@ class PostgreSQL:
             connection = await blocking(self._spare.connect, in_thread)
         driver = cast("psycopg.Connection[Values]", connection.driver_connection)
         try:
+            pooled = is_pooled(connection.info)
             pipeline = Pipeline(
-                driver.pgconn, answer_within=self._answer_within, blocks=in_thread is None
+                driver.pgconn,
+                answer_within=self._answer_within,
+                blocks=in_thread is None,
+                prepared=not pooled,
             )
-            transaction = _Transaction(pipeline)
+            transaction = _Transaction(pipeline, self._settings.of_transaction if pooled else None)
             result = await body(transaction)
             await transaction.commit()
         except BaseException as error:
@@ -189,43 +189,14 @@ _PLANS: Final = {
 table, so the plan must also suit a full one."""
 
 
-def _arguments(timeout: float, settings: Mapping[str, object]) -> dict[str, object]:
+def _arguments(timeout: float) -> dict[str, object]:
     return {
         "connect_timeout": int(timeout),
         "tcp_user_timeout": int(2 * timeout * 1000),
         # By default, a server that fails after acknowledging a query is detected in two hours.
         "keepalives_idle": int(timeout),
         "keepalives_interval": int(timeout),
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
-
-
-def _insist(driver: psycopg.Connection[Values], _: object) -> None:
-    """Make the server flush commits to disk, with any default of the database."""
-    check(
-        driver.pgconn.exec_(
-            b"SELECT set_config('synchronous_commit', 'on', false)"
-            b" WHERE current_setting('synchronous_commit') = 'off'"
-        )
-    )
-
-
-def _pass_warnings_on(driver: psycopg.Connection[Values], _: object) -> None:
-    """Log the server's warnings, for example about a COMMIT that did not wait for the standby.
-
-    A command prints its log lines to standard error.
-    """
-    driver.add_notice_handler(_warned)
-
-
-def _warned(notice: errors.Diagnostic) -> None:
-    if notice.severity_nonlocalized == "WARNING":
-        parts = (notice.message_primary, notice.message_detail)
-        _log.warning("PostgreSQL warns: %s", ": ".join(part for part in parts if part))
-
-
-def _prepare(driver: psycopg.Connection[Values], _: object) -> None:
-    prepare(driver.pgconn, STATEMENTS)
 
 
 _ENDED: Final = ("FATAL", "PANIC")
@@ -249,16 +220,20 @@ def is_of_session(error: psycopg.Error) -> bool:
 
 
 class _Transaction:
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, settings: PreparedStatement | None) -> None:
         self._pipeline = pipeline
+        self._settings = settings
+        """Statement that sets the settings of the transaction; None if the session has them."""
 
     async def read(self, wanted: Wanted) -> tuple[Rows, int]:
         ids = {"keys": wanted.keys, "holds": wanted.holds, "grants": wanted.grants}
         query = smallest(READS, ids)
         self._pipeline.send(BEGIN)
+        if self._settings is not None:
+            self._pipeline.send(self._settings)
         self._pipeline.send(LOCK, _encode(wanted.accounts))
         self._send(query, {"accounts": wanted.accounts, **ids})
-        _, locked, found = await self._pipeline.receive()
+        *_, locked, found = await self._pipeline.receive()
         texts = {kind: found.get_value(0, column) for column, kind in enumerate(query.kinds)}
         now = found.get_value(0, len(query.kinds))
         rows = Rows(

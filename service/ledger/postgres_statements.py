@@ -112,7 +112,11 @@ def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str
     )
 
 
-BEGIN: Final = PreparedStatement(name=b"BEGIN", text=b"BEGIN")
+BEGIN: Final = PreparedStatement(
+    # READ must see rows committed before LOCK, with any default of the database.
+    name=b"BEGIN",
+    text=b"BEGIN ISOLATION LEVEL READ COMMITTED",
+)
 COMMIT: Final = PreparedStatement(name=b"COMMIT", text=b"COMMIT")
 LOCK: Final = _statement(
     "lock",

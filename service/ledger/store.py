@@ -67,6 +67,9 @@ class Timeouts:
 TIMEOUTS: Final = Timeouts()
 """The default timeouts."""
 
+_UNPOOLABLE: Final = "statement pooling mode"
+"""Part of PgBouncer's refusal of a transaction, because it could run in several sessions."""
+
 _EXPIRED_AT_ONCE: Final = 256
 _PRUNED_AT_ONCE: Final = 1000
 
@@ -386,11 +389,17 @@ def foreign_errors(
 
 
 def _text(name: str, error: BaseException | None) -> str:
-    """Return the first line of an error, without hints and the statement."""
-    return f"{name}: {str(error).strip().partition(chr(10))[0]}"
+    """Return the first line of an error, without the database's hints and the statement."""
+    text = str(error).strip().partition("\n")[0]
+    if _UNPOOLABLE in text:
+        text += "; set pool_mode of PgBouncer to session or transaction"
+    return f"{name}: {text}"
 
 
 def _database(url: str, clock: Callable[[], int], timeouts: Timeouts) -> Database:
+    scheme = url.partition("://")[0]
+    if scheme in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return _postgres(url, timeouts)
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError) as error:
@@ -399,17 +408,20 @@ def _database(url: str, clock: Callable[[], int], timeouts: Timeouts) -> Databas
         if parsed.query:
             raise ValueError("a SQLite file takes no options")
         return SQLite(parsed, clock=clock, busy_timeout=timeouts.busy)
-    if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
-        # The text after an @ in a password would be read as the host, and printed.
-        if "@" in (parsed.host or ""):
-            raise ValueError("an @ of the password has to be written as %40")
-        # The driver is an extra, which the SQLite default does not need.
-        try:
-            from service.ledger.postgres import PostgreSQL  # noqa: PLC0415
-        except ImportError as error:
-            raise ValueError("PostgreSQL needs the extra `postgres`") from error
-        try:
-            return PostgreSQL(parsed, busy_timeout=timeouts.busy, idle_timeout=timeouts.idle)
-        except exc.ArgumentError as error:  # of its query
-            raise ValueError("not a database address") from error
     raise ValueError("neither sqlite:///file nor postgresql://…")
+
+
+def _postgres(address: str, timeouts: Timeouts) -> Database:
+    # The text after an @ in a password would be read as the host, and printed.
+    path = address.partition("://")[2].partition("?")[0]
+    if (path.rpartition("/")[0] or path).count("@") > 1:
+        raise ValueError("an @ of the password has to be written as %40")
+    # The driver is an extra, which the SQLite default does not need.
+    try:
+        from service.ledger.postgres import PostgreSQL  # noqa: PLC0415
+    except ImportError as error:
+        raise ValueError("PostgreSQL needs the extra `postgres`") from error
+    try:
+        return PostgreSQL(address, busy_timeout=timeouts.busy, idle_timeout=timeouts.idle)
+    except (exc.ArgumentError, ValueError) as error:
+        raise ValueError("not a database address") from error

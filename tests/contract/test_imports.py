@@ -82,10 +82,11 @@ LAYERS = {
         {"batches", "migrations", "journal"},
         {"store"},
         {"postgres", "sqlite"},
+        {"postgres_session"},
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
         {"rows"},
-        {"rate_limits", "ids", "schema", "pipeline", "coalescing", "turns"},
+        {"rate_limits", "ids", "schema", "pipeline", "coalescing", "turns", "postgres_address"},
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},

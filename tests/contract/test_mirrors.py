@@ -101,6 +101,7 @@ WITH_DATABASES: Final = {
     "service/accounts/store_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/verification.py": "tests/e2e/test_accounts_cli.py",
     "service/ledger/pipeline.py": "tests/faults/test_pipeline.py",
+    "service/ledger/postgres_session.py": "tests/faults/test_store_pgbouncer.py",
     "service/ledger/postgres_statements.py": "tests/faults/test_store_postgres.py",
     "service/ledger/schema.py": "tests/faults/test_store_migrations.py",
     "service/ledger/sqlite.py": "tests/faults/test_store_sqlite.py",

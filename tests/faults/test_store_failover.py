@@ -2,43 +2,32 @@
 
 an address that leads to a hot standby and back       the standby's sessions stay open behind it
 an address that leads to a standby, then promoted     replication is synchronous: nothing is lost
+a primary that is killed, and its standby promoted    the same, with calls under way
 default_transaction_read_only, switched on and off    of the database, the role, the server
 
-new calls        503 STORE_UNAVAILABLE, without work upstream
-running calls    end as usual; their charges wait in the journal, and are applied once
-readiness        NOT_SERVING in the meantime, and SERVING soon after, in the same process
+`store_load` has the calls, and what is expected of them.
 """
 
 import asyncio
+import signal
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
 from service.ledger.migrations import migrate
-from service.ledger.rows import Place, Placed
+from service.ledger.rows import Placed
 from service.ledger.store import Store, StoreError
 from tests.faults.address import address
+from tests.faults.store_load import loaded, survives
 from tests.faults.stores import Team
-from tests.support.accounts_stack import AccountsStack, accounts_stack, journal_content
-from tests.support.books import Team as Customer
-from tests.support.outages import (
-    MODELS,
-    NOT_SERVING,
-    SERVING,
-    assert_unavailable,
-    is_ready,
-    streaming,
-)
+from tests.support.outages import SERVING, is_ready
 from tests.support.postgres import Server, running
 from tests.support.processes import environment
 from tests.support.tree import ROOT
 from tests.support.waiting import until
-
-CALLERS = 6
 
 ATTRIBUTES = pytest.mark.parametrize(
     "attributes", ["", "?target_session_attrs=any"], ids=["refused", "accepted"]
@@ -80,112 +69,6 @@ def replicated(primary: Server) -> Iterator[None]:
         primary.set("synchronous_standby_names", "")
 
 
-class Load:
-    """Callers that call in a loop, and their results."""
-
-    def __init__(self, stack: AccountsStack) -> None:
-        self.teams = [stack.books.team() for _ in range(CALLERS)]
-        self.charged: Counter[str] = Counter()
-        self.refused = 0
-        self._stack = stack
-        self._stopping = False
-
-    async def call(self, team: Customer) -> None:
-        """Call until stopped."""
-        while not self._stopping:
-            answer = await self._stack.ask("grpc", team.key, "default")
-            if answer.status == 200:
-                self.charged[team.name] += 1
-            else:
-                assert_unavailable(answer)
-                self.refused += 1
-                await asyncio.sleep(0.02)  # as callers would
-
-    async def more(self) -> None:
-        """Wait until every caller is served once more."""
-        before = self.charged.copy()
-        await until(
-            lambda: all(self.charged[team.name] > before[team.name] for team in self.teams),
-            "a caller is not served",
-        )
-
-    async def more_refused(self) -> None:
-        """Wait until some calls are refused."""
-        goal = self.refused + 2 * CALLERS
-        await until(lambda: self.refused >= goal, "no call is refused")
-
-    def stop(self) -> None:
-        """Stop the callers after their current calls."""
-        self._stopping = True
-
-
-@asynccontextmanager
-async def loaded(database: str) -> AsyncIterator[tuple[AccountsStack, Load]]:
-    """Run a service under load. Check at the end that its charges match the responses."""
-    async with accounts_stack(MODELS, database=database) as stack:
-        load = Load(stack)
-        async with asyncio.TaskGroup() as tasks:
-            for team in load.teams:
-                tasks.create_task(load.call(team))
-            try:
-                yield stack, load
-            finally:
-                load.stop()
-        await stack.rests()
-        assert journal_content(stack.directory, "*.rejected") == b""
-        for team in load.teams:
-            assert len(stack.books.charges(team)) == load.charged[team.name]
-        stack.books.nothing_is_open()
-
-
-async def survives(
-    stack: AccountsStack, load: Load, begin: Callable[[], None], end: Callable[[], None]
-) -> None:
-    """Make the store reject writes for a while, and check all calls."""
-    await load.more()
-    streaming_team, unseen, dead = (stack.books.team() for _ in range(3))
-    # Its process is gone. The lease ends while the store takes no writes.
-    stack.books.store.apply([_hold(dead)])
-    async with streaming(stack.channel, streaming_team, "hanging", 4) as leaves:
-        await asyncio.to_thread(begin)
-        await is_ready(stack.channel, NOT_SERVING)
-        leaves.cancel()
-        await load.more_refused()
-        assert_unavailable(await stack.ask("grpc", unseen.key, "default"))
-    await until(lambda: b"settle" in _journal(stack))
-    dispatched = len(stack.upstream.records)
-    await load.more_refused()
-    assert len(stack.upstream.records) == dispatched
-
-    await asyncio.to_thread(end)
-    await is_ready(stack.channel, SERVING)
-    await load.more()
-    assert (await stack.ask("grpc", unseen.key, "default")).code == ""
-    await until(lambda: b"settle" not in _journal(stack), "nothing is replayed")
-    stack.books.store.close()  # its connections still lead to the former server
-    assert [
-        (charge.completion, charge.partial) for charge in stack.books.charges(streaming_team)
-    ] == [(4, True)]
-    await until(lambda: stack.books.held(dead) == 0, "no hold expires")
-
-
-def _hold(team: Customer) -> Place:
-    return Place(
-        hold_id="of-a-dead-process",
-        account_id=team.account_id,
-        key_id=team.key_id,
-        amount=1,
-        tokens=1,
-        model="default",
-        owner="nobody",
-        lease=10**9 // 2,
-    )
-
-
-def _journal(stack: AccountsStack) -> bytes:
-    return journal_content(stack.directory, "*")
-
-
 @ATTRIBUTES
 async def test_an_address_that_leads_to_a_standby_and_back(
     own_server: Server, standby: Server, name: str, attributes: str
@@ -202,11 +85,12 @@ async def test_an_address_that_leads_to_a_standby_and_back(
             await until(lambda: standby.sessions(name) == 0, "a session there is left")
 
 
+@ATTRIBUTES
 async def test_an_address_that_leads_to_a_standby_that_is_promoted(
-    own_server: Server, standby: Server, name: str
+    own_server: Server, standby: Server, name: str, attributes: str
 ) -> None:
     with replicated(own_server), address(own_server.port) as moving:
-        async with loaded(own_server.tcp_url(name, moving.port)) as (stack, load):
+        async with loaded(own_server.tcp_url(name, moving.port) + attributes) as (stack, load):
             await survives(
                 stack,
                 load,
@@ -214,6 +98,30 @@ async def test_an_address_that_leads_to_a_standby_that_is_promoted(
                 end=standby.promote,
             )
             await until(lambda: own_server.sessions(name) == 0, "a session there is left")
+
+
+@pytest.mark.parametrize("by", ["a virtual address", "several hosts"])
+async def test_a_primary_that_is_killed_under_load_loses_nothing_to_its_standby(
+    own_server: Server, standby: Server, name: str, by: str
+) -> None:
+    with replicated(own_server), address(own_server.port) as moving:
+        hosts = f"127.0.0.1:{own_server.port},127.0.0.1:{standby.port}"
+        url = {
+            "a virtual address": own_server.tcp_url(name, moving.port),
+            "several hosts": f"postgresql://tester@{hosts}/{name}",
+        }[by]
+        try:
+            async with loaded(url) as (stack, load):
+                await load.more()
+                await asyncio.to_thread(own_server.stop, signal.SIGKILL)
+                moving.lead(standby.port, cut=True)
+                await load.more_refused()
+                await asyncio.to_thread(standby.promote)
+                await is_ready(stack.channel, SERVING)
+                await load.more()
+                stack.books.store.close()  # its connections led to the former server
+        finally:
+            await asyncio.to_thread(own_server.start)
 
 
 @ATTRIBUTES
@@ -285,11 +193,16 @@ def follow(primary: Server, standby: Server, name: str) -> None:
             pass  # each query waits for the server
 
 
+@pytest.mark.parametrize("form", ["libpq", "sqlalchemy"])
 def test_an_address_of_several_servers_leads_to_the_one_that_writes(
-    own_server: Server, standby: Server, name: str, team: Team
+    own_server: Server, standby: Server, name: str, team: Team, form: str
 ) -> None:
-    hosts = [f"host=127.0.0.1:{server.port}" for server in (standby, own_server)]
-    store = Store(f"postgresql://tester@/{name}?{'&'.join(hosts)}")
+    hosts = [f"127.0.0.1:{server.port}" for server in (standby, own_server)]
+    places = {
+        "libpq": f"tester@{','.join(hosts)}/{name}",
+        "sqlalchemy": f"tester@/{name}?host={'&host='.join(hosts)}",
+    }
+    store = Store(f"postgresql://{places[form]}")
     assert isinstance(store.apply([team.place("a")])[0], Placed)
     assert not _in_recovery(store)
     store.try_writing()

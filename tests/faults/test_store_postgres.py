@@ -15,6 +15,7 @@ import pytest
 
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
+from service.ledger.postgres_statements import BEGIN
 from service.ledger.rows import Ended, HoldState, Operation, Placed
 from service.ledger.store import TIMEOUTS, Store, StoreError, Timeouts
 from tests.faults.stores import Team, assert_sound, entries
@@ -296,11 +297,15 @@ def test_defaults_of_the_database_weaken_nothing(postgres: Server) -> None:
     migrate(store)
     for engine in store._database.engines:
         with engine.connect() as connected:
+            if engine is not store.engine:
+                connected.exec_driver_sql(BEGIN.text.decode())  # as a batch does
             for name, expected in (
                 ("synchronous_commit", "on"),
                 ("transaction_isolation", "read committed"),
             ):
                 assert connected.exec_driver_sql(f"SHOW {name}").scalar_one() == expected
+            if engine is not store.engine:
+                connected.exec_driver_sql("ROLLBACK")
     store.close()
 
 

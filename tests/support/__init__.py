@@ -26,6 +26,7 @@ raw_http2.py        gRPC over HTTP/2 frames that no client library sends
 chromium.py         a real Chromium without a window
 envoy.py            a real Envoy between callers and services
 postgres.py         a real PostgreSQL server
+pgbouncer.py        a real PgBouncer in front of it
 outages.py          stores that go away for a while, in several ways
 footprint.py        the tasks and descriptors of this process, before and after
 golden.py           golden pairs: a document and its message

@@ -51,7 +51,7 @@ class Server:
         self._data = directory / "data"
         self._options = options
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user is not None:
             account = pwd.getpwnam(self._user)
@@ -259,7 +259,7 @@ def running(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port that is not an ephemeral port.
 
     While a server is stopped, a client that keeps trying to connect could otherwise get the

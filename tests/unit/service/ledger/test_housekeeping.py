@@ -25,6 +25,7 @@ from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Operation, Outcome, Place, Release, Settle
 from service.ledger.schema import holds
 from service.ledger.store import Store, StoreError
+from tests.support.waiting import until
 
 CREDIT = 10**9
 
@@ -72,6 +73,7 @@ class Kept:
 
     def __init__(self, directory: Path) -> None:
         self.now = 10**18
+        self.seconds = 100.0
         self.store = FaultyStore(f"sqlite:///{directory / 'db'}", clock=lambda: self.now)
         self.store.batches = []
         migrate(self.store)
@@ -95,6 +97,7 @@ class Kept:
             self._changed,
             self.lost.append,
             rejected=self.rejected.append,
+            clock=lambda: self.seconds,
         )
 
     async def _changed(self, there: bool) -> None:
@@ -534,6 +537,40 @@ async def test_changes_are_told_once_each(
     assert len(away) == 2
     assert str(AWAY) in JsonFormatter().format(away[0])
     assert caplog.text.count("store is back") == 1
+
+
+async def test_the_log_repeats_why_the_store_is_away_once_a_minute(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0)
+    running = asyncio.create_task(kept.housekeeping.run())
+    kept.store.fails = AWAY
+    assert await kept.next_change() is False
+
+    async def later(seconds: float) -> None:
+        kept.seconds += seconds
+        rounds = len(kept.store.batches) + 3
+        await until(lambda: len(kept.store.batches) > rounds)
+
+    def lines() -> list[str]:
+        return [
+            JsonFormatter().format(record)
+            for record in caplog.records
+            if record.message == "store is still away"
+        ]
+
+    await later(59.0)
+    assert lines() == []
+    kept.store.fails = StoreError("another reason")
+    await later(2.0)
+    await later(58.0)
+    (line,) = lines()
+    assert '"seconds": 61' in line.replace('":', '": ').replace("  ", " ")
+    assert "another reason" in line
+    await later(3.0)
+    assert len(lines()) == 2
+    running.cancel()
+    await asyncio.wait((running,))
 
 
 async def test_what_is_unforeseen_does_not_end_it(
