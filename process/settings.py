@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 from unicodedata import category
 from urllib.parse import urlsplit
 
@@ -23,6 +23,12 @@ from process.found_values import found
 
 MOST_WORKERS: Final = 256
 """The largest number of processes on one port."""
+
+UNIX: Final = "unix:"
+"""The prefix of the address of a UNIX domain socket."""
+
+_LONGEST_PATH: Final = 107
+"""Bytes of the path of a UNIX domain socket (unix(7))."""
 
 _ROW: Final = "setting"
 _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
@@ -101,6 +107,11 @@ def read(settings: type[_T], environment: Mapping[str, str]) -> _T:
     return settings(**values)
 
 
+def values_of(settings: Any) -> dict[str, Any]:
+    """Return the values of a settings dataclass by field."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
 def parse(settings: type[Any], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Return the valid values by field, and a line for each variable that is not allowed."""
     values: dict[str, Any] = {}
@@ -161,10 +172,36 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def bound(self, port: int) -> "Address":
+        """Return the address with the port that was bound."""
+        return Address(self.host, port)
+
     def dialable(self, port: int) -> "Address":
         """Return the address for clients on this machine, with the port that was bound."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (only looked up)
         return Address(everywhere.get(self.host, self.host), port)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A UNIX domain socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{UNIX}{self.path}"
+
+    def bound(self, _port: int) -> "UnixAddress":
+        """Return the address itself, which has no port."""
+        return self
+
+    def dialable(self, _port: int) -> "UnixAddress":
+        """Return the address itself, which only clients on this machine can dial."""
+        return self
+
+
+Listen: TypeAlias = Address | UnixAddress
+"""An address of a listener."""
 
 
 def _port(text: str) -> int:
@@ -184,10 +221,29 @@ def address(text: str) -> Address:
     return Address(host, _port(port))
 
 
-@parser("host:port, or none to switch it off")
-def optional_address(text: str) -> Address | None:
-    """Parse `host:port`, or "none"."""
-    return None if text == "none" else address(text)
+@parser(
+    "host:port, such as 127.0.0.1:8080 or [::1]:8080, with a port from 0 to 65535, or unix:PATH "
+    "with a path of up to 107 bytes"
+)
+def listen_address(text: str) -> Listen:
+    """Parse `host:port`, or `unix:PATH`."""
+    if not text.startswith(UNIX):
+        return address(text)
+    path = text.removeprefix(UNIX)
+    if (
+        not 0 < len(path.encode(errors="surrogateescape")) <= _LONGEST_PATH
+        or not path.isprintable()
+    ):
+        raise ValueError
+    if path.endswith("/") or any(c.isspace() for c in path):
+        raise ValueError
+    return UnixAddress(path)
+
+
+@parser("host:port, unix:PATH, or none to switch it off")
+def optional_address(text: str) -> Listen | None:
+    """Parse `host:port`, `unix:PATH`, or "none"."""
+    return None if text == "none" else listen_address(text)
 
 
 @parser("the path of a file that can be read")

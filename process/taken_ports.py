@@ -10,7 +10,7 @@ from collections.abc import Collection
 from contextlib import closing
 from typing import Final
 
-from process.settings import Address
+from process.settings import Address, Listen
 
 _TRIED: Final = 50
 """Maximum number of ports that are tried."""
@@ -21,7 +21,7 @@ _DEFAULTS: Final = frozenset({8080, 50051, 50052, 9464, 9465})
 
 def cannot_listen(
     variable: str,
-    address: Address,
+    address: Listen,
     error: OSError | None = None,
     *,
     suggested: set[int] | None = None,
@@ -39,6 +39,8 @@ def cannot_listen(
         text += f": {error.strerror or 'name not found'}"
         if error.errno != errno.EADDRINUSE:
             return text
+    if not isinstance(address, Address):
+        return text
     suggested = set() if suggested is None else suggested
     free = free_port(address, apart_from=suggested)
     if free is None:

@@ -17,31 +17,28 @@ With workers, each has a bridge and a service.
 """
 
 import asyncio
-import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from process import command_line, descriptors, log
 from process import settings as process_settings
 from process.lifetime import Signals, remember_hang_ups, settle
-from process.settings import Address, SettingsError, rows, usage
+from process.settings import Listen, SettingsError, rows, usage, values_of
 from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
 from process.workers.plan import Plan, PrepareError
-from process.workers.ports import TakenError, hold_all
+from process.workers.ports import TakenError, hold_all, shareable, unshareable
 from process.workers.worker import Worker
 from restbridge.config import Settings
+from restbridge.start_text import start_text
 
 if TYPE_CHECKING:  # the bridge is deployed without the service
     from service.accounts.bootstrap_key import KeyFile
-    from service.config import Settings as ServiceSettings
     from service.models import Catalogue
 
 _STANDALONE: Final = "--standalone"
@@ -88,9 +85,14 @@ class Standalone:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        from service.config import load  # noqa: PLC0415 - the bridge is deployed without the service
+        from service.config import Settings as ServiceSettings  # noqa: PLC0415 - the bridge is deployed without the service
+        from service.config import listens, load  # noqa: PLC0415 - as above
 
         values, wrong = process_settings.parse(Settings, environment)
+        of_service, _ = process_settings.parse(ServiceSettings, environment)
+        wrong += unshareable(
+            {**_listens(values), **listens(of_service)}, workers=values.get("workers", 1)
+        )
         self.environment = environment
         self._key = ""
         self.service: ServiceSettings
@@ -127,20 +129,24 @@ class Standalone:
 
     def _hold_ports(self, held: ExitStack) -> None:
         """Hold all ports before anything is written, as a supervisor does for its workers."""
-        listens = {"CHAT_BRIDGE_LISTEN": self.settings.listen, "CHAT_LISTEN": self.service.listen}
-        if self.service.admin_token:
-            listens["CHAT_ADMIN_LISTEN"] = self.service.admin_listen
+        shared = self.listens()
         metrics = {
             "CHAT_METRICS_LISTEN": self.service.metrics_listen,
             "CHAT_BRIDGE_METRICS_LISTEN": self.settings.metrics_listen,
         }
         with ExitStack() as until_they_serve:
             used = {name: address for name, address in metrics.items() if address}
-            ports = hold_all({**listens, **used}, until_they_serve, held, kept=listens)
+            ports = hold_all({**shared, **used}, until_they_serve, held, kept=shared)
         self.settings = replace(self.settings, listen=ports["CHAT_BRIDGE_LISTEN"])
         self.service = replace(self.service, listen=ports["CHAT_LISTEN"])
         if self.service.admin_token:
             self.service = replace(self.service, admin_listen=ports["CHAT_ADMIN_LISTEN"])
+
+    def listens(self) -> dict[str, Listen]:
+        """Return the addresses that workers share, by variable."""
+        from service.config import listens  # noqa: PLC0415 - as in `__init__`
+
+        return {"CHAT_BRIDGE_LISTEN": self.settings.listen, **listens(values_of(self.service))}
 
     async def _serve(self, worker: Worker | None) -> None:
         from restbridge.server import Bridge, ListenError  # noqa: PLC0415 - as in `serve`
@@ -178,7 +184,7 @@ class Standalone:
             raise
         settle()
         if worker is None:
-            self.tell(self.settings.listen.dialable(bridge.port), server.address)
+            self.show(self.settings.listen.dialable(bridge.port), server.address)
         log.event(
             "restbridge",
             "serving",
@@ -210,43 +216,34 @@ class Standalone:
             raise PrepareError(str(error)) from error
         return {_KEY: self._key}
 
-    def tell(self, rest: Address, grpc: str) -> None:
+    def show(self, rest: Listen, grpc: str) -> None:
         """Print what a person needs: the addresses, the models, the key, and a curl command."""
         from service.start_lines import start_lines  # noqa: PLC0415 - as in `__init__`
 
-        lines = {
-            "REST": f"http://{rest}/v1",
-            "gRPC": grpc,
-            "metrics": _metrics(self.settings.metrics_listen, self.service.metrics_listen),
-            "upstream": self.catalogue.upstream_description,
-            "API key": self._key,
-        }
-        if not self.service.bootstrap_api_key:
-            lines["kept in"] = str(self._key_file().path)
-        if self.settings.pages:
-            # The fragment of a URL is not sent. The page moves the key to the tab's storage.
-            lines["browser"] = f"http://{rest}/playground#key={quote(self._key, safe='')}"
-        lines["terminal"] = (
-            f'{shlex.quote(sys.executable)} -m chat --base-url http://{rest}/v1 "Hello"'
-        )
-        print("\n".join(f"{name:<9} {value}" for name, value in lines.items()))  # noqa: T201 - asked for
-        print("\n".join(f"model {line}" for line in start_lines(self.catalogue)))  # noqa: T201 - asked for
-        print(f"\nexport CHAT_KEY={shlex.quote(self._key)}")  # noqa: T201 - asked for
+        kept = "" if self.service.bootstrap_api_key else str(self._key_file().path)
         names = [model.name for model in self.catalogue if not model.is_pattern]
-        model = names[0] if names else "MODEL"
-        print(_curl(rest, self._key, model=model), flush=True)  # noqa: T201 - asked for
+        text = start_text(
+            rest,
+            grpc=grpc,
+            metrics=(self.settings.metrics_listen, self.service.metrics_listen),
+            upstream=self.catalogue.upstream_description,
+            key=self._key,
+            kept_in=kept,
+            pages=self.settings.pages,
+            models=start_lines(self.catalogue),
+            model=names[0] if names else "MODEL",
+        )
+        print(text, flush=True)  # noqa: T201 - asked for
 
 
 def plan(settings: Settings, environment: Mapping[str, str], standalone: Standalone | None) -> Plan:
     """Return what a supervisor runs."""
-    listens = {"CHAT_BRIDGE_LISTEN": settings.listen}
+    listens = _listens({"listen": settings.listen})
     metrics_listens = {"CHAT_BRIDGE_METRICS_LISTEN": settings.metrics_listen}
     longest_drain = settings.drain_delay + settings.drain_grace
     if standalone is not None:
         environment, service = standalone.environment, standalone.service
-        listens["CHAT_LISTEN"] = service.listen
-        if service.admin_token:
-            listens["CHAT_ADMIN_LISTEN"] = service.admin_listen
+        listens = standalone.listens()
         # In the order of the registries of a worker.
         metrics_listens = {"CHAT_METRICS_LISTEN": service.metrics_listen, **metrics_listens}
         longest_drain += service.drain_grace
@@ -255,11 +252,11 @@ def plan(settings: Settings, environment: Mapping[str, str], standalone: Standal
         target = settings.service_target
         if standalone is not None:
             target = str(standalone.service.listen.dialable(ports["CHAT_LISTEN"]))
-            standalone.tell(settings.listen.dialable(ports["CHAT_BRIDGE_LISTEN"]), target)
+            standalone.show(settings.listen.dialable(ports["CHAT_BRIDGE_LISTEN"]), target)
         log.event(
             "restbridge",
             "serving",
-            address=str(Address(settings.listen.host, ports["CHAT_BRIDGE_LISTEN"])),
+            address=str(settings.listen.bound(ports["CHAT_BRIDGE_LISTEN"])),
             metrics_port=ports.get("CHAT_BRIDGE_METRICS_LISTEN"),
             service=target,
             workers=settings.workers,
@@ -269,27 +266,12 @@ def plan(settings: Settings, environment: Mapping[str, str], standalone: Standal
         logger="restbridge",
         workers=settings.workers,
         environment=environment,
-        listens=listens,
+        listens=shareable(listens),
         metrics_listens=metrics_listens,
         longest_drain=longest_drain,
         prepare=standalone.prepare if standalone is not None else dict,
         serving=serving,
     )
-
-
-def _metrics(*listens: Address | None) -> str:
-    return ", ".join(f"http://{listen}/metrics" for listen in listens if listen) or "none"
-
-
-def _curl(rest: Address, key: str, *, model: str) -> str:
-    messages = [{"role": "user", "content": "Hello!"}]
-    body = json.dumps({"model": model, "messages": messages, "stream": True})
-    words = (
-        *("curl", "-N", f"http://{rest}/v1/chat/completions"),
-        *("-H", f"authorization: Bearer {key}", "-H", "content-type: application/json"),
-        *("-d", body),
-    )
-    return f"\n{shlex.join(words)}\n"
 
 
 def allow_connections(settings: Settings, *, others: int = 0) -> Settings:
@@ -305,10 +287,16 @@ def allow_connections(settings: Settings, *, others: int = 0) -> Settings:
     return replace(settings, max_connections=max(1, min(allowed, settings.max_connections)))
 
 
+def _listens(values: Mapping[str, Any]) -> dict[str, Listen]:
+    """Return the addresses that workers of a bridge share, by variable, if they are valid."""
+    return {"CHAT_BRIDGE_LISTEN": values["listen"]} if "listen" in values else {}
+
+
 def _settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings of a bridge without a service."""
     values, wrong = process_settings.parse(Settings, environment)
     wrong += unknown_variables(environment)
+    wrong += unshareable(_listens(values), workers=values.get("workers", 1))
     if wrong:
         raise SettingsError(*wrong)
     return Settings(**values)

@@ -8,9 +8,10 @@ from typing import Final
 from process.log import FORMATS, LEVELS
 from process.settings import (
     MOST_WORKERS,
-    Address,
+    Listen,
     address,
     integer,
+    listen_address,
     one_of,
     optional_address,
     parser,
@@ -66,11 +67,8 @@ def switch(text: str) -> bool:
 class Settings:
     """The settings of the bridge, read at start."""
 
-    listen: Address = setting(
-        "CHAT_BRIDGE_LISTEN",
-        "0.0.0.0:8080",
-        address,
-        "The address of the HTTP listener, without TLS.",
+    listen: Listen = setting(
+        "CHAT_BRIDGE_LISTEN", "0.0.0.0:8080", listen_address, "The address of the HTTP listener."
     )
     workers: int = setting(
         "CHAT_BRIDGE_WORKERS",
@@ -81,7 +79,7 @@ class Settings:
     service_target: str = setting(
         "CHAT_SERVICE_TARGET", "127.0.0.1:50051", target, "The address of the gRPC service."
     )
-    metrics_listen: Address | None = setting(
+    metrics_listen: Listen | None = setting(
         "CHAT_BRIDGE_METRICS_LISTEN",
         "127.0.0.1:9465",
         optional_address,

@@ -18,9 +18,9 @@ from typing import Final, cast
 
 import uvicorn
 
-from process import metrics
+from process import metrics, unix_sockets
 from process.in_process import InProcessChannel
-from process.settings import Address
+from process.settings import Listen, UnixAddress
 from process.taken_ports import cannot_listen
 from process.workers import ports
 from restbridge.app import create_app
@@ -91,14 +91,14 @@ class Bridge:
         self._server: _Server
         self._serving: asyncio.Task[None]
         self.port = 0
-        """The port of the listener, set by `start`."""
+        """The port of the listener, set by `start`; 0 for a UNIX domain socket."""
         self.metrics_port: int | None = None
         """The port of the metrics, set by `start` unless metrics are off."""
 
     @property
     def address(self) -> str:
-        """The address of the listener, as host:port."""
-        return str(Address(self._settings.listen.host, self.port))
+        """The address of the listener: host:port or unix:PATH."""
+        return str(self._settings.listen.bound(self.port))
 
     @property
     def running(self) -> int:
@@ -115,7 +115,7 @@ class Bridge:
             listener = stack.enter_context(
                 _listener(self._settings.listen, shares=self._shares_port)
             )
-            self.port = listener.getsockname()[1]
+            self.port = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
             self._start_metrics(stack)
             service = Service(self._settings, self._channel)
             stack.push_async_callback(service.close)
@@ -256,7 +256,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _listener(listen: Address, *, shares: bool) -> Iterator[socket.socket]:
+def _listener(listen: Listen, *, shares: bool) -> Iterator[socket.socket]:
+    if isinstance(listen, UnixAddress):
+        with contextlib.ExitStack() as stack:
+            try:
+                unix = stack.enter_context(unix_sockets.listening(listen))
+            except OSError as error:
+                raise _cannot_listen("CHAT_BRIDGE_LISTEN", listen, error) from error
+            yield unix
+        return
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     # asyncio disables Nagle's algorithm only if the socket names its protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -273,5 +281,5 @@ def _listener(listen: Address, *, shares: bool) -> Iterator[socket.socket]:
         yield listener
 
 
-def _cannot_listen(setting: str, listen: Address, error: OSError) -> ListenError:
+def _cannot_listen(setting: str, listen: Listen, error: OSError) -> ListenError:
     return ListenError(cannot_listen(setting, listen, error))

@@ -19,12 +19,13 @@ from typing import Any
 
 from process import command_line, descriptors, log
 from process.lifetime import Signals, remember_hang_ups, settle
-from process.settings import SettingsError, rows
+from process.settings import SettingsError, rows, values_of
 from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
+from process.workers.ports import shareable
 from process.workers.worker import Worker
 from service import cli
-from service.config import Settings, load
+from service.config import Settings, listens, load
 from service.models import Catalogue
 from service.start_error import StartError
 from service.start_lines import start_lines
@@ -71,9 +72,6 @@ async def serve(
 
 def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str]) -> Plan:
     """Return what a supervisor runs."""
-    listens = {"CHAT_LISTEN": settings.listen}
-    if settings.admin_token:
-        listens["CHAT_ADMIN_LISTEN"] = settings.admin_listen
 
     def serving(ports: Mapping[str, int]) -> None:
         log.event(
@@ -90,7 +88,7 @@ def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str
         logger="service",
         workers=settings.workers,
         environment=environment,
-        listens=listens,
+        listens=shareable(listens(values_of(settings))),
         metrics_listens={"CHAT_METRICS_LISTEN": settings.metrics_listen},
         longest_drain=settings.drain_delay + settings.drain_grace,
         serving=serving,

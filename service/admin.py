@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -18,7 +17,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
-from process.settings import Address
+from process import unix_sockets
+from process.settings import Listen
 from service import reflection
 from service.accounts.account_servicer import AccountServicer
 from service.accounts.directory import Directory
@@ -48,7 +48,7 @@ class AdminServer:
         access: Access to the store.
         directory: The accounts and keys in it.
         telemetry: Records every call.
-        listen: The address to listen on, without TLS.
+        listen: The address to listen on.
         token: The bearer token of operators: 16 to 256 printable ASCII characters.
         shares_port: Whether the listener shares its port with other workers.
     """
@@ -59,7 +59,7 @@ class AdminServer:
         directory: Directory,
         telemetry: Telemetry,
         *,
-        listen: Address,
+        listen: Listen,
         token: str,
         shares_port: bool = False,
     ) -> None:
@@ -75,8 +75,8 @@ class AdminServer:
 
     @property
     def address(self) -> str:
-        """The address of the listener as `host:port`; set by `start`."""
-        return str(replace(self._listen, port=self._port))
+        """The address of the listener; set by `start`."""
+        return str(self._listen.bound(self._port))
 
     async def start(self) -> None:
         """Start listening. The health is SERVING when this returns.
@@ -96,7 +96,8 @@ class AdminServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable(server, SERVICE, health.SERVICE_NAME)
         try:
-            self._port = server.add_insecure_port(str(self._listen))
+            with unix_sockets.placed(self._listen):
+                self._port = server.add_insecure_port(str(self._listen))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._listen}") from error
         self.set_serving(True)

@@ -10,19 +10,20 @@ all errors together, each with the setting or entry, the value found and the val
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from process import log
 from process.settings import (
     MOST_WORKERS,
-    Address,
+    Listen,
     SettingsError,
-    address,
     api_key,
     base_url,
     credits_amount,
     database_url,
     header_key,
     integer,
+    listen_address,
     one_of,
     optional_address,
     parse,
@@ -33,6 +34,7 @@ from process.settings import (
     setting,
 )
 from process.variables import unknown_variables
+from process.workers.ports import unshareable
 from service.models import Catalogue
 from service.models_document import CatalogueError, catalogue, key_variables
 from service.models_source import SELECTING, SIMULATOR, document_of
@@ -59,8 +61,8 @@ def model_name(value: str) -> str:
 class Settings:
     """The settings of the service; docs/configuration.md has the same table."""
 
-    listen: Address = setting(
-        "CHAT_LISTEN", "0.0.0.0:50051", address, "The address of the gRPC listener, without TLS."
+    listen: Listen = setting(
+        "CHAT_LISTEN", "0.0.0.0:50051", listen_address, "The address of the gRPC listener."
     )
     workers: int = setting(
         "CHAT_WORKERS",
@@ -68,7 +70,7 @@ class Settings:
         integer(1, MOST_WORKERS),
         "How many processes serve, on the same ports; `--workers` takes precedence.",
     )
-    metrics_listen: Address | None = setting(
+    metrics_listen: Listen | None = setting(
         "CHAT_METRICS_LISTEN",
         "127.0.0.1:9464",
         optional_address,
@@ -125,11 +127,11 @@ class Settings:
         api_key,
         "The bearer token of AccountService; without it, AccountService is off.",
     )
-    admin_listen: Address = setting(
+    admin_listen: Listen = setting(
         "CHAT_ADMIN_LISTEN",
         "127.0.0.1:50052",
-        address,
-        "The address of the AccountService listener, without TLS.",
+        listen_address,
+        "The address of the AccountService listener.",
     )
     journal_directory: str = setting(
         "CHAT_JOURNAL_DIRECTORY",
@@ -249,12 +251,25 @@ class Settings:
     )
 
 
+def listens(values: Mapping[str, Any]) -> dict[str, Listen]:
+    """Return the addresses that workers share, by variable.
+
+    Args:
+        values: The valid values of `Settings`, by field.
+    """
+    fields = {"CHAT_LISTEN": "listen"}
+    if values.get("admin_token"):
+        fields["CHAT_ADMIN_LISTEN"] = "admin_listen"
+    return {name: values[field] for name, field in fields.items() if field in values}
+
+
 def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Settings, Catalogue]:
     """Read settings and models.
 
     Args:
         environment: The environment.
-        simulates: Whether the simulator is the upstream if none is configured.
+        simulates: Whether the service is part of --standalone, where the simulator is the upstream
+            if none is configured, and the bridge's settings have the number of workers.
 
     Raises:
         SettingsError: A setting or the models file is wrong. It has a line for each error.
@@ -272,6 +287,8 @@ def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Se
         place = "CHAT_MODELS_FILE: " if values["models_file"] else ""
         wrong += [f"{place}{line}" for line in error.lines]
     wrong += unknown_variables(environment, keys)
+    if not simulates:
+        wrong += unshareable(listens(values), workers=values.get("workers", 1))
     if wrong or models is None:
         raise SettingsError(*wrong)
     return Settings(**values), models

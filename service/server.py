@@ -30,8 +30,9 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from process import metrics
+from process import metrics, unix_sockets
 from process.in_process import InProcessChannel
+from process.settings import values_of
 from process.taken_ports import cannot_listen
 from process.workers.ports import TakenError, hold_all
 from service import reflection
@@ -40,7 +41,7 @@ from service.accounts.credit_servicer import CreditServicer
 from service.accounts.store_access import Access
 from service.admin import AdminServer
 from service.call import MOST_BYTES, Calls
-from service.config import Settings
+from service.config import Settings, listens
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
 from service.ledger.batches import PATIENCE, Batches
@@ -130,7 +131,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The address for clients on this machine, as `host:port`; set by `start`."""
+        """The address for clients on this machine; set by `start`."""
         return str(self._settings.listen.dialable(self._port))
 
     def channel(self) -> InProcessChannel:
@@ -230,9 +231,12 @@ class Server:
         reflection.enable(server, *SERVICES, health.SERVICE_NAME)
         held.close()
         try:
-            self._port = server.add_insecure_port(str(settings.listen))
+            with unix_sockets.placed(settings.listen):
+                self._port = server.add_insecure_port(str(settings.listen))
         except RuntimeError as error:
             raise StartError(cannot_listen("CHAT_LISTEN", settings.listen)) from error
+        except OSError as error:
+            raise StartError(cannot_listen("CHAT_LISTEN", settings.listen, error)) from error
         await self._start_admin(accounts)
         self._health.set(SERVING, LIVENESS, *READINESS)
         self._start_housekeeping(accounts.housekeeping)
@@ -299,12 +303,8 @@ class Server:
         """Hold the ports of gRPC until it listens on them itself."""
         held = self._resources.enter_context(ExitStack())
         if not self._shares_ports:
-            settings = self._settings
-            wanted = {"CHAT_LISTEN": settings.listen}
-            if settings.admin_token:
-                wanted["CHAT_ADMIN_LISTEN"] = settings.admin_listen
             try:
-                hold_all(wanted, held)
+                hold_all(listens(values_of(self._settings)), held)
             except TakenError as error:
                 raise StartError(str(error)) from error
         return held
@@ -330,7 +330,8 @@ class Server:
         try:
             await admin.start()
         except OSError as error:
-            raise StartError(cannot_listen("CHAT_ADMIN_LISTEN", settings.admin_listen)) from error
+            text = cannot_listen("CHAT_ADMIN_LISTEN", settings.admin_listen, error)
+            raise StartError(text) from error
         self._resources.push_async_callback(admin.stop)
         self._admin = admin
 

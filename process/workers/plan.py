@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from process.settings import Address
+from process.settings import Address, Listen
 
 LONGEST_ENDING: Final = 15.0
 """Seconds until workers are killed, beyond their longest drain or after a second signal."""
@@ -25,7 +25,7 @@ class Plan:
     """Of the workers, except for the addresses."""
     listens: Mapping[str, Address]
     """The addresses that workers share, by variable."""
-    metrics_listens: Mapping[str, Address | None]
+    metrics_listens: Mapping[str, Listen | None]
     """Where the supervisor serves metrics, by variable, in the order of the workers' registries."""
     longest_drain: float
     """How long a worker drains, in seconds."""

@@ -12,7 +12,9 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
 
-from process.settings import Address
+from process import unix_sockets
+from process.found_values import found
+from process.settings import Address, Listen, UnixAddress
 from process.taken_ports import cannot_listen
 
 
@@ -21,16 +23,17 @@ class TakenError(Exception):
 
 
 def hold_all(
-    addresses: Mapping[str, Address],
+    addresses: Mapping[str, Listen],
     stack: ExitStack,
     longer: ExitStack | None = None,
     *,
     kept: Collection[str] = (),
-) -> dict[str, Address]:
+) -> dict[str, Listen]:
     """Hold the ports of several listeners until a stack is closed.
 
     Args:
-        addresses: The addresses by variable. Port 0 takes a free port.
+        addresses: The addresses by variable. Port 0 takes a free port. A UNIX domain socket is not
+            held: it is only checked that no process listens there.
         stack: Holds the ports.
         longer: Holds those of the variables in `kept`.
         kept: Variables.
@@ -41,20 +44,44 @@ def hold_all(
     Raises:
         TakenError: Addresses cannot be listened on.
     """
-    held: dict[str, Address] = {}
+    held: dict[str, Listen] = {}
     wrong: list[str] = []
     suggested: set[int] = set()
     for variable, wanted in addresses.items():
         try:
+            if isinstance(wanted, UnixAddress):
+                unix_sockets.is_stale(wanted)
+                held[variable] = wanted
+                continue
             holder = longer if longer is not None and variable in kept else stack
             port = holder.enter_context(hold(wanted)).getsockname()[1]
         except OSError as error:
             wrong.append(cannot_listen(variable, wanted, error, suggested=suggested))
         else:
-            held[variable] = Address(wanted.host, port)
+            held[variable] = wanted.bound(port)
     if wrong:
         raise TakenError("\n".join(wrong))
     return held
+
+
+def shareable(listens: Mapping[str, Listen]) -> dict[str, Address]:
+    """Return the addresses that workers can share: all except UNIX domain sockets."""
+    return {name: listen for name, listen in listens.items() if isinstance(listen, Address)}
+
+
+def unshareable(listens: Mapping[str, Listen], *, workers: int) -> list[str]:
+    """Return an error for each listener that several workers cannot share.
+
+    Args:
+        listens: The addresses by variable.
+        workers: The number of workers.
+    """
+    return [
+        f"{name} must be host:port if there are several workers, which cannot share a UNIX domain "
+        f"socket; found {found(str(listen))} and {workers} workers"
+        for name, listen in listens.items()
+        if workers > 1 and isinstance(listen, UnixAddress)
+    ]
 
 
 def hold(address: Address) -> socket.socket:

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from process import log, metrics
 from process.lifetime import Signals
-from process.settings import Address
+from process.settings import Listen
 from process.taken_ports import cannot_listen
 from process.workers.child import Child, command_of, start
 from process.workers.frames import Family
@@ -99,7 +99,7 @@ class Supervisor:
             with _listening(variable, address):
                 held = stack.enter_context(hold(address))
             ports[variable] = held.getsockname()[1]
-            self._environment[variable] = str(Address(address.host, ports[variable]))
+            self._environment[variable] = str(address.bound(ports[variable]))
         for position, (variable, listen) in enumerate(self._plan.metrics_listens.items()):
             self._environment[variable] = "none"
             if listen is None:
@@ -107,7 +107,9 @@ class Supervisor:
             workers = _Workers(asyncio.get_running_loop(), partial(self._ask, position))
             registry = self._telemetry.registry(workers)
             with _listening(variable, listen):
-                ports[variable], close = metrics.serve(listen, registry)
+                port, close = metrics.serve(listen, registry)
+            if port is not None:
+                ports[variable] = port
             stack.push_async_callback(asyncio.to_thread, close)
         return ports
 
@@ -257,7 +259,7 @@ def _metric(family: Family) -> Metric:
 
 
 @contextmanager
-def _listening(variable: str, address: Address) -> Iterator[None]:
+def _listening(variable: str, address: Listen) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -42,7 +42,7 @@ LAYERS = {
     "process": (
         {"workers"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
-        {"descriptors"},
+        {"descriptors", "unix_sockets"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables", "log_text"},
     ),
@@ -127,7 +127,7 @@ LAYERS = {
         {"http"},
         {"telemetry"},
         {"channel", "error_responses"},
-        {"clock", "config", "headers", "wrong_urls"},
+        {"clock", "config", "headers", "start_text", "wrong_urls"},
     ),
     "restbridge.http": (
         {"edge", "protocol"},

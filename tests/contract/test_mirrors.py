@@ -44,7 +44,6 @@ WITH_SOCKETS: Final = {
     "process/launch.py": "tests/e2e/test_wheel.py",
     "process/lifetime.py": "tests/faults/test_process.py",
     "process/taken_ports.py": "tests/faults/test_shared_ports.py",
-    "process/metrics.py": "tests/faults/test_process.py",
     "process/workers/child.py": "tests/e2e/test_workers.py",
     "process/workers/plan.py": "tests/e2e/test_workers.py",
     "process/workers/ports.py": "tests/faults/test_shared_ports.py",

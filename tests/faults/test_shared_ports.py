@@ -9,7 +9,7 @@ import pytest
 
 from process.settings import Address
 from process.taken_ports import cannot_listen, free_port
-from process.workers.ports import TakenError, hold, hold_all, share
+from process.workers.ports import TakenError, hold, hold_all, share, shareable
 
 FREE = Address("127.0.0.1", 0)
 
@@ -75,7 +75,7 @@ def test_all_taken_ports_are_reported_and_nothing_stays_held(stack: ExitStack) -
 
     with ExitStack() as longer:
         with ExitStack() as shorter:
-            held = hold_all({"B": FREE, "D": FREE}, shorter, longer, kept={"B"})
+            held = shareable(hold_all({"B": FREE, "D": FREE}, shorter, longer, kept={"B"}))
         _listen(stack, held["D"])
         with pytest.raises(OSError, match="in use"):
             _listen(stack, held["B"])

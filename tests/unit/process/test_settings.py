@@ -7,13 +7,16 @@ import pytest
 
 from process.settings import (
     Address,
+    Listen,
     Row,
     SettingsError,
+    UnixAddress,
     address,
     api_key,
     base_url,
     header_key,
     integer,
+    listen_address,
     one_of,
     optional_address,
     read,
@@ -32,6 +35,11 @@ class Sample:
     listen: Address = setting("A_LISTEN", "127.0.0.1:1", address, "Where it listens.")
     key: str = setting("A_KEY", "", api_key, "The key.")
     most: int = setting("A_MOST", "5", integer(1, 9), "How many.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listening:
+    listen: Listen = setting("A_LISTEN", "127.0.0.1:1", listen_address, "Where it listens.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,3 +235,19 @@ def test_a_file_must_be_one_that_can_be_read(tmp_path: Path) -> None:
 def test_an_address_is_shown_as_it_is_written(value: Address, text: str) -> None:
     assert str(value) == text
     assert address(text) == value
+
+
+def test_an_address_to_listen_on_can_be_a_socket_file() -> None:
+    assert listen_address("[::1]:80") == Address("::1", 80)
+    assert listen_address("unix:/run/a.sock") == UnixAddress("/run/a.sock")
+    assert str(listen_address("unix:a")) == "unix:a"
+    assert listen_address(f"unix:{'a' * 107}") == UnixAddress("a" * 107)
+    assert optional_address("unix:a") == UnixAddress("a")
+
+
+@pytest.mark.parametrize(
+    "text", ["unix:", "unix:/run/", "unix:/run/a b", "unix:\0a", f"unix:{'a' * 108}", "/run/a"]
+)
+def test_no_other_path_is_an_address(text: str) -> None:
+    with pytest.raises(SettingsError, match="A_LISTEN must be host:port"):
+        read(Listening, {"A_LISTEN": text})

@@ -1,0 +1,92 @@
+"""What --standalone prints for the person who starts it.
+
+REST      http://127.0.0.1:8080/v1
+…
+export CHAT_KEY=…
+curl -N …
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from process.settings import Listen, UnixAddress
+
+
+def start_text(
+    rest: Listen,
+    *,
+    grpc: str,
+    metrics: Sequence[Listen | None],
+    upstream: str,
+    key: str,
+    kept_in: str,
+    pages: bool,
+    models: Iterable[str],
+    model: str,
+) -> str:
+    """Return the text.
+
+    Args:
+        rest: The address of the HTTP listener, for clients on this machine.
+        grpc: The address of the gRPC listener.
+        metrics: The addresses of the metrics; None for one that is off.
+        upstream: The upstreams, in words.
+        key: The API key.
+        kept_in: The file that keeps the key; "" for none.
+        pages: Whether the bridge serves pages.
+        models: A line for each model.
+        model: The model of the curl command.
+    """
+    lines = {
+        "REST": f"{rest}, base URL {_origin(rest)}/v1" if _is_unix(rest) else f"{_origin(rest)}/v1",
+        "gRPC": grpc,
+        "metrics": ", ".join(_metrics(listen) for listen in metrics if listen) or "none",
+        "upstream": upstream,
+        "API key": key,
+    }
+    if kept_in:
+        lines["kept in"] = kept_in
+    if pages and not _is_unix(rest):
+        # The fragment of a URL is not sent. The page moves the key to the tab's storage.
+        lines["browser"] = f"{_origin(rest)}/playground#key={quote(key, safe='')}"
+    if not _is_unix(rest):
+        lines["terminal"] = (
+            f'{shlex.quote(sys.executable)} -m chat --base-url {_origin(rest)}/v1 "Hello"'
+        )
+    return "\n".join(
+        (
+            *(f"{name:<9} {value}" for name, value in lines.items()),
+            *(f"model {line}" for line in models),
+            "",
+            f"export CHAT_KEY={shlex.quote(key)}",
+            _curl(rest, key, model=model),
+        )
+    )
+
+
+def _is_unix(listen: Listen) -> bool:
+    return isinstance(listen, UnixAddress)
+
+
+def _origin(listen: Listen) -> str:
+    return "http://localhost" if isinstance(listen, UnixAddress) else f"http://{listen}"
+
+
+def _metrics(listen: Listen) -> str:
+    return str(listen) if isinstance(listen, UnixAddress) else f"{_origin(listen)}/metrics"
+
+
+def _curl(rest: Listen, key: str, *, model: str) -> str:
+    messages = [{"role": "user", "content": "Hello!"}]
+    body = json.dumps({"model": model, "messages": messages, "stream": True})
+    words = (
+        *("curl", "-N"),
+        *(("--unix-socket", rest.path) if isinstance(rest, UnixAddress) else ()),
+        f"{_origin(rest)}/v1/chat/completions",
+        *("-H", f"authorization: Bearer {key}", "-H", "content-type: application/json"),
+        *("-d", body),
+    )
+    return f"\n{shlex.join(words)}\n"
