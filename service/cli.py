@@ -2,7 +2,8 @@
 
     accounts create ACCOUNT [--credit 25]       accounts list
     keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
-    credit add ACCOUNT CREDITS [--id ID]        usage ACCOUNT           migrate
+    keys update ACCOUNT NAME [limits]           usage ACCOUNT           migrate
+    credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
     ledger show ACCOUNT                         ledger verify           check
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
@@ -38,8 +39,8 @@ ADMIN: Final = "chatcompletion-admin"
 
 AREAS: Final[Mapping[str, str]] = {
     "accounts": "create and list accounts",
-    "keys": "create, list and revoke API keys",
-    "credit": "add credit to accounts",
+    "keys": "create, list, change and revoke API keys",
+    "credit": "add credit to accounts, or take it back",
     "usage": "show usage and charges by time, key and model",
     "ledger": "show and verify the ledger",
     "migrate": "migrate the schema of the store",
@@ -194,26 +195,26 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     create.add_argument(
         "--name", type=_text(field_rules.NAME), required=True, help="the name of the key"
     )
-    create.add_argument("--rpm", type=_limit, help="requests per minute")
-    create.add_argument("--tpm", type=_limit, help="tokens per minute")
-    create.add_argument("--concurrency", type=_limit, help="maximum concurrent calls")
-    create.add_argument("--models", type=_models, help="the models that the key can use: a,b")
-    create.add_argument("--expires", type=_later(now), help=_MOMENT)
+    for option, parse, help_ in _limits(now):
+        create.add_argument(option, type=parse, help=help_)
     _account(_command(keys, "keys list", "list the keys of an account"))
+    update = _command(keys, "keys update", "change the limits of a key; none removes a limit")
+    _account(update)
+    update.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
+    for option, parse, help_ in _limits(now):
+        # An option that is not given changes nothing.
+        update.add_argument(
+            option, type=_or_none(parse), default=argparse.SUPPRESS, help=f"{help_}, or none"
+        )
     revoke = _command(keys, "keys revoke", "revoke a key permanently")
     _account(revoke)
     revoke.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
 
     credit = _area(areas, "credit")
     add = _command(credit, "credit add", "add credit to an account")
-    _account(add)
-    add.add_argument("amount", type=_some_credits, help="the amount in credits, such as 10 or 0.5")
-    add.add_argument(
-        "--id",
-        type=_text(field_rules.IDEMPOTENCY_ID),
-        default=uuid4().hex,
-        help="an id; repeating the command with the same id adds nothing; default: a new id",
-    )
+    _amount(add)
+    deduct = _command(credit, "credit deduct", "take credit back that no call holds")
+    _amount(deduct)
 
     used = _command(areas, "usage", AREAS["usage"])
     _account(used)
@@ -258,6 +259,34 @@ def _command(area: Any, command: str, help_: str) -> argparse.ArgumentParser:
 
 def _account(command: argparse.ArgumentParser) -> None:
     command.add_argument("account", type=_text(field_rules.NAME), help="the name of the account")
+
+
+def _amount(command: argparse.ArgumentParser) -> None:
+    _account(command)
+    command.add_argument(
+        "amount", type=_some_credits, help="the amount in credits, such as 10 or 0.5"
+    )
+    command.add_argument(
+        "--id",
+        type=_text(field_rules.IDEMPOTENCY_ID),
+        default=uuid4().hex,
+        help="an id; repeating the command with the same id changes nothing; default: a new id",
+    )
+
+
+def _limits(now: int) -> Sequence[tuple[str, Callable[[str], Any], str]]:
+    """Return the option, parser and help of each limit of a key."""
+    return (
+        ("--rpm", _limit, "requests per minute"),
+        ("--tpm", _limit, "tokens per minute"),
+        ("--concurrency", _limit, "maximum concurrent calls"),
+        ("--models", _models, "the models that the key can use: a,b"),
+        ("--expires", _later(now), _MOMENT),
+    )
+
+
+def _or_none(parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
+    return lambda text: None if text == "none" else parse(text)
 
 
 def _checked(value: _T, rule: FieldRule) -> _T:

@@ -83,6 +83,12 @@ class AccountServicer(AccountServiceServicer):
         """Add credit once."""
         return await self._write(self._operations.add_credit, request)
 
+    async def DeductCredit(  # noqa: N802  (named by the contract)
+        self, request: pb.DeductCreditRequest, context: _Context
+    ) -> pb.DeductCreditResponse:
+        """Take credit back once."""
+        return await self._write(self._operations.deduct_credit, request)
+
     async def CreateApiKey(  # noqa: N802  (named by the contract)
         self, request: pb.CreateApiKeyRequest, context: _Context
     ) -> pb.CreateApiKeyResponse:
@@ -94,6 +100,12 @@ class AccountServicer(AccountServiceServicer):
     ) -> pb.ListApiKeysResponse:
         """Return a page of keys."""
         return await self._read(self._operations.list_api_keys, request)
+
+    async def UpdateApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.UpdateApiKeyRequest, context: _Context
+    ) -> pb.UpdateApiKeyResponse:
+        """Change the limits of a key."""
+        return await self._write(self._operations.update_api_key, request)
 
     async def RevokeApiKey(  # noqa: N802  (named by the contract)
         self, request: pb.RevokeApiKeyRequest, context: _Context

@@ -8,9 +8,11 @@ A list is one response with all pages.
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -27,6 +29,15 @@ from service.ledger.store import Store, StoreError
 
 MOST_USAGE: Final = 100_000
 """Maximum usage totals in one output."""
+
+LIMITS: Final[Mapping[str, str]] = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "concurrency": "concurrency",
+    "models": "models",
+    "expires": "expire_time",
+}
+"""The field of KeyLimits for each option of `keys create` and `keys update`."""
 
 _PAGE: Final = 1000
 _OPENING: Final = "opening"
@@ -66,25 +77,52 @@ def _added(
     request = pb.AddCreditRequest(
         account=account, amount_nano_credits=amount, idempotency_id=idempotency_id
     )
-    try:
+    with _once("add", "added", request):
         return _ask(operations.add_credit, request)
+
+
+def _deduct_credit(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.DeductCreditRequest(
+        account=asked.account, amount_nano_credits=asked.amount, idempotency_id=asked.id
+    )
+    with _once("deduct", "deducted", request):
+        deducted = _ask(operations.deduct_credit, request)
+    return Answer(
+        document=deducted,
+        text=_table(_ACCOUNT, [deducted.account]),
+        note=f"{to_text(-deducted.entry.amount_nano_credits)} deducted with the id {asked.id}",
+    )
+
+
+@contextmanager
+def _once(
+    verb: str, done: str, request: pb.AddCreditRequest | pb.DeductCreditRequest
+) -> Iterator[None]:
+    """If the store fails, say how to repeat the request without repeating its effect."""
+    try:
+        yield
     except StoreError as error:
-        again = ("credit", "add", account, to_text(amount), "--id", idempotency_id)
+        amount = to_text(request.amount_nano_credits)
+        again = ("credit", verb, request.account, amount, "--id", request.idempotency_id)
         raise CommandError(
-            f"{error}; the credit may have been added. To add it once: {shlex.join(again)}"
+            f"{error}; the credit may have been {done}. To {verb} it once: {shlex.join(again)}"
         ) from error
 
 
-def _create_key(operations: Operations, asked: argparse.Namespace) -> Answer:
-    models = asked.models and account_pb2.AllowedModels(names=asked.models)
-    limits = account_pb2.KeyLimits(
-        models=models,
-        requests_per_minute=asked.rpm,
-        tokens_per_minute=asked.tpm,
-        concurrency=asked.concurrency,
-        expire_time=messages.timestamp(asked.expires),
+def _limits(asked: argparse.Namespace) -> account_pb2.KeyLimits:
+    """Return the limits that a command line names."""
+    models: Sequence[str] | None = getattr(asked, "models", None)
+    return account_pb2.KeyLimits(
+        models=account_pb2.AllowedModels(names=models) if models else None,
+        requests_per_minute=getattr(asked, "rpm", None),
+        tokens_per_minute=getattr(asked, "tpm", None),
+        concurrency=getattr(asked, "concurrency", None),
+        expire_time=messages.timestamp(getattr(asked, "expires", None)),
     )
-    request = pb.CreateApiKeyRequest(account=asked.account, name=asked.name, limits=limits)
+
+
+def _create_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.CreateApiKeyRequest(account=asked.account, name=asked.name, limits=_limits(asked))
     response = _ask(operations.create_api_key, request)
     named = f"key {asked.name!r} for account {asked.account!r}"
     return Answer(
@@ -99,6 +137,20 @@ def _list_keys(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.ListApiKeysRequest(account=asked.account)
     found = _all(operations.list_api_keys, request)
     return Answer(document=found, text=_table(_KEY, found.api_keys))
+
+
+def _update_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    changed = [path for option, path in LIMITS.items() if hasattr(asked, option)]
+    if not changed:
+        raise CommandError(f"name a limit to change: {', '.join(f'--{name}' for name in LIMITS)}")
+    request = pb.UpdateApiKeyRequest(
+        account=asked.account,
+        name=asked.name,
+        limits=_limits(asked),
+        update_mask=FieldMask(paths=changed),
+    )
+    response = _ask(operations.update_api_key, request)
+    return Answer(document=response, text=_table(_KEY, [response.api_key]))
 
 
 def _revoke_key(operations: Operations, asked: argparse.Namespace) -> Answer:
@@ -139,8 +191,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "accounts create": _on_store(_create_account),
     "accounts list": _on_store(_list_accounts),
     "credit add": _on_store(_add_credit),
+    "credit deduct": _on_store(_deduct_credit),
     "keys create": _on_store(_create_key),
     "keys list": _on_store(_list_keys),
+    "keys update": _on_store(_update_key),
     "keys revoke": _on_store(_revoke_key),
     "ledger show": _on_store(_show_ledger),
     "usage": _on_store(_usage),

@@ -3,8 +3,8 @@
     find -> the caller of a key    levels -> the state of limits    callers
     statement -> account, key and usage, at one point in time
     create_account  account  accounts                    operators
-    add_credit
-    create_key  keys  revoke_key
+    add_credit  deduct_credit
+    create_key  keys  update_key  revoke_key
     ledger  usage
 
 Accounts, keys, ledger entries and usage totals are rows of the store; a key's row lacks its digest.
@@ -12,7 +12,7 @@ Amounts are in nano-credits, times in nanoseconds since the Unix epoch. Names an
 parameters, never part of a statement's text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -191,21 +191,47 @@ class Directory:
             InvalidRequest: The balance would exceed its maximum.
             StoreError: The store is away. The credit may still have been added.
         """
+        message = "The balance would exceed its largest value; nothing was added."
+        return self._grant(account, amount, idempotency_id, refused=message)
+
+    def deduct_credit(
+        self, account: str, amount: int, idempotency_id: str
+    ) -> tuple[StoredRow, StoredRow]:
+        """Take credit back once. Return the ledger entry, and the account after it.
+
+        Args:
+            account: The name of the account.
+            amount: The amount in nano-credits.
+            idempotency_id: The id of the deduction. If it was used before, nothing is deducted.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            AlreadyExists: The id was used with another amount, or to add credit.
+            InvalidRequest: Less credit is available.
+            StoreError: The store is away. The credit may still have been deducted.
+        """
+        message = f"Less than {to_text(amount)} is available; nothing was deducted."
+        return self._grant(account, -amount, idempotency_id, refused=message)
+
+    def _grant(
+        self, account: str, amount: int, idempotency_id: str, *, refused: str
+    ) -> tuple[StoredRow, StoredRow]:
         owner = self.account(account)
         grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)
         (outcome,) = self._store.apply([grant])
         if isinstance(outcome, Granted) and outcome.balance is None:
-            message = "The balance would exceed its largest value; nothing was added."
-            raise InvalidRequest.of([Violation(param="amount_nano_credits", message=message)])
+            raise InvalidRequest.of([Violation(param="amount_nano_credits", message=refused)])
         made = _ENTRIES.where(
             ledger.c.account_id == owner.id, ledger.c.idempotency_id == idempotency_id
         )
         with self._store.reading() as connection:
             entry = connection.execute(made).one()
             if entry.amount != amount:
+                use = "add" if entry.amount > 0 else "deduct"
+                done = "added" if amount > 0 else "deducted"
                 raise AlreadyExists(
-                    f"The id {idempotency_id!r} was used to add {to_text(entry.amount)};"
-                    " nothing was added.",
+                    f"The id {idempotency_id!r} was used to {use} {to_text(abs(entry.amount))};"
+                    f" nothing was {done}.",
                     param="idempotency_id",
                 )
             return entry, _account(connection, account)
@@ -277,6 +303,23 @@ class Directory:
             owner = _account(connection, account)
             wanted = _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
             return connection.execute(wanted.order_by(api_keys.c.id).limit(limit)).all()
+
+    def update_key(self, account: str, name: str, limits: Mapping[str, Any]) -> StoredRow:
+        """Change limits of a key. The models, limits and expiry are those of `create_key`.
+
+        Args:
+            account: The name of the account.
+            name: The name of the key.
+            limits: The new value of each limit that changes, at least one; None for no limit.
+
+        Raises:
+            AccountNotFound: There is no such account.
+            ApiKeyNotFound: The account has no such key.
+        """
+        with self._store.writing() as connection:
+            id_ = _key_id(connection, _account(connection, account), name)
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == id_).values(**limits))
+            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one()
 
     def revoke_key(self, account: str, name: str) -> StoredRow:
         """Revoke a key permanently. Revoking a revoked key changes nothing.

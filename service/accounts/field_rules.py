@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chatcompletion.v1 import account_pb2
+
 LONGEST_NAME: Final = 128
 LONGEST_MODEL: Final = 256
 MOST_MODELS: Final = 100
@@ -55,6 +57,11 @@ LIMIT: Final = FieldRule(
 AMOUNT: Final = FieldRule(
     allowed="an integer of nano-credits from 1 to 10^18",
     accepts=lambda value: 1 <= value <= LARGEST_AMOUNT,
+)
+_LIMITS: Final = [field.name for field in account_pb2.KeyLimits.DESCRIPTOR.fields]
+PATHS_OF_LIMITS: Final = FieldRule(
+    allowed=f"different fields of limits: {', '.join(_LIMITS)}",
+    accepts=lambda value: len(set(value)) == len(value) and set(value).issubset(_LIMITS),
 )
 INSTANT: Final = FieldRule(
     allowed="a time from 1970 to 2261", accepts=lambda value: 0 <= value < 291 * 31_556_952 * 10**9

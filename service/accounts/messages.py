@@ -18,6 +18,7 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
     EntryKind.GRANT: account_pb2.LEDGER_ENTRY_KIND_GRANT,
     EntryKind.SETTLE: account_pb2.LEDGER_ENTRY_KIND_SETTLEMENT,
     EntryKind.ADJUST: account_pb2.LEDGER_ENTRY_KIND_ADJUSTMENT,
+    EntryKind.DEDUCT: account_pb2.LEDGER_ENTRY_KIND_DEDUCTION,
 }
 """The contract's value for each kind of ledger entry."""
 
@@ -82,13 +83,23 @@ def usage(row: StoredRow) -> account_pb2.UsageTotal:
     )
 
 
+LIMITS: Final[Mapping[str, str]] = {
+    "models": "models",
+    "requests_per_minute": "requests_per_minute",
+    "tokens_per_minute": "tokens_per_minute",
+    "concurrency": "concurrency",
+    "expire_time": "expires_at",
+}
+"""The column of each field of KeyLimits."""
+
+
 def key_limits(message: account_pb2.KeyLimits) -> dict[str, Any]:
-    """Return the arguments of `create_key` for a valid message."""
-    limits = {field.name: value for field, value in message.ListFields()}
-    if "models" in limits:
+    """Return the limits that a valid message has, by their columns."""
+    limits = {LIMITS[field.name]: value for field, value in message.ListFields()}
+    if message.HasField("models"):
         limits["models"] = tuple(message.models.names)
-    if "expire_time" in limits:
-        limits["expires_at"] = nanoseconds(limits.pop("expire_time"))
+    if message.HasField("expire_time"):
+        limits["expires_at"] = nanoseconds(message.expire_time)
     return limits
 
 

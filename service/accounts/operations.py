@@ -39,6 +39,13 @@ class Field:
 _ACCOUNT: Final = Field("account", field_rules.NAME, required=True)
 _KEY: Final = Field("name", field_rules.NAME, required=True)
 _PAGE: Final = Field("page_size", field_rules.PAGE_SIZE)
+_LIMITS: Final = (
+    Field("limits.models.names", field_rules.MODELS),
+    Field("limits.requests_per_minute", field_rules.LIMIT),
+    Field("limits.tokens_per_minute", field_rules.LIMIT),
+    Field("limits.concurrency", field_rules.LIMIT),
+    Field("limits.expire_time", field_rules.INSTANT),
+)
 
 FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     pb.CreateAccountRequest: (Field("name", field_rules.NAME, required=True),),
@@ -49,14 +56,17 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         Field("amount_nano_credits", field_rules.AMOUNT, required=True),
         Field("idempotency_id", field_rules.IDEMPOTENCY_ID, required=True),
     ),
-    pb.CreateApiKeyRequest: (
+    pb.DeductCreditRequest: (
+        _ACCOUNT,
+        Field("amount_nano_credits", field_rules.AMOUNT, required=True),
+        Field("idempotency_id", field_rules.IDEMPOTENCY_ID, required=True),
+    ),
+    pb.CreateApiKeyRequest: (_ACCOUNT, _KEY, *_LIMITS),
+    pb.UpdateApiKeyRequest: (
         _ACCOUNT,
         _KEY,
-        Field("limits.models.names", field_rules.MODELS),
-        Field("limits.requests_per_minute", field_rules.LIMIT),
-        Field("limits.tokens_per_minute", field_rules.LIMIT),
-        Field("limits.concurrency", field_rules.LIMIT),
-        Field("limits.expire_time", field_rules.INSTANT),
+        *_LIMITS,
+        Field("update_mask.paths", field_rules.PATHS_OF_LIMITS, required=True),
     ),
     pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
     pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
@@ -120,12 +130,18 @@ class Operations:
         )
         return pb.AddCreditResponse(entry=messages.entry(entry), account=messages.account(account))
 
+    def deduct_credit(self, request: pb.DeductCreditRequest) -> pb.DeductCreditResponse:
+        """Take credit back once."""
+        entry, account = self._directory.deduct_credit(
+            request.account, request.amount_nano_credits, request.idempotency_id
+        )
+        return pb.DeductCreditResponse(
+            entry=messages.entry(entry), account=messages.account(account)
+        )
+
     def create_api_key(self, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyResponse:
         """Create a key and return its secret."""
-        limits = messages.key_limits(request.limits)
-        future = field_rules.later_than(self._now())
-        if "expires_at" in limits and not future.accepts(limits["expires_at"]):
-            raise _invalid("limits.expire_time", f"Must be {future.allowed}.")
+        limits = self._limits(request.limits)
         created, key = self._directory.create_key(request.account, request.name, **limits)
         return pb.CreateApiKeyResponse(api_key=messages.api_key(created), key_string=key)
 
@@ -139,6 +155,22 @@ class Operations:
             api_keys=map(messages.api_key, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.id,)),
         )
+
+    def update_api_key(self, request: pb.UpdateApiKeyRequest) -> pb.UpdateApiKeyResponse:
+        """Change the limits of a key."""
+        given = self._limits(request.limits)
+        columns = [messages.LIMITS[path] for path in request.update_mask.paths]
+        changed = self._directory.update_key(
+            request.account, request.name, {column: given.get(column) for column in columns}
+        )
+        return pb.UpdateApiKeyResponse(api_key=messages.api_key(changed))
+
+    def _limits(self, limits: account_pb2.KeyLimits) -> dict[str, Any]:
+        given = messages.key_limits(limits)
+        future = field_rules.later_than(self._now())
+        if "expires_at" in given and not future.accepts(given["expires_at"]):
+            raise _invalid("limits.expire_time", f"Must be {future.allowed}.")
+        return given
 
     def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
         """Revoke a key."""

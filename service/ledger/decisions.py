@@ -311,7 +311,7 @@ def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:
     changes.entries.append(
         Entry(
             account_id=account.id,
-            kind=EntryKind.GRANT,
+            kind=EntryKind.GRANT if grant.amount > 0 else EntryKind.DEDUCT,
             amount=grant.amount,
             created_at=now,
             idempotency_id=grant.idempotency_id,

@@ -4,7 +4,7 @@
     Settle -> Ended                    charge and end a hold, even if it has expired
     Release -> Ended                   end a hold without a charge
     Expire -> Ended                    end a hold whose lease has expired
-    Grant -> Granted                   add credit
+    Grant -> Granted                   add credit, or take credit back
 
 Operations are idempotent: sending one again has no further effect and returns the same outcome. A
 rejected operation has no effect; sending it again tries it again.
@@ -38,6 +38,8 @@ class EntryKind(enum.IntEnum):
     SETTLE = 1
     ADJUST = 2
     """A settlement after its hold had expired or was lost."""
+    DEDUCT = 3
+    """Credit was taken back."""
 
 
 class Refusal(enum.Enum):
@@ -107,7 +109,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     account_id: int
     kind: EntryKind
     amount: int
-    """Positive for credit, negative for a charge."""
+    """Positive for credit; negative for a charge and for credit that was taken back."""
     created_at: int
     hold_id: str | None = None
     key_id: int | None = None
@@ -174,11 +176,11 @@ class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Add credit."""
+    """Add credit, or take credit back."""
 
     account_id: int
     amount: int
-    """At least 1."""
+    """Not 0. Below 0, it is taken back."""
     idempotency_id: str
     """The idempotency id, unique in the account. The first grant with it counts."""
 

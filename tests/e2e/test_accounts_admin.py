@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import sqlalchemy as sa
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -193,6 +194,19 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
             {"limits": {"expire_time": {"seconds": 2**33, "nanos": 10**9}}},
             "limits.expire_time",
         ),
+        ("DeductCredit", {"amount_nano_credits": 0}, "amount_nano_credits"),
+        ("DeductCredit", {"amount_nano_credits": 1}, "amount_nano_credits"),
+        ("UpdateApiKey", {}, "update_mask.paths"),
+        ("UpdateApiKey", {"update_mask": {"paths": ["name"]}}, "update_mask.paths"),
+        ("UpdateApiKey", {"update_mask": {"paths": ["models"] * 2}}, "update_mask.paths"),
+        (
+            "UpdateApiKey",
+            {
+                "limits": {"expire_time": {"seconds": 1}},
+                "update_mask": {"paths": ["expire_time"]},
+            },
+            "limits.expire_time",
+        ),
         ("ListUsage", {"interval": 7}, "interval"),
         ("ListUsage", {"start_time": {"seconds": -1}}, "start_time"),
         ("ListUsage", {"end_time": {"seconds": 1, "nanos": -1}}, "end_time"),
@@ -226,6 +240,9 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         for field in FIELDS[kind][1:]:
             if field.required:
                 members[field.path] = 1 if field.rule is field_rules.AMOUNT else "x"
+        if "update_mask.paths" in members:
+            members["update_mask"] = {"paths": ["models"]}
+            del members["update_mask.paths"]
         refused = await house.refusal(method, kind(**members))
         assert (refused.code, refused.http_status) == (grpc.StatusCode.NOT_FOUND, 404)
         assert refused.reason == "ACCOUNT_NOT_FOUND"
@@ -233,6 +250,12 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
     await account(house)
     for method, request in (
         ("RevokeApiKey", pb.RevokeApiKeyRequest(account="acme", name="x")),
+        (
+            "UpdateApiKey",
+            pb.UpdateApiKeyRequest(
+                account="acme", name="x", update_mask=FieldMask(paths=["models"])
+            ),
+        ),
         ("ListUsage", pb.ListUsageRequest(account="acme", key_name="x")),
     ):
         refused = await house.refusal(method, request)
@@ -352,6 +375,41 @@ async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     assert outcome.refusal is Refusal.KEY
     assert house.directory.find(keys.digest(made.key_string)) is None
     assert await house.ask("RevokeApiKey", request) == revoked
+
+
+async def test_a_changed_limit_takes_effect_at_once(house: House) -> None:
+    await account(house, credit=CREDIT)
+    made = await key(house, concurrency=1, requests_per_minute=100)
+    caller = house.directory.find(keys.digest(made.key_string))
+    assert caller is not None
+    request = pb.UpdateApiKeyRequest(
+        account="acme",
+        name="ci",
+        limits=account_pb2.KeyLimits(requests_per_minute=1),
+        update_mask=FieldMask(paths=["requests_per_minute", "concurrency"]),
+    )
+    changed = await house.ask("UpdateApiKey", request)
+    assert changed.api_key.limits == account_pb2.KeyLimits(requests_per_minute=1)
+
+    # Also for a replica that has cached the key.
+    outcomes = [
+        await house.batches.submit(
+            Place(
+                hold_id=f"{number}",
+                account_id=caller.account_id,
+                key_id=caller.key_id,
+                amount=1,
+                tokens=1,
+                model="m",
+                owner="tests",
+                lease=60 * 10**9,
+            )
+        )
+        for number in range(2)
+    ]
+    assert isinstance(outcomes[0], Placed)
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].refusal is Refusal.REQUESTS
 
 
 async def test_names_are_values_and_not_sql(house: House) -> None:

@@ -34,6 +34,8 @@ class _LedgerEntryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ledge
     """A call was charged at its end."""
     LEDGER_ENTRY_KIND_ADJUSTMENT: _LedgerEntryKind.ValueType  # 3
     """A call was charged after its hold had expired or been lost."""
+    LEDGER_ENTRY_KIND_DEDUCTION: _LedgerEntryKind.ValueType  # 4
+    """Credit was taken back."""
 
 class LedgerEntryKind(_LedgerEntryKind, metaclass=_LedgerEntryKindEnumTypeWrapper):
     """The reason why a balance changed."""
@@ -46,6 +48,8 @@ LEDGER_ENTRY_KIND_SETTLEMENT: LedgerEntryKind.ValueType  # 2
 """A call was charged at its end."""
 LEDGER_ENTRY_KIND_ADJUSTMENT: LedgerEntryKind.ValueType  # 3
 """A call was charged after its hold had expired or been lost."""
+LEDGER_ENTRY_KIND_DEDUCTION: LedgerEntryKind.ValueType  # 4
+"""Credit was taken back."""
 Global___LedgerEntryKind: _TypeAlias = LedgerEntryKind  # noqa: Y015
 
 class _UsageInterval:
@@ -288,17 +292,17 @@ class LedgerEntry(_message.Message):
     kind: Global___LedgerEntryKind.ValueType
     """The reason why the balance changed."""
     amount_nano_credits: _builtins.int
-    """The change in nano-credits: positive for a grant, zero or negative for a
-    charge.
+    """The change in nano-credits: positive for a grant, negative for a deduction,
+    zero or negative for a charge.
     """
     idempotency_id: _builtins.str
-    """The idempotency id of a grant. Empty for a charge."""
+    """The idempotency id of a grant or a deduction. Empty for a charge."""
     hold_id: _builtins.str
-    """The hold that a charge ended. Empty for a grant."""
+    """The hold that a charge ended. Empty for a grant or a deduction."""
     key_name: _builtins.str
-    """The name of the API key that was charged. Empty for a grant."""
+    """The name of the API key that was charged. Empty for a grant or a deduction."""
     model: _builtins.str
-    """The model, by the name that the caller used. Empty for a grant."""
+    """The model, by the name that the caller used. Empty for a grant or a deduction."""
     prompt_tokens: _builtins.int
     """The number of prompt tokens that were charged."""
     completion_tokens: _builtins.int

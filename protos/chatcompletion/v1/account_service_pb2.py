@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from chatcompletion.v1 import account_pb2 as chatcompletion_dot_v1_dot_account__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'chatcompletion/v1/account_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x14\x43reateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15\x43reateAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListAccountsResponse\x12,\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1a.chatcompletion.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"A\n\x12GetAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"X\n\x10\x41\x64\x64\x43reditRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x16\n\x0eidempotency_id\x18\x03 \x01(\t\"o\n\x11\x41\x64\x64\x43reditResponse\x12-\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12+\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"b\n\x13\x43reateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\"V\n\x14\x43reateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x12\n\nkey_string\x18\x02 \x01(\t\"L\n\x12ListApiKeysRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListApiKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13RevokeApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"B\n\x14RevokeApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\"R\n\x18ListLedgerEntriesRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x19ListLedgerEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x10ListUsageRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08key_name\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x32\n\x08interval\x18\x06 \x01(\x0e\x32 .chatcompletion.v1.UsageInterval\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x11ListUsageResponse\x12,\n\x05usage\x18\x01 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf0\x06\n\x0e\x41\x63\x63ountService\x12\x62\n\rCreateAccount\x12\'.chatcompletion.v1.CreateAccountRequest\x1a(.chatcompletion.v1.CreateAccountResponse\x12_\n\x0cListAccounts\x12&.chatcompletion.v1.ListAccountsRequest\x1a\'.chatcompletion.v1.ListAccountsResponse\x12Y\n\nGetAccount\x12$.chatcompletion.v1.GetAccountRequest\x1a%.chatcompletion.v1.GetAccountResponse\x12V\n\tAddCredit\x12#.chatcompletion.v1.AddCreditRequest\x1a$.chatcompletion.v1.AddCreditResponse\x12_\n\x0c\x43reateApiKey\x12&.chatcompletion.v1.CreateApiKeyRequest\x1a\'.chatcompletion.v1.CreateApiKeyResponse\x12\\\n\x0bListApiKeys\x12%.chatcompletion.v1.ListApiKeysRequest\x1a&.chatcompletion.v1.ListApiKeysResponse\x12_\n\x0cRevokeApiKey\x12&.chatcompletion.v1.RevokeApiKeyRequest\x1a\'.chatcompletion.v1.RevokeApiKeyResponse\x12n\n\x11ListLedgerEntries\x12+.chatcompletion.v1.ListLedgerEntriesRequest\x1a,.chatcompletion.v1.ListLedgerEntriesResponse\x12V\n\tListUsage\x12#.chatcompletion.v1.ListUsageRequest\x1a$.chatcompletion.v1.ListUsageResponseBp\n\x19\x65xample.chatcompletion.v1B\x13\x41\x63\x63ountServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'chatcompletion/v1/account_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x14\x43reateAccountRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15\x43reateAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListAccountsResponse\x12,\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1a.chatcompletion.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"A\n\x12GetAccountResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"X\n\x10\x41\x64\x64\x43reditRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x16\n\x0eidempotency_id\x18\x03 \x01(\t\"o\n\x11\x41\x64\x64\x43reditResponse\x12-\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12+\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"[\n\x13\x44\x65\x64uctCreditRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x16\n\x0eidempotency_id\x18\x03 \x01(\t\"r\n\x14\x44\x65\x64uctCreditResponse\x12-\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12+\n\x07\x61\x63\x63ount\x18\x02 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\"b\n\x13\x43reateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\"V\n\x14\x43reateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x12\n\nkey_string\x18\x02 \x01(\t\"L\n\x12ListApiKeysRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListApiKeysResponse\x12+\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x01\n\x13UpdateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"B\n\x14UpdateApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\"4\n\x13RevokeApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"B\n\x14RevokeApiKeyResponse\x12*\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\"R\n\x18ListLedgerEntriesRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n\x19ListLedgerEntriesResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1e.chatcompletion.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x10ListUsageRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08key_name\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x32\n\x08interval\x18\x06 \x01(\x0e\x32 .chatcompletion.v1.UsageInterval\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x11ListUsageResponse\x12,\n\x05usage\x18\x01 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb2\x08\n\x0e\x41\x63\x63ountService\x12\x62\n\rCreateAccount\x12\'.chatcompletion.v1.CreateAccountRequest\x1a(.chatcompletion.v1.CreateAccountResponse\x12_\n\x0cListAccounts\x12&.chatcompletion.v1.ListAccountsRequest\x1a\'.chatcompletion.v1.ListAccountsResponse\x12Y\n\nGetAccount\x12$.chatcompletion.v1.GetAccountRequest\x1a%.chatcompletion.v1.GetAccountResponse\x12V\n\tAddCredit\x12#.chatcompletion.v1.AddCreditRequest\x1a$.chatcompletion.v1.AddCreditResponse\x12_\n\x0c\x44\x65\x64uctCredit\x12&.chatcompletion.v1.DeductCreditRequest\x1a\'.chatcompletion.v1.DeductCreditResponse\x12_\n\x0c\x43reateApiKey\x12&.chatcompletion.v1.CreateApiKeyRequest\x1a\'.chatcompletion.v1.CreateApiKeyResponse\x12\\\n\x0bListApiKeys\x12%.chatcompletion.v1.ListApiKeysRequest\x1a&.chatcompletion.v1.ListApiKeysResponse\x12_\n\x0cUpdateApiKey\x12&.chatcompletion.v1.UpdateApiKeyRequest\x1a\'.chatcompletion.v1.UpdateApiKeyResponse\x12_\n\x0cRevokeApiKey\x12&.chatcompletion.v1.RevokeApiKeyRequest\x1a\'.chatcompletion.v1.RevokeApiKeyResponse\x12n\n\x11ListLedgerEntries\x12+.chatcompletion.v1.ListLedgerEntriesRequest\x1a,.chatcompletion.v1.ListLedgerEntriesResponse\x12V\n\tListUsage\x12#.chatcompletion.v1.ListUsageRequest\x1a$.chatcompletion.v1.ListUsageResponseBp\n\x19\x65xample.chatcompletion.v1B\x13\x41\x63\x63ountServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,42 +35,50 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chatcompletion.v1.account_s
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\023AccountServiceProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=128
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=164
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=166
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=234
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=236
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=296
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=298
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=391
-  _globals['_GETACCOUNTREQUEST']._serialized_start=393
-  _globals['_GETACCOUNTREQUEST']._serialized_end=429
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=431
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=496
-  _globals['_ADDCREDITREQUEST']._serialized_start=498
-  _globals['_ADDCREDITREQUEST']._serialized_end=586
-  _globals['_ADDCREDITRESPONSE']._serialized_start=588
-  _globals['_ADDCREDITRESPONSE']._serialized_end=699
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=701
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=799
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=801
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=887
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=889
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=965
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=967
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1058
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1060
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1112
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1114
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1180
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1182
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1264
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1266
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1367
-  _globals['_LISTUSAGEREQUEST']._serialized_start=1370
-  _globals['_LISTUSAGEREQUEST']._serialized_end=1623
-  _globals['_LISTUSAGERESPONSE']._serialized_start=1625
-  _globals['_LISTUSAGERESPONSE']._serialized_end=1715
-  _globals['_ACCOUNTSERVICE']._serialized_start=1718
-  _globals['_ACCOUNTSERVICE']._serialized_end=2598
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=162
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=198
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=200
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=268
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=270
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=330
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=332
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=425
+  _globals['_GETACCOUNTREQUEST']._serialized_start=427
+  _globals['_GETACCOUNTREQUEST']._serialized_end=463
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=465
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=530
+  _globals['_ADDCREDITREQUEST']._serialized_start=532
+  _globals['_ADDCREDITREQUEST']._serialized_end=620
+  _globals['_ADDCREDITRESPONSE']._serialized_start=622
+  _globals['_ADDCREDITRESPONSE']._serialized_end=733
+  _globals['_DEDUCTCREDITREQUEST']._serialized_start=735
+  _globals['_DEDUCTCREDITREQUEST']._serialized_end=826
+  _globals['_DEDUCTCREDITRESPONSE']._serialized_start=828
+  _globals['_DEDUCTCREDITRESPONSE']._serialized_end=942
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=944
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1042
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1044
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1130
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1132
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1208
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1210
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1301
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1304
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1451
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=1453
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=1519
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1521
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1573
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1575
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1641
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1643
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1725
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1727
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1828
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1831
+  _globals['_LISTUSAGEREQUEST']._serialized_end=2084
+  _globals['_LISTUSAGERESPONSE']._serialized_start=2086
+  _globals['_LISTUSAGERESPONSE']._serialized_end=2176
+  _globals['_ACCOUNTSERVICE']._serialized_start=2179
+  _globals['_ACCOUNTSERVICE']._serialized_end=3253
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from chatcompletion.v1 import account_pb2 as _account_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -235,6 +236,73 @@ class AddCreditResponse(_message.Message):
 Global___AddCreditResponse: _TypeAlias = AddCreditResponse  # noqa: Y015
 
 @_typing.final
+class DeductCreditRequest(_message.Message):
+    """Request message for AccountService.DeductCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_ID_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The name of the account."""
+    amount_nano_credits: _builtins.int
+    """Required. The amount to take back, in nano-credits: 1 to 10^18. Credit that
+    calls in flight hold cannot be taken back.
+    """
+    idempotency_id: _builtins.str
+    """Required. A client-chosen id that makes it safe to repeat the request: 1 to
+    128 printable characters, unique in the account, also among the ids of
+    AddCredit.
+    """
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        amount_nano_credits: _builtins.int = ...,
+        idempotency_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_nano_credits", b"amount_nano_credits", "idempotency_id", b"idempotency_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeductCreditRequest: _TypeAlias = DeductCreditRequest  # noqa: Y015
+
+@_typing.final
+class DeductCreditResponse(_message.Message):
+    """Response message for AccountService.DeductCredit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> _account_pb2.LedgerEntry:
+        """The ledger entry that this request, or the first request with the same
+        idempotency id, created.
+        """
+
+    @_builtins.property
+    def account(self) -> _account_pb2.Account:
+        """The account after the entry was added."""
+
+    def __init__(
+        self,
+        *,
+        entry: _account_pb2.LedgerEntry | None = ...,
+        account: _account_pb2.Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeductCreditResponse: _TypeAlias = DeductCreditResponse  # noqa: Y015
+
+@_typing.final
 class CreateApiKeyRequest(_message.Message):
     """Request message for AccountService.CreateApiKey."""
 
@@ -355,6 +423,70 @@ class ListApiKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListApiKeysResponse: _TypeAlias = ListApiKeysResponse  # noqa: Y015
+
+@_typing.final
+class UpdateApiKeyRequest(_message.Message):
+    """Request message for AccountService.UpdateApiKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The name of the account."""
+    name: _builtins.str
+    """Required. The name of the key."""
+    @_builtins.property
+    def limits(self) -> _account_pb2.KeyLimits:
+        """The new limits. An expire_time must be in the future."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Required. The fields of `limits` to change, such as "tokens_per_minute". A
+        field that is listed here and absent there removes the limit.
+        """
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        name: _builtins.str = ...,
+        limits: _account_pb2.KeyLimits | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "limits", b"limits", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateApiKeyRequest: _TypeAlias = UpdateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateApiKeyResponse(_message.Message):
+    """Response message for AccountService.UpdateApiKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def api_key(self) -> _account_pb2.ApiKey:
+        """The changed key."""
+
+    def __init__(
+        self,
+        *,
+        api_key: _account_pb2.ApiKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateApiKeyResponse: _TypeAlias = UpdateApiKeyResponse  # noqa: Y015
 
 @_typing.final
 class RevokeApiKeyRequest(_message.Message):

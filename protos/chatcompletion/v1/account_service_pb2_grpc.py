@@ -70,6 +70,11 @@ class AccountServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditResponse.FromString,
                 _registered_method=True)
+        self.DeductCredit = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/DeductCredit',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/CreateApiKey',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.SerializeToString,
@@ -79,6 +84,11 @@ class AccountServiceStub:
                 '/chatcompletion.v1.AccountService/ListApiKeys',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/UpdateApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/RevokeApiKey',
@@ -153,6 +163,19 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeductCredit(self, request, context):
+        """Takes credit back, once per idempotency id, up to the available credit. A
+        request that repeats an idempotency id changes nothing and returns the entry
+        that the first request created.
+
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if less is available;
+        ALREADY_EXISTS if the idempotency id was used with another amount, or to add
+        credit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Creates an API key and returns its secret. The secret cannot be retrieved
         again.
@@ -168,6 +191,16 @@ class AccountServiceServicer:
         revoked and expired keys.
 
         Errors: ACCOUNT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes the limits of an API key. Calls that can have a cost follow the new
+        limits after the response; calls in flight continue.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +260,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditResponse.SerializeToString,
             ),
+            'DeductCredit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeductCredit,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditResponse.SerializeToString,
+            ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.FromString,
@@ -236,6 +274,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListApiKeys,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -388,6 +431,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def DeductCredit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/DeductCredit',
+            chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.DeductCreditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateApiKey(request,
             target,
             options=(),
@@ -431,6 +501,33 @@ class AccountService:
             '/chatcompletion.v1.AccountService/ListApiKeys',
             chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
             chatcompletion_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/UpdateApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

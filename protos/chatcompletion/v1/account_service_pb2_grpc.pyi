@@ -69,6 +69,15 @@ class AccountServiceStub:
     Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
     with another amount.
     """
+    DeductCredit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeductCreditRequest, _account_service_pb2.DeductCreditResponse]
+    """Takes credit back, once per idempotency id, up to the available credit. A
+    request that repeats an idempotency id changes nothing and returns the entry
+    that the first request created.
+
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if less is available;
+    ALREADY_EXISTS if the idempotency id was used with another amount, or to add
+    credit.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
     """Creates an API key and returns its secret. The secret cannot be retrieved
     again.
@@ -80,6 +89,12 @@ class AccountServiceStub:
     revoked and expired keys.
 
     Errors: ACCOUNT_NOT_FOUND.
+    """
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateApiKeyRequest, _account_service_pb2.UpdateApiKeyResponse]
+    """Changes the limits of an API key. Calls that can have a cost follow the new
+    limits after the response; calls in flight continue.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
@@ -142,6 +157,15 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
     with another amount.
     """
+    DeductCredit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeductCreditRequest, _account_service_pb2.DeductCreditResponse]  # type: ignore[assignment]
+    """Takes credit back, once per idempotency id, up to the available credit. A
+    request that repeats an idempotency id changes nothing and returns the entry
+    that the first request created.
+
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if less is available;
+    ALREADY_EXISTS if the idempotency id was used with another amount, or to add
+    credit.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key and returns its secret. The secret cannot be retrieved
     again.
@@ -153,6 +177,12 @@ class AccountServiceAsyncStub(AccountServiceStub):
     revoked and expired keys.
 
     Errors: ACCOUNT_NOT_FOUND.
+    """
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateApiKeyRequest, _account_service_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
+    """Changes the limits of an API key. Calls that can have a cost follow the new
+    limits after the response; calls in flight continue.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
@@ -238,6 +268,21 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeductCredit(
+        self,
+        request: _account_service_pb2.DeductCreditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeductCreditResponse, _abc.Awaitable[_account_service_pb2.DeductCreditResponse]]:
+        """Takes credit back, once per idempotency id, up to the available credit. A
+        request that repeats an idempotency id changes nothing and returns the entry
+        that the first request created.
+
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if less is available;
+        ALREADY_EXISTS if the idempotency id was used with another amount, or to add
+        credit.
+        """
+
+    @_abc_1.abstractmethod
     def CreateApiKey(
         self,
         request: _account_service_pb2.CreateApiKeyRequest,
@@ -259,6 +304,18 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         revoked and expired keys.
 
         Errors: ACCOUNT_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _account_service_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateApiKeyResponse, _abc.Awaitable[_account_service_pb2.UpdateApiKeyResponse]]:
+        """Changes the limits of an API key. Calls that can have a cost follow the new
+        limits after the response; calls in flight continue.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

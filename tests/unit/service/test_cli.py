@@ -185,6 +185,24 @@ def test_a_key_without_limits_has_none(run: Run, document: Callable[..., Any]) -
     assert line.split()[:7] == ["ci", "-", "-", "-", "all", "-", "-"]
 
 
+def test_limits_of_a_key_change_one_by_one(run: Run, document: Callable[..., Any]) -> None:
+    document("accounts", "create", "acme")
+    document("keys", "create", "acme", "--name", "ci", "--rpm", "60", "--tpm", "9", "--models", "a")
+
+    changed = document("keys", "update", "acme", "ci", "--rpm", "7", "--models", "none")
+    assert changed["api_key"]["limits"] == {
+        "requests_per_minute": "7",
+        "tokens_per_minute": "9",
+    }
+    changed = document("keys", "update", "acme", "ci", "--expires", "1d", "--concurrency", "2")
+    assert changed["api_key"]["limits"]["concurrency"] == "2"
+    assert "expire_time" in changed["api_key"]["limits"]
+    status, _, err = run("keys", "update", "acme", "ci")
+    assert status == 1
+    assert "name a limit to change: --rpm, --tpm, --concurrency, --models, --expires" in err
+    assert run("keys", "update", "acme", "other", "--rpm", "7")[0] == 1
+
+
 def test_a_revoked_key_is_found_no_more(run: Run, document: Callable[..., Any], url: str) -> None:
     document("accounts", "create", "acme")
     key = document("keys", "create", "acme", "--name", "ci")["key_string"]
@@ -208,6 +226,30 @@ def test_the_same_id_adds_credit_once(run: Run, document: Callable[..., Any]) ->
     status, out, err = run("credit", "add", "acme", "11", "--id", "invoice 7")
     assert (status, out) == (1, "")
     assert "the id 'invoice 7' was used to add 10.000000001; nothing was added" in err
+
+
+def test_credit_is_taken_back_once_and_only_if_it_is_there(
+    run: Run, document: Callable[..., Any]
+) -> None:
+    document("accounts", "create", "acme", "--credit", "10")
+    for _ in range(2):
+        deducted = document("credit", "deduct", "acme", "4", "--id", "refund 7")
+        assert deducted["entry"]["kind"] == "LEDGER_ENTRY_KIND_DEDUCTION"
+        assert deducted["entry"]["amount_nano_credits"] == "-4000000000"
+        assert deducted["account"]["balance_nano_credits"] == "6000000000"
+
+    for arguments, message in (
+        (("6.1", "--id", "a"), "less than 6.1 is available; nothing was deducted"),
+        (("5", "--id", "refund 7"), "the id 'refund 7' was used to deduct 4; nothing was deducted"),
+        (("1", "--id", "opening"), "the id 'opening' was used to add 10; nothing was deducted"),
+    ):
+        status, out, err = run("credit", "deduct", "acme", *arguments)
+        assert (status, out) == (1, "")
+        assert message in err
+    assert "6 deducted with the id" in run("credit", "deduct", "acme", "6")[2]
+    row = run("ledger", "show", "acme", "--limit", "1")[1].splitlines()[1].split()
+    assert row[2:4] == ["deduction", "-6"]
+    assert run("ledger", "verify")[0] == 0
 
 
 def test_without_an_id_each_addition_counts_and_is_told_its_id(run: Run) -> None:
@@ -517,9 +559,11 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
         "credit add": ["a", "1"],
+        "credit deduct": ["a", "1"],
         "keys create": ["a", "--name", "b"],
         "keys list": ["a"],
         "keys revoke": ["a", "b"],
+        "keys update": ["a", "b"],
         "ledger show": ["a"],
         "usage": ["a"],
     }

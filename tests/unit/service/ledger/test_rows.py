@@ -49,4 +49,9 @@ def test_stored_numbers_keep_their_meaning() -> None:
         "RELEASED": 2,
         "EXPIRED": 3,
     }
-    assert {kind.name: kind.value for kind in EntryKind} == {"GRANT": 0, "SETTLE": 1, "ADJUST": 2}
+    assert {kind.name: kind.value for kind in EntryKind} == {
+        "GRANT": 0,
+        "SETTLE": 1,
+        "ADJUST": 2,
+        "DEDUCT": 3,
+    }
