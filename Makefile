@@ -202,7 +202,7 @@ openapi: $(STAMP) ## Generate the OpenAPI document from the .proto files and the
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --extra service --extra restbridge --extra postgres --extra chat --extra docs pyproject.toml --output-file requirements.lock
+	  --no-header --extra service --extra restbridge --extra postgres --extra chat --extra docs --extra otel pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	  --no-header --all-extras --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

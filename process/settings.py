@@ -91,8 +91,13 @@ def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str) -
 
 
 def rows(settings: type[Any]) -> tuple[Row, ...]:
-    """Return the table of a settings dataclass, in the order of its fields."""
-    return tuple(field.metadata[_ROW][0] for field in dataclasses.fields(settings))
+    """Return the table of a settings dataclass: its own fields in their order, then inherited."""
+    return tuple(field.metadata[_ROW][0] for field in _fields(settings))
+
+
+def _fields(settings: type[Any]) -> "list[dataclasses.Field[Any]]":
+    own = settings.__annotations__
+    return sorted(dataclasses.fields(settings), key=lambda field: field.name not in own)
 
 
 def read(settings: type[_T], environment: Mapping[str, str]) -> _T:
@@ -116,7 +121,7 @@ def parse(settings: type[Any], environment: Mapping[str, str]) -> tuple[dict[str
     """Return the valid values by field, and a line for each variable that is not allowed."""
     values: dict[str, Any] = {}
     wrong: list[str] = []
-    for field in dataclasses.fields(settings):
+    for field in _fields(settings):
         row, parse_text = field.metadata[_ROW]
         text = environment.get(row.name) or row.default
         try:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from process import command_line, descriptors, log
 from process import settings as process_settings
 from process.lifetime import Signals, remember_hang_ups, settle
+from process.otel_settings import missing_extra
 from process.settings import Listen, SettingsError, rows, usage, values_of
 from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
@@ -93,6 +94,7 @@ class Standalone:
         wrong += unshareable(
             {**_listens(values), **listens(of_service)}, workers=values.get("workers", 1)
         )
+        wrong += missing_extra(values)
         self.environment = environment
         self._key = ""
         self.service: ServiceSettings
@@ -295,6 +297,7 @@ def _listens(values: Mapping[str, Any]) -> dict[str, Listen]:
 def _settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings of a bridge without a service."""
     values, wrong = process_settings.parse(Settings, environment)
+    wrong += missing_extra(values)
     wrong += unknown_variables(environment)
     wrong += unshareable(_listens(values), workers=values.get("workers", 1))
     if wrong:

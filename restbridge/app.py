@@ -17,7 +17,7 @@ error responses are not JSON, so they are not used.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -40,6 +40,9 @@ from restbridge.model_routes import ModelListRoute, ModelRoute, unknown_url
 from restbridge.pages import ASSETS, PATHS, pages
 from restbridge.probes import Readyz, healthz
 from restbridge.telemetry import Telemetry
+
+if TYPE_CHECKING:  # imported only if spans are exported
+    from process.tracing import Tracing
 
 GET: Final = ("GET", "HEAD")
 POST: Final = ("POST",)
@@ -134,6 +137,7 @@ def create_app(
     draining: Callable[[], bool],
     silence: float = SILENCE,
     clock: Clock | None = None,
+    tracing: "Tracing | None" = None,
 ) -> Edge:
     """Build the application.
 
@@ -145,6 +149,7 @@ def create_app(
         draining: Returns whether the bridge is shutting down.
         silence: Seconds without an event after which a stream sends a keep-alive comment.
         clock: The clock, or None for the event loop's.
+        tracing: Creates spans; None if none are exported.
     """
     clock = clock or LoopClock()
     api = InFlight(limits.in_flight)
@@ -176,4 +181,4 @@ def create_app(
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
-    return Edge(app, telemetry, clock)
+    return Edge(app, telemetry, clock, propagators=settings.propagators, tracing=tracing)

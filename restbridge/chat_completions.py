@@ -33,6 +33,9 @@ from restbridge.http.exchange import Departure, Exchange, exchange_of
 from restbridge.http.limits import Bodies, check_json
 from restbridge.telemetry import Telemetry
 
+CREATE: Final = "chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
+STREAM: Final = "chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
+
 _DECODED_IN_PLACE: Final = 256 * 1024
 # A larger body is decoded in a thread, so that it does not delay other streams.
 
@@ -80,6 +83,7 @@ class ChatCompletions:
             scope,
             receive,
             send,
+            rpc=CREATE,
             method=self._service.stubs().completions.CreateChatCompletion,
             request=CreateChatCompletionRequest(params=params),
             encode=lambda response: encode_completion(response.completion),
@@ -92,7 +96,9 @@ class ChatCompletions:
         exchange = exchange_of(scope)
         call = self._service.stubs().completions.StreamChatCompletion(
             StreamChatCompletionRequest(params=params),
-            metadata=headers.metadata(scope["headers"], exchange.request_id),
+            metadata=headers.metadata(
+                scope["headers"], exchange.request_id, exchange.calling(STREAM)
+            ),
             timeout=self._service.timeout,
         )
         try:

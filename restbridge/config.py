@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from process.log import FORMATS, LEVELS
+from process.otel_settings import OtelSettings
 from process.settings import (
     MOST_WORKERS,
     Listen,
@@ -64,7 +65,7 @@ def switch(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(OtelSettings):
     """The settings of the bridge, read at start."""
 
     listen: Listen = setting(

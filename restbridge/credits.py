@@ -39,6 +39,7 @@ class Credits:
             scope,
             receive,
             send,
+            rpc="chatcompletion.v1.CreditService/GetCredits",
             method=self._service.stubs().credits.GetCredits,
             request=GetCreditsRequest(),
             encode=lambda response: msgspec.json.encode(document(response)),

@@ -19,6 +19,7 @@ async def forward(
     receive: Receive,
     send: Send,
     *,
+    rpc: str,
     method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
     request: _Request,
     encode: Callable[[_Response], bytes],
@@ -31,6 +32,7 @@ async def forward(
         scope: The ASGI scope.
         receive: The ASGI channel of the request.
         send: The ASGI channel of the response.
+        rpc: The full name of the method.
         method: The method.
         request: The request message.
         encode: Encodes the response message as a JSON document.
@@ -40,10 +42,11 @@ async def forward(
     exchange = exchange_of(scope)
     call = method(
         request,
-        metadata=headers.metadata(scope["headers"], exchange.request_id),
+        metadata=headers.metadata(scope["headers"], exchange.request_id, exchange.calling(rpc)),
         timeout=deadline,
     )
     with Departure(exchange, receive):
         response = await call
+    exchange.called()
     told = [*headers.answer(await call.initial_metadata()), *besides]
     await answer(scope, receive, send, status=200, body=encode(response), headers=told)

@@ -5,6 +5,7 @@ authorization           authorization     one, printable ASCII, at most 4 KiB
 x-api-key, api-key      same name         without its value, if there is no authorization
 x-request-id            x-request-id      the caller's id if it is valid, otherwise a new one
 traceparent, tracestate same name         W3C Trace Context, well formed
+baggage                 same name         W3C Baggage, at most 4 KiB
 
 metadata              -> response header
 x-ratelimit-* (six)     same name         printable ASCII, at most 256
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from process import request_id
+from process.trace_context import Carried
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 """Pairs of a lower-case header name and its value, as ASGI has them."""
@@ -41,11 +43,7 @@ _OTHER_KEYS: Final = frozenset({b"x-api-key", b"api-key"})
 _LONGEST_KEY: Final = 4096
 # grpcio rejects more than 8 KiB of metadata. No valid key is this long.
 _LONGEST_ANSWER: Final = 256
-_LONGEST_STATE: Final = 512  # W3C Trace Context, section 3.3.1.5: the minimum to propagate
 _PRINTABLE: Final = re.compile(r"[ -~]+")
-_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-)
 
 
 def single(headers: RawHeaders, name: bytes) -> bytes | None:
@@ -54,10 +52,17 @@ def single(headers: RawHeaders, name: bytes) -> bytes | None:
     return values[0] if len(values) == 1 else None
 
 
-def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ...]:
+def metadata(
+    headers: RawHeaders, exchange_id: str, carried: Carried = ()
+) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call to the service for a request with these headers.
 
     Omit an authorization that cannot be a key; the service then rejects the call as without a key.
+
+    Args:
+        headers: The headers of the request.
+        exchange_id: The id of the request.
+        carried: The trace headers to send.
     """
     pairs = [(request_id.HEADER, exchange_id)]
     key = single(headers, b"authorization")
@@ -67,13 +72,7 @@ def metadata(headers: RawHeaders, exchange_id: str) -> tuple[tuple[str, str], ..
             pairs.append(("authorization", text))
     elif other := next((name for name, _ in headers if name in _OTHER_KEYS), None):
         pairs.append((other.decode("ascii"), "-"))  # for the message of the error
-    parent = single(headers, b"traceparent")
-    if parent is not None and _TRACEPARENT.fullmatch(parent):
-        pairs.append(("traceparent", parent.decode("ascii")))
-        state = b",".join(value for key, value in headers if key == b"tracestate").decode("latin-1")
-        if len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state):
-            pairs.append(("tracestate", state))
-    return tuple(pairs)
+    return (*pairs, *carried)
 
 
 def answer(*metadata: Metadata | None) -> list[tuple[bytes, bytes]]:

@@ -14,12 +14,13 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 
 from process import metrics, unix_sockets
 from process.in_process import InProcessChannel
+from process.otel_settings import cannot_export
 from process.settings import Listen, UnixAddress
 from process.taken_ports import cannot_listen
 from process.workers import ports
@@ -33,6 +34,9 @@ from restbridge.http.limits import Limits
 from restbridge.http.protocol import BoundedProtocol
 from restbridge.telemetry import Telemetry
 
+if TYPE_CHECKING:  # imported only if spans are exported
+    from process.tracing import Tracing
+
 CUT_OFF: Final[ErrorResponse] = replace(of_reason("DRAINING"), retryable=False, retry_after_ms=None)
 """The failure of an exchange that a shutdown ends. Not retryable, because it had begun."""
 
@@ -43,7 +47,7 @@ _FLUSH_INTERVAL: Final = 0.02
 
 
 class ListenError(Exception):
-    """An address cannot be listened on. The text has the setting, the address and the cause."""
+    """The bridge cannot start. The text has the setting, the value and the cause."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -116,6 +120,7 @@ class Bridge:
                 _listener(self._settings.listen, shares=self._shares_port)
             )
             self.port = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
+            tracing = self._start_tracing(stack)
             self._start_metrics(stack)
             service = Service(self._settings, self._channel)
             stack.push_async_callback(service.close)
@@ -126,6 +131,7 @@ class Bridge:
                 limits=self._limits,
                 draining=lambda: self._draining,
                 silence=self._silence,
+                tracing=tracing,
             )
             self._server = _Server(self._configuration())
             self._serving = asyncio.create_task(self._server.serve([listener]))
@@ -188,6 +194,19 @@ class Bridge:
             date_header=True,
             timeout_keep_alive=cast("int", self._limits.idle_seconds),
         )
+
+    def _start_tracing(self, stack: contextlib.AsyncExitStack) -> "Tracing | None":
+        """Begin to export spans, if the settings say so."""
+        if not self._settings.exports_traces:
+            return None
+        from process.tracing import Tracing  # noqa: PLC0415 - of an extra
+
+        try:
+            tracing = Tracing(self._settings, service="chatcompletion-bridge")
+        except (ValueError, OSError) as error:
+            raise ListenError(cannot_export(error)) from error
+        stack.push_async_callback(tracing.aclose)
+        return tracing
 
     def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
         listen = self._settings.metrics_listen

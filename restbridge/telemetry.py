@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from process import log
 from restbridge.error_responses import LEFT, ErrorResponse
+from restbridge.exchange_trace import ExchangeTrace
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD: Final = "_OTHER"
@@ -36,11 +37,20 @@ class RecordedExchange(Protocol):
     """The attributes of an exchange that are recorded."""
 
     request_id: str
+    trace: ExchangeTrace | None
     began: float
     status: int
     failure: ErrorResponse | None
     first_event: float | None
     events: int
+
+    @property
+    def trace_id(self) -> str:
+        """The id of its trace; "" for none."""
+
+    @property
+    def span_id(self) -> str:
+        """The id of its span; "" for none."""
 
 
 class Telemetry:
@@ -109,6 +119,10 @@ class Telemetry:
             "reason": reason or "OK",
             "duration_ms": round(duration * _MILLISECONDS, 1),
         }
+        if exchange.trace_id:
+            members["trace_id"] = exchange.trace_id
+        if exchange.span_id:
+            members["span_id"] = exchange.span_id
         if exchange.first_event is not None:
             to_first = exchange.first_event - exchange.began
             self._first_event.observe(to_first)
@@ -116,6 +130,14 @@ class Telemetry:
             members["first_event_ms"] = round(to_first * _MILLISECONDS, 1)
             members["events"] = exchange.events
         _log.info("request", extra=log.fields(**members))
+        if exchange.trace is not None:
+            exchange.trace.end(
+                method=method,
+                route=route,
+                status=status,
+                reason=reason,
+                request_id=exchange.request_id,
+            )
 
     def refused(self, failure: ErrorResponse, request_id: str) -> None:
         """Record a connection that was closed before a request was parsed."""

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from process.trace_context import Carried
+from service.call_trace import CallTrace
 from service.errors import Draining, Overloaded
 from service.telemetry import CallRecord
 
@@ -20,13 +22,15 @@ class Call:
     record: CallRecord
     authorization: str | None
     """The metadata `authorization` as received; never logged."""
-    traceparent: str | None
-    """W3C Trace Context, which is sent to the upstream."""
+    carried: Carried
+    """W3C Trace Context and Baggage, which are sent to the upstream."""
     deadline: float
     """The deadline by the event loop's clock: the earlier of the caller's deadline and the
     configured maximum."""
     deadline_is_callers: bool
     task: asyncio.Task[object]
+    trace: CallTrace | None = None
+    """Its spans; None if none are exported."""
     held_bytes: int = 0
     """The size of its request message, once it is received."""
     other_key: str = ""

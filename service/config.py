@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from process import log
+from process.otel_settings import OtelSettings, missing_extra
 from process.settings import (
     MOST_WORKERS,
     Listen,
@@ -58,7 +59,7 @@ def model_name(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(OtelSettings):
     """The settings of the service; docs/configuration.md has the same table."""
 
     listen: Listen = setting(
@@ -286,6 +287,7 @@ def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Se
     except CatalogueError as error:
         place = "CHAT_MODELS_FILE: " if values["models_file"] else ""
         wrong += [f"{place}{line}" for line in error.lines]
+    wrong += missing_extra(values)
     wrong += unknown_variables(environment, keys)
     if not simulates:
         wrong += unshareable(listens(values), workers=values.get("workers", 1))

@@ -25,25 +25,30 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 from grpc.aio import Metadata, ServicerContext
 
-from process import log
+from process import log, trace_context
 from process import request_id as request_ids
 from process.in_process import write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
+from service.call_trace import CallTrace, method_attributes
 from service.request_message import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
 from service.upstream_report import UpstreamReport
+
+if TYPE_CHECKING:  # imported only if spans are exported
+    from process.tracing import Tracing
 
 _Response = TypeVar("_Response")
 # Quoted, because these are generic for type checkers only.
@@ -56,7 +61,6 @@ _Continuation: TypeAlias = (
 CONTRACT: Final = "/chatcompletion."
 """The prefix of the contract's methods."""
 
-_LONGEST_TRACEPARENT: Final = 128
 _OTHER_KEYS: Final = ("x-api-key", "api-key")
 """The metadata in which callers of other APIs send a key."""
 _TICK: Final = 0.002
@@ -77,6 +81,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticate: Raises the failure of a call without a valid key.
         longest: Maximum duration of a call, in seconds.
         clock: A monotonic clock in seconds, finer than the event loop's, for durations.
+        propagators: The trace headers that are carried on, as in OTEL_PROPAGATORS.
+        tracing: Creates spans; None if none are exported.
     """
 
     def __init__(
@@ -87,8 +93,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticate: Callable[[Call], Awaitable[object]],
         longest: float,
         clock: Callable[[], float],
+        propagators: Collection[str] = trace_context.PROPAGATORS,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
+        self._full_names: dict[str, str] = {}
         self._clock = clock
+        self._propagators = propagators
         self._calls = calls
         self._telemetry = telemetry
         self._authenticate = authenticate
@@ -106,7 +117,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            self._handlers[method] = self._wrap(method.rpartition("/")[2], handler)
+            name = method.rpartition("/")[2]
+            self._full_names[name] = method.removeprefix("/")
+            self._handlers[method] = self._wrap(name, handler)
         return self._handlers[method]
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
@@ -195,28 +208,38 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._calls.end(call)
             self._telemetry.end(call.record, self._clock())
+            if call.trace is not None:
+                call.trace.end(call.record)
 
     def _begin(self, method: str, context: _Context) -> Call:
         metadata = _single_values(context)
         now = asyncio.get_running_loop().time()
         remaining = context.time_remaining()
         callers = remaining is not None and remaining < self._longest
-        traceparent = metadata.get("traceparent")
-        if traceparent is not None and len(traceparent) > _LONGEST_TRACEPARENT:
-            traceparent = None
-        return Call(
+        carried = trace_context.carried(metadata, self._propagators)
+        call = Call(
             record=CallRecord(
                 method=method,
                 request_id=request_ids.accept(metadata.get(request_ids.HEADER)),
                 started=self._clock(),
+                trace_id=trace_context.trace_of(carried),
             ),
             authorization=metadata.get("authorization"),
             other_key=next((name for name in _OTHER_KEYS if name in metadata), ""),
-            traceparent=traceparent,
+            carried=carried,
             deadline=now + (remaining if callers else self._longest),
             deadline_is_callers=callers,
             task=cast("asyncio.Task[object]", asyncio.current_task()),
         )
+        if self._tracing is not None:
+            self._trace(call, self._tracing)
+        return call
+
+    def _trace(self, call: Call, tracing: Tracing) -> None:
+        """Begin the span of a call."""
+        name = self._full_names[call.record.method]
+        call.trace = CallTrace(tracing.server(name, call.carried, method_attributes(name)))
+        call.record.trace_id, call.record.span_id = call.trace.trace_id, call.trace.span_id
 
     async def _fail(self, error: BaseException, call: Call, context: _Context) -> NoReturn:
         failure = self._failure(error, call, context)

@@ -17,7 +17,7 @@ import ssl
 import time
 from contextlib import AsyncExitStack, ExitStack, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health, health_pb2_grpc
 from prometheus_client import CollectorRegistry
@@ -32,6 +32,7 @@ from chatcompletion.v1 import (
 )
 from process import metrics, unix_sockets
 from process.in_process import InProcessChannel
+from process.otel_settings import cannot_export
 from process.settings import values_of
 from process.taken_ports import cannot_listen
 from process.workers.ports import TakenError, hold_all
@@ -56,6 +57,9 @@ from service.simulation import Simulation
 from service.start_error import StartError
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient, UpstreamLimits, transport
+
+if TYPE_CHECKING:  # imported only if spans are exported
+    from process.tracing import Tracing
 
 SERVICES: Final = tuple(
     file.services_by_name[name].full_name
@@ -165,6 +169,7 @@ class Server:
 
     async def _start(self) -> None:
         settings = self._settings
+        tracing = self._start_tracing()
         # Before anything is written, so that a start that fails for a port leaves nothing behind.
         self._resources.push_async_callback(self._simulation.stop)
         held = self._hold_ports()
@@ -208,6 +213,8 @@ class Server:
             authenticate=authentication.authenticate,
             longest=settings.request_timeout,
             clock=time.monotonic,
+            propagators=settings.propagators,
+            tracing=tracing,
         )
         server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
@@ -350,6 +357,19 @@ class Server:
             self._health.set(SERVING if there else NOT_SERVING, *READINESS)
         if self._admin is not None:
             self._admin.set_serving(there)
+
+    def _start_tracing(self) -> "Tracing | None":
+        """Begin to export spans, if the settings say so. It ends last, after all calls."""
+        if not self._settings.exports_traces:
+            return None
+        from process.tracing import Tracing  # noqa: PLC0415  (of an extra)
+
+        try:
+            tracing = Tracing(self._settings, service="chatcompletion-service")
+        except (ValueError, OSError) as error:
+            raise StartError(cannot_export(error)) from error
+        self._resources.push_async_callback(tracing.aclose)
+        return tracing
 
     def _start_metrics(self) -> None:
         listen = self._settings.metrics_listen

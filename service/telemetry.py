@@ -61,6 +61,10 @@ class CallRecord:
     """The RPC's name, such as `StreamChatCompletion`."""
     request_id: str
     started: float
+    trace_id: str = ""
+    """The id of the trace; "" for none."""
+    span_id: str = ""
+    """The id of the span of the call; "" if spans are not exported."""
     model: str = UNKNOWN_MODEL
     """The name that the caller used, if it is configured."""
     pattern: str = ""
@@ -319,6 +323,10 @@ class Telemetry:
             members["completion_tokens"] = call.completion_tokens
             members["estimated"] = call.estimated
         self._end_costs(call, label, members)
+        if call.trace_id:
+            members["trace_id"] = call.trace_id
+        if call.span_id:
+            members["span_id"] = call.span_id
         level = logging.INFO
         if call.upstream:
             members["upstream"] = call.upstream

@@ -6,17 +6,21 @@ The id is the caller's if it is valid. The log line has the route's template, ne
 """
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Final, cast
+from collections.abc import Awaitable, Collection
+from typing import TYPE_CHECKING, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from process import request_id
+from process import request_id, trace_context
+from restbridge import exchange_trace
 from restbridge.clock import Clock
 from restbridge.error_responses import ErrorResponse
 from restbridge.headers import single
 from restbridge.http.exchange import CONNECTION, Exchange, attach
 from restbridge.telemetry import Telemetry
+
+if TYPE_CHECKING:  # imported only if spans are exported
+    from process.tracing import Tracing
 
 _ID: Final = request_id.HEADER.encode("ascii")
 
@@ -28,9 +32,21 @@ class Edge:
         app: The wrapped application.
         telemetry: Records every exchange.
         clock: Measures the exchanges.
+        propagators: The trace headers that are carried on, as in OTEL_PROPAGATORS.
+        tracing: Creates spans; None if none are exported.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        propagators: Collection[str] = trace_context.PROPAGATORS,
+        tracing: "Tracing | None" = None,
+    ) -> None:
+        self._propagators = propagators
+        self._tracing = tracing
         self._app = app
         self._telemetry = telemetry
         self._clock = clock
@@ -38,7 +54,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one exchange."""
-        exchange = _begin(scope, self._clock.time())
+        exchange = self._begin(scope)
         attach(scope, exchange)
         named = (_ID, exchange.request_id.encode("ascii"))
 
@@ -74,19 +90,22 @@ class Edge:
         for exchange in tuple(self._running):
             exchange.end(failure)
 
-
-def _begin(scope: Scope, now: float) -> Exchange:
-    headers = scope["headers"]
-    asked = single(headers, _ID)
-    length = single(headers, b"content-length")
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("an exchange runs in a task")
-    return Exchange(
-        request_id=request_id.accept(asked.decode("latin-1") if asked is not None else None),
-        task=task,
-        began=now,
-        connection=scope["state"][CONNECTION],
-        body_is_pending=(length is not None and length.strip(b"0") != b"")
-        or any(name == b"transfer-encoding" for name, _ in headers),
-    )
+    def _begin(self, scope: Scope) -> Exchange:
+        headers = scope["headers"]
+        asked = single(headers, _ID)
+        length = single(headers, b"content-length")
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an exchange runs in a task")
+        exchange = Exchange(
+            request_id=request_id.accept(asked.decode("latin-1") if asked is not None else None),
+            task=task,
+            began=self._clock.time(),
+            connection=scope["state"][CONNECTION],
+            carried=trace_context.carried(trace_context.joined(headers), self._propagators),
+            body_is_pending=(length is not None and length.strip(b"0") != b"")
+            or any(name == b"transfer-encoding" for name, _ in headers),
+        )
+        if self._tracing is not None and scope["path"].startswith(exchange_trace.TRACED):
+            exchange.trace = exchange_trace.begin(self._tracing, exchange.carried)
+        return exchange

@@ -18,7 +18,9 @@ from typing import Final, Protocol, Self, cast
 
 from starlette.types import Receive, Scope
 
+from process.trace_context import Carried, trace_of
 from restbridge.error_responses import LEFT, ErrorResponse, RefusedError
+from restbridge.exchange_trace import ExchangeTrace
 
 _KEY: Final = "restbridge.http.exchange"
 
@@ -53,6 +55,10 @@ class Exchange:
     began: float
     """The time at which it began, by the bridge's clock."""
     connection: ClientConnection = field(repr=False)
+    carried: Carried = ()
+    """W3C Trace Context and Baggage of the request, which are sent to the service."""
+    trace: ExchangeTrace | None = field(default=None, repr=False)
+    """Its spans; None if it has none."""
     route: str = UNKNOWN_ROUTE
     """The template of its path."""
     status: int = 0
@@ -73,6 +79,29 @@ class Exchange:
         if self._running and self.failure is None:
             self.failure = failure
             self.task.cancel()
+
+    @property
+    def trace_id(self) -> str:
+        """The id of its trace; "" for none."""
+        return self.trace.trace_id if self.trace is not None else trace_of(self.carried)
+
+    @property
+    def span_id(self) -> str:
+        """The id of its span; "" for none."""
+        return self.trace.span_id if self.trace is not None else ""
+
+    def calling(self, rpc: str) -> Carried:
+        """Return the trace headers to send with a call to the service, which begins now.
+
+        Args:
+            rpc: The full name of the method.
+        """
+        return self.carried if self.trace is None else self.trace.call(rpc)
+
+    def called(self) -> None:
+        """Note that the call to the service succeeded."""
+        if self.trace is not None:
+            self.trace.called()
 
     def settle(self) -> None:
         """Mark the application as finished, so that `end` has no effect any more."""

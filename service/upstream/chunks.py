@@ -26,6 +26,7 @@ from typing import Final, TypeVar
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
 from service import errors
+from service.call_trace import CallTrace
 from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import CallRecord
@@ -58,11 +59,19 @@ class ChunkReader:
         progress: Observes every chunk, including those that are withheld from the caller.
         record: Records whether the stream was cut, and how many events were mended.
         max_event_bytes: The maximum size of an event.
+        trace: Notes what the upstream's chunks say; None if no spans are exported.
     """
 
     def __init__(
-        self, model: Model, progress: Progress, record: CallRecord, *, max_event_bytes: int
+        self,
+        model: Model,
+        progress: Progress,
+        record: CallRecord,
+        *,
+        max_event_bytes: int,
+        trace: CallTrace | None = None,
     ) -> None:
+        self._trace = trace
         self._model = model
         self._strict = model.dialect.stream_end == "strict"
         self._finishes = bool(model.dialect.finish_reasons)
@@ -162,6 +171,8 @@ class ChunkReader:
                 yield from self._usage()
                 return
             chunk = self._decode(name, data)
+            if self._trace is not None:
+                self._trace.hear(chunk)
             if self._finishes or chunk.HasField("usage"):
                 restyle(chunk, self._model)
             self._last = chunk

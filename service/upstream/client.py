@@ -141,6 +141,8 @@ class UpstreamClient:
         """
         model = request.model
         body = await _checked(outgoing(request, streamed=False))
+        if call.trace is not None:
+            call.carried = call.trace.ask(request.params, model, streamed=False)
         async with self._open(Sent(body, model, call, accept=JSON)) as response:
             patience = max(call.deadline - _clock(), self._idle(model))
             limit = self._limits.max_response_bytes
@@ -162,6 +164,8 @@ class UpstreamClient:
             )
         if has_error(completion):
             raise reported(data, model) or errors.UpstreamError(dispatched=True).because("reported")
+        if call.trace is not None:
+            call.trace.hear(completion)
         restyle(completion, model)
         rename(completion, model)
         return completion
@@ -185,10 +189,16 @@ class UpstreamClient:
         body = await _checked(
             outgoing(request, streamed=True, options="none" if plainly else "all")
         )
+        if call.trace is not None:
+            call.carried = call.trace.ask(request.params, model, streamed=True)
         sent = Sent(body, model, call, accept=EVENTS, optional=None if plainly else request)
         first = self._first_byte(model)
         reader = ChunkReader(
-            model, progress, call.record, max_event_bytes=self._limits.max_response_bytes
+            model,
+            progress,
+            call.record,
+            max_event_bytes=self._limits.max_response_bytes,
+            trace=call.trace,
         )
         deliver = together if at_once else apart
         with self._telemetry.upstream_streams.track_inprogress():
@@ -226,6 +236,8 @@ class UpstreamClient:
             await response.aclose()
             if left:
                 self._telemetry.upstream_closed(_clock() - started)
+            if sent.call.trace is not None:
+                sent.call.trace.close()
 
     async def _again(self, sent: Sent, failure: errors.Failure) -> httpx.Response:
         """Send a request that failed once more, if that can help.

@@ -87,8 +87,8 @@ def http_request(
         (b"user-agent", _USER_AGENT),
         (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
-    if call.traceparent is not None:
-        headers.append((b"traceparent", call.traceparent.encode("ascii")))
+    if call.carried:
+        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in call.carried]
     headers = identified(headers, upstream.api_key, dialect)
     headers.append((b"content-length", b"%d" % len(sent.body)))
     request = httpx.Request(

@@ -13,7 +13,7 @@ service, from above to below:
     authentication  settlement  upstream
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
-    model_entries
+    model_entries  call_trace
     models  dialect_document  errors  telemetry  simulator  listeners
     model_names  upstream_dialect  upstream_report
 
@@ -40,9 +40,10 @@ PLACES = {
 
 LAYERS = {
     "process": (
-        {"workers"},
+        {"workers", "tracing"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
-        {"descriptors", "unix_sockets"},
+        {"descriptors", "unix_sockets", "otel_settings"},
+        {"trace_context"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables", "log_text"},
     ),
@@ -65,7 +66,7 @@ LAYERS = {
             *("models_source", "start_lines", "start_error", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
-        {"model_entries"},
+        {"model_entries", "call_trace"},
         {
             "models",
             "dialect_document",
@@ -127,7 +128,7 @@ LAYERS = {
         {"http"},
         {"telemetry"},
         {"channel", "error_responses"},
-        {"clock", "config", "headers", "start_text", "wrong_urls"},
+        {"clock", "config", "headers", "start_text", "wrong_urls", "exchange_trace"},
     ),
     "restbridge.http": (
         {"edge", "protocol"},
@@ -280,6 +281,12 @@ def test_the_simulator_imports_none_of_ours() -> None:
 
 def test_the_simulator_is_imported_only_where_it_runs() -> None:
     program = "import sys, service.server; sys.exit('service.simulator' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
+
+
+def test_opentelemetry_is_imported_only_where_it_exports() -> None:
+    others = "restbridge.__main__, restbridge.server, service.__main__, service.server"
+    program = f"import sys, {others}; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
 
 

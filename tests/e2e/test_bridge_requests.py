@@ -89,6 +89,7 @@ async def test_trace_context_crosses_and_nothing_else_does(pair: Pair) -> None:
         headers={
             "traceparent": parent,
             "tracestate": "a=1",
+            "baggage": "b=2",
             "cookie": "c",
             "x-forwarded-for": "1.2.3.4",
             "openai-organization": "o",
@@ -99,6 +100,7 @@ async def test_trace_context_crosses_and_nothing_else_does(pair: Pair) -> None:
     assert {key for key in metadata if key != "user-agent"} == {
         "traceparent",
         "tracestate",
+        "baggage",
         "x-request-id",
     }
     assert metadata["traceparent"] == parent

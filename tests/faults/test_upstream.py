@@ -669,6 +669,8 @@ async def test_the_upstream_is_told_what_it_needs_and_no_more() -> None:
         metadata = (
             ("x-request-id", "req-of-the-caller"),
             ("traceparent", traceparent),
+            ("tracestate", "a=1"),
+            ("baggage", "b=2"),
             ("cookie", "of-the-caller"),
             ("x-forwarded-for", "192.0.2.1"),
         )
@@ -684,6 +686,8 @@ async def test_the_upstream_is_told_what_it_needs_and_no_more() -> None:
             "accept-encoding": "identity",
             "x-request-id": "req-of-the-caller",
             "traceparent": traceparent,
+            "tracestate": "a=1",
+            "baggage": "b=2",
         }
         assert KEY.encode() not in upstream.records[0].body
 

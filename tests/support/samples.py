@@ -83,7 +83,7 @@ def call(**members: Any) -> Call:
     fields: dict[str, Any] = {
         "record": record(),
         "authorization": f"Bearer {CALLER_KEY}",
-        "traceparent": None,
+        "carried": (),
         "deadline": asyncio.get_running_loop().time() + 60,
         "deadline_is_callers": False,
         "task": task,

@@ -71,6 +71,7 @@ def document() -> dict[str, Any]:
                     r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
                 ),
                 "tracestate": _header("tracestate", "The vendors' part of W3C Trace Context."),
+                "baggage": _header("baggage", "W3C Baggage, which is forwarded to the upstream."),
             },
             "headers": failures.headers(),
             "schemas": {

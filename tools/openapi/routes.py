@@ -20,7 +20,7 @@ _KEY: Final[list[dict[str, list[str]]]] = [{"bearer": []}]
 _NO_KEY: Final[list[dict[str, list[str]]]] = []
 _TRACED: Final = [
     {"$ref": f"#/components/parameters/{name}"}
-    for name in ("x-request-id", "traceparent", "tracestate")
+    for name in ("x-request-id", "traceparent", "tracestate", "baggage")
 ]
 
 _REQUESTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {

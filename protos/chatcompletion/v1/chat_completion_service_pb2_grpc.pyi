@@ -35,7 +35,8 @@ class ChatCompletionServiceStub:
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
-      traceparent     Optional. W3C Trace Context, forwarded to the upstream.
+      traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
+                      are tracestate and baggage.
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
@@ -76,7 +77,8 @@ class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
-      traceparent     Optional. W3C Trace Context, forwarded to the upstream.
+      traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
+                      are tracestate and baggage.
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
@@ -113,7 +115,8 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
-      traceparent     Optional. W3C Trace Context, forwarded to the upstream.
+      traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
+                      are tracestate and baggage.
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the

@@ -194,7 +194,7 @@ def a_call(**members: Any) -> Call:
     fields: dict[str, Any] = {
         "record": CallRecord(method="CreateChatCompletion", request_id="req_1", started=0.0),
         "authorization": None,
-        "traceparent": None,
+        "carried": (),
         "deadline": asyncio.get_running_loop().time() + 60,
         "deadline_is_callers": False,
         "task": task,

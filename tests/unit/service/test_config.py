@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from process.otel_settings import OtelSettings
 from process.settings import Address, SettingsError, rows
 from service.config import Settings, load
 from service.models import Model
@@ -139,10 +140,20 @@ FILES = {"CHAT_MODELS_FILE": "models_file", "CHAT_UPSTREAM_CA_FILE": "upstream_c
 
 
 def test_every_setting_is_in_the_table_above() -> None:
-    assert {row.name for row in rows(Settings)} == SETTINGS.keys() | FILES.keys()
-    assert {SETTINGS[name][0] for name in SETTINGS} | set(FILES.values()) == set(
-        Settings.__dataclass_fields__
+    inherited = {row.name for row in rows(OtelSettings)}
+    assert {row.name for row in rows(Settings)} - inherited == SETTINGS.keys() | FILES.keys()
+    assert {SETTINGS[name][0] for name in SETTINGS} | set(FILES.values()) == (
+        Settings.__dataclass_fields__.keys() - OtelSettings.__dataclass_fields__.keys()
     )
+
+
+def test_a_setting_of_opentelemetry_is_in_the_list_of_wrong_settings() -> None:
+    wrong = {"OTEL_TRACES_EXPORTER": "zipkin", "CHAT_LISTEN": "x", "CHAT_LOG_FORMAT": "xml"}
+    with pytest.raises(SettingsError) as refused:
+        settings(**wrong)
+
+    names = [line.partition(" ")[0] for line in refused.value.lines]
+    assert names == ["CHAT_LISTEN", "CHAT_LOG_FORMAT", "OTEL_TRACES_EXPORTER"]
 
 
 @pytest.mark.parametrize("variable", SETTINGS)

@@ -22,6 +22,7 @@ FAILURES = [kind for kind in errors.Failure.__subclasses__() if kind is not erro
 Lines = Callable[[], list[dict[str, Any]]]
 Serve = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 REQUEST = object()
 STRANGER = "Bearer sk-of-nobody"
 UNARY = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
@@ -184,13 +185,12 @@ async def seen(context: FakeContext, **house: Any) -> Call:
 
 async def test_the_handler_sees_who_calls() -> None:
     call = await seen(
-        FakeContext(
-            metadata=(("authorization", f"Bearer {CALLER_KEY}"), ("traceparent", "00-a-b-01"))
-        )
+        FakeContext(metadata=(("authorization", f"Bearer {CALLER_KEY}"), ("traceparent", PARENT)))
     )
 
     assert call.authorization == f"Bearer {CALLER_KEY}"
-    assert call.traceparent == "00-a-b-01"
+    assert call.carried == (("traceparent", PARENT),)
+    assert call.record.trace_id == PARENT[3:35]
     assert call.record.method == "CreateChatCompletion"
     assert call.task is asyncio.current_task()
 
@@ -200,12 +200,12 @@ async def test_what_is_given_twice_counts_as_absent() -> None:
         FakeContext(
             metadata=(
                 *(("authorization", "Bearer a"), ("authorization", "Bearer b")),
-                *(("traceparent", "00"), ("traceparent", "00"), ("traceparent", "00")),
+                *(("traceparent", PARENT), ("traceparent", PARENT), ("traceparent", PARENT)),
             )
         )
     )
 
-    assert (call.authorization, call.traceparent) == (None, None)
+    assert (call.authorization, call.carried) == (None, ())
 
 
 async def test_binary_and_very_long_metadata_count_as_absent() -> None:
@@ -213,7 +213,7 @@ async def test_binary_and_very_long_metadata_count_as_absent() -> None:
         FakeContext(metadata=(("authorization", b"Bearer a"), ("traceparent", "0" * 129)))
     )
 
-    assert (call.authorization, call.traceparent) == (None, None)
+    assert (call.authorization, call.carried) == (None, ())
 
 
 @pytest.mark.parametrize(

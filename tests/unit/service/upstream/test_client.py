@@ -234,7 +234,7 @@ def contents(chunks: Sequence[Any]) -> str:
 
 async def test_a_request_has_these_headers_and_no_others() -> None:
     bench = Bench(says(200, whole()))
-    await bench.complete(current=call(traceparent="00-1-2-01"))
+    await bench.complete(current=call(carried=(("traceparent", "00-1-2-01"), ("baggage", "a=1"))))
     (request,) = bench.wire.requests
 
     assert request.method == "POST"
@@ -247,6 +247,7 @@ async def test_a_request_has_these_headers_and_no_others() -> None:
         ("user-agent", "chatcompletion/0.1"),
         ("x-request-id", "req_1"),
         ("traceparent", "00-1-2-01"),
+        ("baggage", "a=1"),
         ("authorization", f"Bearer {UPSTREAM_KEY}"),
         ("content-length", str(len(request.content))),
     ]

@@ -1,0 +1,90 @@
+from typing import Any
+
+import pytest
+
+from process.trace_context import Carried
+from restbridge.exchange_trace import ExchangeTrace, begin
+
+RPC = "chatcompletion.v1.ModelService/ListModels"
+
+
+class FakeSpan:
+    """A span that keeps what it is told."""
+
+    trace_id, span_id = "t", "s"
+
+    def __init__(self, name: str = "", attributes: Any = ()) -> None:
+        self.name = name
+        self.attributes = dict(attributes)
+        self.carried: Carried = (("traceparent", name),)
+        self.below: list[FakeSpan] = []
+        self.ended: list[bool] = []
+
+    def client(self, name: str, attributes: Any) -> "FakeSpan":
+        self.below.append(FakeSpan(name, attributes))
+        return self.below[-1]
+
+    def end(self, attributes: Any, *, failed: bool = False, name: str = "") -> None:
+        self.attributes |= attributes
+        self.name = name or self.name
+        self.ended.append(failed)
+
+
+class FakeTracing:
+    def server(self, name: str, received: Carried, attributes: Any) -> FakeSpan:
+        return FakeSpan(name, {**attributes, "received": received})
+
+
+def ended(reason: str = "", status: int = 200, *, calls: bool = True) -> FakeSpan:
+    span: Any = FakeSpan()
+    trace = ExchangeTrace(span)
+    if calls:
+        assert trace.call(RPC) == (("traceparent", RPC),)
+    if not reason:
+        trace.called()
+    trace.end(method="GET", route="/v1/models", status=status, reason=reason, request_id="req_1")
+    found: FakeSpan = span
+    return found
+
+
+def test_a_request_has_the_headers_of_its_caller() -> None:
+    tracing: Any = FakeTracing()
+    trace = begin(tracing, (("baggage", "a=1"),))
+
+    assert (trace.trace_id, trace.span_id) == ("t", "s")
+    assert trace._span.attributes == {  # type: ignore[attr-defined]
+        "url.scheme": "http",
+        "received": (("baggage", "a=1"),),
+    }
+
+
+def test_a_request_and_its_call_end_once() -> None:
+    span = ended()
+
+    assert span.name == "GET /v1/models"
+    assert span.attributes == {
+        "http.request.method": "GET",
+        "http.route": "/v1/models",
+        "http.response.status_code": 200,
+        "chat.request_id": "req_1",
+    }
+    assert span.below[0].attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": RPC,
+        "rpc.response.status_code": "OK",
+    }
+    assert (span.ended, span.below[0].ended) == ([False], [False])
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "is_ours"), [("INVALID_API_KEY", 401, False), ("OVERLOADED", 503, True)]
+)
+def test_a_failure_is_one_of_the_server_from_500(reason: str, status: int, is_ours: bool) -> None:
+    span = ended(reason, status)
+
+    assert (span.ended, span.below[0].ended) == ([is_ours], [True])
+    assert span.attributes["error.type"] == span.below[0].attributes["error.type"] == reason
+
+
+def test_a_request_without_a_call_has_one_span() -> None:
+    assert ended("METHOD_NOT_ALLOWED", 405, calls=False).below == []
