@@ -9,6 +9,11 @@ answer broke off, 2 if an argument or a variable is wrong, 3 if the server canno
 130 after Ctrl-C.
 """
 
+if __name__ == "__main__":
+    from process.interrupts import end_at_once
+
+    end_at_once()  # before the other imports, which take most of the start
+
 import argparse
 import os
 import signal
@@ -19,6 +24,7 @@ from typing import Final
 
 from chat.answering import Conversation, Door, Screen
 from chat.ask_error import AskError
+from process import interrupts
 from process.command_line import CommandParser, discard, program
 from process.log import SILENT_GRPC
 
@@ -76,7 +82,8 @@ def main() -> int:
     os.environ.setdefault(*SILENT_GRPC)
     name = program("chat", sys.argv[0])
     try:
-        return _main(name, sys.argv[1:], os.environ)
+        with interrupts.raised():
+            return _main(name, sys.argv[1:], os.environ)
     except AskError as error:
         print(f"{name}: {error.line()}", file=sys.stderr)  # noqa: T201 - for the person who asks
         return error.status

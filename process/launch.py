@@ -8,6 +8,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from process.interrupts import end_at_once
+
 
 def launch(module: str, function: str, *, extra: str) -> int:
     """Import a program, run it and return its exit status.
@@ -17,6 +19,7 @@ def launch(module: str, function: str, *, extra: str) -> int:
         function: Its function, which returns the exit status.
         extra: The extra that has the program's requirements.
     """
+    end_at_once()
     try:
         status: int = getattr(import_module(module), function)()
     except ModuleNotFoundError as error:

@@ -8,13 +8,19 @@ The console scripts chatcompletion-bridge and chatcompletion-standalone do the s
 
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
 remaining requests immediately. With --standalone, SIGHUP reads the models file again; without, it
-changes nothing. The exit status is 0 after a drain, 1 if an address cannot be listened on, and 2 if
-a setting is wrong.
+changes nothing. Until the process handles signals, SIGINT ends it like a program without a handler
+(130 in a shell). The exit status is 0 after a drain, 1 if an address cannot be listened on, and 2
+if a setting is wrong.
 
 Only this file of the bridge imports the service, and only for --standalone. The bridge then calls
 the service's handlers without a socket; other clients use the gRPC port.
 With workers, each has a bridge and a service.
 """
+
+if __name__ == "__main__":
+    from process.interrupts import end_at_once
+
+    end_at_once()  # before the other imports, which take most of the start
 
 import asyncio
 import os

@@ -6,9 +6,15 @@
 
 The console script chatcompletion-service does the same; chatcompletion-admin has only the commands.
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
-remaining calls immediately. SIGHUP reads the models file again. The exit status is 0 after a drain,
-1 if the service could not start, and 2 if a setting is wrong.
+remaining calls immediately. SIGHUP reads the models file again. Until the process handles signals,
+SIGINT ends it like a program without a handler (130 in a shell). The exit status is 0 after a
+drain, 1 if the service could not start, and 2 if a setting is wrong.
 """
+
+if __name__ == "__main__":
+    from process.interrupts import end_at_once
+
+    end_at_once()  # before the other imports, which take most of the start
 
 import asyncio
 import os

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
+from process import interrupts
 from process.command_line import CommandParser, discard, show
 from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
@@ -92,11 +93,12 @@ def _run(program: str, asked: argparse.Namespace, environment: Mapping[str, str]
         # The parent process closed it. A new key could not be shown.
         return _failed(program, "standard output is closed", failed)
     try:
-        if asked.command == "check":
-            from service import check  # noqa: PLC0415  (imports the client of upstreams)
+        with interrupts.raised():
+            if asked.command == "check":
+                from service import check  # noqa: PLC0415  (imports the client of upstreams)
 
-            return check.run(environment, show)
-        return _on_store(program, asked, environment, failed)
+                return check.run(environment, show)
+            return _on_store(program, asked, environment, failed)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -45,7 +45,7 @@ LAYERS = {
         {"descriptors", "unix_sockets", "otel_settings"},
         {"trace_context"},
         {"log", "request_id", "settings", "command_line", "launch"},
-        {"found_values", "randomness", "variables", "log_text"},
+        {"found_values", "randomness", "variables", "log_text", "interrupts"},
     ),
     "process.workers": (
         {"supervisor", "worker"},

@@ -42,6 +42,7 @@ WITH_SOCKETS: Final = {
     "chat/rest_door.py": "tests/e2e/test_chat.py",
     "chat/scripts.py": "tests/e2e/test_wheel.py",
     "process/launch.py": "tests/e2e/test_wheel.py",
+    "process/interrupts.py": "tests/faults/test_interrupted_start.py",
     "process/lifetime.py": "tests/faults/test_process.py",
     "process/taken_ports.py": "tests/faults/test_shared_ports.py",
     "process/workers/child.py": "tests/e2e/test_workers.py",

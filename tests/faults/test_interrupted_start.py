@@ -1,0 +1,66 @@
+"""SIGINT at any moment of the start: the process ends, and prints no traceback."""
+
+import signal
+import sys
+from contextlib import suppress
+from typing import Final
+
+import pytest
+
+from tests.support.processes import environment, run
+from tests.support.tree import ROOT
+
+BRIDGE: Final = {
+    "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
+    "CHAT_BRIDGE_METRICS_LISTEN": "none",
+    "CHAT_BRIDGE_DRAIN_DELAY": "0",
+}
+PROGRAMS: Final = {
+    "service": (("service",), environment()),
+    "workers": (("service", "--workers", "2"), environment()),
+    "bridge": (("restbridge",), BRIDGE),
+    "standalone": (("restbridge", "--standalone"), environment(**BRIDGE)),
+    "command": (("service", "accounts", "create", "acme"), environment()),
+    "client": (("chat", "--help"), {}),
+}
+POINTS: Final = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.94, 0.97, 0.98, 0.99)
+"""Parts of a start, most of them near its end, when the program begins to handle signals."""
+ENDS: Final = {
+    -signal.SIGINT,  # it did not handle signals yet
+    0,  # it had started, and drained; or the command was over
+    130,  # the command was interrupted
+}
+
+
+async def interrupted(program: str, moment: int) -> tuple[int, list[str]]:
+    """Interrupt a program at a moment of its start, or when it serves.
+
+    Returns:
+        Its exit status, and the lines on its standard error.
+    """
+    arguments, variables = PROGRAMS[program]
+    command = (sys.executable, "-m", "tests.faults.interrupted", str(moment), *arguments)
+    variables = {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", **variables}
+    async with run(command, variables) as running:
+        with suppress(AssertionError):  # it has ended
+            await running.event("serving")
+            running.send(signal.SIGINT)
+        return await running.exit_status(), running.lines
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.time_limit(180)
+async def test_an_interrupted_start_leaves_no_traceback(program: str) -> None:
+    status, lines = await interrupted(program, 0)
+    assert status == 0, lines
+    moments = int(lines[-1].removeprefix("moments "))
+    ends = []
+    for point in POINTS:
+        status, lines = await interrupted(program, 1 + int(moments * point))
+        text = "\n".join(lines)
+        assert status in ENDS, text
+        assert "Traceback" not in text
+        assert "KeyboardInterrupt" not in text
+        ends.append(status)
+    assert ends[0] == -signal.SIGINT
+    assert (130 in ends) == (program == "command")
