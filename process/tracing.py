@@ -10,17 +10,12 @@ queue drops spans if it is full. A receiver that fails costs a thread its time, 
 minute; calls do not notice it.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from threading import Thread
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import (
@@ -36,43 +31,13 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace import Span as OtelSpan
 
-from process import log
 from process.command_line import version
 from process.otel_settings import OtelSettings
-from process.randomness import sixteen
+from process.otlp_export import LONGEST_FLUSH, SCHEMA, SCOPE, LostExports, resource, within
 from process.trace_context import TRACE, Carried
 
 AttributeValue: TypeAlias = str | int | float | bool | Sequence[str]
 Attributes: TypeAlias = Mapping[str, AttributeValue]
-
-SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""The version of the semantic conventions that the attributes follow."""
-
-LONGEST_FLUSH: Final = 2.0
-"""Maximum seconds at the end of the process for exporting what is left."""
-
-_SCOPE: Final = "chatcompletion"
-_QUIET: Final = 60.0
-"""Seconds between two log lines about a receiver that fails."""
-_UNKNOWN: Final = "unknown_service"
-"""The beginning of the name that OpenTelemetry gives to a service without one."""
-
-_log = logging.getLogger(__name__)
-
-
-def resource(service: str) -> Resource:
-    """Return the description of this process.
-
-    Args:
-        service: The name of the service, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES has
-            another.
-    """
-    found = Resource.create()
-    own = {"service.version": version(), "service.instance.id": sixteen().hex()}
-    given = dict(found.attributes)
-    if str(given.get(SERVICE_NAME, _UNKNOWN)).startswith(_UNKNOWN):
-        given[SERVICE_NAME] = service
-    return Resource({**own, **given}, SCHEMA)
 
 
 class Span:
@@ -170,7 +135,7 @@ class Tracing:
         endpoint = settings.otel_traces_endpoint or settings.otel_endpoint or None
         sends = exporter or OTLPSpanExporter(endpoint=endpoint)
         self._provider.add_span_processor(BatchSpanProcessor(_Watched(sends, time.monotonic)))
-        self._tracer = self._provider.get_tracer(_SCOPE, version(), SCHEMA)
+        self._tracer = self._provider.get_tracer(SCOPE, version(), SCHEMA)
 
     def server(self, name: str, received: Carried, attributes: Attributes) -> Span:
         """Begin the span of a request that arrived.
@@ -187,59 +152,6 @@ class Tracing:
     async def aclose(self) -> None:
         """Export what is left, for up to `LONGEST_FLUSH` seconds."""
         await within(self._provider.shutdown, LONGEST_FLUSH)
-
-
-async def within(flush: Callable[[], None], longest: float) -> None:
-    """Run a blocking function in a thread, which the end of the process does not wait for.
-
-    Args:
-        flush: The function.
-        longest: Maximum seconds to wait for it.
-    """
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def run() -> None:
-        try:
-            flush()
-        finally:
-            with suppress(RuntimeError):  # the event loop is closed: nobody waits
-                loop.call_soon_threadsafe(done.set)
-
-    Thread(target=run, name="telemetry", daemon=True).start()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(longest):
-            await done.wait()
-
-
-class LostExports:
-    """Logs exports that fail, a line a minute.
-
-    Args:
-        signal: What is exported, such as "spans".
-        clock: A monotonic clock in seconds.
-    """
-
-    def __init__(self, signal: str, clock: Callable[[], float]) -> None:
-        # The exporters log an error for each attempt.
-        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-        self._signal = signal
-        self._clock = clock
-        self._lost = 0
-        self._logged = -_QUIET
-
-    def note(self, count: int) -> None:
-        """Take note of an export that failed.
-
-        Args:
-            count: The number of spans or metrics that are lost.
-        """
-        self._lost += count
-        now = self._clock()
-        if now - self._logged >= _QUIET:
-            self._logged = now
-            members = log.fields(signal=self._signal, lost=self._lost)
-            _log.warning("telemetry is not exported", extra=members)
-            self._lost = 0
 
 
 class _Watched(SpanExporter):

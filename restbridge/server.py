@@ -120,7 +120,7 @@ class Bridge:
                 _listener(self._settings.listen, shares=self._shares_port)
             )
             self.port = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
-            tracing = self._start_tracing(stack)
+            tracing = self._start_export(stack)
             self._start_metrics(stack)
             service = Service(self._settings, self._channel)
             stack.push_async_callback(service.close)
@@ -195,18 +195,22 @@ class Bridge:
             timeout_keep_alive=cast("int", self._limits.idle_seconds),
         )
 
-    def _start_tracing(self, stack: contextlib.AsyncExitStack) -> "Tracing | None":
-        """Begin to export spans, if the settings say so."""
-        if not self._settings.exports_traces:
+    def _start_export(self, stack: contextlib.AsyncExitStack) -> "Tracing | None":
+        """Begin to export spans and metrics, if the settings say so."""
+        settings = self._settings
+        if not (settings.exports_traces or settings.exports_metrics):
             return None
-        from process.tracing import Tracing  # noqa: PLC0415 - of an extra
+        from process.exporting import start  # noqa: PLC0415 - of an extra
 
         try:
-            tracing = Tracing(self._settings, service="chatcompletion-bridge")
+            return start(
+                settings,
+                self.telemetry.registry,
+                service="chatcompletion-bridge",
+                resources=stack,
+            )
         except (ValueError, OSError) as error:
             raise ListenError(cannot_export(error)) from error
-        stack.push_async_callback(tracing.aclose)
-        return tracing
 
     def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
         listen = self._settings.metrics_listen

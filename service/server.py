@@ -169,7 +169,7 @@ class Server:
 
     async def _start(self) -> None:
         settings = self._settings
-        tracing = self._start_tracing()
+        tracing = self._start_export()
         # Before anything is written, so that a start that fails for a port leaves nothing behind.
         self._resources.push_async_callback(self._simulation.stop)
         held = self._hold_ports()
@@ -358,18 +358,22 @@ class Server:
         if self._admin is not None:
             self._admin.set_serving(there)
 
-    def _start_tracing(self) -> "Tracing | None":
-        """Begin to export spans, if the settings say so. It ends last, after all calls."""
-        if not self._settings.exports_traces:
+    def _start_export(self) -> "Tracing | None":
+        """Begin to export spans and metrics, if the settings say so. It ends last."""
+        settings = self._settings
+        if not (settings.exports_traces or settings.exports_metrics):
             return None
-        from process.tracing import Tracing  # noqa: PLC0415  (of an extra)
+        from process.exporting import start  # noqa: PLC0415  (of an extra)
 
         try:
-            tracing = Tracing(self._settings, service="chatcompletion-service")
+            return start(
+                settings,
+                self._telemetry.registry,
+                service="chatcompletion-service",
+                resources=self._resources,
+            )
         except (ValueError, OSError) as error:
             raise StartError(cannot_export(error)) from error
-        self._resources.push_async_callback(tracing.aclose)
-        return tracing
 
     def _start_metrics(self) -> None:
         listen = self._settings.metrics_listen

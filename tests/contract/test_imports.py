@@ -40,7 +40,9 @@ PLACES = {
 
 LAYERS = {
     "process": (
-        {"workers", "tracing"},
+        {"workers", "exporting"},
+        {"tracing", "otlp_metrics"},
+        {"otlp_export"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
         {"descriptors", "unix_sockets", "otel_settings"},
         {"trace_context"},

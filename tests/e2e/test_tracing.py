@@ -1,4 +1,4 @@
-"""Spans from bridge, service and upstream, as a real OTLP receiver gets them."""
+"""Spans and metrics of bridge and service, as a real OTLP receiver gets them."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.grpc_client import KEY
-from tests.support.otlp import Received, ReceivedSpan, receiver
+from tests.support.otlp import Received, ReceivedSpan, receiver, values
 from tests.support.running_bridge import PATH, VIAS, Via, bridge
 from tests.support.running_service import service, simulator
 
@@ -206,3 +206,25 @@ async def test_a_receiver_that_is_away_harms_no_call(via: Via) -> None:
             response = await http.post(PATH, json=REQUEST, headers=headers)
     assert response.status_code == 200
     assert json.loads(response.content)["choices"]
+
+
+async def test_metrics_arrive_with_the_names_of_the_conventions(via: Via) -> None:
+    otlp, _, _ = await traced(via, settings={"otel_metric_interval": 100})
+    last = {
+        (values(of.resource.attributes)["service.name"], metric.name): metric
+        for request in otlp.metrics
+        for of in request.resource_metrics
+        for scope in of.scope_metrics
+        for metric in scope.metrics
+    }
+
+    duration = last["chatcompletion-service", "gen_ai.server.request.duration"]
+    [point] = duration.histogram.data_points
+    assert values(point.attributes) == {
+        "rpc.method": "CreateChatCompletion",
+        "gen_ai.request.model": "any",
+    }
+    assert (point.count, duration.unit) == (1, "s")
+    [request] = last["chatcompletion-bridge", "http.server.request.duration"].histogram.data_points
+    assert values(request.attributes)["http.response.status_code"] == 200
+    assert last["chatcompletion-service", "process.cpu.time"].sum.is_monotonic

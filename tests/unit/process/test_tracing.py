@@ -1,5 +1,3 @@
-import logging
-from threading import Event
 from typing import Any
 
 import pytest
@@ -8,9 +6,10 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from process.otel_settings import OtelSettings
+from process.otlp_export import resource
 from process.settings import read
 from process.trace_context import Carried
-from process.tracing import LostExports, Tracing, within
+from process.tracing import Tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER: Carried = (
@@ -35,6 +34,7 @@ class Exports:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource.cache_clear()
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
         monkeypatch.delenv(name, raising=False)
 
@@ -112,25 +112,3 @@ async def test_an_exporter_that_raises_harms_nothing(caplog: pytest.LogCaptureFi
     [record] = caplog.records
     assert record.message == "telemetry is not exported"
     assert record.__dict__["chat_fields"] == {"signal": "spans", "lost": 1}
-
-
-def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    times = iter((0.0, 30.0, 60.0))
-    failures = LostExports("spans", lambda: next(times))
-    with caplog.at_level(logging.WARNING):
-        for count in (1, 2, 3):
-            failures.note(count)
-
-    assert [record.__dict__["chat_fields"]["lost"] for record in caplog.records] == [1, 5]
-
-
-async def test_a_flush_that_takes_too_long_is_left_behind() -> None:
-    ended = Event()
-    try:
-        await within(lambda: void(ended), 0.01)
-    finally:
-        ended.set()
-
-
-def void(ended: Event) -> None:
-    ended.wait()
