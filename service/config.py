@@ -174,7 +174,7 @@ class Settings(OtelSettings):
         "CHAT_UPSTREAM_MAX_CONNECTIONS",
         "1000",
         integer(1, 100_000),
-        "Maximum connections to the upstreams; a further request waits for the connect timeout.",
+        "Maximum connections to all upstreams; a further request waits for the connect timeout.",
     )
     connect_timeout: float = setting(
         "CHAT_UPSTREAM_CONNECT_TIMEOUT",
@@ -199,6 +199,30 @@ class Settings(OtelSettings):
         "5",
         seconds(0, 120),
         "Maximum Retry-After of the upstream before the one retry, in seconds.",
+    )
+    upstream_max_calls: int = setting(
+        "CHAT_UPSTREAM_MAX_CALLS",
+        "0",
+        integer(0, 100_000),
+        "Maximum calls at each upstream; 0 for all connections if there is one, otherwise half.",
+    )
+    upstream_max_waiting: int = setting(
+        "CHAT_UPSTREAM_MAX_WAITING",
+        "100",
+        integer(0, 100_000),
+        "Maximum calls that wait for each upstream, for the connect timeout; further ones get 503.",
+    )
+    breaker_failures: int = setting(
+        "CHAT_UPSTREAM_BREAKER_FAILURES",
+        "5",
+        integer(0, 20),
+        "How many failures in a row cut an upstream off for a while; 0 never does.",
+    )
+    breaker_pause: float = setting(
+        "CHAT_UPSTREAM_BREAKER_PAUSE",
+        "5",
+        seconds(0.05, 3600),
+        "How long it is cut off before one call tries it again, in seconds.",
     )
     max_connection_age: float = setting(
         "CHAT_MAX_CONNECTION_AGE",

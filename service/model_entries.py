@@ -157,6 +157,13 @@ UPSTREAM: Final[Mapping[str, ModelEntry]] = {
         accepts=_is_variable,
         default="",
     ),
+    "max_calls": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
+    # If absent, that of the service; 0 is one, too.
+    "max_waiting": ModelEntry(
+        allowed="an integer from 0 to 10000000",
+        accepts=lambda value: _is_count(value) or (type(value) is int and value == 0),
+        default=ABSENT,
+    ),
     "simulator": ModelEntry(
         allowed="true or false", accepts=lambda value: isinstance(value, bool), default=False
     ),

@@ -51,6 +51,10 @@ class Upstream:
     """The `tool_names` of its models, unless their entries differ."""
     dialect: Dialect = OPENAI
     """The dialect of its models, unless their entries differ."""
+    max_calls: int | None = None
+    """Maximum calls at a time; None for the setting of the service."""
+    max_waiting: int | None = None
+    """Maximum calls that wait for one of these to end; None for the setting of the service."""
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key

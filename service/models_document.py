@@ -152,6 +152,8 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
         output_limit=members["output_limit"] or "max_tokens",
         clamps_limit=members["output_limit_excess"] == "clamp",
         tool_names=members["tool_names"] or "any",
+        max_calls=members["max_calls"] or None,
+        max_waiting=None if members["max_waiting"] is ABSENT else members["max_waiting"],
     )
 
 

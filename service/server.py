@@ -56,7 +56,9 @@ from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulation import Simulation
 from service.start_error import StartError
 from service.telemetry import Telemetry
-from service.upstream.client import UpstreamClient, UpstreamLimits, transport
+from service.upstream.client import UpstreamClient, transport
+from service.upstream.dispatch import UpstreamLimits
+from service.upstream.upstreams import UpstreamBounds
 
 if TYPE_CHECKING:  # imported only if spans are exported
     from process.tracing import Tracing
@@ -127,6 +129,7 @@ class Server:
         self._hurry = asyncio.Event()
         self._resources = AsyncExitStack()
         self._grpc: Any = None
+        self._upstream: UpstreamClient | None = None
         self._port = 0
         self.metrics_port: int | None = None
         """The port of the metrics, set by `start` unless metrics are off."""
@@ -190,11 +193,20 @@ class Server:
                 idle=settings.idle_timeout,
                 longest_retry_after=settings.longest_retry_after,
                 max_response_bytes=settings.max_response_bytes,
+                bounds=UpstreamBounds(
+                    connections=settings.upstream_max_connections,
+                    calls=settings.upstream_max_calls,
+                    waiting=settings.upstream_max_waiting,
+                    failures=settings.breaker_failures,
+                    pause=settings.breaker_pause,
+                ),
             ),
             self._telemetry,
             now=lambda: datetime.now(UTC),
             random=random.random,
         )
+        upstream.use(self._models.catalogue.upstreams)
+        self._upstream = upstream
         self._resources.push_async_callback(upstream.aclose)
         accounts = await open_accounts(
             settings,
@@ -305,6 +317,8 @@ class Server:
             OSError: The simulator, which is a new upstream, cannot start. Nothing has changed.
         """
         self._models.catalogue = await self._simulation.of(catalogue)
+        if self._upstream is not None:
+            self._upstream.use(self._models.catalogue.upstreams)
 
     def _hold_ports(self) -> ExitStack:
         """Hold the ports of gRPC until it listens on them itself."""

@@ -14,6 +14,8 @@ Cause = Literal[
     "refused",
     "tls",
     "pool",
+    "queue",
+    "breaker",
     "descriptors",
     "timeout",
     "reset",
@@ -39,6 +41,8 @@ CAUSES: Final[dict[Cause, str]] = {
     "refused": "The connection was refused, or the network is unreachable",
     "tls": "The TLS handshake failed, such as for a certificate that is not valid",
     "pool": "All connections were in use for the connect timeout",
+    "queue": "The upstream had `CHAT_UPSTREAM_MAX_CALLS` calls, and too many waited, or too long",
+    "breaker": "The breaker of the upstream was open, so that nothing was sent",
     "descriptors": "The service has as many open files as the system allows",
     "timeout": "A clock ran out: connect, first byte, silence, or the whole call",
     "reset": "The connection was reset",
@@ -59,6 +63,10 @@ CAUSES: Final[dict[Cause, str]] = {
     "other": "Anything else",
 }
 """Each cause, and what happened."""
+
+BreakerState = Literal["closed", "open", "half_open"]
+BREAKER_STATES: Final[tuple[BreakerState, ...]] = ("closed", "open", "half_open")
+"""Whether an upstream gets calls: all, none, or one at a time."""
 
 OPERATORS: Final[frozenset[Cause]] = frozenset({"account", "model"})
 """The causes that only an operator can remove. They are logged as errors."""

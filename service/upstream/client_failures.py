@@ -35,6 +35,9 @@ CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
 """The cause of each exception. The first matching row of the exception, then those of its own
 cause, apply."""
 
+CLIENT_ERRORS: Final = (httpx.HTTPError, OSError)
+"""The exceptions of the HTTP client."""
+
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 

@@ -14,6 +14,8 @@ The budget is a fifth of the requests, so that retries do not overload an upstre
 from dataclasses import dataclass
 from typing import Final
 
+from service import errors
+
 _SHARE: Final = 0.2
 _LARGEST: Final = 10.0
 _JITTER: Final = 0.1
@@ -38,16 +40,31 @@ class RetryBudget:
         return True
 
 
-def delay(asked: float, *, remaining: float, longest: float, random: float) -> float | None:
+def asked(failure: errors.Failure, busy: float) -> float | None:
+    """Return the wait in seconds before the same upstream can get a request again, or None.
+
+    Args:
+        failure: The failure of the request.
+        busy: The wait for a busy upstream that asked for none.
+    """
+    if isinstance(failure, errors.UpstreamUnavailable):
+        is_busy = failure.report is not None and failure.report.cause == "busy"
+        return failure.retry_after or (busy if is_busy else 0.0)
+    if failure.retry_after is not None:
+        return failure.retry_after
+    return 0.0 if failure.lost_idle else None
+
+
+def delay(asked: float | None, *, remaining: float, longest: float, random: float) -> float | None:
     """Return the wait before the retry in seconds, or None for no retry.
 
     Args:
-        asked: The upstream's Retry-After in seconds; 0 if it could not be reached.
+        asked: The result of `asked`.
         remaining: Seconds until the call's deadline.
         longest: Maximum Retry-After in seconds; after a longer one, there is no retry.
         random: A number from 0 to 1, for the jitter.
     """
-    if asked > longest:
+    if asked is None or asked > longest:
         return None
     wait = asked + random * _JITTER
     return wait if wait < remaining else None

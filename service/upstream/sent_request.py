@@ -1,7 +1,7 @@
 """A request to an upstream, as an HTTP request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -10,7 +10,6 @@ import httpx
 from process import request_id as request_ids
 from service.call import Call
 from service.models import Model
-from service.request import AcceptedRequest
 from service.upstream_dialect import Dialect
 
 JSON: Final = "application/json"
@@ -28,8 +27,10 @@ class Sent:
     model: Model
     call: Call
     accept: str = field(kw_only=True)
-    optional: AcceptedRequest | None = field(default=None, kw_only=True)
-    """The request, if its body has `stream_options`, which the upstream can refuse."""
+
+    def with_body(self, body: bytes) -> "Sent":
+        """Return the same request with another body."""
+        return replace(self, body=body)
 
 
 @lru_cache(maxsize=128)
@@ -59,11 +60,6 @@ def identified(headers: list[Header], api_key: str, dialect: Dialect) -> list[He
         own = {name for name, _ in dialect.headers}
         headers = [*(header for header in headers if header[0] not in own), *dialect.headers]
     return headers
-
-
-def place(model: Model) -> tuple[str, str]:
-    """Return what is remembered of the upstream of a model."""
-    return model.upstream.name, model.upstream.base_url
 
 
 def http_request(

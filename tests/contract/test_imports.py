@@ -100,10 +100,15 @@ LAYERS = {
     ),
     "service.upstream": (
         {"client", "model_listing"},
-        {"chunks"},
-        {"refusals"},
+        {"dispatch"},
+        {"chunks", "upstreams"},
+        {"refusals", "breaker"},
+        {"bodies"},
         {"account_faults", "model_faults", "mending", "retries", "rewriting", "silence", "sse"},
-        {"client_failures", "error_bodies", "scrubbing", "sent_request", "surrogates"},
+        {
+            *("client_failures", "error_bodies", "scrubbing", "sent_request", "surrogates"),
+            *("bulkhead", "verdicts"),
+        },
         {"transport"},
         {"error_reasons"},
     ),
@@ -155,8 +160,10 @@ HTTP_CLIENTS = {"httpx", "aiohttp", "http.client", "urllib.request", "urllib3"}
 
 CLIENT_MODULES = {
     "chat.rest_door",
+    "service.upstream.bodies",
     "service.upstream.client",
     "service.upstream.client_failures",
+    "service.upstream.dispatch",
     "service.upstream.model_listing",
     "service.upstream.sent_request",
 }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from service.simulator import SimulatorServer
-from service.upstream import client as upstream_module
+from service.upstream import retries as upstream_module
 from service.upstream.retries import delay
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import params

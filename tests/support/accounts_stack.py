@@ -136,7 +136,8 @@ async def accounts_stack(
         upstream: Arguments of `SimulatorConfig`.
         bridge_timeout: The deadline of the bridge's calls, in seconds.
         timeouts: The timeouts of the service's store.
-        changes: Fields of the service's `Settings`.
+        changes: Fields of the service's `Settings`. Breakers never open by default, because
+            many tests let calls fail one after the other.
     """
     with TemporaryDirectory() as name:
         directory = Path(name)
@@ -148,6 +149,7 @@ async def accounts_stack(
                 "database_url": url,
                 "journal_directory": str(journal_directory(directory)),
                 "bootstrap_api_key": "",
+                "breaker_failures": 0,
             }
             async with (
                 running_service.service(

@@ -77,6 +77,37 @@ def models(
     )
 
 
+def several(
+    upstreams: Mapping[str, SimulatorServer | str | Mapping[str, Any]],
+    entries: Mapping[str, Mapping[str, Any]],
+    **keys: str,
+) -> Catalogue:
+    """Return a catalogue of several upstreams.
+
+    Args:
+        upstreams: Each upstream by its name: a simulator, a base URL, or the members of its table.
+        entries: The members of each model. Without limits, it has those of `models`; without a
+            name at the upstream, its own name.
+        keys: The values of the variables of keys.
+    """
+    tables = {
+        name: {"base_url": at if isinstance(at, str) else at.base_url}
+        if isinstance(at, str | SimulatorServer)
+        else dict(at)
+        for name, at in upstreams.items()
+    }
+    usual = {"default_output_tokens": 1024, "maximum_output_tokens": 1_000_000}
+    return catalogue(
+        {
+            "upstreams": tables,
+            "models": {
+                name: {**usual, "upstream_model": name, **entry} for name, entry in entries.items()
+            },
+        },
+        keys,
+    )
+
+
 def settings(**changes: Any) -> Settings:
     """Return settings for tests: a free local port, no metrics port, no drain delay."""
     usual = process_settings.read(

@@ -114,6 +114,13 @@ SETTINGS: dict[str, Case] = {
         *("longest_retry_after", 5.0, "0", 0.0),
         ("121", *DURATIONS),
     ),
+    "CHAT_UPSTREAM_MAX_CALLS": ("upstream_max_calls", 0, "100000", 100000, ("-1", "100001")),
+    "CHAT_UPSTREAM_MAX_WAITING": ("upstream_max_waiting", 100, "0", 0, ("-1", "100001")),
+    "CHAT_UPSTREAM_BREAKER_FAILURES": ("breaker_failures", 5, "0", 0, ("-1", "21", "x")),
+    "CHAT_UPSTREAM_BREAKER_PAUSE": (
+        *("breaker_pause", 5.0, "0.05", 0.05),
+        ("0.04", "3601", *DURATIONS),
+    ),
     "CHAT_MAX_CONNECTION_AGE": (
         *("max_connection_age", 50.0, "86400", 86_400.0),
         ("0.9", "86401", *DURATIONS),

@@ -249,8 +249,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (document(price=1), f"models.default.price is unknown. {MEMBERS_OF_A_MODEL}"),
     (
         document(upstream={"url": "x"}),
-        "upstreams.main.url is unknown. The members are base_url, api_key_variable, simulator, "
-        f"output_limit, output_limit_excess, tool_names, {', '.join(ENTRIES)}",
+        "upstreams.main.url is unknown. The members are base_url, api_key_variable, max_calls, "
+        "max_waiting, simulator, output_limit, output_limit_excess, tool_names, "
+        f"{', '.join(ENTRIES)}",
     ),
     *(
         (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")

@@ -34,7 +34,8 @@ from service.models import Catalogue
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
-from service.upstream.client import UpstreamClient, UpstreamLimits
+from service.upstream.client import UpstreamClient
+from service.upstream.dispatch import UpstreamLimits
 from tests.support.samples import (
     CALLER_KEY,
     DONE,

@@ -21,9 +21,11 @@ from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 from service.upstream import client as client_module
-from service.upstream.client import UpstreamClient, UpstreamLimits, transport
+from service.upstream.client import UpstreamClient, transport
 from service.upstream.client_failures import FAILURES
+from service.upstream.dispatch import UpstreamLimits
 from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
+from service.upstream.upstreams import UpstreamBounds
 from service.upstream_dialect import Dialect
 from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import (
@@ -137,7 +139,7 @@ class Wire(httpx.AsyncBaseTransport):
 class Bench:
     """A client on a fake transport."""
 
-    def __init__(self, *answers: Answer, **limits: float) -> None:
+    def __init__(self, *answers: Answer, **limits: Any) -> None:
         values: dict[str, Any] = {
             "connect": 5.0,
             "first_byte": 5.0,
@@ -1268,7 +1270,7 @@ async def test_the_wait_is_told_to_the_caller() -> None:
 
 
 async def test_retries_have_a_budget() -> None:
-    bench = Bench(UNREACHABLE)
+    bench = Bench(UNREACHABLE, bounds=UpstreamBounds(failures=0))
     for _ in range(100):
         with pytest.raises(errors.UpstreamUnavailable):
             await bench.complete()

@@ -1,0 +1,374 @@
+"""Sends a request to an upstream and returns the head of its response, with up to one retry.
+
+    open -> a place and the breaker's permit -> POST -> 2xx, uncompressed -> the response
+         -> OVERLOADED                               -> anything else     -> refusals, or FAILURES
+                                                                             of client_failures;
+                                                                             one retry if `retries`
+                                                                             allows it
+
+The place is kept until the response is closed. What the end of the call says about the upstream,
+the breaker counts.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import httpx
+
+from chatcompletion.default_messages import quoted
+from service import errors
+from service.call import Call
+from service.models import Model
+from service.request import AcceptedRequest
+from service.telemetry import Telemetry
+from service.upstream import bodies, error_bodies, refusals, retries
+from service.upstream.bulkhead import NoPlaceError
+from service.upstream.client_failures import CLIENT_ERRORS, failure_of
+from service.upstream.rewriting import SentOptions, outgoing
+from service.upstream.sent_request import EVENTS, JSON, Sent, http_request
+from service.upstream.silence import Silence
+from service.upstream.surrogates import has_surrogates, unpaired
+from service.upstream.upstreams import UpstreamBounds, Upstreams, UpstreamState
+from service.upstream.verdicts import Verdict, verdict_of
+
+_AFTER_DEADLINE: Final = 1.0
+"""Seconds after the deadline of a call, which ends a unary one before this client does."""
+_TICK: Final = 0.002
+"""Seconds by which the loop's clock can lag at a deadline: uvloop's clock has milliseconds."""
+_LEFT: Final = (asyncio.CancelledError, GeneratorExit)
+"""The exceptions of a call whose caller left."""
+_LARGEST_ERROR_BODY: Final = 64 * 1024
+_NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
+"""Values of Content-Encoding that upstreams send for an uncompressed body."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamLimits:
+    """The timeouts, in seconds, and the maximum size of a response."""
+
+    connect: float
+    first_byte: float
+    idle: float
+    longest_retry_after: float
+    max_response_bytes: int
+    busy: float = 0.5
+    """Wait before the retry of a request that a busy upstream refused without a Retry-After."""
+    bounds: UpstreamBounds = field(default_factory=UpstreamBounds)
+
+    def first_byte_of(self, model: Model) -> float:
+        """Return the maximum seconds before the first byte of a stream of a model."""
+        own = model.dialect.first_byte_timeout
+        return self.first_byte if own is None else own
+
+    def idle_of(self, model: Model) -> float:
+        """Return the maximum seconds of silence within a response of a model."""
+        own = model.dialect.idle_timeout
+        return self.idle if own is None else own
+
+
+class Visit:
+    """A call at an upstream, from its place there to the end of the response."""
+
+    __slots__ = ("known", "model", "permit", "responded", "response", "started")
+
+    def __init__(self, model: Model, known: UpstreamState, now: float) -> None:
+        self.model = model
+        self.known = known
+        """What is remembered of the upstream."""
+        self.permit = known.breaker.enter()
+        self.started = now
+        self.responded = False
+        """Whether the head of a response arrived."""
+        self.response: httpx.Response
+        """The response, once it is successful."""
+
+    def is_probe(self) -> bool:
+        """Return whether the call is the probe of a breaker."""
+        return self.known.breaker.is_probe(self.permit)
+
+    def answered(self, now: float) -> None:
+        """Close the breaker of which this is the probe, because the response has begun."""
+        self.known.breaker.end(self.permit, "served", now)
+
+    def leave(self, verdict: Verdict, now: float) -> None:
+        """Give back the place, and let the breaker count the call.
+
+        Args:
+            verdict: What the end of the call says about the upstream.
+            now: The time of the event loop, in seconds.
+        """
+        known = self.known
+        known.bulkhead.leave()
+        known.breaker.end(self.permit, verdict, now)
+        if known.bulkhead.waiting and known.breaker.wait(now):
+            known.bulkhead.dismiss()
+
+
+class Dispatcher:
+    """Sends requests to the upstreams.
+
+    Args:
+        transport: The transport of the requests.
+        limits: The timeouts and the bounds.
+        telemetry: Counts retries and closed requests.
+        now: Returns the wall clock, for dates in headers.
+        random: Returns a number from 0 to 1, for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        limits: UpstreamLimits,
+        telemetry: Telemetry,
+        *,
+        now: Callable[[], datetime],
+        random: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._telemetry = telemetry
+        self._now = now
+        self._random = random
+        self._budget = retries.RetryBudget()
+        self.upstreams = Upstreams(limits.bounds, telemetry)
+        """What is remembered of each upstream."""
+        self._timeouts = {
+            "timeout": {
+                "connect": limits.connect,
+                "pool": limits.connect,
+                "read": None,
+                "write": None,
+            }
+        }
+
+    @asynccontextmanager
+    async def open(
+        self, request: AcceptedRequest, call: Call, *, streamed: bool
+    ) -> AsyncIterator[Visit]:
+        """Send a request, with up to one retry, and yield the visit with its successful response.
+
+        Raises:
+            Failure: There is none.
+        """
+        self._budget.earn()
+        visit = self._visit(request.model) or await self._enter(request.model, call)
+        try:
+            visit.response = await self._send(visit, request, call, streamed=streamed)
+        except errors.Failure as failure:
+            self._leave(visit, call, failure)
+            visit = await self._again(request, call, failure, streamed=streamed)
+        except BaseException as error:
+            self._leave(visit, call, error)
+            raise
+        ended: BaseException | None = None
+        try:
+            yield visit
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            started = _clock()
+            try:
+                await visit.response.aclose()
+            finally:
+                self._leave(visit, call, ended)
+            if isinstance(ended, _LEFT):
+                self._telemetry.upstream_closed(_clock() - started)
+            if call.trace is not None:
+                call.trace.close()
+
+    def _visit(self, model: Model) -> Visit | None:
+        """Take a place at the upstream of a model, if its breaker is closed and one is free."""
+        known, now = self.upstreams.of(model), _clock()
+        if known.breaker.wait(now) or not known.bulkhead.take():
+            return None
+        return Visit(model, known, now)
+
+    async def _enter(self, model: Model, call: Call) -> Visit:
+        """Take a place at the upstream of a model, or wait for one.
+
+        Raises:
+            Overloaded: Its breaker is open, or as many calls as possible are there and wait.
+        """
+        known = self.upstreams.of(model)
+        call.record.upstream = model.upstream.name
+        while not (wait := known.breaker.wait(_clock())):
+            if known.bulkhead.take():
+                return Visit(model, known, _clock())
+            try:
+                is_placed = await known.bulkhead.wait(self._limits.connect)
+            except NoPlaceError as error:
+                raise errors.Overloaded(_FULL).because("queue") from error
+            if is_placed and not known.breaker.wait(_clock()):
+                return Visit(model, known, _clock())
+            if is_placed:
+                known.bulkhead.leave()
+        message = _FAILING.format(quoted(model.name), math.ceil(wait))
+        raise errors.Overloaded(message, retry_after=wait).because("breaker")
+
+    def _leave(self, visit: Visit, call: Call, error: BaseException | None) -> None:
+        now = _clock()
+        if error is None:
+            visit.leave("served", now)
+            return
+        is_late = not visit.responded and now >= call.deadline - _TICK
+        verdict = verdict_of(
+            error,
+            unanswered=now - visit.started if is_late else 0.0,
+            patience=self._limits.first_byte_of(visit.model),
+        )
+        visit.leave(verdict, now)
+
+    async def _again(
+        self, request: AcceptedRequest, call: Call, failure: errors.Failure, *, streamed: bool
+    ) -> Visit:
+        """Send a request that failed once more, if that can help.
+
+        Raises:
+            Failure: It cannot, or the second request failed too.
+        """
+        wait = retries.delay(
+            retries.asked(failure, self._limits.busy),
+            remaining=call.deadline - _clock(),
+            longest=self._limits.longest_retry_after,
+            random=self._random(),
+        )
+        if wait is None or not self._budget.spend():
+            raise failure
+        await asyncio.sleep(wait)
+        is_closed = self.upstreams.of(request.model).breaker.state == "closed"
+        visit = self._visit(request.model) if is_closed else None
+        if visit is None:
+            raise failure
+        try:
+            visit.response = await self._send(visit, request, call, streamed=streamed, fresh=True)
+        except BaseException as error:
+            self._leave(visit, call, error)
+            raise
+        return visit
+
+    async def _send(
+        self,
+        visit: Visit,
+        request: AcceptedRequest,
+        call: Call,
+        *,
+        streamed: bool,
+        fresh: bool = False,
+    ) -> httpx.Response:
+        """Send a request and return its successful response.
+
+        If the upstream of a stream refuses `stream_options`, send it again without the options that
+        the caller added, if there are any. If `include_usage` is refused too, send it without
+        options, which is remembered: the usage of all later streams of the upstream is then
+        counted.
+        """
+        plainly = visit.known.refuses_options or visit.model.dialect.stream_options == "never"
+        options: SentOptions = "none" if plainly else "all"
+        body = await _checked(
+            outgoing(request, streamed=True, options=options)
+            if streamed
+            else outgoing(request, streamed=False)
+        )
+        if call.trace is not None and not fresh:
+            call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
+        sent = Sent(body, visit.model, call, accept=EVENTS if streamed else JSON)
+        try:
+            return await self._attempt(visit, sent, fresh=fresh)
+        except errors.Failure as failure:
+            if not streamed or plainly or not failure.refuses_options:
+                raise
+        fewer = outgoing(request, streamed=True, options="usage")
+        if fewer != sent.body:
+            try:
+                return await self._attempt(visit, sent.with_body(fewer))
+            except errors.Failure as failure:
+                if not failure.refuses_options:
+                    raise
+        plain = outgoing(request, streamed=True, options="none")
+        response = await self._attempt(visit, sent.with_body(plain))
+        visit.known.refuses_options = True
+        return response
+
+    async def _attempt(self, visit: Visit, sent: Sent, *, fresh: bool = False) -> httpx.Response:
+        """Send a request once and return its response, if its status is that of a success.
+
+        Args:
+            visit: The visit to the upstream.
+            sent: The request.
+            fresh: Whether to use a new connection.
+        """
+        call, model = sent.call, sent.model
+        call.record.upstream_attempts += 1
+        call.record.upstream, call.record.upstream_status = model.upstream.name, 0
+        call.dispatched = True
+        started = _clock()
+        patience = self._limits.first_byte_of(model)
+        if sent.accept == JSON:  # some models think for minutes
+            patience = max(call.deadline - started, 0) + _AFTER_DEADLINE
+        try:
+            with closing(Silence(patience)) as silence, silence:
+                response = await self._transport.handle_async_request(
+                    http_request(sent, self._timeouts, fresh=fresh)
+                )
+            call.record.upstream_status = response.status_code
+            visit.responded = True
+        except TimeoutError as error:
+            raise errors.UpstreamTimeout(dispatched=True) from error
+        except CLIENT_ERRORS as error:
+            failure = failure_of(error)
+            call.dispatched = failure.dispatched
+            raise failure from error
+        finally:
+            self._telemetry.upstream_responded(call.record, _clock() - started)
+        try:
+            refusal = await self._refusal(response, model)
+        except BaseException:
+            await response.aclose()
+            raise
+        if refusal is None:
+            return response
+        await response.aclose()
+        call.dispatched = refusal.dispatched
+        raise refusal
+
+    async def _refusal(self, response: httpx.Response, model: Model) -> errors.Failure | None:
+        """Return the failure in the head of a response, or None if there is none."""
+        headers = response.headers
+        codings = headers.get("content-encoding", "").lower().split(",")
+        if not _NO_CODINGS.issuperset(coding.strip() for coding in codings):
+            return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
+        if response.is_success:
+            return None  # the body tells what it is
+        idle = self._limits.idle_of(model)
+        body = await bodies.read(response, _LARGEST_ERROR_BODY, first=idle, idle=idle)
+        told = error_bodies.read(body, plain=True)
+        wait = refusals.retry_after(headers, self._now())
+        return refusals.failure(response.status_code, told, wait, model)
+
+
+_FULL: Final = (
+    "The server has as many requests in progress at the model provider as it accepts. "
+    "Try again shortly."
+)
+_FAILING: Final = "The provider of the model {} is failing at the moment. Try again in {}s."
+
+
+async def _checked(body: bytes) -> bytes:
+    """Return the body of a request, unless it has half of a surrogate pair."""
+    if has_surrogates(body):
+        path = await asyncio.to_thread(unpaired, body)
+        if path is not None:
+            at = quoted(path) if path else "parameter name"
+            message = f"Invalid {at}: expected Unicode text, but got half of a surrogate pair."
+            raise errors.InvalidRequest.of([errors.Violation(param=path, message=message)])
+    return body
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()

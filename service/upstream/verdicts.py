@@ -1,0 +1,53 @@
+"""What the end of a call says about the upstream: the one rule of what counts as its failure.
+
+    served     the upstream answered
+    refused    it is well, and refused the call: the caller's mistake, a rate limit, our key, a
+               model that it does not have
+    failed     it could not be reached, was too busy, broke, or did not respond in time
+    unknown    nothing: the caller left, or the service itself failed
+
+Pure: takes the exception that ended the call.
+"""
+
+import asyncio
+from typing import Final, Literal
+
+from service import errors
+
+Verdict = Literal["served", "refused", "failed", "unknown"]
+
+_FAILED: Final = (
+    errors.UpstreamUnavailable,
+    errors.UpstreamError,
+    errors.UpstreamTimeout,
+    errors.UpstreamInvalidResponse,
+    errors.UpstreamTruncated,
+)
+_REFUSED: Final = (
+    errors.InvalidRequest,
+    errors.RequestTooLarge,
+    errors.UpstreamRateLimited,
+    errors.UpstreamAccount,
+)
+
+
+def verdict_of(error: BaseException, *, unanswered: float, patience: float) -> Verdict:
+    """Return the verdict of a call that failed.
+
+    A caller who leaves says nothing about the upstream. A deadline does if the upstream did not
+    respond for as long as the first byte of a stream can take.
+
+    Args:
+        error: The exception that ended the call.
+        unanswered: Seconds from the request to a deadline that passed without a response; 0 if
+            there was a response, or the deadline did not pass.
+        patience: Maximum seconds before the first byte of a stream.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return "failed" if unanswered >= patience else "unknown"
+    if isinstance(error, _FAILED):
+        is_models = error.report is not None and error.report.cause == "model"
+        return "refused" if is_models else "failed"
+    if isinstance(error, _REFUSED) and error.report is not None:
+        return "refused"
+    return "unknown"
