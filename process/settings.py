@@ -358,6 +358,14 @@ def integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+@parser("on or off")
+def switch(text: str) -> bool:
+    """Parse whether something is on."""
+    if text not in {"on", "off"}:
+        raise ValueError
+    return text == "on"
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """Return a parser that accepts one of these words."""
 

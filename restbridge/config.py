@@ -18,6 +18,7 @@ from process.settings import (
     parser,
     seconds,
     setting,
+    switch,
 )
 
 _ORIGIN: Final = re.compile(
@@ -54,14 +55,6 @@ def origins(text: str) -> tuple[str, ...]:
     if names != ("*",) and not all(_ORIGIN.fullmatch(name) for name in names):
         raise ValueError
     return names
-
-
-@parser("on or off")
-def switch(text: str) -> bool:
-    """Parse whether something is on."""
-    if text not in {"on", "off"}:
-        raise ValueError
-    return text == "on"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

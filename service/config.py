@@ -33,6 +33,7 @@ from process.settings import (
     readable_file,
     seconds,
     setting,
+    switch,
 )
 from process.variables import unknown_variables
 from process.workers.ports import unshareable
@@ -254,6 +255,12 @@ class Settings(OtelSettings):
         "10",
         seconds(0, 3600),
         "How long calls in flight can continue after that, in seconds.",
+    )
+    load_reports: bool = setting(
+        "CHAT_LOAD_REPORTS",
+        "off",
+        switch,
+        "Whether the service reports its load to proxies and gRPC clients, by ORCA.",
     )
     simulator_time_to_first_token: float = setting(
         "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN",

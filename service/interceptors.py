@@ -39,10 +39,11 @@ from grpc.aio import Metadata, ServicerContext
 
 from process import log, trace_context
 from process import request_id as request_ids
-from process.in_process import write_all
+from process.in_process import InProcessContext, write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.call_trace import CallTrace, method_attributes
+from service.load_reports import HEADER, Load
 from service.request_message import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
 from service.upstream_report import UpstreamReport
@@ -83,6 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         clock: A monotonic clock in seconds, finer than the event loop's, for durations.
         propagators: The trace headers that are carried on, as in OTEL_PROPAGATORS.
         tracing: Creates spans; None if none are exported.
+        load: Measures the load, which the ends of calls report; None to report none.
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         clock: Callable[[], float],
         propagators: Collection[str] = trace_context.PROPAGATORS,
         tracing: Tracing | None = None,
+        load: Load | None = None,
     ) -> None:
+        self._load = load
         self._tracing = tracing
         self._full_names: dict[str, str] = {}
         self._clock = clock
@@ -144,6 +148,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 response = await handler(request, context)
                 await self._look_at_limits(call)
                 await self._begin_response(call, context)
+                self._report_load(call, context)
                 return response
 
         return serve
@@ -159,6 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         if not call.begun:
                             await self._begin_response(call, context)
                         await write_all(context, responses)
+                self._report_load(call, context)
 
         return serve
 
@@ -175,6 +181,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Read the state of the limits for a call whose hold did not report it."""
         if call.limits is not None and not call.rate_limit:
             call.rate_limit = await call.limits()
+
+    def _report_load(self, call: Call, context: _Context) -> None:
+        """Put a report into the trailing metadata of a call that succeeded."""
+        if self._load is not None and not isinstance(context, InProcessContext):
+            context.set_trailing_metadata(_load_of(call, self._load))
 
     async def _begin_response(self, call: Call, context: _Context) -> None:
         """Send the initial metadata, after which clients and proxies do not retry the call."""
@@ -197,6 +208,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # gRPC calls this after it has sent the end, for which the caller must read.
         context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
         self._telemetry.begin(call.record)
+        if self._load is not None:
+            self._load.begin()
         try:
             async with asyncio.timeout_at(call.deadline):
                 await self._calls.enter()
@@ -210,6 +223,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._telemetry.end(call.record, self._clock())
             if call.trace is not None:
                 call.trace.end(call.record)
+            if self._load is not None:
+                self._load.end(call.record)
 
     def _begin(self, method: str, context: _Context) -> Call:
         metadata = _single_values(context)
@@ -262,6 +277,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         trailers = (*status.trailing_metadata, *call.rate_limit)
+        if self._load is not None and call.caller is not None:
+            trailers = (*trailers, *_load_of(call, self._load))
         try:
             if (failure.dispatched or call.dispatched) and not call.begun:
                 # Proxies retry a call that ends with UNAVAILABLE in a Trailers-Only response; the
@@ -293,6 +310,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,
         )
+
+
+def _load_of(call: Call, load: Load) -> Metadata:
+    """Return the metadata with the load and the cost of a call."""
+    return Metadata((HEADER, load.report(call.record).SerializeToString()))
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

@@ -36,7 +36,7 @@ from process.otel_settings import cannot_export
 from process.settings import values_of
 from process.taken_ports import cannot_listen
 from process.workers.ports import TakenError, hold_all
-from service import reflection
+from service import load_reports, reflection
 from service.accounts.bootstrap_key import KeyFile
 from service.accounts.credit_servicer import CreditServicer
 from service.accounts.store_access import Access
@@ -49,6 +49,7 @@ from service.ledger.batches import PATIENCE, Batches
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.store import TIMEOUTS, Timeouts
 from service.listeners import Options, listener, options
+from service.load_reports import Load
 from service.models import Catalogue, CurrentModels
 from service.open_accounts import OpenAccounts, open_accounts
 from service.probes import ProbeInterceptor
@@ -219,6 +220,9 @@ class Server:
         self.bootstrap_key = accounts.bootstrap_key
         authentication = accounts.authentication
         access = self._open_access(accounts.batches)
+        load = None
+        if settings.load_reports:
+            load = Load(settings.max_concurrent_calls, clock=time.monotonic, cpu=time.process_time)
         interceptor = CallInterceptor(
             self._calls,
             self._telemetry,
@@ -227,6 +231,7 @@ class Server:
             clock=time.monotonic,
             propagators=settings.propagators,
             tracing=tracing,
+            load=load,
         )
         server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
@@ -247,6 +252,8 @@ class Server:
             CreditServicer(authentication.authenticate, access, accounts.directory), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if load is not None:
+            load_reports.serve(server, load)
         reflection.enable(server, *SERVICES, health.SERVICE_NAME)
         held.close()
         try:

@@ -13,9 +13,9 @@ service, from above to below:
     authentication  settlement  upstream
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
-    model_entries  call_trace
+    model_entries  call_trace  load_reports
     models  dialect_document  errors  telemetry  simulator  listeners
-    model_names  upstream_dialect  upstream_report
+    model_names  orca_messages  upstream_dialect  upstream_report
 
 LAYERS also lists the layers within the larger packages.
 """
@@ -68,7 +68,7 @@ LAYERS = {
             *("models_source", "start_lines", "start_error", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
-        {"model_entries", "call_trace"},
+        {"model_entries", "call_trace", "load_reports"},
         {
             "models",
             "dialect_document",
@@ -78,7 +78,7 @@ LAYERS = {
             "listeners",
             "reflection",
         },
-        {"model_names", "upstream_dialect", "upstream_report"},
+        {"model_names", "orca_messages", "upstream_dialect", "upstream_report"},
     ),
     "service.ledger": (
         {"housekeeping"},

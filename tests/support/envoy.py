@@ -28,6 +28,17 @@ from tests.support.waiting import PATIENCE, until
 ISTIO: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 """The conditions on which Envoy retries in Istio's default configuration."""
 
+WEIGHTED: Final[Mapping[str, Any]] = {
+    "name": "envoy.load_balancing_policies.client_side_weighted_round_robin",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies."
+        "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+        "blackout_period": "0s",
+        "weight_update_period": "0.1s",
+    },
+}
+"""A policy that weighs services by their load reports."""
+
 _CLUSTER: Final = "services"
 _RETRIES: Final = 2  # Istio's default
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
@@ -54,7 +65,10 @@ class Envoy:
 
 @asynccontextmanager
 async def envoy(
-    *services: str, retry_on: str = "", health_interval: float | None = None
+    *services: str,
+    retry_on: str = "",
+    health_interval: float | None = None,
+    policy: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Envoy]:
     """Run an Envoy on a free port.
 
@@ -63,8 +77,13 @@ async def envoy(
         retry_on: The conditions on which Envoy retries a call on another service, as in the header
             `x-envoy-retry-on`; "" for none.
         health_interval: The seconds between two health checks of each service; None for no checks.
+        policy: The policy that chooses the service of a call; None for each in turn.
     """
-    async with envoy_of(_bootstrap(services, retry_on, health_interval)) as running:
+    configuration = _bootstrap(services, retry_on, health_interval)
+    if policy is not None:
+        [cluster] = configuration["static_resources"]["clusters"]
+        cluster["load_balancing_policy"] = {"policies": [{"typed_extension_config": policy}]}
+    async with envoy_of(configuration) as running:
         yield running
 
 

@@ -132,6 +132,7 @@ SETTINGS: dict[str, Case] = {
     "CHAT_KEEPALIVE_MINIMUM": ("keepalive_minimum", 10.0, "30", 30.0, ("0.9", "31", *DURATIONS)),
     "CHAT_DRAIN_DELAY": ("drain_delay", 5.0, "0", 0.0, ("601", *DURATIONS)),
     "CHAT_DRAIN_GRACE": ("drain_grace", 10.0, "0", 0.0, ("3601", *DURATIONS)),
+    "CHAT_LOAD_REPORTS": ("load_reports", False, "on", True, ("true", "ON", "1")),
     "CHAT_SIMULATOR_TIME_TO_FIRST_TOKEN": (
         *("simulator_time_to_first_token", 0.2, "0", 0.0),
         ("61", *DURATIONS),
