@@ -3,8 +3,9 @@
     arrival -> chatcompletion.v1.ChatCompletionService/CreateChatCompletion    server   rpc.*
                  request to the upstream -> chat MODEL                         client   gen_ai.*
 
-The span of the upstream covers its retries. Attributes have names, numbers and settings of the
-request, never a text of a caller or of a model. Those that no convention has begin with `chat.`.
+The span of an upstream covers its retries there; each upstream has its own. Attributes have names,
+numbers and settings of the request, never a text of a caller or of a model. Those that no
+convention has begin with `chat.`.
 """
 
 import time
@@ -85,6 +86,8 @@ class CallTrace:
             model: The model.
             streamed: Whether the answer is a stream.
         """
+        if self._upstream is not None:  # the request goes to another upstream
+            self._upstream.end({}, failed=True)
         self._asked = self._now()
         attributes = request_attributes(params, model, streamed=streamed)
         self._upstream = self._span.client(f"chat {model.upstream_model[:_LONGEST]}", attributes)

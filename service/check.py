@@ -89,7 +89,7 @@ def _asked(catalogue: Catalogue) -> list[tuple[Upstream, list[Model]]]:
     The dialect of each returned upstream is that of its models.
     """
     asked: dict[object, tuple[Upstream, list[Model]]] = {}
-    for model in catalogue:
+    for model in (way for entry in catalogue for way in entry.ways):
         dialect = model.dialect
         place = model.upstream.name, dialect.headers, dialect.query
         upstream = replace(model.upstream, dialect=dialect)

@@ -1,6 +1,6 @@
 """The members of the tables of a document of models: their allowed values, and their defaults.
 
-[models.NAME]      MODEL
+[models.NAME]      MODEL, and WAY in each table of its `upstreams`
 [upstreams.NAME]   UPSTREAM
 of both            the members of a dialect, as in `dialect_document`
 """
@@ -78,7 +78,9 @@ _PRICE: Final = ModelEntry(
 )
 _COUNT: Final = "an integer from 1 to 10000000"
 ABSENT: Final = "absent"
-"""The value of an absent member of a dialect."""
+"""The value of some absent members."""
+MOST_WAYS: Final = 16
+"""Maximum upstreams of a model."""
 _INDISPENSABLE: Final = frozenset({"model", "messages"})
 
 _OF_BOTH: Final = {
@@ -104,6 +106,11 @@ _OF_BOTH: Final = {
 
 MODEL: Final[Mapping[str, ModelEntry]] = {
     "upstream": ModelEntry(allowed="the name of an upstream", accepts=_is_name),
+    "upstreams": ModelEntry(
+        allowed=f"an array of 1 to {MOST_WAYS} tables with an upstream each",
+        accepts=lambda value: isinstance(value, list) and 1 <= len(value) <= MOST_WAYS,
+        default=ABSENT,
+    ),
     "upstream_model": ModelEntry(allowed="the model's name at the upstream", accepts=_is_name),
     # If absent, a free model has none.
     "default_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
@@ -145,6 +152,23 @@ MODEL: Final[Mapping[str, ModelEntry]] = {
         allowed="seconds since the Unix epoch",
         accepts=lambda value: type(value) is int and 0 <= value < 2**53,
         default=_CREATED,
+    ),
+}
+
+WAY: Final[Mapping[str, ModelEntry]] = {
+    "upstream": ModelEntry(allowed="the name of an upstream", accepts=_is_name),
+    "upstream_model": ModelEntry(
+        allowed="the model's name at the upstream", accepts=_is_name, default=ABSENT
+    ),
+    "weight": ModelEntry(
+        allowed="an integer from 1 to 1000",
+        accepts=lambda value: _is_count(value) and value <= 1000,
+        default=1,
+    ),
+    "order": ModelEntry(
+        allowed="an integer from 0 to 9",
+        accepts=lambda value: type(value) is int and 0 <= value <= 9,
+        default=0,
     ),
 }
 

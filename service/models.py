@@ -105,11 +105,24 @@ class Model:
     """Accepted types of tools besides function and custom; None for the default, by price."""
     tool_names: ToolNames = "any"
     """Which names of tools the upstream accepts."""
+    weight: int = 1
+    """How often this upstream is the first of those with the same order, in proportion."""
+    order: int = 0
+    """Upstreams with a higher order get a call if those with a lower one cannot."""
+    others: tuple["Model", ...] = ()
+    """The same model at its other upstreams. They differ in the upstream, its name of the model,
+    the dialect and the member of the output limit, but not in limits and prices, so that the hold
+    of a call covers each of them."""
     context_length: int | None = None
     """Maximum tokens of prompt and completion together; None if it is not known."""
     owned_by: str
     created: int
     """Seconds since the Unix epoch."""
+
+    @property
+    def ways(self) -> "tuple[Model, ...]":
+        """This model at each of its upstreams."""
+        return (self, *self.others)
 
     @property
     def is_free(self) -> bool:
@@ -144,10 +157,14 @@ class Model:
     def named(self, name: str) -> "Model | None":
         """Return the model of a name that this pattern matches, or None."""
         part = matched(self.name, name)
-        if part is None:
-            return None
+        return None if part is None else self._matched(name, part)
+
+    def _matched(self, name: str, part: str) -> "Model":
         at_upstream = self.upstream_model.replace(WILDCARD, part)
-        return replace(self, name=name, upstream_model=at_upstream, pattern=self.name)
+        others = tuple(other._matched(name, part) for other in self.others)
+        return replace(
+            self, name=name, upstream_model=at_upstream, pattern=self.name, others=others
+        )
 
     def price(self, nano_credits: int) -> Decimal:
         """Return a price of this model with its margin, in credits per million tokens."""
@@ -182,7 +199,8 @@ class Catalogue:
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
         """The upstreams that at least one model uses."""
-        return tuple({model.upstream.name: model.upstream for model in self}.values())
+        found = {way.upstream.name: way.upstream for model in self for way in model.ways}
+        return tuple(found.values())
 
     @property
     def upstream_description(self) -> str:

@@ -12,6 +12,7 @@ Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that nam
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -21,13 +22,14 @@ from urllib.parse import urlsplit
 from process.found_values import found
 from process.settings import Parser, header_key
 from service.dialect_document import ENTRIES, DialectError, dialect
-from service.model_entries import ABSENT, MODEL, UPSTREAM, ModelEntry
+from service.model_entries import ABSENT, MODEL, UPSTREAM, WAY, ModelEntry
 from service.model_names import WILDCARD, is_name
 from service.models import (
     ATTACHMENT_ESTIMATE,
     NANO,
     Catalogue,
     Model,
+    ToolNames,
     Upstream,
 )
 from service.upstream_dialect import OPENAI, Dialect
@@ -78,7 +80,7 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
     models: dict[str, Model] = {}
     for name, members in _tables(document, "models", wrong):
         try:
-            models[name] = _model(name, members, upstreams, environment)
+            models[name] = _ways(name, members, upstreams, environment)
         except CatalogueError as error:
             wrong += error.lines
     if wrong:
@@ -124,7 +126,7 @@ def _members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[
         if name not in table and entry.default is None:
             wrong.append(f"{place}.{name} is missing: it must be {entry.allowed}")
         members[name] = table.get(name, entry.default)
-        if name in table and not entry.accepts(members[name]):
+        if name in table and table[name] is not ABSENT and not entry.accepts(members[name]):
             # A key can stand where its variable belongs.
             quoted = found(members[name], is_secret=name == "api_key_variable")
             wrong.append(f"{place}.{name} must be {entry.allowed}; found {quoted}")
@@ -201,6 +203,31 @@ def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
         raise CatalogueError(f"{place}: {variable} must be {allowed}; found {quoted}") from None
 
 
+def _ways(
+    name: str, table: Any, upstreams: Mapping[str, Upstream], environment: Mapping[str, str]
+) -> Model:
+    """Return a model with one upstream or several."""
+    if not isinstance(table, dict) or not isinstance(table.get("upstreams"), list):
+        return _model(name, table, upstreams, environment)
+    place = f"models.{name}"
+    if "upstream" in table:
+        raise CatalogueError(f"{place} must have either upstream or upstreams")
+    if not MODEL["upstreams"].accepts(table["upstreams"]):
+        raise CatalogueError(f"{place}.upstreams must be {MODEL['upstreams'].allowed}")
+    ways: list[Model] = []
+    for index, entry in enumerate(table["upstreams"]):
+        own = _members(f"{place}.upstreams[{index}]", entry, WAY)
+        weight, order = own.pop("weight"), own.pop("order")
+        named = {member: value for member, value in own.items() if value is not ABSENT}
+        way = _model(name, {**table, "upstreams": ABSENT, **named}, upstreams, environment)
+        ways.append(replace(way, weight=weight, order=order))
+    # A request is checked before its upstream is chosen, so that it must suit each of them.
+    strict: ToolNames = "openai" if any(way.tool_names == "openai" for way in ways) else "any"
+    clamps = all(way.clamps_limit for way in ways)
+    first, *others = (replace(way, tool_names=strict, clamps_limit=clamps) for way in ways)
+    return replace(first, others=tuple(others))
+
+
 def _model(
     name: str, table: Any, upstreams: Mapping[str, Upstream], environment: Mapping[str, str]
 ) -> Model:
@@ -208,6 +235,7 @@ def _model(
     if name.endswith(WILDCARD) and isinstance(table, dict):
         table = {"upstream_model": WILDCARD, **table}
     members = _members(place, table, MODEL)
+    del members["upstreams"]
     _check_pattern(place, name, members["upstream_model"])
     if members["upstream"] not in upstreams:
         raise CatalogueError(

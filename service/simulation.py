@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from service.config import Settings
-from service.models import Catalogue
+from service.models import Catalogue, Model
 
 
 class Simulation:
@@ -34,13 +34,16 @@ class Simulation:
             return catalogue
         if not self._base_url:
             await self._start()
-        models = {
-            model.name: model
-            if model.upstream.base_url
-            else replace(model, upstream=replace(model.upstream, base_url=self._base_url))
-            for model in catalogue
-        }
+        models = {model.name: self._placed(model) for model in catalogue}
         return Catalogue(models=MappingProxyType(models))
+
+    def _placed(self, model: Model) -> Model:
+        upstream = model.upstream
+        return replace(
+            model,
+            upstream=upstream if upstream.base_url else replace(upstream, base_url=self._base_url),
+            others=tuple(map(self._placed, model.others)),
+        )
 
     async def stop(self) -> None:
         """Stop the simulator, if it runs."""

@@ -1,4 +1,4 @@
-"""One line for each model, for the operator who starts the service.
+"""One line for each model at each of its upstreams, for the operator who starts the service.
 
 default -> llama3.1:8b at http://127.0.0.1:11434/v1, key none, price 0.05 input, 0.1 output
 """
@@ -14,16 +14,17 @@ _MOST: Final = 20
 def start_lines(catalogue: Catalogue) -> list[str]:
     """Return the lines, without keys. More than 20 models end with a line that counts the rest."""
     models = list(catalogue)
-    lines = [_line(model) for model in models[:_MOST]]
+    lines = [_line(way, model) for model in models[:_MOST] for way in model.ways]
     if len(models) > _MOST:
         lines.append(f"and {len(models) - _MOST} more models")
     return lines
 
 
-def _line(model: Model) -> str:
+def _line(model: Model, first: Model) -> str:
     key = "set" if model.upstream.api_key else "none"
     place = model.upstream.base_url or "the built-in simulator"
-    return f"{model.name} -> {model.upstream_model} at {place}, key {key}, {_price(model)}"
+    share = f"order {model.order}, weight {model.weight}, " if first.others else ""
+    return f"{model.name} -> {model.upstream_model} at {place}, key {key}, {share}{_price(model)}"
 
 
 def _price(model: Model) -> str:

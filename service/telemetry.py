@@ -194,6 +194,14 @@ class Telemetry:
             ("upstream", "state"),
             registry=self.registry,
         )
+        self._upstream_left = cache(
+            Counter(
+                "chat_upstream_fallbacks",
+                "Requests that went to another upstream, because this one did no work for them.",
+                ("upstream",),
+                registry=self.registry,
+            ).labels
+        )
         self._mended = cache(
             Counter(
                 "chat_upstream_mended",
@@ -300,6 +308,10 @@ class Telemetry:
             self._upstream_calls.remove(name, state)
         for breaker in BREAKER_STATES:
             self._breakers.remove(name, breaker)
+
+    def upstream_left(self, name: str) -> None:
+        """Count a request that goes to another upstream than this one, which did no work."""
+        self._upstream_left(name).inc()
 
     def breaker_changed(self, name: str, state: BreakerState) -> None:
         """Report a new state of the breaker of an upstream, also as a log line."""

@@ -12,9 +12,9 @@ the breaker counts.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +28,7 @@ from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import bodies, error_bodies, refusals, retries
 from service.upstream.bulkhead import NoPlaceError
+from service.upstream.choosing import ranked
 from service.upstream.client_failures import CLIENT_ERRORS, failure_of
 from service.upstream.rewriting import SentOptions, outgoing
 from service.upstream.sent_request import EVENTS, JSON, Sent, http_request
@@ -156,12 +157,15 @@ class Dispatcher:
             Failure: There is none.
         """
         self._budget.earn()
-        visit = self._visit(request.model) or await self._enter(request.model, call)
+        ways: Sequence[Model] = (request.model,)
+        if request.model.others:
+            ways = ranked(request.model.ways, self._random)
+        visit = self._visit(ways) or await self._enter(ways, call)
         try:
             visit.response = await self._send(visit, request, call, streamed=streamed)
         except errors.Failure as failure:
             self._leave(visit, call, failure)
-            visit = await self._again(request, call, failure, streamed=streamed)
+            visit = await self._again(visit, ways, request, call, failure, streamed=streamed)
         except BaseException as error:
             self._leave(visit, call, error)
             raise
@@ -182,34 +186,43 @@ class Dispatcher:
             if call.trace is not None:
                 call.trace.close()
 
-    def _visit(self, model: Model) -> Visit | None:
-        """Take a place at the upstream of a model, if its breaker is closed and one is free."""
-        known, now = self.upstreams.of(model), _clock()
-        if known.breaker.wait(now) or not known.bulkhead.take():
-            return None
-        return Visit(model, known, now)
+    def _visit(self, ways: Sequence[Model]) -> Visit | None:
+        """Take a place at the first upstream that has a free one and lets the call through."""
+        now = _clock()
+        for way in ways:
+            state = self.upstreams.of(way)
+            if not state.breaker.wait(now) and state.bulkhead.take():
+                return Visit(way, state, now)
+        return None
 
-    async def _enter(self, model: Model, call: Call) -> Visit:
-        """Take a place at the upstream of a model, or wait for one.
+    async def _enter(self, ways: Sequence[Model], call: Call) -> Visit:
+        """Take a place as `_visit` does, or wait for one at the first upstream where that helps.
 
         Raises:
-            Overloaded: Its breaker is open, or as many calls as possible are there and wait.
+            Overloaded: All breakers are open, or as many calls as possible are there and wait.
         """
-        known = self.upstreams.of(model)
-        call.record.upstream = model.upstream.name
-        while not (wait := known.breaker.wait(_clock())):
-            if known.bulkhead.take():
-                return Visit(model, known, _clock())
+        call.record.upstream = ways[0].upstream.name
+        while (visit := self._visit(ways)) is None:
+            states = [(way, self.upstreams.of(way)) for way in ways]
+            waits = [state.breaker.wait(_clock()) for _, state in states]
+            if all(waits):
+                message = _FAILING.format(quoted(ways[0].name), math.ceil(min(waits)))
+                raise errors.Overloaded(message, retry_after=min(waits)).because("breaker")
+            with_room = (
+                (way, state)
+                for (way, state), wait in zip(states, waits, strict=True)
+                if not wait and state.bulkhead.has_room
+            )
+            way, state = next(with_room, states[waits.index(0.0)])
             try:
-                is_placed = await known.bulkhead.wait(self._limits.connect)
+                is_placed = await state.bulkhead.wait(self._limits.connect)
             except NoPlaceError as error:
                 raise errors.Overloaded(_FULL).because("queue") from error
-            if is_placed and not known.breaker.wait(_clock()):
-                return Visit(model, known, _clock())
+            if is_placed and not state.breaker.wait(_clock()):
+                return Visit(way, state, _clock())
             if is_placed:
-                known.bulkhead.leave()
-        message = _FAILING.format(quoted(model.name), math.ceil(wait))
-        raise errors.Overloaded(message, retry_after=wait).because("breaker")
+                state.bulkhead.leave()
+        return visit
 
     def _leave(self, visit: Visit, call: Call, error: BaseException | None) -> None:
         now = _clock()
@@ -225,32 +238,66 @@ class Dispatcher:
         visit.leave(verdict, now)
 
     async def _again(
-        self, request: AcceptedRequest, call: Call, failure: errors.Failure, *, streamed: bool
+        self,
+        left: Visit,
+        ways: Sequence[Model],
+        request: AcceptedRequest,
+        call: Call,
+        failure: errors.Failure,
+        *,
+        streamed: bool,
     ) -> Visit:
-        """Send a request that failed once more, if that can help.
+        """Send a request that failed once more, if that can help: elsewhere, or after a wait.
+
+        Args:
+            left: The visit that failed.
+            ways: The upstreams in the order of the call.
+            request: The request.
+            call: Its call.
+            failure: The failure.
+            streamed: Whether to request a stream.
 
         Raises:
             Failure: It cannot, or the second request failed too.
         """
-        wait = retries.delay(
-            retries.asked(failure, self._limits.busy),
-            remaining=call.deadline - _clock(),
-            longest=self._limits.longest_retry_after,
-            random=self._random(),
-        )
-        if wait is None or not self._budget.spend():
-            raise failure
-        await asyncio.sleep(wait)
-        is_closed = self.upstreams.of(request.model).breaker.state == "closed"
-        visit = self._visit(request.model) if is_closed else None
-        if visit is None:
-            raise failure
+        visit = None
+        if retries.moves(failure) and call.deadline > _clock():
+            visit = self._retry_at([way for way in ways if way is not left.model])
+        if visit is not None:
+            self._telemetry.upstream_left(left.model.upstream.name)
+            if call.trace is not None:
+                call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
+        else:
+            wait = retries.delay(
+                retries.asked(failure, self._limits.busy),
+                remaining=call.deadline - _clock(),
+                longest=self._limits.longest_retry_after,
+                random=self._random(),
+            )
+            if wait is None or not self._budget.spend():
+                raise failure
+            await asyncio.sleep(wait)
+            visit = self._visit(self._closed([left.model]))
+            if visit is None:
+                raise failure
         try:
-            visit.response = await self._send(visit, request, call, streamed=streamed, fresh=True)
+            visit.response = await self._send(visit, request, call, streamed=streamed, again=True)
         except BaseException as error:
             self._leave(visit, call, error)
             raise
         return visit
+
+    def _retry_at(self, ways: Sequence[Model]) -> Visit | None:
+        """Take a place for a retry, if there is one and the budget allows the retry."""
+        visit = self._visit(self._closed(ways))
+        if visit is not None and not self._budget.spend():
+            visit.leave("unknown", _clock())
+            return None
+        return visit
+
+    def _closed(self, ways: Sequence[Model]) -> list[Model]:
+        """Return the ways whose breakers are closed: a retry is never a probe."""
+        return [way for way in ways if self.upstreams.of(way).breaker.state == "closed"]
 
     async def _send(
         self,
@@ -259,7 +306,7 @@ class Dispatcher:
         call: Call,
         *,
         streamed: bool,
-        fresh: bool = False,
+        again: bool = False,
     ) -> httpx.Response:
         """Send a request and return its successful response.
 
@@ -268,6 +315,8 @@ class Dispatcher:
         options, which is remembered: the usage of all later streams of the upstream is then
         counted.
         """
+        if visit.model is not request.model:
+            request = replace(request, model=visit.model)
         plainly = visit.known.refuses_options or visit.model.dialect.stream_options == "never"
         options: SentOptions = "none" if plainly else "all"
         body = await _checked(
@@ -275,11 +324,11 @@ class Dispatcher:
             if streamed
             else outgoing(request, streamed=False)
         )
-        if call.trace is not None and not fresh:
+        if call.trace is not None and not again:
             call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
         sent = Sent(body, visit.model, call, accept=EVENTS if streamed else JSON)
         try:
-            return await self._attempt(visit, sent, fresh=fresh)
+            return await self._attempt(visit, sent, fresh=again)
         except errors.Failure as failure:
             if not streamed or plainly or not failure.refuses_options:
                 raise

@@ -8,6 +8,9 @@ It never does if the upstream may have started to generate:
     an account fault                never, with any status
     anything else                   never
 
+If the model has another upstream, the retry goes to that one instead, at once, if the upstream
+could not be reached or refused the request with 429, 503 or 529: it did no work then.
+
 The budget is a fifth of the requests, so that retries do not overload an upstream in trouble.
 """
 
@@ -53,6 +56,12 @@ def asked(failure: errors.Failure, busy: float) -> float | None:
     if failure.retry_after is not None:
         return failure.retry_after
     return 0.0 if failure.lost_idle else None
+
+
+def moves(failure: errors.Failure) -> bool:
+    """Return whether another upstream can get a request, because the first did no work."""
+    did_nothing = isinstance(failure, errors.UpstreamUnavailable | errors.UpstreamRateLimited)
+    return did_nothing and not failure.dispatched
 
 
 def delay(asked: float | None, *, remaining: float, longest: float, random: float) -> float | None:

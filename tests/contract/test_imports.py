@@ -107,7 +107,7 @@ LAYERS = {
         {"account_faults", "model_faults", "mending", "retries", "rewriting", "silence", "sse"},
         {
             *("client_failures", "error_bodies", "scrubbing", "sent_request", "surrogates"),
-            *("bulkhead", "verdicts"),
+            *("bulkhead", "choosing", "verdicts"),
         },
         {"transport"},
         {"error_reasons"},

@@ -145,7 +145,7 @@ async def accounts_stack(
         async with running_service.simulator(**(upstream or {})) as simulator:
             own_urls = dict.fromkeys(("simulator", STRICT), simulator.base_url)
             base = {**own_urls, **(base_urls or {})}
-            own = {
+            own: dict[str, Any] = {
                 "database_url": url,
                 "journal_directory": str(journal_directory(directory)),
                 "bootstrap_api_key": "",

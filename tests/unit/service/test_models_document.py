@@ -219,8 +219,8 @@ COUNT = "an integer from 1 to 10000000"
 PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
-    "The members are upstream, upstream_model, default_output_tokens, maximum_output_tokens, "
-    "input_price, output_price, margin, attachment_tokens, "
+    "The members are upstream, upstreams, upstream_model, default_output_tokens, "
+    "maximum_output_tokens, input_price, output_price, margin, attachment_tokens, "
     "attachment_estimate, refused_members, allowed_members, unknown_members, allowed_tools, "
     "output_limit, output_limit_excess, tool_names, "
     f"{', '.join(ENTRIES)}, context_length, owned_by, created"
@@ -500,3 +500,96 @@ def test_an_upstream_decides_what_its_key_is(text: str, key: str) -> None:
     [found] = catalogue(tables, {"A_KEY": text})
 
     assert found.upstream.api_key == key
+
+
+# ------------------------------------------------------------------------------- several upstreams
+
+
+def several(*ways: dict[str, Any], **members: Any) -> dict[str, Any]:
+    tables = document(drop="upstream", upstreams=list(ways), **members)
+    tables["upstreams"] = {
+        "main": {"simulator": True},
+        "other": {
+            "base_url": "https://other.example",
+            "output_limit": "max_completion_tokens",
+            "output_limit_excess": "clamp",
+            "tool_names": "openai",
+            "stream_end": "strict",
+        },
+    }
+    return tables
+
+
+def test_a_model_has_several_upstreams() -> None:
+    ways = [
+        {"upstream": "main", "weight": 3},
+        {"upstream": "other", "upstream_model": "theirs", "order": 2},
+    ]
+    found = read(several(*ways, input_price=7)).get("default")
+    assert found is not None
+    first, second = found.ways
+    assert first is found
+    assert (first.upstream.name, first.upstream_model) == ("main", "vendor/gemma")
+    assert (first.weight, first.order) == (3, 0)
+    assert (second.upstream.name, second.upstream_model) == ("other", "theirs")
+    assert (second.weight, second.order) == (1, 2)
+    assert (first.output_limit, second.output_limit) == ("max_tokens", "max_completion_tokens")
+    assert (first.dialect.stream_end, second.dialect.stream_end) == ("lenient", "strict")
+    # What a request is checked and priced by is the same.
+    for way in found.ways:
+        assert (way.tool_names, way.clamps_limit) == ("openai", False)
+        assert way.input_price == first.input_price > 0
+    assert [upstream.name for upstream in read(several(*ways)).upstreams] == ["main", "other"]
+
+
+def test_an_upstream_in_the_list_can_be_the_only_one() -> None:
+    found = read(several({"upstream": "other"})).get("default")
+    assert found is not None
+    assert found.others == ()
+    assert found.clamps_limit
+
+
+def test_a_pattern_names_the_model_at_each_upstream() -> None:
+    tables = several({"upstream": "main"}, {"upstream": "other", "upstream_model": "their/*"})
+    entry = tables["models"].pop("default")
+    del entry["upstream_model"]
+    tables["models"]["all/*"] = entry
+    found = read(tables).get("all/x")
+    assert found is not None
+    assert [way.upstream_model for way in found.ways] == ["x", "their/x"]
+    assert [way.name for way in found.ways] == ["all/x", "all/x"]
+
+
+@pytest.mark.parametrize(
+    ("ways", "line"),
+    [
+        ([], "models.default.upstreams must be an array of 1 to 16 tables with an upstream each"),
+        (
+            [{"upstream": "main"}] * 17,
+            "models.default.upstreams must be an array of 1 to 16 tables with an upstream each",
+        ),
+        (
+            [{"upstream": "main"}, {"weight": 2}],
+            "models.default.upstreams[1].upstream is missing: it must be the name of an upstream",
+        ),
+        (
+            [{"upstream": "main", "weight": 0}],
+            "models.default.upstreams[0].weight must be an integer from 1 to 1000; found 0",
+        ),
+        (
+            [{"upstream": "main", "order": 10}],
+            "models.default.upstreams[0].order must be an integer from 0 to 9; found 10",
+        ),
+        (["main"], "models.default.upstreams[0] must be a table"),
+        ([{"upstream": "x"}], 'models.default.upstream must be one of main, other; found "x"'),
+    ],
+)
+def test_wrong_lists_of_upstreams_are_named(ways: list[Any], line: str) -> None:
+    with pytest.raises(CatalogueError) as wrong:
+        read(several(*ways))
+    assert wrong.value.lines == (line,)
+
+
+def test_a_model_has_either_one_upstream_or_a_list() -> None:
+    with pytest.raises(CatalogueError, match="must have either upstream or upstreams"):
+        read(document(upstreams=[{"upstream": "main"}]))

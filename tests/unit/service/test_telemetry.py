@@ -180,7 +180,7 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *("chat_upstream_streams_open", "chat_upstream_retries"),
         *("chat_cancel_to_upstream_close_seconds", "chat_usage_above_hold_nano_credits"),
         *("chat_settlements_lost", "chat_settlements_rejected", "chat_upstream_overruns"),
-        *("chat_upstream_calls", "chat_upstream_breaker_state"),
+        *("chat_upstream_fallbacks", "chat_upstream_calls", "chat_upstream_breaker_state"),
         *("chat_upstream_mended", "chat_upstream_failures", "chat_store_up"),
         *("chat_charge_nano_credits", "chat_holds_open", "chat_settlements_waiting"),
         *("chat_upstream_request_duration_seconds", "chat_journal_bytes"),
