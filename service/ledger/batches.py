@@ -7,9 +7,9 @@
 
 One batch is applied at a time. It begins when no operation has arrived for some iterations of the
 event loop, because a transaction costs about as much as ten operations in it. Batches therefore
-grow under load, and on an idle service one begins after some microseconds. The event loop itself
-waits for PostgreSQL: handing each batch to a thread would take a quarter more CPU. A submitted
-operation is applied even if its caller does not wait any more.
+grow under load. A lone operation after a lone one begins at once. The event loop itself waits for
+PostgreSQL: handing each batch to a thread would take a quarter more CPU. A submitted operation is
+applied even if its caller does not wait any more.
 
 No caller waits long: if the store fails a batch, the operations that wait behind it fail too, and
 a store that does not respond is interrupted.
@@ -69,6 +69,8 @@ class Batches:
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         """The batch that is being applied."""
+        self._was_shared = False
+        """Whether the last batch had several operations, so that the next one can have company."""
         self.failures = 0
         """The number of batches that the store has failed."""
         self._running: asyncio.Task[None] | None = None
@@ -139,9 +141,11 @@ class Batches:
 
     async def _run(self) -> None:
         while self._pending:
-            await self._quiet()
+            if self._was_shared or len(self._pending) > 1:
+                await self._quiet()
             self._batch = self._pending[:LARGEST_BATCH]
             del self._pending[:LARGEST_BATCH]
+            self._was_shared = len(self._batch) > 1
             results = await self._timely([operation for operation, _ in self._batch])
             if isinstance(results, StoreError):
                 self.failures += 1

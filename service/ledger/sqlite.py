@@ -1,6 +1,6 @@
 """SQLite: a file, with a write-ahead log.
 
-    BEGIN IMMEDIATE -> SELECT … IN (SELECT value FROM json_each(?)) -> executemany -> COMMIT
+    BEGIN IMMEDIATE -> SELECT … FROM json_each(?) JOIN … -> executemany -> COMMIT
 
 A transaction takes the writer's lock when it begins, and waits for it for a limited time. Processes
 take turns (`turns`), so that none waits much longer than the others.

@@ -1,6 +1,6 @@
 """The SQL of a batch on SQLite, and the conversion of its rows to values.
 
-ids, as the text of a JSON array -> SELECT … IN (SELECT value FROM json_each(?)) -> Rows
+ids, as the text of a JSON array -> SELECT … FROM json_each(?) JOIN … -> Rows
 values -> a tuple of columns each -> executemany(INSERT, UPDATE)
 """
 
@@ -47,7 +47,9 @@ def _listed(name: str) -> sa.Select[Any]:
 
 
 def _select(table: sa.Table, names: Sequence[str]) -> str:
-    found = sa.select(*columns(table, names)).where(table.c.id.in_(_listed("ids")))
+    # With IN, SQLite would build a table of the ids first, which takes half as long again.
+    wanted = sa.func.json_each(sa.bindparam("ids")).table_valued("value")
+    found = sa.select(*columns(table, names)).join_from(wanted, table, table.c.id == wanted.c.value)
     return str(found.compile(dialect=_DIALECT))
 
 

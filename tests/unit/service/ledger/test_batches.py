@@ -14,6 +14,7 @@ from service.ledger.batches import LARGEST_BATCH, MOST_PENDING, Batches
 from service.ledger.database import InThread, blocking
 from service.ledger.rows import Grant, Granted, Operation, Outcome
 from service.ledger.store import Store, StoreError
+from tests.support.in_place import InPlace
 
 
 class Pretended(Store):
@@ -89,14 +90,44 @@ async def test_what_comes_within_some_turns_shares_a_batch() -> None:
     store = Pretended()
     store.go.set()
     batches = Batches(store, gather_within=60)
-    waiters = []
+    waiters = [batches.submit(grant(99))]
     for amount in range(100, 104):
         waiters.append(batches.submit(grant(amount)))
         for _ in range(6):
             await asyncio.sleep(0)
     await asyncio.gather(*waiters)
     await batches.submit(grant(104))
-    assert store.batches == [4, 1]
+    assert store.batches == [5, 1]
+    await batches.close()
+
+
+async def test_a_lone_operation_waits_for_no_company() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = InPlace(store, gather_within=60)
+    for amount in range(100, 103):
+        waiter = batches.submit(grant(amount))
+        turns = 0
+        while not waiter.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns < 8
+    assert store.batches == [1, 1, 1]
+    await batches.close()
+
+
+async def test_an_operation_after_a_shared_batch_waits_for_company() -> None:
+    store = Pretended()
+    store.go.set()
+    batches = Batches(store, gather_within=60)
+    await asyncio.gather(*(batches.submit(grant(amount)) for amount in (100, 101)))
+    waiters = []
+    for amount in (102, 103):
+        waiters.append(batches.submit(grant(amount)))
+        for _ in range(6):
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiters)
+    assert store.batches == [2, 2]
     await batches.close()
 
 
@@ -116,7 +147,7 @@ async def test_a_full_batch_waits_for_nothing() -> None:
 async def test_a_batch_begins_although_operations_go_on_arriving() -> None:
     store = Pretended()
     batches = Batches(store, gather_within=0.0)
-    waiters = [batches.submit(grant(100))]
+    waiters = [batches.submit(grant(100)), batches.submit(grant(101))]
     while not store.began.is_set():
         waiters.append(batches.submit(grant(101)))
         await asyncio.sleep(0)
