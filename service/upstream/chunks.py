@@ -21,6 +21,7 @@ The first byte of the body decides what the body is. Its content type does not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, TypeVar
 
 from chatcompletion import openai_json
@@ -224,11 +225,21 @@ def apart(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
         yield (chunk,)
 
 
+MOST_TOGETHER: Final = 16
+"""Maximum chunks in a sequence. Between two of a burst, other calls have their turn, and a caller
+receives its first chunks before the rest is decoded."""
+
+
 def together(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
-    """Yield all chunks in one sequence, including those before a failure."""
+    """Yield the chunks in sequences of up to `MOST_TOGETHER`, including those before a failure."""
     ready: list[ChatCompletionChunk] = []
     try:
-        ready.extend(chunks)
+        while True:
+            ready.extend(islice(chunks, MOST_TOGETHER))
+            if len(ready) < MOST_TOGETHER:
+                break
+            yield ready
+            ready = []
     except errors.Failure:
         if ready:
             yield ready

@@ -35,7 +35,15 @@ from service.models import Model, Upstream
 from service.request import AcceptedRequest
 from service.telemetry import Telemetry
 from service.upstream import bodies, refusals
-from service.upstream.chunks import ChunkReader, apart, decoded, has_error, reported, together
+from service.upstream.chunks import (
+    MOST_TOGETHER,
+    ChunkReader,
+    apart,
+    decoded,
+    has_error,
+    reported,
+    together,
+)
 from service.upstream.dispatch import Dispatcher, UpstreamLimits
 from service.upstream.rewriting import rename, restyle
 from service.upstream.transport.http11 import Http11Transport
@@ -144,6 +152,8 @@ class UpstreamClient:
                     async for piece in pieces:
                         for chunks in deliver(reader.take(piece)):
                             yield chunks
+                            if len(chunks) >= MOST_TOGETHER:
+                                await asyncio.sleep(0)
                         if reader.is_cut:
                             return
                         if reader.is_done:

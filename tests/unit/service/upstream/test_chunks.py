@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service import errors
 from service.metering.progress import Progress
 from service.models import Model
-from service.upstream.chunks import ChunkReader, apart, together
+from service.upstream.chunks import MOST_TOGETHER, ChunkReader, apart, together
 from service.upstream_dialect import Dialect
 from tests.support.examples import examples
 from tests.support.samples import MODEL, model, record
@@ -56,6 +56,15 @@ def test_chunks_together_are_those_of_a_piece() -> None:
     assert texts(together(made.take(event("a") + event("b") + event("c")[:20]))) == [["a", "b"]]
     assert texts(together(made.take(event("c")[20:]))) == [["c"]]
     assert texts(together(made.take(b": nothing\n\n"))) == []
+
+
+def test_of_a_large_piece_only_some_chunks_are_together() -> None:
+    made, progress = reader()
+    sequences = together(made.take(event("a") * (2 * MOST_TOGETHER + 1)))
+
+    assert len(next(sequences)) == MOST_TOGETHER
+    assert progress.counted == MOST_TOGETHER  # the rest is not decoded yet
+    assert list(map(len, sequences)) == [MOST_TOGETHER, 1]
 
 
 @pytest.mark.parametrize("deliver", [apart, together])
@@ -214,7 +223,8 @@ def test_a_json_text_in_place_of_events_is_bounded() -> None:
 
 def test_an_answer_beyond_its_limit_is_cut_also_where_all_of_it_comes_at_once() -> None:
     made, progress = reader(most=1)
-    (chunks,) = together(made.take(event("a word of some length") * 2000 + DONE))
+    sequences = together(made.take(event("a word of some length") * 2000 + DONE))
+    chunks = list(chain.from_iterable(sequences))
 
     assert 66 < len(chunks) < 2000
     assert chunks[-1].choices[0].finish_reason == "length"

@@ -21,6 +21,7 @@ from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
 from service.upstream import client as client_module
+from service.upstream.chunks import MOST_TOGETHER
 from service.upstream.client import UpstreamClient, transport
 from service.upstream.client_failures import FAILURES
 from service.upstream.dispatch import UpstreamLimits
@@ -638,6 +639,17 @@ async def test_it_does_not_matter_how_a_stream_is_cut() -> None:
     bench = Bench(says(200, *(data[at : at + 1] for at in range(len(data))), headers=EVENTS))
 
     assert contents(await bench.stream()) == "ab"
+
+
+async def test_other_calls_have_their_turn_within_a_burst() -> None:
+    bench = Bench(says(200, event(chunk("a")) * (4 * MOST_TOGETHER) + b"".join(STREAM)))
+    progress = Progress(wants_usage=False)
+    stream = bench.client.stream(accepted(), call(), progress, at_once=True)
+    counted: list[int] = []
+    async with aclosing(stream):
+        async for _ in stream:
+            asyncio.get_running_loop().call_soon(lambda: counted.append(progress.counted))
+    assert counted[:4] == [MOST_TOGETHER * full for full in range(1, 5)]
 
 
 async def test_a_gauge_shows_the_open_streams() -> None:
