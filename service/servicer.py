@@ -122,17 +122,20 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             # Some members moved from extra_json to fields.
             _check_crowd(canonical)
             params = canonical
-        formed = validation.in_contract_form(params)
-        if formed is not params:
-            _check_crowd(formed)
-        _refuse(validation.violations(formed, streamed=streamed))
+        formed, survey = params, validation.survey_of(params)
+        if validation.UNTYPED in survey:
+            formed = validation.in_contract_form(params)
+            if formed is not params:
+                _check_crowd(formed)
+                survey = validation.survey_of(formed)
+        _refuse(validation.violations(formed, streamed=streamed, survey=survey))
         model = self._catalogue.get(params.model)
         if model is None:
             raise _not_found(params.model)
         call.record.model, call.record.pattern = model.name, model.pattern
         limit = output_limit(params, model)
         _refuse(validation.unaccepted(params, model))
-        _refuse(validation.refused(formed, model))
+        _refuse(validation.refused(formed, model, survey=survey))
         validation.take_out_what_says_nothing(params, model)
         return AcceptedRequest(params=params, priced=formed, model=model, output_limit=limit)
 

@@ -17,11 +17,15 @@ Closing it while the client still sends would reset it, and the client could los
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from process import request_id
@@ -34,6 +38,9 @@ from restbridge.telemetry import Telemetry
 
 _MOST_IGNORED: Final = 1024 * 1024
 """Maximum bytes to discard after a rejection."""
+
+_LARGEST_COPIED: Final = 64 * 1024
+"""Maximum bytes of a body that are copied behind the head."""
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -152,6 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle.disconnected or cycle.response_complete:
             return
+        _send_head(cycle)
         # The state in which uvicorn ends a response before it closes the connection.
         cycle.response_complete = True
         cycle.message_event.set()
@@ -196,6 +204,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer.stop()
         self._head = Head(self._limits)
         super().on_headers_complete()
+        cycle = self.cycle
+        cycle.transport = cast("asyncio.Transport", _Joined(cycle))
         if self._draining():
             # The client must not send another request: it would see a reset.
             self.cycle.keep_alive = False
@@ -210,6 +220,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the end of the connection."""
+        _send_head(self.cycle)
         super().on_response_complete()
         self._end_timer.stop()
         self.headers = []  # the next request has its own
@@ -260,6 +271,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started:
+                _send_head(self.cycle)
                 self.transport.close()
                 return
         asked = single(self.headers or (), request_id.HEADER.encode("ascii"))
@@ -285,6 +297,59 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ignored += size
         if self._ignored > _MOST_IGNORED:
             self.transport.abort()
+
+
+class _Joined:
+    """The transport of one response: sends the head together with the first piece of the body.
+
+    A write costs more than everything else that uvicorn does for a response.
+
+    Args:
+        cycle: uvicorn's state of the exchange. It has its own transport back after the first piece.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Keep a head, and send everything else."""
+        if not self._cycle.response_started:
+            self._transport.write(data)  # 100 Continue
+        elif not self._head:
+            self._head = data
+        elif len(data) <= _LARGEST_COPIED:
+            self._head += data
+            self.send()
+        else:
+            self.send()
+            self._transport.write(data)
+
+    def send(self) -> None:
+        """Send the kept head, if there is one."""
+        if self._head:
+            self._cycle.transport = self._transport
+            self._transport.write(self._head)
+            self._head = b""
+
+    def close(self) -> None:
+        """Send the kept head, and close the connection."""
+        self.send()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection closes."""
+        return self._transport.is_closing()
+
+
+def _send_head(cycle: RequestResponseCycle) -> None:
+    """Send the head of a response that has no body so far."""
+    transport = cast("object", cycle.transport)
+    if isinstance(transport, _Joined):
+        transport.send()
 
 
 class _Timer:

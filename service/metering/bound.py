@@ -253,9 +253,10 @@ def _texts(message: ChatMessage) -> list[str]:
 
 def _written(message: ChatMessage) -> Iterator[ChatMessage]:
     """Yield the parts of a message that a template can write as JSON, if it does not write all."""
-    if message.tool_calls or _says_more(message.extra_json) or message.HasField("function_call"):
+    called = message.HasField("function_call")
+    if called or message.tool_calls or _says_more(message.extra_json):
         beside = ChatMessage(tool_calls=message.tool_calls, extra_json=message.extra_json)
-        if message.HasField("function_call"):
+        if called:
             beside.function_call.CopyFrom(message.function_call)
         yield beside
     if message.HasField("content_parts"):
@@ -269,7 +270,7 @@ def _written(message: ChatMessage) -> Iterator[ChatMessage]:
 
 
 def _says_more(extra: Mapping[str, str]) -> bool:
-    return any(extra[name] != "null" for name in extra)
+    return bool(extra) and any(extra[name] != "null" for name in extra)
 
 
 def _remove_attachments(message: ChatMessage) -> None:

@@ -1,8 +1,13 @@
-"""The body of a response, as it arrives, within the timeouts for silence."""
+"""The body of a response, within the timeouts for silence.
+
+read     the whole body of a unary response, or of a refusal
+pieces   that of a stream, as it arrives
+finish   what follows the last event of a stream
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, closing, suppress
+from contextlib import closing, suppress
 from typing import Final, cast
 
 import httpx
@@ -21,51 +26,26 @@ async def read(response: httpx.Response, limit: int, *, first: float, idle: floa
 
     Args:
         response: The response.
-        limit: Maximum bytes.
-        first: As for `pieces`.
-        idle: As for `pieces`.
-
-    Raises:
-        Failure: The body did not arrive.
-    """
-    body = bytearray()
-    async with aclosing(pieces(response, first=first, idle=idle)) as each:
-        async for piece in each:
-            body += piece
-            if len(body) > limit:
-                break
-    return bytes(body)
-
-
-async def pieces(response: httpx.Response, *, first: float, idle: float) -> AsyncGenerator[bytes]:
-    """Yield the body as it arrives, within the timeouts for silence.
-
-    Args:
-        response: The response.
+        limit: The number of bytes.
         first: Maximum seconds before the first piece.
         idle: Maximum seconds before each later piece.
 
     Raises:
-        Failure: The rest of the body does not arrive.
+        Failure: The upstream is silent for too long, or the body breaks off.
     """
-    # All requests use the asynchronous interface, so the stream is asynchronous.
-    body = aiter(cast("httpx.AsyncByteStream", response.stream))
+    body = _body_of(response)
+    pieces = bytearray()
     with closing(Silence(first)) as silence:
-        while True:
-            try:
-                with silence:
-                    piece = await anext(body)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise errors.UpstreamTimeout(dispatched=True) from error
-            except CLIENT_ERRORS as error:
-                failure = failure_of(error)
-                if isinstance(failure, errors.UpstreamTimeout):
-                    raise failure from error
-                cut = errors.UpstreamTruncated(dispatched=True)
-                raise cut.because(cause_of(error, "truncated")) from error
-            silence.longest = idle
+        while len(pieces) <= limit and (piece := await _next(body, silence, idle)):
+            pieces += piece
+    return bytes(pieces)
+
+
+async def pieces(response: httpx.Response, *, first: float, idle: float) -> AsyncGenerator[bytes]:
+    """Yield the body as it arrives. Arguments and errors are those of `read`."""
+    body = _body_of(response)
+    with closing(Silence(first)) as silence:
+        while piece := await _next(body, silence, idle):
             yield piece
 
 
@@ -78,3 +58,29 @@ async def finish(rest: AsyncIterator[bytes]) -> None:
                 size += len(piece)
                 if size > _LARGEST_REST:
                     return
+
+
+def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    # All requests use the asynchronous interface, so the stream is asynchronous.
+    return aiter(cast("httpx.AsyncByteStream", response.stream))
+
+
+async def _next(body: AsyncIterator[bytes], silence: Silence, idle: float) -> bytes:
+    """Return the next bytes of a body, or b"" at its end."""
+    piece = b""
+    try:
+        while not piece:
+            with silence:
+                piece = await anext(body)
+            silence.longest = idle
+    except StopAsyncIteration:
+        return b""
+    except TimeoutError as error:
+        raise errors.UpstreamTimeout(dispatched=True) from error
+    except CLIENT_ERRORS as error:
+        failure = failure_of(error)
+        if isinstance(failure, errors.UpstreamTimeout):
+            raise failure from error
+        cut = errors.UpstreamTruncated(dispatched=True)
+        raise cut.because(cause_of(error, "truncated")) from error
+    return piece

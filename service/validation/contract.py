@@ -25,6 +25,7 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams, ChatMess
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation import tool_names
 from service.validation.aliases import aliases
+from service.validation.survey import UNTYPED, Survey, survey_of
 from service.validation.wording import invalid, missing, mistyped, out_of_range, too_long
 
 Rule = Callable[[ChatCompletionParams], Iterator[Violation]]
@@ -65,21 +66,24 @@ _LOGIT_BIAS: Final = 100
 _CACHE_BREAKPOINTS: Final = 4
 
 
-def violations(params: ChatCompletionParams, *, streamed: bool) -> list[Violation]:
+def violations(
+    params: ChatCompletionParams, *, streamed: bool, survey: Survey | None = None
+) -> list[Violation]:
     """Return the first violations of the contract in a request, the most basic first.
 
     Args:
         params: The parameters, canonical.
         streamed: Whether the RPC is StreamChatCompletion.
+        survey: What the parameters have, if it is known.
     """
-    present = {field.name for field, _ in params.ListFields()}
-    rules = [rule for rule, about in RULES if about is None or not about.isdisjoint(present)]
+    survey = survey_of(params) if survey is None else survey
+    rules = [rule for rule, about in RULES if about is None or not about.isdisjoint(survey)]
     found = chain.from_iterable(rule(params) for rule in rules)
-    return list(islice(chain(found, _form(params, streamed)), MOST_VIOLATIONS))
+    return list(islice(chain(found, _form(survey, streamed)), MOST_VIOLATIONS))
 
 
-def _form(params: ChatCompletionParams, streamed: bool) -> Iterator[Violation]:
-    if not streamed and params.HasField("stream_options"):
+def _form(survey: Survey, streamed: bool) -> Iterator[Violation]:
+    if not streamed and "stream_options" in survey:
         yield invalid("stream_options", "it is only allowed with 'stream' set to true.")
 
 
@@ -152,10 +156,9 @@ def _is_mistyped(message: ChatMessage, name: str) -> bool:
 
 
 def _members(params: ChatCompletionParams) -> Iterator[Violation]:
-    # Most requests are typed, so that one walk replaces both checks.
-    if not openai_json.is_typed(params):
-        yield from _types(params)
-        yield from aliases(params)
+    """Yield the violations of a request that is not typed."""
+    yield from _types(params)
+    yield from aliases(params)
 
 
 def _types(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -320,7 +323,7 @@ def _cache_breakpoints(params: ChatCompletionParams) -> Iterator[Violation]:
 
 RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
     (_required, None),
-    (_members, None),
+    (_members, frozenset({UNTYPED})),
     (_messages, None),
     (_ranges, frozenset(RANGES)),
     (_lengths, frozenset({*LENGTHS, "stop_list"})),
@@ -333,4 +336,4 @@ RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
     (_tool_choice, frozenset({"tool_choice_mode", "tool_choice_object"})),
     (_cache_breakpoints, frozenset({"messages"})),
 )
-"""Each rule, and the fields of which a request must have one for the rule to run; None always."""
+"""Each rule, and the names of which the survey must have one for the rule to run; None always."""

@@ -33,6 +33,7 @@ from service.errors import MOST_VIOLATIONS, Violation
 from service.models import Model
 from service.validation import dialects
 from service.validation.aliases import folded
+from service.validation.survey import UNTYPED, Survey, survey_of
 
 OWN_TOOLS: Final = frozenset({"function", "custom"})
 """Types of tools that the caller runs."""
@@ -60,17 +61,27 @@ _CACHE_CONTROL: Final = folded("cache_control")
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
-def refused(params: ChatCompletionParams, model: Model) -> list[Violation]:
+def refused(
+    params: ChatCompletionParams, model: Model, *, survey: Survey | None = None
+) -> list[Violation]:
     """Return the first members of a request that a model rejects, each once.
 
     Args:
         params: The parameters, canonical and within the contract.
         model: The model, whose settings select the accepted members.
+        survey: What the parameters have, if it is known.
     """
+    survey = survey_of(params) if survey is None else survey
+    rules: list[Iterator[Violation]] = []
+    if model.refused_members:
+        rules.append(_by_operator(params, model))
+    if not _CAN_BE_CHARGED.isdisjoint(survey):
+        rules.append(_priced(params, model))
+    rules.append(_marks(params, model))
+    if UNTYPED in survey:
+        rules.append(_unknown(params, model))
     found: dict[str, Violation] = {}
-    for violation in chain(
-        _by_operator(params, model), _priced(params, model), _unknown(params, model)
-    ):
+    for violation in chain.from_iterable(rules):
         found.setdefault(violation.param, violation)
         if len(found) == MOST_VIOLATIONS:
             break
@@ -103,8 +114,6 @@ def _by_folded_name(names: frozenset[str]) -> Mapping[str, str]:
 
 
 def _by_operator(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
-    if not model.refused_members:
-        return
     names = _by_folded_name(model.refused_members)
     found = {name for name in model.refused_members if openai_json.has_member(params, name)}
     extra = params.extra_json
@@ -144,6 +153,9 @@ PRICED: Final[Mapping[str, tuple[_Asks, str]]] = {
 """Members of the contract that have a cost beyond the model's prices: a function that returns
 whether a request uses one, and the values that do not ("" if all do)."""
 
+_CAN_BE_CHARGED: Final = frozenset({"tools", *(name.partition(".")[0] for name in PRICED)})
+"""The fields that `_priced` reads."""
+
 
 def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
     """Yield the members of the contract for which the model has no price."""
@@ -170,10 +182,11 @@ def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
                 )
             else:
                 yield _unsupported(name, dialects.CHARGED_REASON, _setting(model, "allowed"))
-    yield from _marks(params, model)
 
 
 def _marks(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
+    if model.is_free:
+        return
     for index, message in enumerate(params.messages):
         if message.HasField("content_parts"):
             for place, part in enumerate(message.content_parts.items):

@@ -39,8 +39,6 @@ def in_contract_form(params: ChatCompletionParams) -> ChatCompletionParams:
     Args:
         params: The parameters, canonical. They are not changed.
     """
-    if openai_json.is_typed(params):
-        return params
     other = [index for index, message in enumerate(params.messages) if _has_other_form(message)]
     if not other:
         return params

@@ -123,7 +123,7 @@ LAYERS = {
         {"contract", "members"},
         {"aliases", "other_forms", "tool_names"},
         {"entry_counts", "dialects"},
-        {"wording"},
+        {"survey", "wording"},
     ),
     "restbridge": (
         {"__main__", "scripts"},

@@ -8,6 +8,7 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import MOST_VIOLATIONS, Violation
 from service.validation import contract
 from service.validation.other_forms import in_contract_form
+from service.validation.survey import UNTYPED, survey_of
 from tests.support.samples import params
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}}
@@ -440,7 +441,7 @@ def test_every_rule_of_the_module_is_in_the_table() -> None:
         for function in vars(contract).values()
         if callable(function)
         and getattr(function, "__annotations__", {}).keys() == {"params", "return"}
-        and function.__name__ not in {"_mistyped_names", "_types", "aliases"}  # in _members
+        and function.__name__ not in {"_mistyped_names", "_types", "aliases", "survey_of"}
     ]
 
     assert set(rules) == {rule for rule, _ in contract.RULES}
@@ -448,7 +449,7 @@ def test_every_rule_of_the_module_is_in_the_table() -> None:
 
 def test_a_rule_finds_nothing_without_the_members_that_it_wants() -> None:
     for rule, about in contract.RULES:
-        if about is None:
+        if about is None or UNTYPED in about:
             continue
         assert about <= set(ChatCompletionParams.DESCRIPTOR.fields_by_name)
         for members in (*ACCEPTED, *(each for each, _ in REFUSED)):
@@ -495,6 +496,16 @@ def test_no_violation_quotes_a_text(members: dict[str, Any]) -> None:
 
 QUOTED = ("tool_call_id", ".name", "tools[0]", "tools[1]")
 """The ends of the paths of names and ids, which a message quotes."""
+
+
+def test_a_typed_request_has_no_violation_of_types() -> None:
+    rules = [rule for rule, about in contract.RULES if about is not None and UNTYPED in about]
+    typed = [members for members in ACCEPTED if UNTYPED not in survey_of(params(**members))]
+
+    assert rules
+    assert typed
+    for rule in rules:
+        assert [list(rule(params(**members))) for members in typed] == [[]] * len(typed)
 
 
 def test_no_more_is_looked_for_than_is_told() -> None:
