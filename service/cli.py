@@ -5,6 +5,7 @@
     keys update ACCOUNT NAME [limits]           usage ACCOUNT           migrate
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
     ledger show ACCOUNT                         ledger verify           check
+    backup FILE
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
 
@@ -45,11 +46,13 @@ AREAS: Final[Mapping[str, str]] = {
     "usage": "show usage and charges by time, key and model",
     "ledger": "show and verify the ledger",
     "migrate": "migrate the schema of the store",
+    "backup": "copy a SQLite store, with the charges in the journal, while it is in use",
     "check": "verify the settings, and ask each upstream for its models",
 }
 """The first word of each command, and its help."""
 
 _DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
+_JOURNAL: Final = next(row for row in rows(Settings) if row.name == "CHAT_JOURNAL_DIRECTORY")
 _UNITS: Final = {"m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
 _DURATION: Final = re.compile(r"([0-9]{1,6})([mhd])")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,6 +117,7 @@ def _on_store(
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
     except ValueError:
         return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    asked.journal_directory = environment.get(_JOURNAL.name) or _JOURNAL.default
     return _carry_out(program, asked, url, failed)
 
 
@@ -239,6 +243,8 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     )
 
     _command(areas, "migrate", AREAS["migrate"])
+    backup = _command(areas, "backup", AREAS["backup"])
+    backup.add_argument("file", help="the new file")
     if program != ADMIN:  # which is installed without the client of upstreams
         check = areas.add_parser("check", help=AREAS["check"], description=AREAS["check"])
         check.set_defaults(command="check")

@@ -22,6 +22,7 @@ from service.admission import Admission
 from service.authentication import Authentication
 from service.config import Settings
 from service.ledger.batches import PATIENCE, Batches
+from service.ledger.history import History
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
@@ -98,6 +99,7 @@ async def open_accounts(
         store_changed,
         telemetry.lost,
         rejected=telemetry.settlements_rejected,
+        history=History(store, settings.journal_directory, clock=time.monotonic),
     )
     settlement = Settlement(batches, journal, telemetry, patience=PATIENCE)
     admission = Admission(

@@ -1,4 +1,4 @@
-"""Opens the store for commands, and runs the commands on a whole store: `ledger verify`, `migrate`.
+"""Opens the store for commands, and runs those on a whole store: verify, migrate, back up.
 
 open_store(url) -> COMMANDS["ledger verify"](store, arguments) -> Answer
 """
@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shlex import join
 from typing import Final
 
+from service.accounts.backup import back_up
 from service.accounts.terminal import Answer, CommandError, table
 from service.accounts.verification import differences
 from service.ledger.migrations import HEAD, migrate
@@ -59,4 +61,22 @@ def _migrate(store: Store, _: argparse.Namespace) -> Answer:
     return Answer(document={"schema": HEAD}, text=f"The schema of {store.name} is {HEAD}.")
 
 
-COMMANDS: Final[Mapping[str, Command]] = {"ledger verify": _verify_ledger, "migrate": _migrate}
+def _back_up(store: Store, asked: argparse.Namespace) -> Answer:
+    if store.engine.dialect.name == "postgresql":
+        url = store.engine.url.set(drivername="postgresql", password=None)
+        address = url.difference_update_query(["password", "target_session_attrs"])
+        command = ("pg_dump", "--format=custom", f"--file={asked.file}", str(address))
+        raise CommandError(f"only SQLite files are copied; for PostgreSQL, run: {join(command)}")
+    found = back_up(store, Path(asked.file), journal=asked.journal_directory)
+    text = (
+        f"Backed up {store.name} to {asked.file}: {found.accounts} accounts, {found.entries} "
+        f"ledger entries, {found.from_journal} charges from the journal."
+    )
+    return Answer(document=asdict(found), text=text)
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "ledger verify": _verify_ledger,
+    "migrate": _migrate,
+    "backup": _back_up,
+}

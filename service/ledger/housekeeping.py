@@ -2,6 +2,7 @@
 
 every second   run an empty operation through the store -> readiness
                after a failure, also check that the store accepts writes
+               check that the store has forgotten nothing
                when the store is back, replay the journal
                end expired holds, delete holds that ended long ago
                write settlements in memory to the journal
@@ -19,6 +20,7 @@ from typing import Final
 
 from process import log
 from service.ledger.batches import LARGEST_BATCH, Batches
+from service.ledger.history import History
 from service.ledger.journal import Ending, Journal
 from service.ledger.rows import Ended, Operation, Outcome, Release, Settle
 from service.ledger.store import Store, StoreError
@@ -48,6 +50,7 @@ class Housekeeping:
         changed: Called when the store comes back (True) or goes away (False).
         lost: Called with the nano-credits above the hold of a replayed settlement.
         rejected: Called with the number of rejected settlements.
+        history: Notices that the store has forgotten something; None for no check.
         clock: Returns seconds that pass steadily.
     """
 
@@ -60,6 +63,7 @@ class Housekeeping:
         lost: Callable[[int], None],
         *,
         rejected: Callable[[int], None] = lambda _: None,
+        history: History | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -68,6 +72,7 @@ class Housekeeping:
         self._changed = changed
         self._lost = lost
         self._rejected = rejected
+        self._history = history
         self._clock = clock
         self._there: bool | None = True
         """Whether the store is there. None while `changed` runs, to call it again if it fails."""
@@ -103,7 +108,7 @@ class Housekeeping:
         try:
             await self._submit((_NOTHING,))
             await self._try_writing()
-            for part in (self.replay, self._expire, self._prune):
+            for part in (self._remember, self.replay, self._expire, self._prune):
                 await self._survive(part)
         except (StoreError, TimeoutError) as error:
             self._why = str(error) or "it does not answer"
@@ -122,6 +127,11 @@ class Housekeeping:
         except Exception:  # noqa: BLE001  (it is logged)
             # For example an unreadable journal: leases must still expire.
             _log.exception("housekeeping failed")
+
+    async def _remember(self) -> None:
+        if self._history is not None:
+            async with asyncio.timeout(PATIENCE):
+                await self._batches.call(self._history.check)
 
     async def _expire(self) -> None:
         async with asyncio.timeout(PATIENCE):

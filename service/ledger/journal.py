@@ -288,6 +288,20 @@ class Journal:
             self._file = -1
 
 
+def waiting(directory: str) -> list[Ending]:
+    """Return the endings in a directory, also those of running processes. Change nothing.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    endings: list[Ending] = []
+    for path in sorted(Path(directory).glob(f"*{_SUFFIX}")):
+        with suppress(FileNotFoundError):  # its process just closed it, empty
+            lines = path.read_bytes().split(b"\n")[:-1]
+            endings += (ending for ending in map(_read, lines) if ending is not None)
+    return endings
+
+
 def _append(file: int, lines: bytes) -> None:
     """Append complete lines to a file. They are on disk when this returns."""
     found = os.fstat(file)

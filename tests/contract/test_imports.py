@@ -82,7 +82,7 @@ LAYERS = {
     ),
     "service.ledger": (
         {"housekeeping"},
-        {"batches", "migrations", "journal"},
+        {"batches", "migrations", "journal", "history"},
         {"store"},
         {"postgres", "sqlite"},
         {"postgres_session"},
@@ -94,6 +94,7 @@ LAYERS = {
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
         {"operations", "store_access", "store_commands"},
+        {"backup"},
         {"messages"},
         {"directory", "verification"},
         {"keys", "field_rules", "page_tokens", "terminal"},

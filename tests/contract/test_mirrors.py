@@ -62,6 +62,7 @@ WITH_SOCKETS: Final = {
     "restbridge/probes.py": "tests/e2e/test_bridge_replicas.py",
     "restbridge/scripts.py": "tests/e2e/test_wheel.py",
     "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
+    "service/accounts/backup.py": "tests/faults/test_store_backup.py",
     "service/accounts/credit_servicer.py": "tests/e2e/test_accounts_credits.py",
     "service/accounts/messages.py": "tests/e2e/test_accounts_admin.py",
     "service/accounts/operations.py": "tests/e2e/test_accounts_admin.py",

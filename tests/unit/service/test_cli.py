@@ -558,6 +558,7 @@ def test_times_are_in_utc_unless_they_say_otherwise(text: str, seconds: int) -> 
 def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
+        "backup": ["a"],
         "credit add": ["a", "1"],
         "credit deduct": ["a", "1"],
         "keys create": ["a", "--name", "b"],
