@@ -140,7 +140,10 @@ class _Method:
 class InProcessContext:
     """A call as its handler sees it: the methods of `grpc.aio.ServicerContext` that apply here."""
 
-    __slots__ = ("_deadline", "_done", "_loop", "_metadata", "_request", "initial_metadata", "take")
+    __slots__ = (
+        *("_deadline", "_done", "_loop", "_metadata", "_request"),
+        *("initial_metadata", "take", "trailing_metadata"),
+    )
 
     def __init__(self, request: object, metadata: MetadataPairs, timeout: float | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -150,6 +153,8 @@ class InProcessContext:
         self._done: list[Callable[[Any], None]] | None = []
         self.initial_metadata = Metadata()
         """The initial metadata that the handler sent."""
+        self.trailing_metadata: MetadataPairs = ()
+        """The trailing metadata of a call that succeeds."""
         self.take: _Take | None = None
         """Receives the messages of a stream."""
 
@@ -171,6 +176,10 @@ class InProcessContext:
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Send the initial metadata to the caller."""
         self.initial_metadata = metadata
+
+    def set_trailing_metadata(self, trailing_metadata: MetadataPairs) -> None:
+        """Set the metadata that the caller gets when the call succeeds."""
+        self.trailing_metadata = trailing_metadata
 
     async def abort(
         self,
@@ -223,6 +232,10 @@ class _Call:
     async def initial_metadata(self) -> Metadata:
         """Return the initial metadata that the handler has sent so far."""
         return self._context.initial_metadata
+
+    async def trailing_metadata(self) -> MetadataPairs:
+        """Return the trailing metadata of a call that succeeded."""
+        return self._context.trailing_metadata
 
     def cancel(self) -> bool:
         """Do nothing: the call ends when the task that awaits it is cancelled."""

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from chatcompletion import charges
 from chatcompletion.openai_json import DecodeError, decode_request, encode_chunk, encode_completion
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from chatcompletion.v1.chat_completion_service_pb2 import (
@@ -27,7 +28,7 @@ from restbridge import headers
 from restbridge.channel import Service
 from restbridge.clock import Clock
 from restbridge.error_responses import RefusedError, of_document
-from restbridge.event_stream import SILENCE, EventStream
+from restbridge.event_stream import SILENCE, EventStream, receipt
 from restbridge.forward import forward
 from restbridge.http.exchange import Departure, Exchange, exchange_of
 from restbridge.http.limits import Bodies, check_json
@@ -121,6 +122,9 @@ class Responses(Protocol):
     async def initial_metadata(self) -> headers.Metadata:
         """Return the initial metadata of the call."""
 
+    async def trailing_metadata(self) -> headers.Metadata:
+        """Return the trailing metadata of the call, which has ended."""
+
 
 async def relay(call: Responses, events: EventStream) -> None:
     """Send the messages of a call as events.
@@ -136,7 +140,8 @@ async def relay(call: Responses, events: EventStream) -> None:
     await each(call, send)
     if not events.is_open:
         await events.open(headers.answer(await call.initial_metadata()))
-    await events.finish()
+    charge = charges.of(await call.trailing_metadata())
+    await events.finish(b"" if charge is None else receipt(charges.text(charge).encode()))
 
 
 async def _decode(body: bytes) -> ChatCompletionParams:

@@ -2,7 +2,8 @@
 
 already sent            response to the client
 nothing                 the status, and {"error": …}
-a stream of events      one event data: {"error": …}, no [DONE]; the connection is closed
+a stream of events      one event data: {"error": …}, no [DONE]; the connection is closed. The
+                        receipt of the call, if there is one, precedes it as a comment
 a part of a document    none; the connection is closed
 anything, client gone   none
 
@@ -19,9 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatcompletion.openai_json import EncodeError
 from process import log
+from restbridge import headers
 from restbridge.answers import refuse
 from restbridge.error_responses import LEFT, ErrorResponse, RefusedError, internal, of_call
-from restbridge.event_stream import event
+from restbridge.event_stream import event, receipt
 from restbridge.http.exchange import Exchange, exchange_of
 
 AHEAD: Final = 0.05
@@ -63,7 +65,10 @@ class Failures:
             return
         body = _document(failure, exchange)
         if exchange.streams_events:
-            await send({"type": "http.response.body", "body": event(body), "more_body": True})
+            charge = dict(failure.metadata).get(headers.CHARGE)
+            before = b"" if charge is None else receipt(charge)
+            sent = before + event(body)
+            await send({"type": "http.response.body", "body": sent, "more_body": True})
             await asyncio.sleep(self._ahead)
         elif not exchange.status:
             await refuse(scope, receive, send, failure, body)

@@ -2,6 +2,7 @@
 
     data: {"id":"chatcmpl-1", …}      write    one line of JSON each
     : keep-alive                               after each silence
+    : charge nano-credits=206000, …            the receipt, before the end or the error
     data: [DONE]                      finish   the stream is complete
     data: {"error":{ … }}             (`error_middleware`)  it failed: nothing follows, and the
                                                bridge closes the connection without the last chunk
@@ -36,6 +37,15 @@ DONE: Final = b"data: [DONE]\n\n"
 def event(document: bytes) -> bytes:
     """Frame a JSON document of one line as an event."""
     return b"data: %b\n\n" % document
+
+
+def receipt(charge: bytes) -> bytes:
+    """Frame the receipt of a stream as a comment, which every client ignores.
+
+    Args:
+        charge: The value of the header `x-charge`.
+    """
+    return b": charge %b\n\n" % charge
 
 
 class EventStream:
@@ -93,11 +103,15 @@ class EventStream:
         body = b"".join(map(event, documents))
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def finish(self) -> None:
-        """Send `data: [DONE]` and end the stream."""
+    async def finish(self, before: bytes = b"") -> None:
+        """Send `data: [DONE]` and end the stream.
+
+        Args:
+            before: What precedes it: the receipt, framed.
+        """
         await self._after_comment()
         self._hush()
-        await self._send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await self._send({"type": "http.response.body", "body": before + DONE, "more_body": False})
 
     def _hush(self) -> None:
         if self._timer is not None:

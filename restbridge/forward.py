@@ -48,5 +48,5 @@ async def forward(
     with Departure(exchange, receive):
         response = await call
     exchange.called()
-    told = [*headers.answer(await call.initial_metadata()), *besides]
-    await answer(scope, receive, send, status=200, body=encode(response), headers=told)
+    told = headers.answer(await call.initial_metadata(), await call.trailing_metadata())
+    await answer(scope, receive, send, status=200, body=encode(response), headers=[*told, *besides])

@@ -11,12 +11,14 @@ metadata              -> response header
 x-ratelimit-* (six)     same name         printable ASCII, at most 256
 openai-processing-ms    same name         same
 retry-after(-ms)        same name         same
+chatcompletion-charge-bin  x-charge       a Charge, as text
 """
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
+from chatcompletion import charges
 from process import request_id
 from process.trace_context import Carried
 
@@ -36,7 +38,10 @@ RATE_LIMIT: Final = tuple(
 ANSWER: Final = frozenset({*RATE_LIMIT, "openai-processing-ms", "retry-after", "retry-after-ms"})
 """The metadata of the service that become response headers."""
 
-EXPOSED: Final = (request_id.HEADER, "x-should-retry", *sorted(ANSWER))
+CHARGE: Final = b"x-charge"
+"""The response header with the receipt of the call."""
+
+EXPOSED: Final = (request_id.HEADER, "x-should-retry", CHARGE.decode(), *sorted(ANSWER))
 """The response headers that web pages can read."""
 
 _OTHER_KEYS: Final = frozenset({b"x-api-key", b"api-key"})
@@ -86,4 +91,8 @@ def answer(*metadata: Metadata | None) -> list[tuple[bytes, bytes]]:
             and _PRINTABLE.fullmatch(value)
         ):
             found[key.encode("ascii")] = value.encode("ascii")
+        elif key == charges.KEY:
+            charge = charges.of(((key, value),))
+            if charge is not None:
+                found[CHARGE] = charges.text(charge).encode("ascii")
     return list(found.items())

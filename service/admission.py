@@ -17,7 +17,7 @@ from typing import Final
 
 from chatcompletion.credit_amounts import to_text
 from chatcompletion.default_messages import quoted
-from service import errors, rate_limit_headers
+from service import errors, rate_limit_headers, receipts
 from service.accounts.keys import Caller
 from service.call import Call
 from service.ledger.batches import ANSWER_WITHIN, Batches, answered
@@ -45,6 +45,7 @@ class Admission:
         settlement: Ends holds.
         owner: The name of this process, stored in its holds.
         patience: Maximum seconds that a call waits for the store.
+        gives_receipts: Whether each call gets the receipt of its charge.
         wall_clock: Nanoseconds since the Unix epoch, for the ids of holds.
     """
 
@@ -55,12 +56,14 @@ class Admission:
         *,
         owner: str,
         patience: float,
+        gives_receipts: bool = True,
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._batches = batches
         self._settlement = settlement
         self._owner = owner
         self._patience = patience
+        self._gives_receipts = gives_receipts
         self._wall_clock = wall_clock
         self.open_holds = 0
         """The number of holds that were placed and are not settled."""
@@ -108,6 +111,7 @@ class Admission:
         if isinstance(outcome, Refused):
             raise _failure(outcome, place, bound, request)
         failed = True
+        call.gives_receipt = self._gives_receipts
         self.open_holds += 1
         try:
             yield progress
@@ -122,14 +126,16 @@ class Admission:
             # The caller has received the chunks of a stream, but no part of a unary response.
             otherwise = unkept(ending, streamed=progress.is_streamed)
             try:
-                kept = await self._settlement.end(ending, otherwise)
+                charged = await self._settlement.end(ending, otherwise)
             except asyncio.CancelledError:
                 # A second cancellation ends this wait, not the settlement: a hold is settled once.
                 again = self._settlement.end(ending, otherwise)
                 self._settlement.start(again, otherwise).add_done_callback(self._settled)
                 raise
             self.open_holds -= 1
-        if not kept:
+            if call.gives_receipt and charged is not None:
+                call.charge = receipts.charge_of(ending, charged)
+        if charged is None:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True
             )
@@ -151,13 +157,13 @@ class Admission:
             raise TypeError("not the outcome of a Place")
         return outcome
 
-    async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> bool:
-        """Release a hold that was placed too late. Return whether the store or journal has that."""
+    async def _undo(self, place: Place, waiter: "asyncio.Future[Outcome]") -> int | None:
+        """Release a hold that was placed too late. Return what `Settlement.end` returns."""
         await asyncio.wait((waiter,), timeout=ANSWER_WITHIN)
         # After an error, the transaction may still have been committed.
         answered = waiter.done() and waiter.exception() is None
         if answered and isinstance(waiter.result(), Refused):
-            return True
+            return 0
         return await self._settlement.end(release(place), release(place))
 
 

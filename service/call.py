@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from chatcompletion.v1.chat_completion_service_pb2 import Charge
 from process.trace_context import Carried
 from service.call_trace import CallTrace
 from service.errors import Draining, Overloaded
@@ -47,6 +48,10 @@ class Call:
     """Whether the initial metadata is sent or being sent, so that no client or proxy retries."""
     failing: bool = False
     """Whether the call has failed and its status is being sent."""
+    gives_receipt: bool = False
+    """Whether the caller gets a receipt; set when the hold is placed."""
+    charge: Charge | None = None
+    """The receipt, once the store or the journal has the charge."""
     rate_limit: Headers = ()
     """The metadata with the state of the key's limits, if a hold reported it."""
     limits: Callable[[], Awaitable[Headers]] | None = None

@@ -141,6 +141,13 @@ class Settings(OtelSettings):
         path,
         "The directory in which charges wait while the store is away; use a persistent disk.",
     )
+    receipts: bool = setting(
+        "CHAT_RECEIPTS",
+        "on",
+        switch,
+        "Whether each response has the receipt of its charge: `on`, or `off` for OpenAI's bytes "
+        "only.",
+    )
     max_request_bytes: int = setting(
         "CHAT_MAX_REQUEST_BYTES",
         str(32 * 1024 * 1024),

@@ -37,6 +37,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc.aio import Metadata, ServicerContext
 
+from chatcompletion import charges
 from process import log, trace_context
 from process import request_id as request_ids
 from process.in_process import InProcessContext, write_all
@@ -215,6 +216,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await self._calls.enter()
                 await self._authenticate(call)
                 yield call
+                if call.charge is not None:
+                    context.set_trailing_metadata(cast("Any", charges.metadata(call.charge)))
                 await self._calls.leave()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
@@ -276,7 +279,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # While the service is overloaded or its store is away, do not read the limits as well.
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
-        trailers = (*status.trailing_metadata, *call.rate_limit)
+        charge = () if call.charge is None else charges.metadata(call.charge)
+        trailers = (*status.trailing_metadata, *call.rate_limit, *charge)
         if self._load is not None and call.caller is not None:
             trailers = (*trailers, *_load_of(call, self._load))
         try:

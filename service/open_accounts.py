@@ -107,6 +107,7 @@ async def open_accounts(
         settlement,
         owner=f"{socket.gethostname()}:{os.getpid()}",
         patience=PATIENCE,
+        gives_receipts=settings.receipts,
     )
     telemetry.store_up.set(1)
     telemetry.watch(

@@ -21,7 +21,7 @@ from chatcompletion.v1 import (
 )
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from process.in_process import InProcessContext
-from service import errors, validation
+from service import errors, receipts, validation
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import CURRENT, Call
@@ -75,7 +75,11 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         async with admitted as progress:
             completion = await self._upstream.complete(accepted, call)
             progress.take(completion)
-            return chat_completion_service_pb2.CreateChatCompletionResponse(completion=completion)
+        if call.charge is not None:
+            receipts.add_to_completion(completion, call.charge, progress.used)
+        return chat_completion_service_pb2.CreateChatCompletionResponse(
+            completion=completion, charge=call.charge
+        )
 
     async def StreamChatCompletion(  # type: ignore[override]  # noqa: N802  (named by the contract; the interceptor writes what it yields)
         self, request: chat_completion_service_pb2.StreamChatCompletionRequest, context: _Context
@@ -96,6 +100,14 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
                         chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
                         for chunk in chunks
                     ]
+        if progress.kept is not None and call.charge is not None:
+            call.record.note_chunks(1, self._clock())
+            receipts.add(progress.kept.usage, call.charge)
+            yield [
+                chat_completion_service_pb2.StreamChatCompletionResponse(
+                    chunk=progress.kept, charge=call.charge
+                )
+            ]
 
     def _accept(
         self, params: ChatCompletionParams, call: Call, context: _Context, *, streamed: bool

@@ -29,7 +29,7 @@ from service.ledger.coalescing import Coalesced
 from service.ledger.journal import Ending, Journal
 from service.ledger.rows import Ended, Outcome, Place, Release, Settle
 from service.ledger.store import StoreError
-from service.metering.price import price
+from service.metering.price import cost
 from service.metering.progress import Progress
 from service.models import Model
 from service.telemetry import Telemetry
@@ -62,7 +62,7 @@ class Settlement:
         self._telemetry = telemetry
         self._patience = patience
         self._settling = 0
-        self._endings: dict[asyncio.Task[bool], Ending] = {}
+        self._endings: dict[asyncio.Task[int | None], Ending] = {}
         # The exception of each ending that the journal could not save. If the store goes away under
         # load, hundreds of calls end in the journal at once and share one write.
         self._appends = Coalesced[Ending, Exception](self._append)
@@ -86,11 +86,13 @@ class Settlement:
             task.cancel()
             self._journal.unwritten.add(ending)
 
-    def start(self, task: Coroutine[None, None, bool], ending: Ending) -> asyncio.Task[bool]:
+    def start(
+        self, task: Coroutine[None, None, int | None], ending: Ending
+    ) -> asyncio.Task[int | None]:
         """Start a task that ends a hold, because its call was cancelled.
 
         Args:
-            task: Ends the hold. Returns whether the store or the journal has the ending.
+            task: Ends the hold, as `end` does.
             ending: The ending to keep if the drain does not wait for the task.
         """
         started = asyncio.create_task(task)
@@ -98,7 +100,7 @@ class Settlement:
         started.add_done_callback(self._endings.pop)
         return started
 
-    async def end(self, ending: Ending, otherwise: Ending) -> bool:
+    async def end(self, ending: Ending, otherwise: Ending) -> int | None:
         """Save the ending of a hold in the store or, if it is away, in the journal.
 
         Args:
@@ -106,23 +108,25 @@ class Settlement:
             otherwise: The ending to keep in memory if neither of them saves `ending`.
 
         Returns:
-            Whether one of them saved it.
+            The charge in nano-credits that one of them saved; None if neither did.
         """
         self._settling += 1
         try:
             outcome = await self._apply(ending)
             # A store that cannot charge the hold is another one: the journal rejects the charge.
             if outcome is None or (isinstance(ending, Settle) and outcome == Ended(state=None)):
-                return await self._keep(ending, otherwise)
+                return _charged(ending) if await self._keep(ending, otherwise) else None
         finally:
             self._settling -= 1
-        if isinstance(outcome, Ended) and outcome.lost > 0:
+        if not isinstance(outcome, Ended):
+            raise TypeError("not the outcome of an ending")
+        if outcome.lost > 0:
             self._telemetry.lost(outcome.lost)
             _log.error(
                 "usage above the hold",
                 extra=log.fields(hold=ending.hold_id, nano_credits=outcome.lost),
             )
-        return True
+        return outcome.charged
 
     async def _apply(self, ending: Ending) -> Outcome | None:
         try:
@@ -159,17 +163,26 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
     if failed and not progress.delivered:
         return release(place)
     prompt, completion, estimated = progress.used
+    amount, of_prompt = cost(model, prompt, completion)
     return Settle(
         hold_id=place.hold_id,
         account_id=place.account_id,
         key_id=place.key_id,
-        charge=price(model, prompt, completion),
+        charge=amount,
+        prompt_charge=of_prompt,
         prompt_tokens=min(prompt, _MOST_TOKENS),
         completion_tokens=min(completion, _MOST_TOKENS),
         partial=failed,
         estimated=estimated,
         place=place,
     )
+
+
+def _charged(ending: Ending) -> int:
+    """Return the charge of an ending that the journal has: at most the hold."""
+    if not isinstance(ending, Settle):
+        return 0
+    return ending.charge if ending.place is None else min(ending.charge, ending.place.amount)
 
 
 def unkept(ending: Ending, *, streamed: bool) -> Ending:

@@ -153,6 +153,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     """The price of the usage, at least 0. At most the hold is charged."""
     prompt_tokens: int
     completion_tokens: int
+    prompt_charge: int = 0
+    """The part of the charge for the prompt."""
     partial: bool = False
     estimated: bool = False
     place: Place | None = None

@@ -99,6 +99,8 @@ class Progress:
     """Maximum tokens of all choices together, by the limit that was sent to the upstream."""
     choices: int = 1
     """The number of choices that the caller requested."""
+    kept: ChatCompletionChunk | None = None
+    """The usage chunk at the end of a stream, which is sent with the receipt."""
     _counted: int = 0
     """The counted completion tokens so far."""
     _letters: float = 0

@@ -61,6 +61,8 @@ class ChunkReader:
         record: Records whether the stream was cut, and how many events were mended.
         max_event_bytes: The maximum size of an event.
         trace: Notes what the upstream's chunks say; None if no spans are exported.
+        keeps_usage: Whether the usage chunk at the end stays in `progress.kept`, because it gets
+            the receipt.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ChunkReader:
         *,
         max_event_bytes: int,
         trace: CallTrace | None = None,
+        keeps_usage: bool = False,
     ) -> None:
         self._trace = trace
         self._model = model
@@ -79,6 +82,7 @@ class ChunkReader:
         self._progress = progress
         self._record = record
         self._events = EventParser(max_event_bytes)
+        self._keeps_usage = keeps_usage
         self._begun = False
         """Whether the body has a byte that is not blank."""
         self._document: bytearray | None = None
@@ -141,9 +145,7 @@ class ChunkReader:
         """Yield the usage chunk that the caller requested, if the upstream sent none."""
         if self._last is None:
             return
-        for chunk in self._progress.missing_usage(self._last):
-            rename(chunk, self._model)
-            yield chunk
+        yield from self._made(self._progress.missing_usage(self._last))
 
     def _begin(self, body: bytes) -> None:
         """Decide by the first byte that is not blank what the body is."""
@@ -174,12 +176,16 @@ class ChunkReader:
             chunk = self._decode(name, data)
             if self._trace is not None:
                 self._trace.hear(chunk)
-            if self._finishes or chunk.HasField("usage"):
-                restyle(chunk, self._model)
+            reports = chunk.HasField("usage")
+            if self._finishes or reports:
+                restyle(chunk, self._model, gives_receipt=self._keeps_usage)
             self._last = chunk
             if progress.observe(chunk):
                 rename(chunk, self._model)
-                yield chunk
+                if reports or progress.kept is not None:
+                    yield from self._keep(chunk)
+                else:
+                    yield chunk
             if progress.overruns:
                 self.is_cut = self._record.overran = True
                 yield from self._cut(chunk)
@@ -210,9 +216,24 @@ class ChunkReader:
     def _cut(self, last: ChatCompletionChunk) -> Chunks:
         if self._progress.is_calling:
             raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
-        for made in self._progress.cut(last):
-            rename(made, self._model)
-            yield made
+        yield from self._made(self._progress.cut(last))
+
+    def _made(self, chunks: Chunks) -> Chunks:
+        """Yield chunks that the upstream did not send."""
+        for chunk in chunks:
+            rename(chunk, self._model)
+            yield from self._keep(chunk)
+
+    def _keep(self, chunk: ChatCompletionChunk) -> Chunks:
+        """Keep a usage chunk, which can be the last, and yield what was kept before it."""
+        progress = self._progress
+        if progress.kept is not None:
+            yield progress.kept
+            progress.kept = None
+        if self._keeps_usage and not chunk.choices and chunk.HasField("usage"):
+            progress.kept = chunk
+        else:
+            yield chunk
 
 
 def _too_large() -> errors.Failure:

@@ -136,33 +136,41 @@ class UpstreamClient:
         limits = self._limits
         deliver = together if at_once else apart
         with self._telemetry.upstream_streams.track_inprogress():
-            async with self._dispatcher.open(request, call, streamed=True) as visit:
-                model = visit.model
-                reader = ChunkReader(
-                    model,
-                    progress,
-                    call.record,
-                    max_event_bytes=limits.max_response_bytes,
-                    trace=call.trace,
-                )
-                arriving = bodies.pieces(
-                    visit.response, first=limits.first_byte_of(model), idle=limits.idle_of(model)
-                )
-                async with aclosing(arriving) as pieces:
-                    async for piece in pieces:
-                        for chunks in deliver(reader.take(piece)):
-                            yield chunks
-                            if len(chunks) >= MOST_TOGETHER:
-                                await asyncio.sleep(0)
-                        if reader.is_cut:
-                            return
-                        if reader.is_done:
-                            await bodies.finish(pieces)
-                            return
-                        if visit.is_probe():
-                            visit.answered(asyncio.get_running_loop().time())
-                for chunks in deliver(reader.finish()):
-                    yield chunks
+            try:
+                async with self._dispatcher.open(request, call, streamed=True) as visit:
+                    model = visit.model
+                    reader = ChunkReader(
+                        model,
+                        progress,
+                        call.record,
+                        max_event_bytes=limits.max_response_bytes,
+                        trace=call.trace,
+                        keeps_usage=call.gives_receipt,
+                    )
+                    arriving = bodies.pieces(
+                        visit.response,
+                        first=limits.first_byte_of(model),
+                        idle=limits.idle_of(model),
+                    )
+                    async with aclosing(arriving) as pieces:
+                        async for piece in pieces:
+                            for chunks in deliver(reader.take(piece)):
+                                yield chunks
+                                if len(chunks) >= MOST_TOGETHER:
+                                    await asyncio.sleep(0)
+                            if reader.is_cut:
+                                return
+                            if reader.is_done:
+                                await bodies.finish(pieces)
+                                return
+                            if visit.is_probe():
+                                visit.answered(asyncio.get_running_loop().time())
+                    for chunks in deliver(reader.finish()):
+                        yield chunks
+            except errors.Failure:
+                if progress.kept is not None:  # a failed call has its receipt in the trailers
+                    yield [progress.kept]
+                raise
 
 
 def _completion(data: bytes, model: Model, call: Call) -> ChatCompletion:
@@ -186,6 +194,6 @@ def _completion(data: bytes, model: Model, call: Call) -> ChatCompletion:
         raise reported(data, model) or errors.UpstreamError(dispatched=True).because("reported")
     if call.trace is not None:
         call.trace.hear(completion)
-    restyle(completion, model)
+    restyle(completion, model, gives_receipt=call.gives_receipt)
     rename(completion, model)
     return completion

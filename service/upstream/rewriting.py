@@ -17,6 +17,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     StreamOptions,
 )
 from service.models import OUTPUT_LIMITS, Model
+from service.receipts import make_room
 from service.request import AcceptedRequest
 
 _COST: Final = "cost"
@@ -63,18 +64,30 @@ def _plain_stream(params: ChatCompletionParams) -> bool | None:
     return False if params.HasField("stream") and not params.stream else None
 
 
-def restyle(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:
-    """Apply the dialect of a model to a response: its finish reasons, and costs in its usage."""
+def restyle(
+    answer: ChatCompletion | ChatCompletionChunk, model: Model, *, gives_receipt: bool = False
+) -> None:
+    """Apply the dialect of a model to a response: its finish reasons, and costs in its usage.
+
+    Args:
+        answer: The response, which is changed.
+        model: The model.
+        gives_receipt: Whether the usage gets a receipt, for which the upstream's cost makes room.
+    """
     dialect = model.dialect
     if dialect.finish_reasons:
         for choice in answer.choices:
             finish = choice.finish_reason
             if finish in dialect.finish_reasons:
                 choice.finish_reason = dialect.finish_reasons[finish]
-    if answer.HasField("usage") and model.hides_cost:
-        extra = answer.usage.extra_json
+    if not answer.HasField("usage"):
+        return
+    extra = answer.usage.extra_json
+    if model.hides_cost and extra:
         for name in [name for name in extra if _COST in name.lower()]:
             del extra[name]
+    if gives_receipt and extra:
+        make_room(extra)
 
 
 def rename(answer: ChatCompletion | ChatCompletionChunk, model: Model) -> None:

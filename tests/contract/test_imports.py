@@ -63,6 +63,7 @@ LAYERS = {
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream"},
+        {"receipts"},
         {
             *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
             *("models_source", "start_lines", "start_error", "probe_bounds"),

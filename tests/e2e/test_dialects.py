@@ -21,6 +21,7 @@ from tests.support.odd_answers import (
     STREAM,
     Requests,
     call,
+    call_with_receipts,
     chunk,
     event,
     http,
@@ -75,11 +76,19 @@ async def ask(
     """Return the documents that a caller gets, and the charge."""
     team = stack.books.team()
     request = {**document(form), **members}
-    failure, said = await call(stack, door, team.key, request, streamed=form == "streamed")
+    failure, said = await call_with_receipts(
+        stack, door, team.key, request, streamed=form == "streamed"
+    )
     assert failure is None
     await stack.service.rests()
     (charge,) = stack.books.charges(team)
     return said, charge
+
+
+def receipts(said: Sequence[Any]) -> list[Any]:
+    """Return the receipts of documents, and remove them."""
+    used = [one["usage"] for one in said if (one.get("usage") or {}).get("cost_details")]
+    return [(one.pop("cost"), one.pop("cost_details")) for one in used]
 
 
 def finishes(said: Sequence[Any]) -> list[str]:
@@ -270,6 +279,7 @@ async def test_an_upstream_is_never_asked_with_stream_options(
         for door in DOORS:
             said, charge = await ask(stack, door, "streamed", **(ASKED if requested else {}))
             assert "stream_options" not in upstream.bodies[-1]
+            assert len(receipts(said)) == requested
             usages = [one["usage"] for one in said if one.get("usage") is not None]
             assert texts(said) == "Blue whale"
             assert (charge.completion, charge.estimated, charge.partial) == (2, not reports, False)
@@ -308,5 +318,9 @@ async def test_the_costs_of_the_upstream_are_hidden_or_shown(
         for door in DOORS:
             for form in FORMS:
                 said, charge = await ask(stack, door, form, **(ASKED if form == "streamed" else {}))
-                assert said[-1]["usage"] == (used if shown else usage(queue_time=1))
+                [(told, details)] = receipts(said)
+                assert round(told * 10**9) == details["nano_credits"] == amount
+                assert details["upstream_inference_cost"] == (COSTS["cost"] if shown else None)
+                rest = {"estimated_cost": 2} if shown else {}
+                assert said[-1]["usage"] == usage(**rest, queue_time=1)
                 assert charge == Charge(amount=amount, prompt=11, completion=2)

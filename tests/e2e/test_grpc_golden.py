@@ -8,18 +8,19 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import pytest
 
 from chatcompletion import openai_json
-from service.simulator import RequestRecord
+from service.simulator import RequestRecord, SimulatorServer
 from tests.support.golden import Golden
 from tests.support.golden_requests import REQUESTS
 from tests.support.golden_responses import CHUNKS, COMPLETIONS
 from tests.support.grpc_client import params
 from tests.support.json_equality import parse
-from tests.support.running_service import service, simulator
+from tests.support.running_service import Running, service, simulator
 
 UPSTREAM_NAME: Final = "vendor/model:tag"
 LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -89,7 +90,7 @@ async def test_the_upstream_receives_what_the_caller_sent(golden: Golden, stream
 
 @_named(COMPLETIONS)
 async def test_the_caller_receives_the_completion_that_the_upstream_sent(golden: Golden) -> None:
-    async with simulator() as upstream, service({"public": UPSTREAM_NAME}, upstream) as running:
+    async with simulator() as upstream, _service(upstream) as running:
         upstream.reply_with(UPSTREAM_NAME, body=golden.json.encode())
         if golden.name in NOT_COMPLETIONS:
             failure = await running.client.refusal("public")
@@ -103,7 +104,7 @@ async def test_the_caller_receives_the_completion_that_the_upstream_sent(golden:
 @_named(CHUNKS)
 async def test_the_caller_receives_the_chunk_that_the_upstream_sent(golden: Golden) -> None:
     chunk = json.loads(golden.json)
-    async with simulator() as upstream, service({"public": UPSTREAM_NAME}, upstream) as running:
+    async with simulator() as upstream, _service(upstream) as running:
         upstream.stream_with(UPSTREAM_NAME, [golden.json.encode(), _closing(chunk)])
         request = params("public", stream_options={"include_usage": True})
         result = await running.client.collect(request)
@@ -123,13 +124,18 @@ async def test_all_chunks_in_one_stream() -> None:
     sent = [golden.json.encode() for golden in CHUNKS]
     everything = {"choices": [c for text in sent for c in json.loads(text)["choices"]]}
     sent.append(_closing(everything))
-    async with simulator() as upstream, service({"public": UPSTREAM_NAME}, upstream) as running:
+    async with simulator() as upstream, _service(upstream) as running:
         upstream.stream_with(UPSTREAM_NAME, sent)
         request = params("public", stream_options={"include_usage": True})
         result = await running.client.collect(request)
         assert result.failure is None
         received = [parse(openai_json.encode_chunk(chunk)) for chunk in result.chunks]
         assert received == [{**parse(text), "model": "public"} for text in sent]
+
+
+def _service(upstream: SimulatorServer) -> AbstractAsyncContextManager[Running]:
+    """Return a service without receipts, which are not in the golden documents."""
+    return service({"public": UPSTREAM_NAME}, upstream, receipts=False)
 
 
 def _closing(chunk: Mapping[str, Any]) -> bytes:

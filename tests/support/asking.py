@@ -14,8 +14,13 @@ from typing import Any, Final, Literal
 import grpc
 import httpx
 
-from chatcompletion import openai_json
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionParams
+from chatcompletion import charges, openai_json
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionParams,
+    Usage,
+)
 from chatcompletion.v1.chat_completion_service_pb2 import (
     CreateChatCompletionRequest,
     StreamChatCompletionRequest,
@@ -59,6 +64,10 @@ class Answer:
     """The size of the messages of a unary completion, as messages of the contract."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The response headers, or the initial and trailing metadata."""
+    charge: str = ""
+    """The receipt as the header `x-charge` has it, wherever the answer has it; "" for none."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """The member `usage` of a unary response or of the last chunk that has one."""
     error: Mapping[str, Any] | bytes = b""
     """The details of a failure, without the request id."""
 
@@ -91,12 +100,16 @@ async def ask_grpc(
     }
     wanted = params(request)
     call: Any
-    pieces, size = 0, 0
+    pieces, size, usage, charge = 0, 0, Usage(), ""
     try:
         if streamed:
             call = stub.StreamChatCompletion(StreamChatCompletionRequest(params=wanted), **options)
             async for response in call:
                 pieces += sum(bool(c.delta.content_text) for c in response.chunk.choices)
+                if response.chunk.HasField("usage"):
+                    usage = response.chunk.usage
+                assert not charge
+                charge = charges.text(response.charge) if response.HasField("charge") else ""
                 if watch is not None:
                     watch(pieces)
                 if pieces == leave_after:
@@ -106,11 +119,21 @@ async def ask_grpc(
         else:
             call = stub.CreateChatCompletion(CreateChatCompletionRequest(params=wanted), **options)
             response = await call
-            size = _size(response.completion)
+            size, usage = _size(response.completion), response.completion.usage
+            charge = charges.text(response.charge) if response.HasField("charge") else ""
+        told = _charge(await call.trailing_metadata()) if leave_after is None else ""
+        assert charge in ("", told)
         metadata = _texts(await call.initial_metadata())
     except grpc.aio.AioRpcError as error:
         return replace(_failed(error), pieces=pieces)
-    return Answer(status=200, pieces=pieces, message_bytes=size, headers=metadata)
+    return Answer(
+        status=200,
+        pieces=pieces,
+        message_bytes=size,
+        headers=metadata,
+        charge=told,
+        usage=_members(usage),
+    )
 
 
 async def ask_rest(
@@ -139,23 +162,48 @@ async def ask_rest(
         if not streamed:
             completion = openai_json.decode_completion(await response.aread())
             return Answer(
-                status=200, message_bytes=_size(completion), headers=dict(response.headers)
+                status=200,
+                message_bytes=_size(completion),
+                headers=dict(response.headers),
+                charge=response.headers.get("x-charge", ""),
+                usage=_members(completion.usage),
             )
-        pieces = 0
+        pieces, charge = 0, ""
+        usage: Mapping[str, Any] = {}
         async for line in response.aiter_lines():
+            if line.startswith(": charge "):
+                charge = line.removeprefix(": charge ")
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue
             event = json.loads(line.removeprefix("data: "))
             if "error" in event:
-                return replace(_rest_failure(response, event["error"]), pieces=pieces)
+                failure = _rest_failure(response, event["error"])
+                return replace(failure, pieces=pieces, charge=charge, usage=usage)
+            usage = event.get("usage") or usage
             pieces += sum(bool(c["delta"].get("content")) for c in event["choices"])
             if pieces == leave_after:
                 break
-        return Answer(status=200, pieces=pieces, headers=dict(response.headers))
+        return Answer(
+            status=200,
+            pieces=pieces,
+            headers=dict(response.headers),
+            charge=charge,
+            usage=usage,
+        )
 
 
 def _size(completion: ChatCompletion) -> int:
     return sum(choice.message.ByteSize() for choice in completion.choices)
+
+
+def _members(usage: Usage) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(openai_json.encode_chunk(ChatCompletionChunk(usage=usage)))
+    return dict(found["usage"])
+
+
+def _charge(trailers: Any) -> str:
+    charge = charges.of(trailers)
+    return "" if charge is None else charges.text(charge)
 
 
 def _texts(metadata: Any) -> dict[str, str]:
@@ -174,6 +222,7 @@ def _failed(error: grpc.aio.AioRpcError) -> Answer:
         retryable=found.retryable if found.reason else None,
         retry_after_ms=None if found.retry_delay is None else round(found.retry_delay * 1000),
         headers=_texts(error.initial_metadata()) | _texts(error.trailing_metadata()),
+        charge=_charge(error.trailing_metadata()),
         error=packed.replace(own, b"") if own and isinstance(packed, bytes) else b"",
     )
 
@@ -188,5 +237,6 @@ def _rest_failure(response: httpx.Response, told: Mapping[str, Any]) -> Answer:
         retryable={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
         retry_after_ms=None if after is None else int(after),
         headers=dict(headers),
+        charge=headers.get("x-charge", ""),
         error=told,
     )

@@ -282,6 +282,18 @@ Outcome = tuple[Failure | None, list[Any]]
 async def call(
     stack: AccountsStack, door: DoorName, key: str, request: Mapping[str, Any], *, streamed: bool
 ) -> Outcome:
+    """Send a request through a door, and return all that comes back, without receipts."""
+    failure, said = await call_with_receipts(stack, door, key, request, streamed=streamed)
+    for one in said:
+        used = one.get("usage")
+        if isinstance(used, dict) and "hold_id" in used.get("cost_details", {}):
+            del used["cost"], used["cost_details"]
+    return failure, said
+
+
+async def call_with_receipts(
+    stack: AccountsStack, door: DoorName, key: str, request: Mapping[str, Any], *, streamed: bool
+) -> Outcome:
     """Send a request through a door, and return all that comes back."""
     if door == "grpc":
         asked = _by_grpc(stack, key, request, streamed=streamed)

@@ -201,6 +201,7 @@ class FakeContext:
         self.remaining = remaining
         self.is_done = done
         self.initial: dict[str, str] | None = None
+        self.trailing: dict[str, str | bytes] = {}
         self.written: list[Any] = []
         self.aborted: errors.Status | None = None
         self.requests: list[Any] = []
@@ -234,6 +235,9 @@ class FakeContext:
     async def write(self, message: Any) -> None:
         assert self.initial is not None
         self.written.append(message)
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.trailing = dict(metadata)
 
     async def abort(self, code: grpc.StatusCode, text: str, trailers: Any) -> None:
         self.aborted = errors.Status(code, text, tuple(trailers))

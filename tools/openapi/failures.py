@@ -46,6 +46,8 @@ _ERRORS: Final = re.compile(r"^Errors: (.+)\.$", re.MULTILINE)
 _EVERY: Final = "every ErrorReason"
 _SENTENCE: Final = re.compile(r"(.+?[.])(?= [A-Z]|$)")
 _RETRIED: Final = frozenset({402, 429, 503})
+_CHARGED: Final = frozenset({502, 503, 504})
+# The statuses of responses that can have a receipt.
 # The statuses of responses that can have Retry-After.
 
 
@@ -91,6 +93,8 @@ def _response(status: int, reasons: list[str], comments: Mapping[str, str]) -> d
         headers.append("www-authenticate")
     if status == 429:
         headers += RATE_LIMIT
+    if status in _CHARGED:
+        headers.append("x-charge")
     return {
         "description": "\n".join(_line(reason, comments) for reason in reasons),
         "headers": {name: header(name) for name in headers},
@@ -111,6 +115,11 @@ HEADERS: Final[Mapping[str, tuple[str, str]]] = {
     "x-should-retry": (
         "string",
         "`true` if the same request can be sent again, otherwise `false`.",
+    ),
+    "x-charge": (
+        "string",
+        "The receipt: what the request cost, in nano-credits, of which for prompt and completion, "
+        "and the id of its hold.",
     ),
     "retry-after": ("integer", "How long to wait before a retry, in seconds."),
     "retry-after-ms": ("integer", "How long to wait before a retry, in milliseconds."),

@@ -48,20 +48,27 @@ class CreateChatCompletionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETION_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def completion(self) -> _chat_completion_pb2.ChatCompletion:
         """The completion as the upstream returned it. Its `model` is the name in the
-        request.
+        request, and its `usage` has the receipt in the members `cost` and
+        `cost_details`.
         """
+
+    @_builtins.property
+    def charge(self) -> Global___Charge:
+        """The charge of the call. Absent if the server is configured without receipts."""
 
     def __init__(
         self,
         *,
         completion: _chat_completion_pb2.ChatCompletion | None = ...,
+        charge: Global___Charge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge", "completion", b"completion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge", "completion", b"completion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,19 +105,76 @@ class StreamChatCompletionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    CHARGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chunk(self) -> _chat_completion_pb2.ChatCompletionChunk:
-        """A chunk as the upstream returned it. Its `model` is the name in the request."""
+        """A chunk as the upstream returned it. Its `model` is the name in the request.
+        The usage of the usage chunk has the receipt in the members `cost` and
+        `cost_details`.
+        """
+
+    @_builtins.property
+    def charge(self) -> Global___Charge:
+        """The charge of the call, with the usage chunk. Absent in every other message,
+        and if the server is configured without receipts.
+        """
 
     def __init__(
         self,
         *,
         chunk: _chat_completion_pb2.ChatCompletionChunk | None = ...,
+        charge: Global___Charge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge", "chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge", b"charge", "chunk", b"chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamChatCompletionResponse: _TypeAlias = StreamChatCompletionResponse  # noqa: Y015
+
+@_typing.final
+class Charge(_message.Message):
+    """The receipt of a call: its charge, equal to that of its ledger entry. A call
+    that costs nothing because it failed has a receipt and no ledger entry.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    PROMPT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    COMPLETION_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    """The hold that the charge ended, as in LedgerEntry.hold_id."""
+    amount_nano_credits: _builtins.int
+    """The charge in nano-credits, at most the hold. A credit is 10^9 nano-credits."""
+    prompt_nano_credits: _builtins.int
+    """The part of the amount for the prompt, in nano-credits."""
+    completion_nano_credits: _builtins.int
+    """The part of the amount for the completion, in nano-credits. Both parts add
+    up to the amount.
+    """
+    estimated: _builtins.bool
+    """Whether the server counted the tokens because the upstream reported none."""
+    partial: _builtins.bool
+    """Whether the caller received only a part of the completion."""
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+        amount_nano_credits: _builtins.int = ...,
+        prompt_nano_credits: _builtins.int = ...,
+        completion_nano_credits: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
+        partial: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_nano_credits", b"completion_nano_credits", "estimated", b"estimated", "hold_id", b"hold_id", "partial", b"partial", "prompt_nano_credits", b"prompt_nano_credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Charge: _TypeAlias = Charge  # noqa: Y015

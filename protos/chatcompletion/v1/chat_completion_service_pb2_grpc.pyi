@@ -38,6 +38,12 @@ class ChatCompletionServiceStub:
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
 
+    Trailing metadata of a call, unless the server is configured without receipts:
+
+      chatcompletion-charge-bin   The serialized Charge of the call, also if the
+                                  call failed. Absent if nothing was held for the
+                                  call, or if its charge is not known.
+
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
     caller cancels a call, the server closes the request to the upstream.
@@ -80,6 +86,12 @@ class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
 
+    Trailing metadata of a call, unless the server is configured without receipts:
+
+      chatcompletion-charge-bin   The serialized Charge of the call, also if the
+                                  call failed. Absent if nothing was held for the
+                                  call, or if its charge is not known.
+
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
     caller cancels a call, the server closes the request to the upstream.
@@ -117,6 +129,12 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
                       metadata.
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
+
+    Trailing metadata of a call, unless the server is configured without receipts:
+
+      chatcompletion-charge-bin   The serialized Charge of the call, also if the
+                                  call failed. Absent if nothing was held for the
+                                  call, or if its charge is not known.
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the

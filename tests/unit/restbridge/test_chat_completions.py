@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionResponse
+from chatcompletion import charges
+from chatcompletion.v1.chat_completion_service_pb2 import Charge, StreamChatCompletionResponse
 from restbridge.chat_completions import relay
 from restbridge.event_stream import DONE, KEEP_ALIVE, EventStream
 from restbridge.headers import Metadata
@@ -15,8 +16,16 @@ from tests.unit.restbridge.exchanges import FakeClock, Wire, exchange
 class FakeCall:
     """A call that yields some messages, and then succeeds or fails."""
 
-    def __init__(self, messages: int, fails: Exception | None = None, *, clock: FakeClock) -> None:
+    def __init__(
+        self,
+        messages: int,
+        fails: Exception | None = None,
+        *,
+        clock: FakeClock,
+        charge: Charge | None = None,
+    ) -> None:
         self._messages = messages
+        self._charge = charge
         self._fails = fails
         self._clock = clock
 
@@ -32,14 +41,17 @@ class FakeCall:
     async def initial_metadata(self) -> Metadata:
         return (("openai-processing-ms", "3"), ("set-cookie", "a"))
 
+    async def trailing_metadata(self) -> Metadata:
+        return charges.metadata(self._charge) if self._charge else ()
+
 
 async def run(
-    messages: int, fails: Exception | None = None
+    messages: int, fails: Exception | None = None, charge: Charge | None = None
 ) -> tuple[Wire, Exchange, Exception | None]:
     wire, clock, of = Wire(), FakeClock(), exchange()
     try:
         async with EventStream(of, wire.send, clock=clock) as events:
-            await relay(FakeCall(messages, fails, clock=clock), events)
+            await relay(FakeCall(messages, fails, clock=clock, charge=charge), events)
     except ValueError as error:
         return wire, of, error
     return wire, of, None
@@ -78,3 +90,12 @@ async def test_silence_is_broken_between_messages() -> None:
     wire, _, _ = await run(6)
     assert wire.body.count(KEEP_ALIVE) == 6
     assert wire.body.endswith(DONE)
+
+
+async def test_the_receipt_is_a_comment_before_the_end() -> None:
+    charge = Charge(hold_id="h-1", amount_nano_credits=9, prompt_nano_credits=4, partial=True)
+
+    wire, _, _ = await run(1, charge=charge)
+
+    text = b'nano-credits=9, prompt=4, completion=0, hold="h-1", partial'
+    assert wire.body.endswith(b": charge " + text + b"\n\n" + DONE)

@@ -8,6 +8,8 @@ import pytest
 from grpc.aio import AioRpcError, Metadata
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chatcompletion import charges
+from chatcompletion.v1.chat_completion_service_pb2 import Charge
 from chatcompletion.v1.error_pb2 import ApiError
 from restbridge.error_middleware import Failures
 from restbridge.error_responses import LEFT, ErrorResponse, RefusedError, of_reason
@@ -73,6 +75,19 @@ async def test_a_failure_is_a_status_before_and_an_event_after(
     assert exchange_of(asked).failure is not None
     assert b"canary" not in wire.body
     assert "canary" not in caplog.text
+
+
+async def test_the_receipt_of_a_failed_call_is_a_header_or_a_comment_before_the_error() -> None:
+    charge = Charge(hold_id="h", amount_nano_credits=3, prompt_nano_credits=1, partial=True)
+    charge.completion_nano_credits = 2
+    error = AioRpcError(grpc.StatusCode.UNKNOWN, Metadata(), Metadata(*charges.metadata(charge)))
+
+    whole, _ = await run(raising(error))
+    streamed, _ = await run(streaming(error))
+
+    text = b'nano-credits=3, prompt=1, completion=2, hold="h", partial'
+    assert whole.headers[b"x-charge"] == text
+    assert streamed.body.split(b"\n\n")[1] == b": charge " + text
 
 
 async def test_an_error_event_is_on_its_way_before_the_connection_closes() -> None:

@@ -1,5 +1,7 @@
 import pytest
 
+from chatcompletion import charges
+from chatcompletion.v1.chat_completion_service_pb2 import Charge
 from restbridge.headers import ANSWER, EXPOSED, RATE_LIMIT, answer, metadata, single
 
 
@@ -63,6 +65,14 @@ def test_nothing_else_does(pair: tuple[str, str | bytes]) -> None:
     assert answer((pair,), None) == []
 
 
+def test_a_receipt_becomes_a_header() -> None:
+    charge = Charge(hold_id="h", amount_nano_credits=7)
+
+    [(name, value)] = answer(charges.metadata(charge), ((charges.KEY, "text"),))
+
+    assert (name, value) == (b"x-charge", charges.text(charge).encode())
+
+
 def test_of_a_repeated_name_the_last_counts() -> None:
     assert answer((("retry-after", "1"),), (("retry-after", "2"),)) == [(b"retry-after", b"2")]
 
@@ -76,7 +86,7 @@ def test_the_limits_are_openais_six() -> None:
         "x-ratelimit-reset-requests",
         "x-ratelimit-reset-tokens",
     }
-    assert {*ANSWER, "x-request-id", "x-should-retry"} == set(EXPOSED)
+    assert {*ANSWER, "x-charge", "x-request-id", "x-should-retry"} == set(EXPOSED)
 
 
 def test_a_single_header_is_there_once() -> None:

@@ -9,7 +9,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service import admission as module
 from service import errors
+from service.admission import Admission
 from service.call import Call
+from service.ledger.batches import PATIENCE
 from service.ledger.rows import (
     Place,
     Refusal,
@@ -49,6 +51,20 @@ async def test_what_the_upstream_reports_is_charged_and_recorded(books: Books) -
     assert (call.record.prompt_tokens, call.record.completion_tokens) == (11, 7)
     assert call.record.charge == price(11, 7)
     books.assert_at_rest()
+
+
+async def test_without_receipts_a_call_gets_none(books: Books) -> None:
+    call = a_call()
+    admission = Admission(
+        books.batches, books.settlement, owner="test", patience=PATIENCE, gives_receipts=False
+    )
+    caller = await books.caller()
+
+    async with admission.admit(caller, call, accepted(), wants_usage=False) as progress:
+        progress.take(completion())
+
+    assert len(books.entries) == 1
+    assert (call.gives_receipt, call.charge) == (False, None)
 
 
 async def test_a_hold_is_open_until_it_is_settled(books: Books) -> None:
@@ -132,10 +148,14 @@ async def test_use_above_the_hold_is_counted_and_not_charged(
         progress.observe(chunk())
         progress.observe(usage_chunk(1, 2**62))
 
-    await use(books, run)
+    call = a_call()
+    await use(books, run, call=call)
 
     (entry,) = books.entries
     assert entry.amount == -hold
+    assert call.charge is not None
+    assert (call.charge.amount_nano_credits, call.charge.hold_id) == (hold, entry.hold_id)
+    assert call.charge.prompt_nano_credits == price(1, 0)
     assert entry.completion_tokens == 10**12
     assert books.lost == float(price(1, 2**62) - hold)
     assert "usage above the hold" in caplog.text

@@ -84,6 +84,7 @@ SETTINGS: dict[str, Case] = {
         *("journal_directory", "chatcompletion.journal", "/var/lib/chat", "/var/lib/chat"),
         ("a\0b",),
     ),
+    "CHAT_RECEIPTS": ("receipts", True, "off", False, ("On", "0", "true")),
     "CHAT_MAX_REQUEST_BYTES": (
         *("max_request_bytes", 33554432, "1024", 1024),
         ("1023", "268435457", "1e6", "x", "8MB"),

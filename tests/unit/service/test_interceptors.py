@@ -9,7 +9,9 @@ import uvloop
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 
+from chatcompletion import charges
 from chatcompletion.v1 import error_pb2
+from chatcompletion.v1.chat_completion_service_pb2 import Charge
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.interceptors import CallInterceptor
@@ -138,6 +140,41 @@ async def test_a_response_passes_with_its_metadata() -> None:
     assert await (await house.unary(behavior))("question", context) == "answer to question"
     assert context.initial == {"x-request-id": "mine-1", "openai-processing-ms": "1234"}
     assert house.ended("")
+
+
+CHARGE = Charge(hold_id="h", amount_nano_credits=3)
+
+
+async def test_the_receipt_of_a_call_is_in_its_trailing_metadata() -> None:
+    async def unary(request: Any, context: Any) -> Any:
+        CURRENT.get().charge = CHARGE
+        return "answer"
+
+    async def streamed(request: Any, context: Any) -> AsyncGenerator[Any]:
+        yield ["answer"]
+        CURRENT.get().charge = CHARGE
+
+    house = House()
+    first, second = FakeContext(), FakeContext()
+    await (await house.unary(unary))("question", first)
+    await (await house.streamed(streamed))("question", second)
+
+    for context in (first, second):
+        assert context.trailing == dict(charges.metadata(CHARGE))
+
+
+async def test_a_failed_call_has_a_receipt_too() -> None:
+    async def unary(request: Any, context: Any) -> Any:
+        CURRENT.get().charge = CHARGE
+        raise errors.UpstreamError
+
+    context = FakeContext()
+    with pytest.raises(Abort):
+        await (await House().unary(unary))("question", context)
+
+    assert context.aborted is not None
+    trailers = context.aborted.trailing_metadata
+    assert charges.of(trailers) == CHARGE
 
 
 async def test_responses_are_written_in_order_after_the_metadata() -> None:

@@ -145,7 +145,10 @@ async def stream(
 async def test_a_completion_is_returned_and_recorded() -> None:
     current = call()
 
-    assert await create(whole, params(), current) == completion(model="default")
+    created = await create(whole, params(), current)
+
+    assert created.pop("usage") == completion()["usage"] | receipt(current)
+    assert created == without_usage(completion(model="default"))
     record = current.record
     assert record.model == "default"
     assert record.key_name.startswith("bootstrap-")
@@ -167,9 +170,74 @@ async def test_chunks_are_returned_and_recorded() -> None:
 
 
 async def test_the_usage_chunk_comes_where_it_was_asked_for() -> None:
-    chunks = await stream(in_pieces, params(stream_options={"include_usage": True}))
+    current = call()
+    chunks = await stream(in_pieces, params(stream_options={"include_usage": True}), current)
 
-    assert chunks[-1] == usage_chunk() | {"model": "default"}
+    assert current.record.chunks == len(chunks) == 4
+    assert chunks[-1].pop("usage") == usage_chunk()["usage"] | receipt(current)
+    assert chunks[-1] == without_usage(usage_chunk()) | {"model": "default"}
+
+
+def receipt(current: Call) -> dict[str, Any]:
+    """Return the members of the receipt of a call of the free model."""
+    assert current.charge is not None
+    details = {
+        "upstream_inference_cost": None,
+        "upstream_inference_prompt_cost": 0,
+        "upstream_inference_completions_cost": 0,
+        "nano_credits": 0,
+        "hold_id": current.charge.hold_id,
+        "estimated": False,
+        "partial": False,
+    }
+    return {"cost": 0, "cost_details": details}
+
+
+def without_usage(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "usage"}
+
+
+@pytest.mark.parametrize("usage", [{}, {"usage": None}])
+async def test_a_completion_without_usage_gets_the_usage_that_is_charged(
+    usage: dict[str, Any],
+) -> None:
+    current = call()
+    document = without_usage(completion()) | usage
+
+    created = await create(lambda _: httpx.Response(200, json=document), params(), current)
+
+    record = current.record
+    assert created["usage"]["estimated"] is True
+    assert created["usage"]["prompt_tokens"] == record.prompt_tokens > 0
+    assert created["usage"]["completion_tokens"] == record.completion_tokens > 0
+    assert created["usage"]["cost_details"]["estimated"] is True
+
+
+async def test_a_stream_that_fails_after_the_usage_chunk_delivers_it_without_a_receipt() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield event(chunk("a"))
+        yield event(usage_chunk())
+        yield event({"error": {"message": "no"}})
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=body())
+
+    current = call()
+    asked = params(stream_options={"include_usage": True})
+    message = chat_completion_service_pb2.StreamChatCompletionRequest(params=asked)
+    received: list[Any] = []
+
+    async def read() -> None:
+        async for some in servicer(handler).StreamChatCompletion(message, CONTEXT):
+            received.extend(some)
+
+    with serving(current), pytest.raises(errors.UpstreamError):
+        await read()
+
+    assert [answer.chunk.usage.completion_tokens for answer in received] == [0, 5]
+    assert not received[-1].chunk.usage.extra_json
+    assert current.charge is not None
+    assert current.charge.partial
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,35 @@ async def test_a_settlement_that_fails_is_kept(books: Books) -> None:
     assert books.held > 0
 
 
+@pytest.mark.parametrize("above", [False, True])
+async def test_the_receipt_of_a_charge_in_the_journal_is_what_the_store_charges_later(
+    books: Books, above: bool
+) -> None:
+    hold, call = 0, a_call()
+    books.store.fails_before = is_a(Settle)
+
+    def run(progress: Progress) -> None:
+        nonlocal hold
+        hold = books.held
+        progress.observe(chunk())
+        progress.observe(usage_chunk(1, 2**40 if above else 1))
+
+    await use(books, run, call=call)
+
+    (kept,) = books.journal.kept().endings
+    assert call.charge is not None
+    assert call.charge.hold_id == kept.hold_id
+    assert call.charge.amount_nano_credits == (hold if above else price(1, 1))
+
+
+async def test_a_charge_that_is_saved_nowhere_has_no_receipt(kept_nowhere: Books) -> None:
+    call = a_call()
+    with pytest.raises(errors.StoreUnavailable):
+        await use(kept_nowhere, lambda progress: progress.take(completion()), call=call)
+
+    assert call.charge is None
+
+
 async def test_a_place_whose_answer_was_lost_is_released(books: Books) -> None:
     books.store.fails_after = is_a(Place)
     with pytest.raises(errors.StoreUnavailable):

@@ -50,6 +50,38 @@ def test_chunks_apart_are_observed_one_after_the_other() -> None:
     assert progress.counted == 2
 
 
+def usage(completion: int) -> bytes:
+    counts = {"prompt_tokens": 1, "completion_tokens": completion, "cost": 2}
+    document = {"id": "1", "choices": [], "usage": counts}
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def test_the_usage_chunk_at_the_end_is_kept_for_the_receipt() -> None:
+    progress = Progress(wants_usage=True)
+    made = ChunkReader(MODEL, progress, record(), max_event_bytes=10_000, keeps_usage=True)
+    body = usage(1) + event("a", "stop") + usage(2) + usage(3) + DONE
+
+    delivered = [
+        each.usage.completion_tokens or each.choices[0].delta.content_text
+        for each in made.take(body)
+    ]
+
+    assert delivered == [1, "a", 2]
+    assert made.is_done
+    assert progress.kept is not None
+    assert progress.kept.usage.completion_tokens == 3
+    assert dict(progress.kept.usage.extra_json) == {"cost_details": '{"upstream_inference_cost":2}'}
+
+
+def test_a_usage_chunk_that_is_made_is_kept_too() -> None:
+    progress = Progress(wants_usage=True)
+    made = ChunkReader(MODEL, progress, record(), max_event_bytes=10_000, keeps_usage=True)
+
+    assert len([*made.take(event("a", "stop") + DONE)]) == 1
+    assert progress.kept is not None
+    assert progress.kept.usage.extra_json["estimated"] == "true"
+
+
 def test_chunks_together_are_those_of_a_piece() -> None:
     made, _ = reader()
 
