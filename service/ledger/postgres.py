@@ -102,9 +102,12 @@ class PostgreSQL:
         )
         self._spare = Spare(self._batches)
         self.engines = (self.engine, self._batches)
-        SessionSettings(limits).listen(self.engine, prepares=False)
         self._settings = SessionSettings({**limits, **_PLANS})
-        self._settings.listen(self._batches, prepares=True)
+        for settings, engine in (
+            (SessionSettings(limits), self.engine),
+            (self._settings, self._batches),
+        ):
+            settings.listen(engine, of_batches=engine is self._batches, standby_within=busy_timeout)
         self._answer_within = 3 * busy_timeout
 
     def now(self, connection: sa.Connection) -> int:

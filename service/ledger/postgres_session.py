@@ -23,6 +23,13 @@ from service.ledger.pipeline import PreparedStatement, check, prepare
 from service.ledger.postgres_statements import STATEMENTS
 
 _POOLED: Final = "pooled"
+_WAITING: Final = b"""
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND wait_event = 'SyncRep'
+AND state_change < clock_timestamp() - make_interval(secs => $1::float8)
+"""
+"""The number of COMMITs of this user that wait for a synchronous standby for some seconds."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,18 +60,23 @@ class SessionSettings:
         calls = (f"set_config('{name}', {value}, {scope})" for name, value in values.items())
         return f"SELECT {', '.join(calls)}"
 
-    def listen(self, engine: sa.Engine, *, prepares: bool) -> None:
+    def listen(self, engine: sa.Engine, *, of_batches: bool, standby_within: float) -> None:
         """Give the settings to each session of an engine, and log the warnings of its server.
 
         Args:
             engine: The engine.
-            prepares: Whether its sessions prepare the statements of batches, if they are direct.
+            of_batches: Whether its sessions are those of batches. If they are direct, they prepare
+                the statements. No session begins while a COMMIT waits for a synchronous standby.
+            standby_within: The maximum seconds of such a wait.
         """
 
         def begin_session(driver: psycopg.Connection[Any], record: Any) -> None:
             driver.add_notice_handler(_warned)
-            if self._set(driver.pgconn):
-                if prepares:
+            is_direct = self._set(driver.pgconn)
+            if of_batches:
+                _check_standby(driver, standby_within)
+            if is_direct:
+                if of_batches:
                     prepare(driver.pgconn, STATEMENTS)
                 return
             record.info[_POOLED] = True
@@ -86,6 +98,23 @@ class SessionSettings:
 def is_pooled(info: Mapping[Any, Any]) -> bool:
     """Return whether a connection, from its `info`, can change its session between transactions."""
     return _POOLED in info
+
+
+def _check_standby(driver: psycopg.Connection[Any], within: float) -> None:
+    """Close a new session if a COMMIT waits for a synchronous standby.
+
+    A COMMIT waits without a limit, also after its client has left, because to cancel it would be to
+    commit without the standby. Each new session would leave another one that waits, until the
+    server accepts no more.
+
+    Raises:
+        psycopg.OperationalError: A COMMIT waits.
+    """
+    found = check(driver.pgconn.exec_params(_WAITING, [str(within).encode()]))
+    waiting = int(found.get_value(0, 0) or 0)
+    if waiting:
+        driver.close()
+        raise psycopg.OperationalError(f"COMMIT waits for a synchronous standby ({waiting} times)")
 
 
 def _warned(notice: errors.Diagnostic) -> None:

@@ -47,6 +47,7 @@ async def shell(text: str, directory: Path, variables: Mapping[str, str]) -> str
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+@pytest.mark.time_limit(180)
 async def test_the_commands_of_the_page_restore_a_backup(
     engine: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

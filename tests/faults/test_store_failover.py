@@ -17,9 +17,10 @@ from functools import partial
 
 import pytest
 
+from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
-from service.ledger.rows import Placed
-from service.ledger.store import Store, StoreError
+from service.ledger.rows import Placed, Release
+from service.ledger.store import Store, StoreError, Timeouts
 from tests.faults.address import address
 from tests.faults.store_load import loaded, survives
 from tests.faults.stores import Team
@@ -28,6 +29,8 @@ from tests.support.postgres import Server, running
 from tests.support.processes import environment
 from tests.support.tree import ROOT
 from tests.support.waiting import until
+
+_NOTHING = Release(hold_id="", account_id=0, key_id=0)
 
 ATTRIBUTES = pytest.mark.parametrize(
     "attributes", ["", "?target_session_attrs=any"], ids=["refused", "accepted"]
@@ -164,6 +167,46 @@ async def test_a_server_that_is_made_read_only_for_a_while(
 
 
 # ------------------------------------------------------------------------------- the store alone
+
+
+async def test_an_absent_synchronous_standby_does_not_use_up_the_sessions(
+    own_server: Server, name: str
+) -> None:
+    store = Store(own_server.tcp_url(name), timeouts=Timeouts(busy=1.0))
+    migrate(store)
+    teams = [Team.create(store, credit=100, name=f"team-{number}") for number in range(5)]
+    batches = Batches(store, answer_within=1.0)
+    own_server.set("synchronous_standby_names", "absent")
+    try:
+        with pytest.raises(StoreError):
+            await batches.submit(teams[0].place("a"))
+
+        async def refused() -> bool:
+            try:
+                await batches.submit(_NOTHING)
+            except StoreError as error:
+                return "COMMIT waits for a synchronous standby (1 times)" in str(error)
+            return False
+
+        while not await refused():
+            pass  # each waits for the server
+        for team in teams:
+            with pytest.raises(StoreError, match="COMMIT waits for a synchronous standby"):
+                await batches.submit(team.place("b"))
+        with own_server.connect(name) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            ).fetchone()
+        assert found == (1,)
+    finally:
+        own_server.set("synchronous_standby_names", "")
+    while await refused():
+        pass
+    assert isinstance(await batches.submit(teams[0].place("a")), Placed)
+    await batches.submit(teams[0].settle("a", 7))
+    assert teams[0].balance(store) == (93, 0)
+    await batches.close()
+    store.close()
 
 
 def _in_recovery(store: Store) -> bool:

@@ -18,12 +18,13 @@ from service.accounts.verification import differences
 from service.ledger import housekeeping
 from service.ledger.batches import Batches
 from service.ledger.database import InThread
+from service.ledger.history import History
 from service.ledger.housekeeping import Housekeeping
 from service.ledger.ids import hold_id
 from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.rows import Grant, Operation, Outcome, Place, Release, Settle
-from service.ledger.schema import holds
+from service.ledger.schema import holds, ledger
 from service.ledger.store import Store, StoreError
 from tests.support.waiting import until
 
@@ -562,6 +563,7 @@ async def test_the_log_repeats_why_the_store_is_away_once_a_minute(
     await later(59.0)
     assert lines() == []
     kept.store.fails = StoreError("another reason")
+    await later(0.0)  # the round that runs has the former reason
     await later(2.0)
     await later(58.0)
     (line,) = lines()
@@ -571,6 +573,21 @@ async def test_the_log_repeats_why_the_store_is_away_once_a_minute(
     assert len(lines()) == 2
     running.cancel()
     await asyncio.wait((running,))
+
+
+async def test_a_round_notices_that_the_ledger_has_lost_an_entry(
+    kept: Kept, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = History(kept.store, str(tmp_path), clock=lambda: kept.seconds)
+    remembering = Housekeeping(
+        kept.store, kept.batches, kept.journal, kept._changed, kept.lost.append, history=history
+    )
+    assert await remembering.round()
+    assert "store has forgotten charges" not in caplog.text
+    with kept.store.writing() as connection:
+        connection.execute(sa.delete(ledger))
+    assert await remembering.round()
+    assert caplog.text.count("store has forgotten charges") == 1
 
 
 async def test_what_is_unforeseen_does_not_end_it(
