@@ -15,6 +15,7 @@ NODE_CLIENTS := $(CLIENTS)/node/node_modules/.stamp
 GO_CLIENTS := $(CLIENTS)/go/bin/.stamp
 JAVA_CLIENTS := $(CLIENTS)/java/target/.stamp
 RUST_CLIENTS := $(CLIENTS)/rust/target/.stamp
+RUST_EXAMPLES := examples/rust/target/.stamp
 ALL_CLIENTS := $(PYTHON_CLIENTS) $(NODE_CLIENTS) $(GO_CLIENTS) $(JAVA_CLIENTS) $(RUST_CLIENTS)
 LANGCHAIN4J := 1.8.0 1.19.0
 
@@ -56,14 +57,15 @@ $(JAVA_CLIENTS): $(CLIENTS)/java/pom.xml $(wildcard $(CLIENTS)/java/*.java)
 	  javac -d $(@D)/classes -cp '$(@D)/$(lastword $(LANGCHAIN4J))/*' $(CLIENTS)/java/*.java && touch $@; \
 	else echo "Maven or a JDK is not installed: the tests with libraries for Java will be skipped"; fi
 
-# crates.lock is a Cargo.lock without the address of the registry, which cargo itself adds.
-$(RUST_CLIENTS): $(CLIENTS)/rust/crates.lock $(CLIENTS)/rust/Cargo.toml $(CLIENTS)/rust/src/main.rs
+# crates.lock is a Cargo.lock without the address of the registry, which cargo itself adds. The example runs buf.
+$(RUST_CLIENTS) $(RUST_EXAMPLES): %/target/.stamp: %/crates.lock %/Cargo.toml | $(STAMP)
 	@if cargo --version >/dev/null 2>&1; then \
-	  cd $(CLIENTS)/rust && rm -f Cargo.lock && cargo generate-lockfile --quiet && \
+	  PATH=$(CURDIR)/$(BIN):$$PATH && cd $* && rm -f Cargo.lock && cargo generate-lockfile --quiet && \
 	  registry=$$(grep -m1 '^source' Cargo.lock) && \
 	  awk -v registry="$$registry" '/^checksum/ { print registry } { print }' crates.lock >Cargo.lock && \
 	  cargo build --quiet --locked && touch target/.stamp; \
 	else echo "cargo is not installed: the tests with libraries for Rust will be skipped"; fi
+$(RUST_CLIENTS): $(wildcard $(CLIENTS)/rust/src/*.rs)
 
 # Each environment has what its lock file says; libraries whose requirements contradict have one each.
 $(CLIENT_ENVIRONMENTS)/%/.stamp: $(CLIENTS)/python/%.lock $(STAMP)
@@ -105,12 +107,13 @@ define run_tests
 endef
 
 .PHONY: test
-test: $(STAMP) $(NODE_STAMP) $(ALL_CLIENTS) ## Run every test
+test: $(STAMP) $(NODE_STAMP) $(ALL_CLIENTS) $(RUST_EXAMPLES) ## Run every test
 	$(call run_tests,tests)
 
 .PHONY: test-unit test-contract test-e2e test-faults test-clients
 test-unit test-contract: $(STAMP)
 test-e2e test-faults: $(STAMP) $(NODE_STAMP)
+test-e2e: $(RUST_EXAMPLES)
 test-clients: $(STAMP) $(ALL_CLIENTS)
 test-unit: ## Run the tests of pure parts, without sockets
 test-contract: ## Run the tests of the contract: golden documents, properties, imports, tables
@@ -199,6 +202,10 @@ stubs: $(STAMP) ## Generate the stubs from the .proto files
 openapi: $(STAMP) ## Generate the OpenAPI document from the .proto files and the error table
 	$(BIN)/python -m tools.openapi
 
+.PHONY: pages
+pages: $(STAMP) ## Generate the pages that show the files in examples/
+	$(BIN)/python -m tools.example_pages
+
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -211,6 +218,8 @@ lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	for name in $(CLIENTS)/python/*.in; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header $$name --output-file $${name%.in}.lock || exit 1; done
+	cd examples/python && ../../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --constraint ../../requirements-dev.lock requirements.in --output-file requirements.lock
 	sed -n '/^requires = /s/.*"\(.*\)".*/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal \
 	  --python-version 3.11 --generate-hashes --no-annotate --no-header --constraint requirements-dev.lock - \
 	  --output-file deploy/requirements-build.lock

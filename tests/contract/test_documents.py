@@ -1,6 +1,6 @@
 """The documentation: every link has a target, and the README stays short.
 
-*.md, docs/*.md, examples/*.md -> [text](path#heading) -> the file, and the heading in it
+*.md, docs/**/*.md, examples/*.md -> [text](path#heading) -> the file, and the heading in it
 """
 
 import re
@@ -17,6 +17,7 @@ PAGES: Final = sorted((ROOT / "docs").glob("*.md"))
 DOCUMENTS: Final = (
     *sorted(ROOT.glob("*.md")),
     *PAGES,
+    *sorted((ROOT / "docs").glob("*/*.md")),
     *sorted((ROOT / "examples").glob("*.md")),
 )
 MOST_LINES: Final = 150

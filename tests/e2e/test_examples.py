@@ -1,45 +1,49 @@
-"""Clients in Go, Java and TypeScript: the examples, and another team's contract that imports ours.
+"""gRPC clients in seven languages, and another team's contract that imports ours.
 
-    examples/README.md -> a copy of the contract and the examples -> a program -> python -m service
+    examples/README.md -> a copy of the contract and the examples -> a program -> a service
+    examples/browser   -> Chromium -> gRPC-Web -> Envoy -> a service
     buf.gen.yaml       -> Go, Java and TypeScript of acme.assistant.v1 -> go build
 
-The tests of a language are skipped if its tools are missing, except in CI, where they fail.
+Each program runs once with all examples and once with a model whose upstream limits requests. The
+tests of a language are skipped if its tools are missing, except in CI, where they fail.
 """
 
 import asyncio
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from threading import Thread
+from typing import Any, Final
+from urllib.parse import urlencode
 
 import pytest
+import yaml
 
+from service.simulator import SimulatorServer
 from service.simulator.text import INTRODUCTION
+from tests.support import running_service
+from tests.support.chromium import chromium
+from tests.support.envoy import envoy_of
+from tests.support.example_projects import COMMANDS, TOOLS, Examples, build, copy, execute
 from tests.support.grpc_client import KEY
-from tests.support.processes import service_process
 from tests.support.tree import ROOT
 
-pytestmark = pytest.mark.time_limit(300)
+pytestmark = pytest.mark.time_limit(500)
 
-COMMANDS: Final[dict[str, str]] = dict(
-    re.findall(
-        r"```sh\ncd examples/(\w+)\n(.*?)```",
-        (ROOT / "examples" / "README.md").read_text(encoding="utf-8"),
-        re.DOTALL,
-    )
-)
-"""The commands of the README by language. The last one runs the program, the others build it."""
-TOOLS: Final = {"go": ("go",), "java": ("javac", "mvn"), "typescript": ("node", "npm")}
-"""The programs that a language needs, beside buf."""
-LONGEST: Final = 300.0
-"""The maximum time of a command in seconds. The first build fetches packages."""
-COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-"""Maven writes them to pipes too."""
+MODELS: Final = {"default": "vendor/model", "limited": "sim-fault:429-retry-after=7"}
+SCENARIOS: Final = ("unary", "stream", "deadline", "cancel", "tools", "errors")
+TOO_LATE: Final = {"deadlineexceeded", "cancelled"}
+"""The codes of a call that took too long, in lower case; tonic names the second one."""
+STOPPED: Final = {"cancelled", "canceled", "dropped"}
+REFUSED: Final = "INVALID_REQUEST (HTTP 422, param temperature, retry no): Invalid 'temperature': "
+LIMITED: Final = "UPSTREAM_RATE_LIMITED (HTTP 429, param none, retry after 7000 ms): "
+
 
 FOREIGN: Final = """\
 syntax = "proto3";
@@ -68,104 +72,6 @@ message AskResponse {
 """Another team's contract."""
 
 
-def path_with(*directories: Path) -> str:
-    """Return a PATH that begins with `directories` and the directory of buf."""
-    places = (*directories, Path(sys.executable).parent, os.environ.get("PATH", ""))
-    return os.pathsep.join(map(str, places))
-
-
-def execute(directory: Path, *command: str, **variables: str) -> tuple[int, str, str]:
-    """Run a command, and kill it and its children if it takes longer than `LONGEST`.
-
-    Args:
-        directory: The working directory.
-        command: A program and its arguments.
-        variables: Changes of the environment. By default, buf is on the PATH.
-
-    Returns:
-        The exit status, the standard output and the standard error.
-    """
-    with subprocess.Popen(  # noqa: S603  (the languages' own tools)
-        command,
-        cwd=directory,
-        env={**os.environ, "PATH": path_with(), **variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,
-    ) as process:
-        try:
-            printed, complained = process.communicate(timeout=LONGEST)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, COLOURS.sub("", printed), COLOURS.sub("", complained)
-
-
-def build(directory: Path, *command: str, **variables: str) -> None:
-    """Run a command, which must succeed. The arguments are those of `execute`."""
-    status, printed, complained = execute(directory, *command, **variables)
-    assert status == 0, f"{' '.join(command)}: {printed}{complained}"
-
-
-def copy(root: Path, names: Iterable[str]) -> None:
-    """Copy files and directories of the repository, without what was generated or installed."""
-    ignored = shutil.ignore_patterns(
-        "*.py*", "__pycache__", "gen", "target", "dist", "node_modules"
-    )
-    root.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, root / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, root / name)
-
-
-class Examples:
-    """The examples, in a copy of the repository.
-
-    Args:
-        root: The directory of the copy.
-    """
-
-    def __init__(self, root: Path) -> None:
-        copy(root, ("buf.yaml", "buf.gen.yaml", "protos", "examples"))
-        self.root = root
-        self._built: set[str] = set()
-
-    def directory(self, language: str) -> Path:
-        """Return the directory of an example."""
-        return self.root / "examples" / language
-
-    def build(self, language: str) -> str:
-        """Build an example once, and return the command that runs it."""
-        for tool in TOOLS[language]:
-            if shutil.which(tool) is None:
-                missing = f"{tool} is not installed"
-                if os.environ.get("CI"):
-                    pytest.fail(missing)
-                pytest.skip(missing)
-        *building, run = COMMANDS[language].splitlines()
-        if language not in self._built:
-            build(self.directory(language), "sh", "-ec", "\n".join(building))
-            self._built.add(language)
-        return run
-
-    def plugins(self) -> str:
-        """Return a PATH with the plugins that the examples use."""
-        for language in TOOLS:
-            self.build(language)
-        programs = self.root / "bin"
-        build(self.directory("go"), "go", "install", "tool", GOBIN=str(programs))
-        return path_with(
-            programs,
-            self.directory("java") / "target" / "plugins",
-            self.directory("typescript") / "node_modules" / ".bin",
-        )
-
-
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     return Examples(tmp_path_factory.mktemp("repository"))
@@ -174,43 +80,169 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 # ------------------------------------------------------------------------------------- the examples
 
 
-async def run(directory: Path, command: str, key: str) -> tuple[int, str, str]:
-    """Run an example with an API key, against a service of its own. See `execute`."""
-    async with service_process() as (service, _):
-        address = await service.address()
-        return await asyncio.to_thread(
-            execute, directory, "sh", "-ec", command, CHAT_TARGET=address, CHAT_KEY=key
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """What a program did."""
+
+    sections: dict[str, list[str]]
+    """The lines that each example printed."""
+    complained: str
+    """What the program wrote when the upstream limited requests."""
+    outcomes: Counter[str]
+    """How the requests of the first run ended at the upstream."""
+
+
+def sections(printed: str) -> dict[str, list[str]]:
+    """Return the lines of each section, which begins with a line `== NAME`."""
+    _, *parts = re.split(r"(?m)^== (\w+)\n", printed)
+    return {name: text.splitlines() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[str, SimulatorServer]]:
+    """Run a service whose answers take longer than the deadline of the examples."""
+    timing = {"time_to_first_token": 0.2, "inter_token_delay": 0.005}
+    async with (
+        running_service.simulator(**timing) as upstream,
+        running_service.service(MODELS, upstream) as service,
+    ):
+        yield service.address, upstream
+
+
+async def outcomes(upstream: SimulatorServer) -> Counter[str]:
+    """Return how the requests ended, when the last one has."""
+    records = [upstream.records[index] for index in range(len(upstream.records))]
+    for record in records:
+        await record.ended.wait()
+    return Counter(str(record.outcome) for record in records)
+
+
+async def run_program(directory: Path, language: str, command: str) -> Ran:
+    """Run the program of a language with all examples, and then with a limited model."""
+    async with serving() as (address, upstream):
+        variables = {"CHAT_TARGET": address, "CHAT_KEY": KEY}
+
+        async def run(text: str, **more: str) -> tuple[int, str, str]:
+            program = partial(execute, directory, "sh", "-ec", text, **variables, **more)
+            return await asyncio.to_thread(program)
+
+        status, printed, complained = await run(command)
+        assert status == 0, complained
+        ended = await outcomes(upstream)
+        one = " -Dexec.args=unary" if language == "java" else " unary"
+        status, _, complained = await run(command + one, CHAT_MODEL="limited")
+        assert status != 0
+    return Ran(sections=sections(printed), complained=complained, outcomes=ended)
+
+
+async def run_page(directory: Path, profile: Path) -> Ran:
+    """Open the page of the browser in Chromium, with Envoy in front of the service."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(directory))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        async with (
+            serving() as (address, upstream),
+            envoy_of(in_front_of(address, directory / "envoy.yaml")) as proxy,
+            chromium(profile) as browser,
+        ):
+            root = f"http://127.0.0.1:{server.server_port}/index.html?"
+            query = {"target": f"http://{proxy.address}", "key": KEY}
+            page = await browser.open(root + urlencode(query))
+            await page.until("['done', 'failed'].includes(document.title)")
+            printed = await page.text("#output")
+            ended = await outcomes(upstream)
+            page = await browser.open(root + urlencode({**query, "model": "limited"}))
+            await page.until("document.title === 'failed'")
+            complained = await page.text("#output")
+    finally:
+        server.shutdown()
+        server.server_close()
+    return Ran(sections=sections(printed), complained=complained, outcomes=ended)
+
+
+def in_front_of(address: str, file: Path) -> Any:
+    """Return the configuration of a file, on free ports and with the service at an address."""
+    configuration = yaml.safe_load(file.read_text(encoding="utf-8"))
+    resources = configuration["static_resources"]
+    free = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    configuration["admin"] = {"address": free}
+    resources["listeners"][0]["address"] = free
+    [group] = resources["clusters"][0]["load_assignment"]["endpoints"]
+    [endpoint] = group["lb_endpoints"]
+    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = int(address.split(":")[1])
+    return configuration
+
+
+@pytest.fixture(scope="module", params=TOOLS)
+def ran(
+    request: pytest.FixtureRequest, examples: Examples, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Ran]:
+    """Run the program of each language."""
+    language: str = request.param
+    command = examples.build(language)
+    directory = examples.directory(language)
+    if language == "browser":
+        return language, asyncio.run(run_page(directory, tmp_path_factory.mktemp("profile")))
+    return language, asyncio.run(run_program(directory, language, command))
 
 
 def test_every_language_has_commands() -> None:
     assert set(COMMANDS) == set(TOOLS)
+    directories = {path.name for path in (ROOT / "examples").iterdir() if path.is_dir()}
+    assert directories == set(TOOLS)
 
 
-@pytest.mark.parametrize("language", TOOLS)
-async def test_an_example_prints_a_completion_and_a_stream(
-    examples: Examples, language: str
-) -> None:
-    command = examples.build(language)
+def test_the_program_runs_every_example(ran: tuple[str, Ran]) -> None:
+    assert tuple(ran[1].sections) == SCENARIOS
 
-    status, printed, complained = await run(examples.directory(language), command, KEY)
 
-    assert status == 0, complained
-    whole, usage, streamed = printed.splitlines()
+def test_answers_are_whole_or_streamed(ran: tuple[str, Ran]) -> None:
+    language, found = ran
+    if language == "grpcurl":
+        text = "\n".join(found.sections["unary"])
+        assert f'"content_text": "{INTRODUCTION}' in text
+        assert '"total_tokens": ' in text
+        assert found.sections["stream"].count("{") > 2
+        return
+    [whole, usage] = found.sections["unary"]
     assert whole.startswith(INTRODUCTION)
-    assert streamed == whole
     assert re.fullmatch(r"[1-9][0-9]* tokens", usage)
+    assert found.sections["stream"] == [whole]
 
 
-@pytest.mark.parametrize("language", TOOLS)
-async def test_an_example_prints_the_details_of_an_error(examples: Examples, language: str) -> None:
-    command = examples.build(language)
+def test_calls_end_early(ran: tuple[str, Ran]) -> None:
+    language, found = ran
+    # By the deadline, which grpcurl can reach before it sends the request, and by the cancellation.
+    assert found.outcomes["caller_left"] in ({1, 2} if language == "grpcurl" else {2})
+    if language == "grpcurl":
+        assert "Code: DeadlineExceeded" in "\n".join(found.sections["deadline"])
+    else:
+        [late], [stopped] = found.sections["deadline"], found.sections["cancel"]
+        assert late.replace("_", "").lower() in TOO_LATE
+        assert stopped.lower() in STOPPED
 
-    status, printed, complained = await run(examples.directory(language), command, "sk-unknown")
 
-    assert (status, printed) == (1, "")
-    [line] = [line for line in complained.splitlines() if "HTTP 401" in line]
-    assert line.startswith("INVALID_API_KEY (HTTP 401, retryable: false): Incorrect API key")
+def test_the_model_calls_a_function(ran: tuple[str, Ran]) -> None:
+    language, found = ran
+    text = "\n".join(found.sections["tools"])
+    if language == "grpcurl":
+        assert '"name": "get_weather"' in text
+        assert f'"content_text": "{INTRODUCTION}' in text
+    else:
+        assert text.startswith(f"called get_weather\n{INTRODUCTION}")
+
+
+def test_failures_have_a_reason_a_parameter_and_a_time(ran: tuple[str, Ran]) -> None:
+    language, found = ran
+    text = "\n".join(found.sections["errors"])
+    if language == "grpcurl":
+        for part in ('"reason": "INVALID_REQUEST"', '"param": "temperature"'):
+            assert part in text
+        assert '"retry_delay": "7s"' in found.complained
+    else:
+        assert text.startswith(REFUSED)
+        assert LIMITED in found.complained
 
 
 # ------------------------------------------------------------------------- another team's contract

@@ -36,6 +36,7 @@ golden_responses.py golden completions, chunks and errors
 json_equality.py    whether two JSON documents are equal
 samples.py          values of the service, for tests without sockets
 examples.py         the number of examples of a property test
+example_projects.py  the projects in examples/, built in a copy
 side_by_side.py     the order of tests in several processes, a plugin of pytest
 speed.py            preparations shared by all tests, a plugin of pytest
 time_limit.py       the time limit of each test, a plugin of pytest

@@ -1,86 +1,40 @@
 package example.acme.assistant;
 
-import com.google.protobuf.Any;
-import com.google.protobuf.InvalidProtocolBufferException;
-import example.chatcompletion.v1.ChatCompletionParams;
-import example.chatcompletion.v1.ChatCompletionServiceGrpc;
-import example.chatcompletion.v1.ChatMessage;
-import example.chatcompletion.v1.CreateChatCompletionRequest;
-import example.chatcompletion.v1.ErrorDetail;
-import example.chatcompletion.v1.StreamChatCompletionRequest;
-import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
-import io.grpc.ManagedChannel;
-import io.grpc.Metadata;
+import example.chatcompletion.v1.ChatCompletionServiceGrpc.ChatCompletionServiceBlockingStub;
 import io.grpc.StatusRuntimeException;
-import io.grpc.protobuf.StatusProto;
-import io.grpc.stub.MetadataUtils;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 
-/** Requests a completion from the service, then the same completion as a stream. */
+/** Runs the examples that the command line names, or all of them. */
 public final class Assistant {
-  private static final Metadata.Key<String> AUTHORIZATION =
-      Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+  private static final Map<String, Consumer<ChatCompletionServiceBlockingStub>> EXAMPLES =
+      new LinkedHashMap<>();
 
-  public static void main(String[] arguments) throws Exception {
-    var target = System.getenv().getOrDefault("CHAT_TARGET", "127.0.0.1:50051");
-    var channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
+  static {
+    EXAMPLES.put("unary", Calls::unary);
+    EXAMPLES.put("stream", Calls::stream);
+    EXAMPLES.put("deadline", Calls::deadline);
+    EXAMPLES.put("cancel", Calls::cancel);
+    EXAMPLES.put("tools", Tools::tools);
+    EXAMPLES.put("errors", Failures::errors);
+  }
+
+  public static void main(String[] arguments) throws InterruptedException {
+    var channel = Connection.channel();
     try {
-      run(channel, System.getenv().getOrDefault("CHAT_KEY", ""));
+      for (var name : arguments.length == 0 ? EXAMPLES.keySet() : List.of(arguments)) {
+        System.out.println("== " + name);
+        EXAMPLES.get(name).accept(Connection.stub(channel));
+      }
     } catch (StatusRuntimeException failure) {
-      System.err.println(describe(failure));
+      System.err.println(Failures.describe(failure));
       System.exit(1);
     } finally {
       channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);
     }
-  }
-
-  private static void run(ManagedChannel channel, String key) {
-    var metadata = new Metadata();
-    metadata.put(AUTHORIZATION, "Bearer " + key);
-    // The deadline bounds both calls, including the upstream's work.
-    var stub =
-        ChatCompletionServiceGrpc.newBlockingStub(channel)
-            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
-            .withDeadlineAfter(30, TimeUnit.SECONDS);
-    var params =
-        ChatCompletionParams.newBuilder()
-            .setModel("default")
-            .addMessages(ChatMessage.newBuilder().setRole("user").setContentText("Hello"))
-            .build();
-
-    var request = CreateChatCompletionRequest.newBuilder().setParams(params).build();
-    var completion = stub.createChatCompletion(request).getCompletion();
-    completion.getChoicesList().stream()
-        .map(choice -> choice.getMessage().getContentText())
-        .forEach(System.out::println);
-    System.out.println(completion.getUsage().getTotalTokens() + " tokens");
-
-    var streamed = StreamChatCompletionRequest.newBuilder().setParams(params).build();
-    stub.streamChatCompletion(streamed)
-        .forEachRemaining(
-            response ->
-                response.getChunk().getChoicesList().stream()
-                    .map(choice -> choice.getDelta().getContentText())
-                    .forEach(System.out::print));
-    System.out.println(); // No exception: the stream is complete.
-  }
-
-  /** Returns the reason, the HTTP status and the message of a failed call. */
-  private static String describe(StatusRuntimeException failure)
-      throws InvalidProtocolBufferException {
-    for (Any found : StatusProto.fromThrowable(failure).getDetailsList()) {
-      if (found.is(ErrorDetail.class)) {
-        ErrorDetail detail = found.unpack(ErrorDetail.class);
-        return "%s (HTTP %d, retryable: %s): %s"
-            .formatted(
-                detail.getReason().name().replaceFirst("^ERROR_REASON_", ""),
-                detail.getHttpStatus(),
-                detail.getRetryable(),
-                detail.getError().getMessage());
-      }
-    }
-    return failure.getMessage(); // Not from the service: for example, the connection failed.
   }
 
   private Assistant() {}
