@@ -23,6 +23,9 @@ SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE: Final = "chatcompletion"
 """The name of the instrumentation."""
 
+DEFAULT_ENDPOINT: Final = "http://localhost:4317"
+"""The receiver of OpenTelemetry's specification, if no variable names one."""
+
 LONGEST_FLUSH: Final = 2.0
 """Maximum seconds at the end of the process for exporting what is left."""
 

@@ -36,7 +36,15 @@ from prometheus_client.samples import Sample
 
 from process.command_line import version
 from process.otel_settings import OtelSettings
-from process.otlp_export import LONGEST_FLUSH, SCHEMA, SCOPE, LostExports, resource, within
+from process.otlp_export import (
+    DEFAULT_ENDPOINT,
+    LONGEST_FLUSH,
+    SCHEMA,
+    SCOPE,
+    LostExports,
+    resource,
+    within,
+)
 
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -95,7 +103,7 @@ class MetricsExport:
     ) -> None:
         self._interval = settings.otel_metric_interval / 1000
         self._registry = registry
-        endpoint = settings.otel_metrics_endpoint or settings.otel_endpoint or None
+        endpoint = settings.otel_metrics_endpoint or settings.otel_endpoint or DEFAULT_ENDPOINT
         self._exporter = exporter or OTLPMetricExporter(endpoint=endpoint)
         self._resource = resource(service)
         self._clock = clock

@@ -33,7 +33,15 @@ from opentelemetry.trace import Span as OtelSpan
 
 from process.command_line import version
 from process.otel_settings import OtelSettings
-from process.otlp_export import LONGEST_FLUSH, SCHEMA, SCOPE, LostExports, resource, within
+from process.otlp_export import (
+    DEFAULT_ENDPOINT,
+    LONGEST_FLUSH,
+    SCHEMA,
+    SCOPE,
+    LostExports,
+    resource,
+    within,
+)
 from process.trace_context import TRACE, Carried
 
 AttributeValue: TypeAlias = str | int | float | bool | Sequence[str]
@@ -132,7 +140,7 @@ class Tracing:
         self._provider = TracerProvider(
             sampler=_sampler(settings), resource=resource(service), shutdown_on_exit=False
         )
-        endpoint = settings.otel_traces_endpoint or settings.otel_endpoint or None
+        endpoint = settings.otel_traces_endpoint or settings.otel_endpoint or DEFAULT_ENDPOINT
         sends = exporter or OTLPSpanExporter(endpoint=endpoint)
         self._provider.add_span_processor(BatchSpanProcessor(_Watched(sends, time.monotonic)))
         self._tracer = self._provider.get_tracer(SCOPE, version(), SCHEMA)

@@ -308,8 +308,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if isinstance(error, TimeoutError):
             upstreams = errors.UpstreamTimeout(dispatched=call.dispatched)
             return too_late() if call.receiving else upstreams
-        members = log.fields(request_id=call.record.request_id, method=call.record.method)
-        _log.error("unexpected exception", exc_info=error, extra=members)
+        record = call.record
+        members = {"request_id": record.request_id, "method": record.method}
+        if record.trace_id:
+            members["trace_id"] = record.trace_id
+        _log.error("unexpected exception", exc_info=error, extra=log.fields(**members))
         return errors.Internal(
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,

@@ -14,7 +14,8 @@ import restbridge.config
 import restbridge.telemetry
 import service.config
 import service.telemetry
-from process.settings import rows
+from process.otel_settings import OtelSettings
+from process.settings import read, rows
 from process.workers.plan import LONGEST_ENDING
 from service.models import Catalogue
 from service.models_document import catalogue
@@ -52,8 +53,8 @@ PORTS: Final = {
         *("CHAT_BRIDGE_LISTEN", "CHAT_BRIDGE_METRICS_LISTEN"),
     )
 }
-OTHERS_PORTS: Final = {53, 443, 5432}
-"""The ports of name servers, upstreams and PostgreSQL."""
+OTHERS_PORTS: Final = {53, 443, 4317, 5432}
+"""The ports of name servers, upstreams, OTLP receivers and PostgreSQL."""
 
 
 def _seconds(*names: str) -> float:
@@ -112,6 +113,22 @@ def test_containers_run_scripts_with_settings_that_exist(objects: list[Object]) 
         (command,) = container["command"]
         assert command in PROJECT["scripts"]
         assert {variable["name"] for variable in container.get("env", ())} <= set(DEFAULTS)
+
+
+def test_the_variables_of_telemetry_are_settings_with_valid_values() -> None:
+    objects = rendered(FOLDER / "overlays/production")
+    [variables] = [
+        each["data"]
+        for each in of_kind(objects, "ConfigMap")
+        if each["metadata"]["name"].startswith("chat-telemetry")
+    ]
+
+    assert set(variables) <= set(DEFAULTS)
+    settings = read(OtelSettings, variables)
+    assert (settings.exports_traces, settings.exports_metrics) == (True, False)
+    for container in containers(objects):
+        named = [each.get("configMapRef", {}).get("name", "") for each in container["envFrom"]]
+        assert any(name.startswith("chat-telemetry") for name in named)
 
 
 def test_a_pod_has_time_to_drain(objects: list[Object]) -> None:
