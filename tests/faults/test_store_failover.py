@@ -19,12 +19,13 @@ import pytest
 
 from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
-from service.ledger.rows import Placed, Release
+from service.ledger.rows import EntryKind, Placed, Release
 from service.ledger.store import Store, StoreError, Timeouts
 from tests.faults.address import address
 from tests.faults.store_load import loaded, survives
 from tests.faults.stores import Team
-from tests.support.outages import SERVING, is_ready
+from tests.support.accounts_stack import accounts_stack, journal_directory
+from tests.support.outages import MODELS, SERVING, is_ready, streaming
 from tests.support.postgres import Server, running
 from tests.support.processes import environment
 from tests.support.tree import ROOT
@@ -125,6 +126,47 @@ async def test_a_primary_that_is_killed_under_load_loses_nothing_to_its_standby(
                 stack.books.store.close()  # its connections led to the former server
         finally:
             await asyncio.to_thread(own_server.start)
+
+
+async def test_what_a_standby_that_lagged_has_lost_is_logged(
+    own_server: Server,
+    standby: Server,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("service.ledger.history.WRITTEN_EVERY", 0.0)
+    with address(own_server.port) as moving:
+        url = own_server.tcp_url(name, moving.port)
+        async with accounts_stack(MODELS, database=url) as stack:
+            team = stack.books.team()
+            assert (await stack.ask("grpc", team.key, "default")).status == 200
+            kept = stack.books.charges(team)
+            await asyncio.to_thread(follow, own_server, standby, name)
+            standby.set("primary_conninfo", "")
+            await until(lambda: not _followers(own_server), "the standby still follows")
+
+            assert (await stack.ask("grpc", team.key, "default")).status == 200
+            mark = journal_directory(stack.directory) / "history"
+            await until(lambda: b'"entry":3,' in mark.read_bytes(), "the charge is not seen")
+            async with streaming(stack.channel, team, "hanging", 4) as leaves:
+                moving.lead(standby.port, cut=True)
+                await asyncio.to_thread(standby.promote)
+                stack.books.store.close()  # its connections led to the former server
+                await until(lambda: "store has forgotten charges" in caplog.text)
+                leaves.cancel()
+            await until(lambda: len(stack.books.charges(team)) > 1, "the stream is not charged")
+            first, second = stack.books.charges(team)
+            # The whole call is lost. The stream outlived its hold, and is charged nevertheless.
+            assert [first] == kept
+            assert (second.kind, second.completion) == (EntryKind.ADJUST, 4)
+            await stack.rests()
+            stack.books.nothing_is_open()
+
+
+def _followers(server: Server) -> bool:
+    with server.connect("postgres") as connection:
+        return connection.execute("SELECT 1 FROM pg_stat_replication").fetchone() is not None
 
 
 @ATTRIBUTES
