@@ -80,11 +80,11 @@ async def _check(
             lines += [
                 line for model in models if (line := model_line(model, listing.names)) is not None
             ]
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _asked(catalogue: Catalogue) -> list[tuple[Upstream, list[Model]]]:
-    """Return each upstream with its models, once for each set of headers and query.
+    """Return each upstream with its models, once for each key and set of headers and query.
 
     The dialect of each returned upstream is that of its models.
     """
@@ -92,8 +92,9 @@ def _asked(catalogue: Catalogue) -> list[tuple[Upstream, list[Model]]]:
     for model in (way for entry in catalogue for way in entry.ways):
         dialect = model.dialect
         place = model.upstream.name, dialect.headers, dialect.query
-        upstream = replace(model.upstream, dialect=dialect)
-        asked.setdefault(place, (upstream, []))[1].append(model)
+        for key in model.upstream.keys:
+            upstream = replace(model.upstream, dialect=dialect, api_key=key)
+            asked.setdefault((*place, key), (upstream, []))[1].append(model)
     return [each for each in asked.values() if each[0].base_url]
 
 
@@ -106,6 +107,9 @@ def upstream_line(upstream: Upstream, models: Collection[Model], listing: Listin
         listing: Its answer.
     """
     place = f"upstream {upstream.name} at {upstream.base_url}"
+    keys = next((model.upstream.keys for model in models), ())
+    if len(keys) > 1:
+        place += f", key {keys.index(upstream.api_key) + 1} of {len(keys)}"
     own = {(model.upstream.dialect.headers, model.upstream.dialect.query) for model in models}
     if own - {(upstream.dialect.headers, upstream.dialect.query)}:
         place += f", for {', '.join(model.name for model in models)}"
@@ -116,7 +120,7 @@ def upstream_line(upstream: Upstream, models: Collection[Model], listing: Listin
         found = "its key was refused" if has_key else "it wants a key, and none is set"
         return (
             f"{FAIL} {place}: {listing.error}: {found}. Set CHAT_UPSTREAM_API_KEY, or the variable "
-            "that api_key_variable or header_variables names, to a valid key"
+            "that api_key_variable, api_key_variables or header_variables names, to a valid key"
         )
     if listing.status in {404, 405}:
         return (

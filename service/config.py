@@ -232,6 +232,12 @@ class Settings(OtelSettings):
         seconds(0.05, 3600),
         "How long it is cut off before one call tries it again, in seconds.",
     )
+    key_pause: float = setting(
+        "CHAT_UPSTREAM_KEY_PAUSE",
+        "60",
+        seconds(0.05, 86_400),
+        "How long a key that the upstream refused is set aside for its other keys, in seconds.",
+    )
     max_connection_age: float = setting(
         "CHAT_MAX_CONNECTION_AGE",
         "50",

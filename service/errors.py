@@ -69,6 +69,8 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
     """Further members of the error object, as JSON texts."""
     asks_operator = False
     """Whether only an operator can help, so that the message has the request id."""
+    refuses_key = False
+    """Whether the upstream refused the service's key with an error status, and did no work."""
     refuses_options = False
     """Whether the upstream refused `stream_options`."""
     lost_idle = False

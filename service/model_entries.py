@@ -81,6 +81,8 @@ ABSENT: Final = "absent"
 """The value of some absent members."""
 MOST_WAYS: Final = 16
 """Maximum upstreams of a model."""
+MOST_KEYS: Final = 16
+"""Maximum keys of an upstream."""
 _INDISPENSABLE: Final = frozenset({"model", "messages"})
 
 _OF_BOTH: Final = {
@@ -180,6 +182,17 @@ UPSTREAM: Final[Mapping[str, ModelEntry]] = {
         allowed="the name of an environment variable such as OPENAI_API_KEY, not the key itself",
         accepts=_is_variable,
         default="",
+    ),
+    "api_key_variables": ModelEntry(
+        allowed=f"an array of 1 to {MOST_KEYS} names of environment variables such as "
+        "OPENAI_API_KEY, not the keys themselves",
+        accepts=lambda value: (
+            isinstance(value, list)
+            and 1 <= len(value) <= MOST_KEYS
+            and all(map(_is_variable, value))
+            and len({*value}) == len(value)
+        ),
+        default=(),
     ),
     "max_calls": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
     # If absent, that of the service; 0 is one, too.

@@ -43,6 +43,8 @@ class Upstream:
     """The URL before `/chat/completions`; "" for the built-in simulator."""
     api_key: str
     """The bearer key; "" for none."""
+    other_keys: tuple[str, ...] = ()
+    """Further bearer keys, with which requests take turns."""
     output_limit: OutputLimit = "max_tokens"
     """The `output_limit` of its models, unless their entries differ."""
     clamps_limit: bool = False
@@ -55,6 +57,11 @@ class Upstream:
     """Maximum calls at a time; None for the setting of the service."""
     max_waiting: int | None = None
     """Maximum calls that wait for one of these to end; None for the setting of the service."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys; "" for none."""
+        return (self.api_key, *self.other_keys)
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r}, {self.base_url!r})"  # without the key

@@ -11,7 +11,7 @@ Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that nam
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -92,13 +92,14 @@ def key_variables(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the variables that hold the keys of the upstreams of a document, also a wrong one."""
     upstreams = document.get("upstreams")
     tables = upstreams.values() if isinstance(upstreams, dict) else ()
-    names: set[Any] = set()
+    names: list[Any] = []
     for table in tables:
         if isinstance(table, dict):
             variables = table.get("header_variables")
             named = variables.values() if isinstance(variables, dict) else ()
-            names.update(name for name in named if isinstance(name, str))
-            names.add(table.get("api_key_variable"))
+            several = table.get("api_key_variables")
+            names += [*named, table.get("api_key_variable")]
+            names += several if isinstance(several, list) else ()
     return frozenset(name for name in names if isinstance(name, str))
 
 
@@ -128,7 +129,7 @@ def _members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[
         members[name] = table.get(name, entry.default)
         if name in table and table[name] is not ABSENT and not entry.accepts(members[name]):
             # A key can stand where its variable belongs.
-            quoted = found(members[name], is_secret=name == "api_key_variable")
+            quoted = found(members[name], is_secret=name.startswith("api_key_"))
             wrong.append(f"{place}.{name} must be {entry.allowed}; found {quoted}")
     if wrong:
         raise CatalogueError(*wrong)
@@ -146,10 +147,19 @@ def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream
     members = _members(place, table, UPSTREAM)
     if members["simulator"] == bool(members["base_url"]):
         raise CatalogueError(f"{place} must have either base_url or simulator = true")
+    several: Sequence[str] = members["api_key_variables"]
+    if several and members["api_key_variable"]:
+        raise CatalogueError(f"{place} must have either api_key_variable or api_key_variables")
+    if several:
+        first, *others = (_key(place, "api_key_variables", name, environment) for name in several)
+    else:
+        first = _key(place, "api_key_variable", members["api_key_variable"], environment)
+        others = []
     return Upstream(
         name=name,
         base_url=_endless(members["base_url"]),
-        api_key=_key(place, members["api_key_variable"], environment),
+        api_key=first,
+        other_keys=tuple(dict.fromkeys(key for key in others if key != first)),
         dialect=_dialect(place, members, OPENAI, environment),
         output_limit=members["output_limit"] or "max_tokens",
         clamps_limit=members["output_limit_excess"] == "clamp",
@@ -180,7 +190,7 @@ def _endless(url: str) -> str:
     return f"{url}/v1" if url and not urlsplit(url).path else url
 
 
-def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
+def _key(place: str, member: str, variable: str, environment: Mapping[str, str]) -> str:
     """Return the key of an upstream, from the variable that its entry names; "" for none."""
     if not variable:
         return ""
@@ -188,12 +198,12 @@ def _key(place: str, variable: str, environment: Mapping[str, str]) -> str:
     if not text:
         if not _USUAL_VARIABLE.fullmatch(variable):  # it can be a key that was pasted here
             raise CatalogueError(
-                f"{place}.api_key_variable must be the name of a variable that is set, such as "
+                f"{place}.{member} must be the name of a variable that is set, such as "
                 f"OPENAI_API_KEY, not the key itself; found {found(variable, is_secret=True)}"
             )
         raise CatalogueError(
-            f"{place}.api_key_variable names {variable}, which is not set. "
-            f"Write: export {variable}=KEY, or remove api_key_variable if the upstream needs no key"
+            f"{place}.{member} names {variable}, which is not set. "
+            f"Write: export {variable}=KEY, or remove {member} if the upstream needs no key"
         )
     try:
         return header_key(text)

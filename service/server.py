@@ -58,8 +58,7 @@ from service.simulation import Simulation
 from service.start_error import StartError
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient, transport
-from service.upstream.dispatch import UpstreamLimits
-from service.upstream.upstreams import UpstreamBounds
+from service.upstream.client_limits import UpstreamBounds, UpstreamLimits
 
 if TYPE_CHECKING:  # imported only if spans are exported
     from process.tracing import Tracing
@@ -200,6 +199,7 @@ class Server:
                     waiting=settings.upstream_max_waiting,
                     failures=settings.breaker_failures,
                     pause=settings.breaker_pause,
+                    key_pause=settings.key_pause,
                 ),
             ),
             self._telemetry,

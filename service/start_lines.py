@@ -21,10 +21,11 @@ def start_lines(catalogue: Catalogue) -> list[str]:
 
 
 def _line(model: Model, first: Model) -> str:
-    key = "set" if model.upstream.api_key else "none"
+    keys = [key for key in model.upstream.keys if key]
+    key = "key none" if not keys else "key set" if len(keys) == 1 else f"{len(keys)} keys"
     place = model.upstream.base_url or "the built-in simulator"
     share = f"order {model.order}, weight {model.weight}, " if first.others else ""
-    return f"{model.name} -> {model.upstream_model} at {place}, key {key}, {share}{_price(model)}"
+    return f"{model.name} -> {model.upstream_model} at {place}, {key}, {share}{_price(model)}"
 
 
 def _price(model: Model) -> str:

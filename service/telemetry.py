@@ -194,6 +194,14 @@ class Telemetry:
             ("upstream", "state"),
             registry=self.registry,
         )
+        self._key_refusals = cache(
+            Counter(
+                "chat_upstream_key_refusals",
+                "Keys of the upstream that it refused, each once while it is set aside.",
+                ("upstream",),
+                registry=self.registry,
+            ).labels
+        )
         self._upstream_left = cache(
             Counter(
                 "chat_upstream_fallbacks",
@@ -312,6 +320,16 @@ class Telemetry:
     def upstream_left(self, name: str) -> None:
         """Count a request that goes to another upstream than this one, which did no work."""
         self._upstream_left(name).inc()
+
+    def key_refused(self, name: str, number: int) -> None:
+        """Count a key that an upstream refused, also as a log line.
+
+        Args:
+            name: The name of the upstream.
+            number: The place of the key in the list of its keys, from 1 on.
+        """
+        self._key_refusals(name).inc()
+        _log.error("upstream key refused", extra=log.fields(upstream=name, key_number=number))
 
     def breaker_changed(self, name: str, state: BreakerState) -> None:
         """Report a new state of the breaker of an upstream, also as a log line."""

@@ -44,7 +44,8 @@ from service.upstream.chunks import (
     reported,
     together,
 )
-from service.upstream.dispatch import Dispatcher, UpstreamLimits
+from service.upstream.client_limits import UpstreamLimits
+from service.upstream.dispatch import Dispatcher
 from service.upstream.rewriting import rename, restyle
 from service.upstream.transport.http11 import Http11Transport
 from service.upstream_dialect import KEEPALIVE

@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -30,12 +30,14 @@ from service.upstream import bodies, error_bodies, refusals, retries
 from service.upstream.bulkhead import NoPlaceError
 from service.upstream.choosing import ranked
 from service.upstream.client_failures import CLIENT_ERRORS, failure_of
+from service.upstream.client_limits import UpstreamLimits
 from service.upstream.rewriting import SentOptions, outgoing
 from service.upstream.sent_request import EVENTS, JSON, Sent, http_request
 from service.upstream.silence import Silence
 from service.upstream.surrogates import has_surrogates, unpaired
-from service.upstream.upstreams import UpstreamBounds, Upstreams, UpstreamState
-from service.upstream.verdicts import Verdict, verdict_of
+from service.upstream.upstreams import Upstreams
+from service.upstream.verdicts import verdict_of
+from service.upstream.visit import Visit
 
 _AFTER_DEADLINE: Final = 1.0
 """Seconds after the deadline of a call, which ends a unary one before this client does."""
@@ -46,68 +48,6 @@ _LEFT: Final = (asyncio.CancelledError, GeneratorExit)
 _LARGEST_ERROR_BODY: Final = 64 * 1024
 _NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
 """Values of Content-Encoding that upstreams send for an uncompressed body."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpstreamLimits:
-    """The timeouts, in seconds, and the maximum size of a response."""
-
-    connect: float
-    first_byte: float
-    idle: float
-    longest_retry_after: float
-    max_response_bytes: int
-    busy: float = 0.5
-    """Wait before the retry of a request that a busy upstream refused without a Retry-After."""
-    bounds: UpstreamBounds = field(default_factory=UpstreamBounds)
-
-    def first_byte_of(self, model: Model) -> float:
-        """Return the maximum seconds before the first byte of a stream of a model."""
-        own = model.dialect.first_byte_timeout
-        return self.first_byte if own is None else own
-
-    def idle_of(self, model: Model) -> float:
-        """Return the maximum seconds of silence within a response of a model."""
-        own = model.dialect.idle_timeout
-        return self.idle if own is None else own
-
-
-class Visit:
-    """A call at an upstream, from its place there to the end of the response."""
-
-    __slots__ = ("known", "model", "permit", "responded", "response", "started")
-
-    def __init__(self, model: Model, known: UpstreamState, now: float) -> None:
-        self.model = model
-        self.known = known
-        """What is remembered of the upstream."""
-        self.permit = known.breaker.enter()
-        self.started = now
-        self.responded = False
-        """Whether the head of a response arrived."""
-        self.response: httpx.Response
-        """The response, once it is successful."""
-
-    def is_probe(self) -> bool:
-        """Return whether the call is the probe of a breaker."""
-        return self.known.breaker.is_probe(self.permit)
-
-    def answered(self, now: float) -> None:
-        """Close the breaker of which this is the probe, because the response has begun."""
-        self.known.breaker.end(self.permit, "served", now)
-
-    def leave(self, verdict: Verdict, now: float) -> None:
-        """Give back the place, and let the breaker count the call.
-
-        Args:
-            verdict: What the end of the call says about the upstream.
-            now: The time of the event loop, in seconds.
-        """
-        known = self.known
-        known.bulkhead.leave()
-        known.breaker.end(self.permit, verdict, now)
-        if known.bulkhead.waiting and known.breaker.wait(now):
-            known.bulkhead.dismiss()
 
 
 class Dispatcher:
@@ -159,7 +99,7 @@ class Dispatcher:
         self._budget.earn()
         ways: Sequence[Model] = (request.model,)
         if request.model.others:
-            ways = ranked(request.model.ways, self._random)
+            ways = self._usable_first(ranked(request.model.ways, self._random))
         visit = self._visit(ways) or await self._enter(ways, call)
         try:
             visit.response = await self._send(visit, request, call, streamed=streamed)
@@ -229,6 +169,11 @@ class Dispatcher:
         if error is None:
             visit.leave("served", now)
             return
+        if isinstance(error, errors.Failure) and error.refuses_key:
+            upstream = visit.model.upstream
+            if visit.known.keys.set_aside(visit.key, now):
+                number = upstream.keys.index(visit.key) + 1
+                self._telemetry.key_refused(upstream.name, number)
         is_late = not visit.responded and now >= call.deadline - _TICK
         verdict = verdict_of(
             error,
@@ -262,30 +207,48 @@ class Dispatcher:
         """
         visit = None
         if retries.moves(failure) and call.deadline > _clock():
-            visit = self._retry_at([way for way in ways if way is not left.model])
-        if visit is not None:
+            others = [way for way in ways if way is not left.model]
+            same = [left.model] if failure.refuses_key else []
+            visit = self._retry_at([way for way in (*same, *others) if self._has_key(way)])
+        if visit is None:
+            visit = await self._later(left, call, failure)
+        elif visit.model is not left.model:
             self._telemetry.upstream_left(left.model.upstream.name)
             if call.trace is not None:
                 call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
-        else:
-            wait = retries.delay(
-                retries.asked(failure, self._limits.busy),
-                remaining=call.deadline - _clock(),
-                longest=self._limits.longest_retry_after,
-                random=self._random(),
-            )
-            if wait is None or not self._budget.spend():
-                raise failure
-            await asyncio.sleep(wait)
-            visit = self._visit(self._closed([left.model]))
-            if visit is None:
-                raise failure
         try:
             visit.response = await self._send(visit, request, call, streamed=streamed, again=True)
         except BaseException as error:
             self._leave(visit, call, error)
             raise
         return visit
+
+    async def _later(self, left: Visit, call: Call, failure: errors.Failure) -> Visit:
+        """Take a place for a retry at the same upstream, after the wait that it needs.
+
+        Raises:
+            Failure: The same one, if there can be no retry.
+        """
+        wait = retries.delay(
+            retries.asked(failure, self._limits.busy),
+            remaining=call.deadline - _clock(),
+            longest=self._limits.longest_retry_after,
+            random=self._random(),
+        )
+        if wait is None or not self._budget.spend():
+            raise failure
+        await asyncio.sleep(wait)
+        visit = self._visit(self._closed([left.model]))
+        if visit is None:
+            raise failure
+        return visit
+
+    def _usable_first(self, ways: Sequence[Model]) -> Sequence[Model]:
+        """Return the ways whose keys are not all set aside, and then the others."""
+        return sorted(ways, key=lambda way: not self._has_key(way))
+
+    def _has_key(self, way: Model) -> bool:
+        return self.upstreams.of(way).keys.usable(way.upstream.keys, _clock())
 
     def _retry_at(self, ways: Sequence[Model]) -> Visit | None:
         """Take a place for a retry, if there is one and the budget allows the retry."""
@@ -326,7 +289,7 @@ class Dispatcher:
         )
         if call.trace is not None and not again:
             call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
-        sent = Sent(body, visit.model, call, accept=EVENTS if streamed else JSON)
+        sent = Sent(body, visit.model, call, accept=EVENTS if streamed else JSON, key=visit.key)
         try:
             return await self._attempt(visit, sent, fresh=again)
         except errors.Failure as failure:

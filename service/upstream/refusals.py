@@ -105,7 +105,9 @@ def _failure(
     if status == 403 and account_faults.is_flagged(body):
         return _flagged(error, model), "request"
     if status in _ACCOUNT or account_faults.is_account_fault(status, body):
-        return errors.UpstreamAccount(dispatched=True), "account"
+        refused = errors.UpstreamAccount(dispatched=True)
+        refused.refuses_key = status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return refused, "account"
     if model_faults.is_model_fault(status, body):
         missing = errors.UpstreamError(_NO_MODEL, dispatched=True)
         missing.asks_operator = True

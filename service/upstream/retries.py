@@ -5,11 +5,12 @@ It never does if the upstream may have started to generate:
     could not connect               once more, after up to 100 ms
     429, 503, 529 with Retry-After  once more after that wait, if it fits
     503, 529 without                once more, after half a second
-    an account fault                never, with any status
+    an account fault                never with the same key
     anything else                   never
 
 If the model has another upstream, the retry goes to that one instead, at once, if the upstream
-could not be reached or refused the request with 429, 503 or 529: it did no work then.
+could not be reached or refused the request with 429, 503 or 529: it did no work then. If it refused
+the service's key, the retry has another key or goes to another upstream.
 
 The budget is a fifth of the requests, so that retries do not overload an upstream in trouble.
 """
@@ -59,7 +60,9 @@ def asked(failure: errors.Failure, busy: float) -> float | None:
 
 
 def moves(failure: errors.Failure) -> bool:
-    """Return whether another upstream can get a request, because the first did no work."""
+    """Return whether a request can go to another upstream, because the first did no work."""
+    if failure.refuses_key:
+        return True
     did_nothing = isinstance(failure, errors.UpstreamUnavailable | errors.UpstreamRateLimited)
     return did_nothing and not failure.dispatched
 

@@ -58,7 +58,7 @@ _DEEPEST: Final = 6
 def scrub(text: str, model: Model) -> str:
     """Remove secrets and internal names from an upstream's text."""
     upstream = model.upstream
-    for key in (upstream.api_key, *model.dialect.secrets):
+    for key in (*upstream.keys, *model.dialect.secrets):
         if len(key) >= _LONG_KEY:
             text = re.sub(re.escape(key), _REDACTED, text, flags=re.IGNORECASE)
         elif key:

@@ -27,6 +27,8 @@ class Sent:
     model: Model
     call: Call
     accept: str = field(kw_only=True)
+    key: str = field(kw_only=True, repr=False)
+    """The key of the upstream; "" for none."""
 
     def with_body(self, body: bytes) -> "Sent":
         """Return the same request with another body."""
@@ -85,7 +87,7 @@ def http_request(
     ]
     if call.carried:
         headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in call.carried]
-    headers = identified(headers, upstream.api_key, dialect)
+    headers = identified(headers, sent.key, dialect)
     headers.append((b"content-length", b"%d" % len(sent.body)))
     request = httpx.Request(
         "POST",

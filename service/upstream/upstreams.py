@@ -7,40 +7,14 @@ An upstream whose name and address stay the same in a new models file keeps what
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from service.models import Model, Upstream
 from service.telemetry import Telemetry
 from service.upstream.breaker import Breaker
 from service.upstream.bulkhead import Bulkhead
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpstreamBounds:
-    """How many calls each upstream gets, and when it gets none."""
-
-    connections: int = 1000
-    """Maximum connections to all upstreams."""
-    calls: int = 0
-    """Maximum calls at each upstream; 0 for all connections if there is one upstream, otherwise for
-    half of them."""
-    waiting: int = 100
-    """Maximum calls that wait for each."""
-    failures: int = 5
-    """Consecutive failures that open the breaker; 0 for none."""
-    pause: float = 5.0
-    """Seconds from then to the probe."""
-
-    def calls_at(self, upstream: Upstream, count: int) -> int:
-        """Return the maximum calls at an upstream.
-
-        Args:
-            upstream: The upstream.
-            count: The number of upstreams.
-        """
-        share = self.connections if count == 1 else max(self.connections // 2, 1)
-        return upstream.max_calls or self.calls or share
+from service.upstream.client_limits import UpstreamBounds
+from service.upstream.key_ring import KeyRing
 
 
 class UpstreamState:
@@ -49,13 +23,15 @@ class UpstreamState:
     Args:
         bulkhead: The places at it.
         breaker: Its breaker.
+        keys: Its keys.
     """
 
-    __slots__ = ("breaker", "bulkhead", "refuses_options")
+    __slots__ = ("breaker", "bulkhead", "keys", "refuses_options")
 
-    def __init__(self, bulkhead: Bulkhead, breaker: Breaker) -> None:
+    def __init__(self, bulkhead: Bulkhead, breaker: Breaker, keys: KeyRing) -> None:
         self.bulkhead = bulkhead
         self.breaker = breaker
+        self.keys = keys
         self.refuses_options = False
         """Whether it refused `stream_options`."""
 
@@ -118,4 +94,5 @@ class Upstreams:
                 pause=self._bounds.pause,
                 changed=partial(self._telemetry.breaker_changed, upstream.name),
             ),
+            KeyRing(pause=self._bounds.key_pause),
         )

@@ -103,13 +103,14 @@ LAYERS = {
     "service.upstream": (
         {"client", "model_listing"},
         {"dispatch"},
-        {"chunks", "upstreams"},
+        {"chunks", "visit"},
+        {"upstreams"},
         {"refusals", "breaker"},
         {"bodies"},
         {"account_faults", "model_faults", "mending", "retries", "rewriting", "silence", "sse"},
         {
             *("client_failures", "error_bodies", "scrubbing", "sent_request", "surrogates"),
-            *("bulkhead", "choosing", "verdicts"),
+            *("bulkhead", "choosing", "client_limits", "key_ring", "verdicts"),
         },
         {"transport"},
         {"error_reasons"},
@@ -168,6 +169,7 @@ CLIENT_MODULES = {
     "service.upstream.dispatch",
     "service.upstream.model_listing",
     "service.upstream.sent_request",
+    "service.upstream.visit",
 }
 """The modules, besides the transport, that import an HTTP client."""
 

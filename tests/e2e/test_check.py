@@ -192,3 +192,23 @@ async def test_models_with_a_key_of_their_own_are_asked_with_it(tmp_path: Path) 
         f"ok   upstream a at {url}, for z: lists 2 models",
     ]
     assert sorted("api-key: sk-azure" in head for head in heads) == [False, True]
+
+
+async def test_each_upstream_of_a_model_and_each_key_is_tried(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    async with upstream() as (url, heads), upstream("401 No") as (other, _):
+        file.write_text(
+            f'[upstreams.a]\nbase_url = "{url}"\napi_key_variables = ["KEY_1", "KEY_2"]\n'
+            f'[upstreams.b]\nbase_url = "{other}"\n'
+            '[models.m]\nupstream_model = "qwen3"\nmaximum_output_tokens = 1\n'
+            'upstreams = [{ upstream = "a" }, { upstream = "b", order = 1 }]\n'
+        )
+        keys = {"KEY_1": "sk-first", "KEY_2": "sk-second"}
+        status, lines = await check({"CHAT_MODELS_FILE": str(file), **keys})
+
+    assert status == 1
+    assert f"ok   upstream a at {url}, key 1 of 2: lists 2 models" in lines
+    assert f"ok   upstream a at {url}, key 2 of 2: lists 2 models" in lines
+    assert lines[-1].startswith(f"FAIL upstream b at {other}: GET /models returned HTTP 401")
+    sent = sorted(line for head in heads for line in head.lower().split("\r\n") if "sk-" in line)
+    assert sent == ["authorization: bearer sk-first", "authorization: bearer sk-second"]

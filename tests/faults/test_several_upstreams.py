@@ -5,12 +5,15 @@ The faults of the simulator are selected by the name of the model at each upstre
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
+import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
 
+from service.models import Catalogue
 from service.simulator import SimulatorServer
 from tests.support.grpc_client import params
 from tests.support.running_service import Running, service, several, simulator
@@ -246,3 +249,92 @@ async def test_a_deadline_ends_a_call_that_moved() -> None:
             await running.rests()
             assert len(second.records) == 1
             await until(lambda: second.open_requests == 0)
+
+
+# ------------------------------------------------------------------------------------------- keys
+
+
+GOOD: Final = "good-key-canary-1"
+BAD: Final = "bad-key-canary-2"
+
+
+def keyed(upstream: SimulatorServer, *, entries: Mapping[str, Any], **more: Any) -> Catalogue:
+    """Return models at an upstream with a bad key and a good one, and further upstreams."""
+    first = {"base_url": upstream.base_url, "api_key_variables": ["BAD_KEY", "GOOD_KEY"]}
+    return several({"first": first, **more}, entries, BAD_KEY=BAD, GOOD_KEY=GOOD)
+
+
+def used(upstream: SimulatorServer) -> list[str]:
+    """Return the keys of the requests to an upstream."""
+    records = (upstream.records[index] for index in range(len(upstream.records)))
+    return [record.headers["authorization"].removeprefix("Bearer ") for record in records]
+
+
+@MODES
+async def test_a_refused_key_is_set_aside_and_no_caller_sees_it(
+    streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with simulator(api_key=GOOD) as upstream:
+        known = keyed(upstream, entries={"m": {"upstream": "first"}})
+        async with service(known) as running:
+            for _ in range(20):
+                await succeeds(running, "m", streamed=streamed)
+            assert Counter(used(upstream)) == {GOOD: 20, BAD: 1}
+            metric = "chat_upstream_key_refusals_total"
+            assert running.metric(metric, upstream="first") == 1
+            metric = "chat_upstream_fallbacks_total"
+            assert running.metric(metric, upstream="first") == 0
+        [line] = [each for each in caplog.records if each.message == "upstream key refused"]
+        assert line.levelname == "ERROR"
+        assert BAD not in caplog.text
+
+
+async def test_a_refused_key_comes_back() -> None:
+    async with simulator(api_key=GOOD) as upstream:
+        known = keyed(upstream, entries={"m": {"upstream": "first"}})
+        async with service(known, key_pause=0.05) as running:
+            for _ in range(2):
+                for _ in range(3):
+                    await running.client.create("m")
+                await asyncio.sleep(0.06)
+            assert used(upstream).count(BAD) >= 2
+
+
+async def test_with_no_key_left_callers_get_the_refusal() -> None:
+    async with simulator(api_key="another") as upstream:
+        known = keyed(upstream, entries={"m": {"upstream": "first"}})
+        async with service(known) as running:
+            for _ in range(10):
+                assert (await running.client.refusal("m")).reason == "UPSTREAM_ACCOUNT"
+            # The first call tries both keys, and every other one a single key.
+            assert len(upstream.records) == 11
+
+
+async def test_without_a_key_calls_go_to_another_upstream_without_a_retry() -> None:
+    async with simulator(api_key="another") as first, simulator() as second:
+        known = keyed(first, entries={"m": entry("any")}, second=second)
+        async with service(known) as running:
+            assert (await running.client.refusal("m")).reason == "UPSTREAM_ACCOUNT"
+            for _ in range(20):
+                await running.client.create("m")
+            assert (len(first.records), len(second.records)) == (2, 20)
+
+
+async def test_a_call_without_a_key_left_moves_on() -> None:
+    async with simulator(api_key="another") as first, simulator() as second:
+        known = several({"first": first, "second": second}, {"m": entry("any")})
+        async with service(known) as running:
+            for _ in range(20):
+                await running.client.create("m")
+            assert (len(first.records), len(second.records)) == (1, 20)
+
+
+@pytest.mark.parametrize("fault", ["402", "429-quota"])
+async def test_other_refusals_of_an_account_set_a_key_aside(fault: str) -> None:
+    async with simulator() as first, simulator() as second:
+        known = keyed(first, entries={"m": entry(f"sim-fault:{fault}")}, second=second)
+        async with service(known) as running:
+            assert (await running.client.refusal("m")).reason == "UPSTREAM_ACCOUNT"
+            assert {*used(first)} == {GOOD, BAD}
+            await running.client.create("m")
+            assert len(second.records) == 1

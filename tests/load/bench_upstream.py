@@ -27,7 +27,7 @@ import uvloop
 from service.metering.progress import Progress
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient, transport
-from service.upstream.dispatch import UpstreamLimits
+from service.upstream.client_limits import UpstreamLimits
 from tests.support.samples import (
     DONE,
     accepted_of,

@@ -6,7 +6,7 @@ import pytest
 
 from service.dialect_document import ENTRIES
 from service.models import Catalogue, Model
-from service.models_document import CatalogueError, catalogue
+from service.models_document import CatalogueError, catalogue, key_variables
 from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
 
 ENVIRONMENT = {"THE_KEY": UPSTREAM_KEY, "LINES_KEY": "a\nb", "TAB_KEY": "a\tb", "EMPTY_KEY": ""}
@@ -249,9 +249,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (document(price=1), f"models.default.price is unknown. {MEMBERS_OF_A_MODEL}"),
     (
         document(upstream={"url": "x"}),
-        "upstreams.main.url is unknown. The members are base_url, api_key_variable, max_calls, "
-        "max_waiting, simulator, output_limit, output_limit_excess, tool_names, "
-        f"{', '.join(ENTRIES)}",
+        "upstreams.main.url is unknown. The members are base_url, api_key_variable, "
+        "api_key_variables, max_calls, max_waiting, simulator, output_limit, "
+        f"output_limit_excess, tool_names, {', '.join(ENTRIES)}",
     ),
     *(
         (document(drop=name), f"models.default.{name} is missing: it must be {allowed}")
@@ -593,3 +593,56 @@ def test_wrong_lists_of_upstreams_are_named(ways: list[Any], line: str) -> None:
 def test_a_model_has_either_one_upstream_or_a_list() -> None:
     with pytest.raises(CatalogueError, match="must have either upstream or upstreams"):
         read(document(upstreams=[{"upstream": "main"}]))
+
+
+# ------------------------------------------------------------------------------------ several keys
+
+KEYED = {"base_url": "https://h/v1"}
+TWO = {"FIRST_KEY": "first-canary", "SECOND_KEY": "second-canary", "SAME_KEY": "first-canary"}
+
+
+def keys(*variables: Any) -> tuple[str, ...]:
+    tables = document(upstream={**KEYED, "api_key_variables": list(variables)})
+    [upstream] = catalogue(tables, TWO).upstreams
+    return upstream.keys
+
+
+def test_an_upstream_has_several_keys() -> None:
+    assert keys("FIRST_KEY") == ("first-canary",)
+    assert keys("SECOND_KEY", "FIRST_KEY", "SAME_KEY") == ("second-canary", "first-canary")
+    tables = document(upstream={**KEYED, "api_key_variables": ["FIRST_KEY", "SECOND_KEY"]})
+    assert key_variables(tables) == {"FIRST_KEY", "SECOND_KEY"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ([], "upstreams.main.api_key_variables must be an array of 1 to 16 names"),
+        (["FIRST_KEY"] * 2, "upstreams.main.api_key_variables must be an array of 1 to 16 names"),
+        (["FIRST_KEY", 7], "upstreams.main.api_key_variables must be an array of 1 to 16 names"),
+        (["NO_KEY"], "upstreams.main.api_key_variables names NO_KEY, which is not set"),
+        (["sk-1234567890"], "upstreams.main.api_key_variables must be an array of 1 to 16 names"),
+    ],
+)
+def test_wrong_lists_of_keys_are_named_without_the_keys(variables: list[Any], line: str) -> None:
+    with pytest.raises(CatalogueError, match=line) as wrong:
+        keys(*variables)
+    assert "1234567890" not in str(wrong.value)
+
+
+def test_an_upstream_has_either_one_key_or_a_list() -> None:
+    named = {"api_key_variable": "FIRST_KEY", "api_key_variables": ["SECOND_KEY"]}
+    with pytest.raises(CatalogueError, match="either api_key_variable or api_key_variables"):
+        catalogue(document(upstream={**KEYED, **named}), TWO)
+
+
+def test_bounds_of_an_upstream() -> None:
+    def upstream(**members: int) -> tuple[int | None, int | None]:
+        [found] = read(document(upstream={**KEYED, **members})).upstreams
+        return found.max_calls, found.max_waiting
+
+    assert upstream() == (None, None)
+    assert upstream(max_calls=7, max_waiting=0) == (7, 0)
+    for wrong in ({"max_calls": 0}, {"max_waiting": -1}):
+        with pytest.raises(CatalogueError):
+            upstream(**wrong)

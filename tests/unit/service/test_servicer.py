@@ -35,7 +35,7 @@ from service.servicer import ChatCompletionServicer, ModelServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
 from service.upstream.client import UpstreamClient
-from service.upstream.dispatch import UpstreamLimits
+from service.upstream.client_limits import UpstreamLimits
 from tests.support.samples import (
     CALLER_KEY,
     DONE,

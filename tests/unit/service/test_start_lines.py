@@ -48,3 +48,17 @@ def test_the_lines_are_bounded() -> None:
     lines = start_lines(many)
     assert len(lines) == 21
     assert lines[-1] == "and 3 more models"
+
+
+def test_a_model_with_several_upstreams_has_a_line_for_each() -> None:
+    upstreams = {
+        "local": {"base_url": "http://127.0.0.1:11434"},
+        "far": {"base_url": "https://h/v1", "api_key_variables": ["A_KEY", "B_KEY"]},
+    }
+    entry = {name: value for name, value in ENTRY.items() if name != "upstream"}
+    ways = [{"upstream": "far", "weight": 3}, {"upstream": "local", "order": 1}]
+    document = {"upstreams": upstreams, "models": {"default": {**entry, "upstreams": ways}}}
+    assert start_lines(catalogue(document, {"A_KEY": KEY, "B_KEY": KEY + "2"})) == [
+        "default -> llama3.1:8b at https://h/v1, 2 keys, order 0, weight 3, price 0",
+        "default -> llama3.1:8b at http://127.0.0.1:11434/v1, key none, order 1, weight 1, price 0",
+    ]

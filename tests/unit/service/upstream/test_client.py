@@ -24,9 +24,8 @@ from service.upstream import client as client_module
 from service.upstream.chunks import MOST_TOGETHER
 from service.upstream.client import UpstreamClient, transport
 from service.upstream.client_failures import FAILURES
-from service.upstream.dispatch import UpstreamLimits
+from service.upstream.client_limits import UpstreamBounds, UpstreamLimits
 from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
-from service.upstream.upstreams import UpstreamBounds
 from service.upstream_dialect import Dialect
 from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import (

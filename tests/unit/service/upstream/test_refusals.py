@@ -207,3 +207,22 @@ def test_the_wait_that_headers_ask_for(headers: dict[str, str], wait: float | No
 )
 def test_the_status_that_an_error_object_tells(error: ErrorObject, status: int) -> None:
     assert status_of(error) == status
+
+
+@pytest.mark.parametrize(
+    ("status", "names", "refuses"),
+    [
+        (401, (), True),
+        (402, (), True),
+        (403, (), True),
+        (429, ("insufficient_quota",), True),
+        (400, ("API_KEY_INVALID",), True),
+        (429, (), False),
+        # Some work may have been done.
+        (500, ("insufficient_quota",), False),
+    ],
+)
+def test_a_refused_key_is_one_for_which_no_work_was_done(
+    status: int, names: tuple[str, ...], refuses: bool
+) -> None:
+    assert failure(status, ErrorBody(names=names), None, MODEL).refuses_key is refuses

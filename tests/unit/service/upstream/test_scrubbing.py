@@ -183,3 +183,9 @@ def test_members_are_bounded() -> None:
     assert "large" not in kept
     assert kept["late"] == "1"
     assert sum(len(name) + len(text) for name, text in kept.items()) <= LARGEST_MEMBERS
+
+
+def test_every_key_of_the_upstream_is_removed() -> None:
+    keyed = model(upstream=replace(MODEL.upstream, other_keys=("a-second-key-canary", "third")))
+    text = f"{UPSTREAM_KEY}, a-second-key-canary, third"
+    assert scrub(text, keyed) == "[redacted], [redacted], [redacted]"

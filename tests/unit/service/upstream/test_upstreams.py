@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from service.telemetry import Telemetry
-from service.upstream.upstreams import UpstreamBounds, Upstreams
+from service.upstream.client_limits import UpstreamBounds
+from service.upstream.upstreams import Upstreams
 from service.upstream_report import BREAKER_STATES
 from tests.support.samples import MODEL, UPSTREAM
 

@@ -1,0 +1,52 @@
+"""A call at an upstream, from its place there to the end of the response."""
+
+import httpx
+
+from service.models import Model
+from service.upstream.upstreams import UpstreamState
+from service.upstream.verdicts import Verdict
+
+
+class Visit:
+    """A call at an upstream, from its place there to the end of the response."""
+
+    __slots__ = ("key", "known", "model", "permit", "responded", "response", "started")
+
+    def __init__(self, model: Model, known: UpstreamState, now: float) -> None:
+        self.model = model
+        self.known = known
+        """What is remembered of the upstream."""
+        self.permit = known.breaker.enter()
+        upstream = model.upstream
+        self.key = (
+            known.keys.choose(upstream.keys, now) if upstream.other_keys else upstream.api_key
+        )
+        """The key of the upstream; "" for none."""
+        if upstream.other_keys:
+            self.key = known.keys.choose(upstream.keys, now)
+        self.started = now
+        self.responded = False
+        """Whether the head of a response arrived."""
+        self.response: httpx.Response
+        """The response, once it is successful."""
+
+    def is_probe(self) -> bool:
+        """Return whether the call is the probe of a breaker."""
+        return self.known.breaker.is_probe(self.permit)
+
+    def answered(self, now: float) -> None:
+        """Close the breaker of which this is the probe, because the response has begun."""
+        self.known.breaker.end(self.permit, "served", now)
+
+    def leave(self, verdict: Verdict, now: float) -> None:
+        """Give back the place, and let the breaker count the call.
+
+        Args:
+            verdict: What the end of the call says about the upstream.
+            now: The time of the event loop, in seconds.
+        """
+        known = self.known
+        known.bulkhead.leave()
+        known.breaker.end(self.permit, verdict, now)
+        if known.bulkhead.waiting and known.breaker.wait(now):
+            known.bulkhead.dismiss()
