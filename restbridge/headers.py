@@ -11,6 +11,7 @@ metadata              -> response header
 x-ratelimit-* (six)     same name         printable ASCII, at most 256
 openai-processing-ms    same name         same
 retry-after(-ms)        same name         same
+x-chat-upstream         same name         same
 chatcompletion-charge-bin  x-charge       a Charge, as text
 """
 
@@ -35,7 +36,12 @@ RATE_LIMIT: Final = tuple(
 )
 """OpenAI's headers for the state of a key's limits."""
 
-ANSWER: Final = frozenset({*RATE_LIMIT, "openai-processing-ms", "retry-after", "retry-after-ms"})
+ANSWER: Final = frozenset(
+    {
+        *RATE_LIMIT,
+        *("openai-processing-ms", "retry-after", "retry-after-ms", "x-chat-upstream"),
+    }
+)
 """The metadata of the service that become response headers."""
 
 CHARGE: Final = b"x-charge"

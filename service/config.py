@@ -238,6 +238,12 @@ class Settings(OtelSettings):
         seconds(0.05, 86_400),
         "How long a key that the upstream refused is set aside for its other keys, in seconds.",
     )
+    shows_upstream: bool = setting(
+        "CHAT_SHOW_UPSTREAM",
+        "off",
+        switch,
+        "Whether responses name the upstream that answered, in `x-chat-upstream`.",
+    )
     max_connection_age: float = setting(
         "CHAT_MAX_CONNECTION_AGE",
         "50",

@@ -32,6 +32,7 @@ from collections.abc import (
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import Message
@@ -63,6 +64,11 @@ _Continuation: TypeAlias = (
 CONTRACT: Final = "/chatcompletion."
 """The prefix of the contract's methods."""
 
+UPSTREAM: Final = "x-chat-upstream"
+"""The metadata with the name of the upstream that answered, in percent-encoding."""
+_PLAIN: Final = "/:@+"
+"""The characters, besides letters, digits and `_.-~`, that stay as they are in it."""
+
 _OTHER_KEYS: Final = ("x-api-key", "api-key")
 """The metadata in which callers of other APIs send a key."""
 _TICK: Final = 0.002
@@ -83,6 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticate: Raises the failure of a call without a valid key.
         longest: Maximum duration of a call, in seconds.
         clock: A monotonic clock in seconds, finer than the event loop's, for durations.
+        shows_upstream: Whether responses name the upstream that answered.
         propagators: The trace headers that are carried on, as in OTEL_PROPAGATORS.
         tracing: Creates spans; None if none are exported.
         load: Measures the load, which the ends of calls report; None to report none.
@@ -99,7 +106,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         propagators: Collection[str] = trace_context.PROPAGATORS,
         tracing: Tracing | None = None,
         load: Load | None = None,
+        shows_upstream: bool = False,
     ) -> None:
+        self._shows_upstream = shows_upstream
         self._load = load
         self._tracing = tracing
         self._full_names: dict[str, str] = {}
@@ -199,7 +208,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             (request_ids.HEADER, call.record.request_id),
             ("openai-processing-ms", str(round(elapsed * 1000))),
             *call.rate_limit,
+            *self._upstream_of(call),
         )
+
+    def _upstream_of(self, call: Call) -> tuple[tuple[str, str], ...]:
+        """Return the metadata with the upstream that answered, if it is shown."""
+        if not (self._shows_upstream and call.record.upstream_status):
+            return ()
+        return ((UPSTREAM, quote(call.record.upstream, safe=_PLAIN)),)
 
     @asynccontextmanager
     async def _call(self, method: str, context: _Context) -> AsyncIterator[Call]:
@@ -280,7 +296,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         charge = () if call.charge is None else charges.metadata(call.charge)
-        trailers = (*status.trailing_metadata, *call.rate_limit, *charge)
+        trailers = (*status.trailing_metadata, *call.rate_limit, *charge, *self._upstream_of(call))
         if self._load is not None and call.caller is not None:
             trailers = (*trailers, *_load_of(call, self._load))
         try:

@@ -232,6 +232,7 @@ class Server:
             propagators=settings.propagators,
             tracing=tracing,
             load=load,
+            shows_upstream=settings.shows_upstream,
         )
         server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(

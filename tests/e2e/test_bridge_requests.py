@@ -112,6 +112,7 @@ async def test_the_services_metadata_become_headers_by_allow_list(pair: Pair) ->
             (
                 *((name, "7") for name in RATE_LIMIT),
                 ("openai-processing-ms", "12"),
+                ("x-chat-upstream", "first"),
                 ("set-cookie", "a=b"),
                 ("x-internal", "secret"),
             )
@@ -125,6 +126,7 @@ async def test_the_services_metadata_become_headers_by_allow_list(pair: Pair) ->
         RATE_LIMIT, "7"
     )
     assert response.headers["openai-processing-ms"] == "12"
+    assert response.headers["x-chat-upstream"] == "first"
     assert "set-cookie" not in response.headers
     assert "x-internal" not in response.headers
 

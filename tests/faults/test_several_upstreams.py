@@ -251,6 +251,51 @@ async def test_a_deadline_ends_a_call_that_moved() -> None:
             await until(lambda: second.open_requests == 0)
 
 
+# ---------------------------------------------------------------------- the one that answered
+
+
+SHOWN: Final = "x-chat-upstream"
+
+
+@MODES
+async def test_a_response_names_the_upstream_that_answered(streamed: bool) -> None:
+    async with simulator() as first, simulator() as second:
+        ways = entry("sim-fault:429", "any")
+        ways["upstreams"][1]["upstream"] = "größe 2"
+        known = several({"first": first, "größe 2": second}, {"m": ways})
+        async with service(known, shows_upstream=True) as running:
+            start = running.client.start_stream if streamed else running.client.start_create
+            call = start("m")
+            metadata = dict(await call.initial_metadata() or ())
+            assert metadata[SHOWN] == "gr%C3%B6%C3%9Fe%202"
+            call.cancel()
+
+
+async def test_a_failure_names_it_if_it_answered() -> None:
+    async with simulator() as first:
+        names = ("sim-fault:500", "sim-fault:429", "any")
+        known = several(
+            {"first": first, "away": AWAY},
+            {**{name: {"upstream": "first"} for name in names}, "away": {"upstream": "away"}},
+        )
+        async with service(known, shows_upstream=True) as running:
+            for name in names[:2]:
+                assert (await running.client.refusal(name)).trailers[SHOWN] == "first"
+            assert SHOWN not in (await running.client.refusal("away")).trailers
+            assert SHOWN not in (await running.client.refusal("unknown")).trailers
+
+
+async def test_by_default_no_response_names_it() -> None:
+    async with simulator() as first:
+        known = several({"first": first}, {"any": {"upstream": "first"}})
+        async with service(known) as running:
+            call = running.client.start_create("any")
+            assert SHOWN not in dict(await call.initial_metadata() or ())
+            failure = await running.client.refusal(params("any", temperature=9))
+            assert SHOWN not in failure.trailers
+            call.cancel()
+
+
 # ------------------------------------------------------------------------------------------- keys
 
 

@@ -121,6 +121,10 @@ HEADERS: Final[Mapping[str, tuple[str, str]]] = {
         "The receipt: what the request cost, in nano-credits, of which for prompt and completion, "
         "and the id of its hold.",
     ),
+    "x-chat-upstream": (
+        "string",
+        "The upstream that answered, if the operator shows it.",
+    ),
     "retry-after": ("integer", "How long to wait before a retry, in seconds."),
     "retry-after-ms": ("integer", "How long to wait before a retry, in milliseconds."),
     "www-authenticate": ("string", "`Bearer`."),

@@ -123,7 +123,9 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                 "responses": {
                     "200": {
                         "description": "The completion, or its chunks.",
-                        "headers": _headers("openai-processing-ms", "x-charge", *RATE_LIMIT),
+                        "headers": _headers(
+                            "openai-processing-ms", "x-charge", "x-chat-upstream", *RATE_LIMIT
+                        ),
                         "content": {
                             "application/json": {"schema": _schema("ChatCompletion")},
                             "text/event-stream": {

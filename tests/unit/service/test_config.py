@@ -123,6 +123,7 @@ SETTINGS: dict[str, Case] = {
         ("0.04", "3601", *DURATIONS),
     ),
     "CHAT_UPSTREAM_KEY_PAUSE": ("key_pause", 60.0, "0.05", 0.05, ("0.04", "86401", *DURATIONS)),
+    "CHAT_SHOW_UPSTREAM": ("shows_upstream", False, "on", True, ("yes", "true", "1")),
     "CHAT_MAX_CONNECTION_AGE": (
         *("max_connection_age", 50.0, "86400", 86_400.0),
         ("0.9", "86401", *DURATIONS),
