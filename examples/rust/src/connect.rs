@@ -19,7 +19,7 @@ pub fn variable(name: &str, otherwise: &str) -> String {
 
 /// Returns a client. A process needs one channel: it carries any number of calls at a time.
 pub fn connect() -> Result<Client, Error> {
-    // Each call goes to one of these addresses.
+    // Each call goes to one of these addresses, which commas separate.
     let targets = variable("CHAT_TARGET", "127.0.0.1:50051");
     let endpoints = targets.split(',').map(|target| {
         Endpoint::from_shared(format!("http://{target}")).map(|endpoint| {
