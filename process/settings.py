@@ -263,6 +263,14 @@ def readable_file(value: str) -> str:
 
 
 @parser("a path")
+def optional_path(value: str) -> str:
+    """Parse the path of a file that is read later, or "" if the variable is absent."""
+    if "\0" in value:
+        raise ValueError
+    return value
+
+
+@parser("a path")
 def path(value: str) -> str:
     """Parse a path. It does not have to exist."""
     if not value or "\0" in value:

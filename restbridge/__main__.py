@@ -7,10 +7,10 @@
 The console scripts chatcompletion-bridge and chatcompletion-standalone do the same.
 
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
-remaining requests immediately. With --standalone, SIGHUP reads the models file again; without, it
-changes nothing. Until the process handles signals, SIGINT ends it like a program without a handler
-(130 in a shell). The exit status is 0 after a drain, 1 if an address cannot be listened on, and 2
-if a setting is wrong.
+remaining requests immediately. SIGHUP reads the certificates and, with --standalone, the models
+file again. Until the process handles signals, SIGINT ends it like a program without a handler (130
+in a shell). The exit status is 0 after a drain, 1 if an address cannot be listened on, and 2 if a
+setting is wrong.
 
 Only this file of the bridge imports the service, and only for --standalone. The bridge then calls
 the service's handlers without a socket; other clients use the gRPC port.
@@ -36,6 +36,9 @@ from process import settings as process_settings
 from process.lifetime import Signals, remember_hang_ups, settle
 from process.otel_settings import missing_extra
 from process.settings import Listen, SettingsError, rows, usage, values_of
+from process.tls import credentials as tls
+from process.tls import plaintext
+from process.tls.files import ClientFiles, ServerFiles
 from process.variables import unknown_variables
 from process.workers.arguments import ARGUMENTS, USAGE, parse
 from process.workers.plan import Plan, PrepareError
@@ -78,7 +81,9 @@ async def serve(settings: Settings, worker: Worker | None = None) -> None:
     )
     if worker is not None:
         worker.serving(bridge.telemetry.registry)
-    await signals.drain("restbridge", bridge.stop, bridge.hurry)
+    await signals.drain(
+        "restbridge", bridge.stop, bridge.hurry, bridge.reload_tls if bridge.has_tls else None
+    )
 
 
 class Standalone:
@@ -101,6 +106,7 @@ class Standalone:
             {**_listens(values), **listens(of_service)}, workers=values.get("workers", 1)
         )
         wrong += missing_extra(values)
+        wrong += tls.wrong(ServerFiles.of(values, "bridge_tls"))
         self.environment = environment
         self._key = ""
         self.service: ServiceSettings
@@ -202,7 +208,12 @@ class Standalone:
         )
         if worker is not None:
             worker.serving(server.registry, bridge.telemetry.registry)
-        reload = Reloading(server, self.service, self.environment)
+        models = Reloading(server, self.service, self.environment)
+
+        async def reload() -> None:
+            await bridge.reload_tls()
+            await models()
+
         await signals.drain("restbridge", stop, hurry, reload)
 
     def _key_file(self) -> "KeyFile":
@@ -239,6 +250,7 @@ class Standalone:
             kept_in=kept,
             pages=self.settings.pages,
             models=start_lines(self.catalogue),
+            ca=self.settings.bridge_tls_cert_file,
             model=names[0] if names else "MODEL",
         )
         print(text, flush=True)  # noqa: T201 - asked for
@@ -300,11 +312,28 @@ def _listens(values: Mapping[str, Any]) -> dict[str, Listen]:
     return {"CHAT_BRIDGE_LISTEN": values["listen"]} if "listen" in values else {}
 
 
+def _listeners(settings: Settings, both: Standalone | None) -> list[plaintext.Listener]:
+    """Return the listeners for clients."""
+    has_tls = ServerFiles.of(values_of(settings), "bridge_tls").is_on
+    own = plaintext.Listener(
+        setting="CHAT_BRIDGE_LISTEN",
+        listen=settings.listen,
+        certificate="CHAT_BRIDGE_TLS_CERT_FILE",
+        has_tls=has_tls,
+    )
+    if both is None:
+        return [own]
+    from service.config import listeners  # noqa: PLC0415 - as in `Standalone`
+
+    return [own, *listeners(both.service)]
+
+
 def _settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings of a bridge without a service."""
     values, wrong = process_settings.parse(Settings, environment)
     wrong += missing_extra(values)
     wrong += unknown_variables(environment)
+    wrong += tls.wrong(ServerFiles.of(values, "bridge_tls"), ClientFiles.of(values, "service_tls"))
     wrong += unshareable(_listens(values), workers=values.get("workers", 1))
     if wrong:
         raise SettingsError(*wrong)
@@ -352,6 +381,8 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
         worker=worker.number if worker else None,
         style=settings.log_format,
     )
+    if worker is None:
+        plaintext.warn("restbridge", _listeners(settings, both))
     if worker is None and settings.workers > 1:
         from process.workers.supervisor import supervise  # noqa: PLC0415  - a worker does without
 

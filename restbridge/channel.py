@@ -12,11 +12,13 @@ and then fails every call if no replica is SERVING.
 This module sets every option that matters, so that a new default of grpcio changes nothing.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+import grpc
 import grpc.aio
 from grpc import ChannelConnectivity
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -27,6 +29,8 @@ from chatcompletion.v1 import (
     model_service_pb2_grpc,
 )
 from process.in_process import InProcessChannel
+from process.settings import UNIX
+from process.tls.credentials import Credentials
 from restbridge.config import SEVERAL, Settings
 
 if TYPE_CHECKING:  # the types of asyncio stubs exist only in the .pyi files
@@ -51,6 +55,9 @@ def options(
     settings: Settings, service_config: _ServiceConfig
 ) -> tuple[tuple[str, str | int], ...]:
     """Return the options of a channel."""
+    # gRPC has no name of its own for a UNIX domain socket.
+    is_here = settings.service_target.startswith(UNIX)
+    name = settings.service_tls_name or ("localhost" if is_here else "")
     return (
         # A request of tiny values is up to twice as long as a message as in JSON.
         ("grpc.max_send_message_length", 2 * settings.max_body_bytes + _MEBIBYTE),
@@ -79,6 +86,7 @@ def options(
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.primary_user_agent", "chatcompletion-restbridge"),
+        *((("grpc.ssl_target_name_override", name),) if name else ()),
     )
 
 
@@ -103,16 +111,41 @@ class Service:
     Args:
         settings: The settings.
         channel: A channel to a service in this process, or None to dial the configured address.
+        tls: The authorities of the service and the bridge's own certificate; None for plaintext.
     """
 
-    def __init__(self, settings: Settings, channel: InProcessChannel | None = None) -> None:
-        several = channel is None and settings.service_target.startswith(SEVERAL)
-        self._first = _stubs(
-            channel or _dial(settings, _SERVING_REPLICA if several else _ONE_ADDRESS)
-        )
-        self._otherwise = _stubs(_dial(settings, _ANY_REPLICA)) if several else None
+    def __init__(
+        self,
+        settings: Settings,
+        channel: InProcessChannel | None = None,
+        *,
+        tls: Credentials | None = None,
+    ) -> None:
+        self._settings = settings
+        self._closing: set[asyncio.Task[None]] = set()
+        self._first: Stubs
+        self._otherwise: Stubs | None = None
         self.timeout = settings.timeout
         """The deadline of each call, in seconds."""
+        if channel is not None:
+            self._first = _stubs(channel)
+        else:
+            self._connect(tls)
+
+    def _connect(self, tls: Credentials | None) -> None:
+        several = self._settings.service_target.startswith(SEVERAL)
+        first = _SERVING_REPLICA if several else _ONE_ADDRESS
+        self._first = _stubs(_dial(self._settings, first, tls))
+        self._otherwise = _stubs(_dial(self._settings, _ANY_REPLICA, tls)) if several else None
+
+    def renew(self, tls: Credentials) -> None:
+        """Use other certificates for later calls. Calls in flight end on their connections."""
+        for stubs in (self._first, self._otherwise):
+            if stubs is not None:
+                task = asyncio.ensure_future(stubs.channel.close(self.timeout))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        self._connect(tls)
 
     def stubs(self) -> Stubs:
         """Return the stubs for the next call."""
@@ -125,15 +158,24 @@ class Service:
 
     async def close(self) -> None:
         """Close the channels and cancel the calls in flight."""
+        for task in tuple(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._first.channel.close()
         if self._otherwise is not None:
             await self._otherwise.channel.close()
 
 
-def _dial(settings: Settings, service_config: _ServiceConfig) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(
-        settings.service_target, options=options(settings, service_config)
+def _dial(
+    settings: Settings, service_config: _ServiceConfig, tls: Credentials | None
+) -> grpc.aio.Channel:
+    given = options(settings, service_config)
+    if tls is None:
+        return grpc.aio.insecure_channel(settings.service_target, options=given)
+    credentials = grpc.ssl_channel_credentials(
+        tls.authorities, tls.key or None, tls.certificate or None
     )
+    return grpc.aio.secure_channel(settings.service_target, credentials, options=given)
 
 
 def _stubs(channel: "Channel") -> Stubs:

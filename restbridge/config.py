@@ -15,6 +15,7 @@ from process.settings import (
     listen_address,
     one_of,
     optional_address,
+    optional_path,
     parser,
     seconds,
     setting,
@@ -24,6 +25,7 @@ from process.settings import (
 _ORIGIN: Final = re.compile(
     r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?"
 )
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _UNIX: Final = "unix:"
 _DNS: Final = "dns:///"
 _LIST: Final = "ipv4:"
@@ -57,6 +59,14 @@ def origins(text: str) -> tuple[str, ...]:
     return names
 
 
+@parser("a name such as chat.example")
+def host_name(text: str) -> str:
+    """Parse the name of a host, or "" if the variable is absent."""
+    if text and not _HOST.fullmatch(text):
+        raise ValueError
+    return text
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings(OtelSettings):
     """The settings of the bridge, read at start."""
@@ -78,6 +88,43 @@ class Settings(OtelSettings):
         "127.0.0.1:9465",
         optional_address,
         "The address at which Prometheus reads the bridge's metrics; `none` switches it off.",
+    )
+    bridge_tls_cert_file: str = setting(
+        "CHAT_BRIDGE_TLS_CERT_FILE",
+        "",
+        optional_path,
+        "The PEM file with the certificate of the HTTP listener and its intermediates; with it, "
+        "the listener has TLS.",
+    )
+    bridge_tls_key_file: str = setting(
+        "CHAT_BRIDGE_TLS_KEY_FILE",
+        "",
+        optional_path,
+        "The PEM file with the key of that certificate, without a passphrase.",
+    )
+    service_tls_ca_file: str = setting(
+        "CHAT_SERVICE_TLS_CA_FILE",
+        "",
+        optional_path,
+        "A PEM file of certificate authorities for the service; with it, the bridge uses TLS.",
+    )
+    service_tls_cert_file: str = setting(
+        "CHAT_SERVICE_TLS_CERT_FILE",
+        "",
+        optional_path,
+        "The PEM file with the bridge's own certificate, if the service requires one.",
+    )
+    service_tls_key_file: str = setting(
+        "CHAT_SERVICE_TLS_KEY_FILE",
+        "",
+        optional_path,
+        "The PEM file with the key of that certificate, without a passphrase.",
+    )
+    service_tls_name: str = setting(
+        "CHAT_SERVICE_TLS_NAME",
+        "",
+        host_name,
+        "The name in the certificate of the service, if it is not the host of CHAT_SERVICE_TARGET.",
     )
     cors_origins: tuple[str, ...] = setting(
         "CHAT_BRIDGE_CORS_ORIGINS",

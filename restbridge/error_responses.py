@@ -29,6 +29,7 @@ STATUS_DETAILS: Final = "grpc-status-details-bin"
 """The trailing metadata that holds a google.rpc.Status."""
 
 _LONGEST_WAIT_MS: Final = 3_600_000
+_LONGEST_WHY: Final = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,8 @@ class ErrorResponse:
     """The methods of the resource, if the method was wrong."""
     metadata: tuple[tuple[bytes, bytes], ...] = ()
     """Headers from the service's metadata, by the allow-list."""
+    why: str = ""
+    """The cause in gRPC's words, for the log only."""
 
     def body(self) -> bytes:
         """Return the JSON document `{"error": {...}}`, on one line."""
@@ -273,7 +276,7 @@ def of_call(
     """
     failure = _told(trailers, exchange_id)
     if failure is None:
-        failure = _foreign(code, text, exchange_id)
+        failure = replace(_foreign(code, text, exchange_id), why=(text or "")[:_LONGEST_WHY])
         if failure.retryable and any(True for _ in metadata or ()):
             failure = replace(failure, retryable=False, retry_after_ms=None)
     return replace(failure, metadata=tuple(headers.answer(metadata, trailers)))

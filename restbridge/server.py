@@ -11,7 +11,7 @@ stop    1 /readyz returns 503; requests are still accepted,        drain_delay
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -21,8 +21,11 @@ import uvicorn
 from process import metrics, unix_sockets
 from process.in_process import InProcessChannel
 from process.otel_settings import cannot_export
-from process.settings import Listen, UnixAddress
+from process.settings import Listen, UnixAddress, values_of
 from process.taken_ports import cannot_listen
+from process.tls.credentials import TlsError
+from process.tls.files import ClientFiles, ServerFiles
+from process.tls.watching import TlsReloading, Watched
 from process.workers import ports
 from restbridge.app import create_app
 from restbridge.channel import Service
@@ -30,6 +33,7 @@ from restbridge.config import Settings
 from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.event_stream import SILENCE
 from restbridge.http.edge import Edge
+from restbridge.http.handshakes import Tls
 from restbridge.http.limits import Limits
 from restbridge.http.protocol import BoundedProtocol
 from restbridge.telemetry import Telemetry
@@ -47,7 +51,7 @@ _FLUSH_INTERVAL: Final = 0.02
 
 
 class ListenError(Exception):
-    """The bridge cannot start. The text has the setting, the value and the cause."""
+    """The bridge cannot start. The text has the setting, the value or file, and the cause."""
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -94,6 +98,8 @@ class Bridge:
         self._edge: Edge
         self._server: _Server
         self._serving: asyncio.Task[None]
+        self._tls: Tls | None = None
+        self._watched: list[Watched] = []
         self.port = 0
         """The port of the listener, set by `start`; 0 for a UNIX domain socket."""
         self.metrics_port: int | None = None
@@ -113,7 +119,7 @@ class Bridge:
         """Listen, and return when the bridge accepts requests.
 
         Raises:
-            ListenError: An address is in use or not local.
+            ListenError: An address is in use or not local, or a file of TLS cannot be used.
         """
         async with contextlib.AsyncExitStack() as stack:
             listener = stack.enter_context(
@@ -122,8 +128,8 @@ class Bridge:
             self.port = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
             tracing = self._start_export(stack)
             self._start_metrics(stack)
-            service = Service(self._settings, self._channel)
-            stack.push_async_callback(service.close)
+            service = self._start_service(stack)
+            self._start_tls(stack)
             self._edge = create_app(
                 self._settings,
                 service,
@@ -133,7 +139,7 @@ class Bridge:
                 silence=self._silence,
                 tracing=tracing,
             )
-            self._server = _Server(self._configuration())
+            self._server = _Server(self._configuration(), self._tls)
             self._serving = asyncio.create_task(self._server.serve([listener]))
             self._serving.add_done_callback(lambda _: self._server.ready.set())
             await self._server.ready.wait()
@@ -167,6 +173,15 @@ class Bridge:
         finally:
             ending.cancel()
             await self._exit.aclose()
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the bridge has files of TLS."""
+        return bool(self._watched)
+
+    async def reload_tls(self) -> None:
+        """Read the files of TLS again, and log the result."""
+        await TlsReloading(self._watched)()
 
     def hurry(self) -> None:
         """End the delay and the grace of `stop` immediately."""
@@ -212,6 +227,37 @@ class Bridge:
         except (ValueError, OSError) as error:
             raise ListenError(cannot_export(error)) from error
 
+    def _start_service(self, stack: contextlib.AsyncExitStack) -> Service:
+        files = ClientFiles.of(values_of(self._settings), "service_tls")
+        watched = None
+        if files.is_on and self._channel is None:
+            watched = _watched(files)
+            self._watched.append(watched)
+        service = Service(
+            self._settings, self._channel, tls=watched.credentials if watched else None
+        )
+        if watched is not None:
+            watched.changed = service.renew
+        stack.push_async_callback(service.close)
+        return service
+
+    def _start_tls(self, stack: contextlib.AsyncExitStack) -> None:
+        files = ServerFiles.of(values_of(self._settings), "bridge_tls")
+        if files.is_on:
+            watched = _watched(files)
+            self._tls = Tls(
+                watched.credentials, self.telemetry, most=self._settings.max_connections
+            )
+            watched.changed = self._tls.use
+            self._watched.append(watched)
+        task = asyncio.create_task(TlsReloading(self._watched).run())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+        stack.push_async_callback(stop)
+
     def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
         listen = self._settings.metrics_listen
         if listen is None:
@@ -226,13 +272,28 @@ class Bridge:
 class _Server(uvicorn.Server):
     """uvicorn's server without signal handlers. It reports when it is ready."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: Tls | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.ready = asyncio.Event()
         self.leave = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # As uvicorn does it, which cannot limit the duration of handshakes.
+        await self.lifespan.startup()
+        protocol = partial(
+            cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        tls = {} if self._tls is None else self._tls.options
+        create = asyncio.get_running_loop().create_server
+        backlog = self.config.backlog
+        self.servers = [
+            await create(protocol, sock=each, backlog=backlog, **tls) for each in sockets or ()
+        ]
+        self.started = True
         self.ready.set()
 
     async def main_loop(self) -> None:
@@ -302,6 +363,13 @@ def _listener(listen: Listen, *, shares: bool) -> Iterator[socket.socket]:
         except OSError as error:
             raise _cannot_listen("CHAT_BRIDGE_LISTEN", listen, error) from error
         yield listener
+
+
+def _watched(files: ServerFiles | ClientFiles) -> Watched:
+    try:
+        return Watched(files, logger="restbridge")
+    except TlsError as error:
+        raise ListenError(str(error)) from error
 
 
 def _cannot_listen(setting: str, listen: Listen, error: OSError) -> ListenError:

@@ -23,6 +23,9 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 OTHER_METHOD: Final = "_OTHER"
 """The label of any other method, which the conventions define."""
 
+TLS_HANDSHAKE: Final = "TLS_HANDSHAKE"
+"""The reason of a connection whose TLS handshake failed."""
+
 # The buckets of the conventions, and larger ones, because completions can take minutes.
 _DURATION_BUCKETS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0),
@@ -123,6 +126,8 @@ class Telemetry:
             members["trace_id"] = exchange.trace_id
         if exchange.span_id:
             members["span_id"] = exchange.span_id
+        if exchange.failure is not None and exchange.failure.why:
+            members["why"] = exchange.failure.why
         if exchange.first_event is not None:
             to_first = exchange.first_event - exchange.began
             self._first_event.observe(to_first)
@@ -138,6 +143,11 @@ class Telemetry:
                 reason=reason,
                 request_id=exchange.request_id,
             )
+
+    def handshake_failed(self, why: str) -> None:
+        """Record a connection whose TLS handshake failed, and why."""
+        self._refused(TLS_HANDSHAKE).inc()
+        _log.info("tls handshake failed", extra=log.fields(why=why))
 
     def refused(self, failure: ErrorResponse, request_id: str) -> None:
         """Record a connection that was closed before a request was parsed."""

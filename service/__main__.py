@@ -6,9 +6,9 @@
 
 The console script chatcompletion-service does the same; chatcompletion-admin has only the commands.
 SIGTERM drains as configured. SIGINT skips the drain delay. A second signal of either kind ends the
-remaining calls immediately. SIGHUP reads the models file again. Until the process handles signals,
-SIGINT ends it like a program without a handler (130 in a shell). The exit status is 0 after a
-drain, 1 if the service could not start, and 2 if a setting is wrong.
+remaining calls immediately. SIGHUP reads the models file and the certificates again. Until the
+process handles signals, SIGINT ends it like a program without a handler (130 in a shell). The exit
+status is 0 after a drain, 1 if the service could not start, and 2 if a setting is wrong.
 """
 
 if __name__ == "__main__":
@@ -26,12 +26,13 @@ from typing import Any
 from process import command_line, descriptors, log
 from process.lifetime import Signals, remember_hang_ups, settle
 from process.settings import SettingsError, rows, values_of
+from process.tls import plaintext
 from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
 from process.workers.ports import shareable
 from process.workers.worker import Worker
 from service import cli
-from service.config import Settings, listens, load
+from service.config import Settings, listeners, listens, load
 from service.models import Catalogue
 from service.start_error import StartError
 from service.start_lines import start_lines
@@ -128,6 +129,8 @@ def main() -> int:
         worker=worker.number if worker else None,
         style=settings.log_format,
     )
+    if worker is None:
+        plaintext.warn("service", listeners(settings))
     if worker is None and settings.workers > 1:
         from process.workers.supervisor import supervise  # noqa: PLC0415  (commands do without the supervisor)
 

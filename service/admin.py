@@ -17,7 +17,6 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from chatcompletion.v1 import account_service_pb2
 from chatcompletion.v1.account_service_pb2_grpc import add_AccountServiceServicer_to_server
-from process import unix_sockets
 from process.settings import Listen
 from service import reflection
 from service.accounts.account_servicer import AccountServicer
@@ -26,6 +25,7 @@ from service.accounts.store_access import Access
 from service.call import Calls
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
+from service.listener_tls import ListenerTls, bind
 from service.listeners import Options, listener, options
 from service.probes import ProbeInterceptor
 from service.telemetry import Telemetry
@@ -50,6 +50,7 @@ class AdminServer:
         telemetry: Records every call.
         listen: The address to listen on.
         token: The bearer token of operators: 16 to 256 printable ASCII characters.
+        tls: The TLS of the listener; None for plaintext.
         shares_port: Whether the listener shares its port with other workers.
     """
 
@@ -61,9 +62,11 @@ class AdminServer:
         *,
         listen: Listen,
         token: str,
+        tls: ListenerTls | None = None,
         shares_port: bool = False,
     ) -> None:
         self._listen = listen
+        self._tls = tls
         self._shares_port = shares_port
         self._servicer = AccountServicer(access, directory, token=token)
         self._calls = Calls(MOST_CALLS)
@@ -82,7 +85,7 @@ class AdminServer:
         """Start listening. The health is SERVING when this returns.
 
         Raises:
-            OSError: The address cannot be listened on.
+            StartError: The address cannot be listened on.
         """
         interceptor = CallInterceptor(
             self._calls,
@@ -95,11 +98,7 @@ class AdminServer:
         add_AccountServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable(server, SERVICE, health.SERVICE_NAME)
-        try:
-            with unix_sockets.placed(self._listen):
-                self._port = server.add_insecure_port(str(self._listen))
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._listen}") from error
+        self._port = bind("CHAT_ADMIN_LISTEN", server, self._listen, self._tls)
         self.set_serving(True)
         await server.start()
         self._server = server

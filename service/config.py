@@ -10,7 +10,7 @@ all errors together, each with the setting or entry, the value found and the val
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from process import log
 from process.otel_settings import OtelSettings, missing_extra
@@ -27,6 +27,7 @@ from process.settings import (
     listen_address,
     one_of,
     optional_address,
+    optional_path,
     parse,
     parser,
     path,
@@ -34,7 +35,11 @@ from process.settings import (
     seconds,
     setting,
     switch,
+    values_of,
 )
+from process.tls import credentials as tls
+from process.tls.files import File, ServerFiles
+from process.tls.plaintext import Listener
 from process.variables import unknown_variables
 from process.workers.ports import unshareable
 from service.models import Catalogue
@@ -134,6 +139,44 @@ class Settings(OtelSettings):
         "127.0.0.1:50052",
         listen_address,
         "The address of the AccountService listener.",
+    )
+    tls_cert_file: str = setting(
+        "CHAT_TLS_CERT_FILE",
+        "",
+        optional_path,
+        "The PEM file with the certificate of the gRPC listener and its intermediates; with it, "
+        "the listener has TLS.",
+    )
+    tls_key_file: str = setting(
+        "CHAT_TLS_KEY_FILE",
+        "",
+        optional_path,
+        "The PEM file with the key of that certificate, without a passphrase.",
+    )
+    tls_client_ca_file: str = setting(
+        "CHAT_TLS_CLIENT_CA_FILE",
+        "",
+        optional_path,
+        "A PEM file of certificate authorities; with it, each gRPC client needs a certificate of "
+        "theirs.",
+    )
+    admin_tls_cert_file: str = setting(
+        "CHAT_ADMIN_TLS_CERT_FILE",
+        "",
+        optional_path,
+        "As CHAT_TLS_CERT_FILE, for the AccountService listener.",
+    )
+    admin_tls_key_file: str = setting(
+        "CHAT_ADMIN_TLS_KEY_FILE",
+        "",
+        optional_path,
+        "As CHAT_TLS_KEY_FILE, for the AccountService listener.",
+    )
+    admin_tls_client_ca_file: str = setting(
+        "CHAT_ADMIN_TLS_CLIENT_CA_FILE",
+        "",
+        optional_path,
+        "As CHAT_TLS_CLIENT_CA_FILE, for the AccountService listener.",
     )
     journal_directory: str = setting(
         "CHAT_JOURNAL_DIRECTORY",
@@ -302,6 +345,10 @@ class Settings(OtelSettings):
     )
 
 
+TLS: Final = {"CHAT_LISTEN": "tls", "CHAT_ADMIN_LISTEN": "admin_tls"}
+"""The prefix of the settings of TLS of each listener."""
+
+
 def listens(values: Mapping[str, Any]) -> dict[str, Listen]:
     """Return the addresses that workers share, by variable.
 
@@ -312,6 +359,21 @@ def listens(values: Mapping[str, Any]) -> dict[str, Listen]:
     if values.get("admin_token"):
         fields["CHAT_ADMIN_LISTEN"] = "admin_listen"
     return {name: values[field] for name, field in fields.items() if field in values}
+
+
+def listeners(settings: Settings) -> list[Listener]:
+    """Return the listeners for clients, with whether they have TLS."""
+    values = values_of(settings)
+    return [
+        Listener(
+            setting=name,
+            listen=listen,
+            certificate=files.identity.certificate.variable,
+            has_tls=files.is_on,
+        )
+        for name, listen in listens(values).items()
+        for files in (ServerFiles.of(values, TLS[name]),)
+    ]
 
 
 def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Settings, Catalogue]:
@@ -339,6 +401,9 @@ def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Se
         wrong += [f"{place}{line}" for line in error.lines]
     wrong += missing_extra(values)
     wrong += unknown_variables(environment, keys)
+    wrong += tls.wrong(*(ServerFiles.of(values, prefix) for prefix in TLS.values()))
+    upstream_ca = File(variable="CHAT_UPSTREAM_CA_FILE", path=values.get("upstream_ca_file", ""))
+    wrong += tls.wrong_authorities(upstream_ca)
     if not simulates:
         wrong += unshareable(listens(values), workers=values.get("workers", 1))
     if wrong or models is None:

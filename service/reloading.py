@@ -1,7 +1,8 @@
-"""Reads the models file again at SIGHUP: all of it or nothing.
+"""Reads the models file and the certificates again at SIGHUP: all of each or nothing.
 
     SIGHUP -> models file -> Catalogue -> Server.use      `models reloaded`
                           -> an error                     `models not reloaded`, the old ones stay
+           -> files of TLS                                `process.tls.watching`
 
 Settings and the keys of upstreams come from the environment, which does not change.
 """
@@ -40,7 +41,10 @@ class Reloading:
         )
 
     async def __call__(self) -> None:
-        """Reload the models, or log why they stay as they are."""
+        """Reload certificates and models, or log why they stay as they are."""
+        await self._server.reload_tls()
+        if not self._path and self._server.has_tls:
+            return
         if not self._path:
             hint = "set CHAT_MODELS_FILE to change models while the service runs"
             log.event(__name__, "nothing to reload", signal="SIGHUP", hint=hint)

@@ -15,6 +15,7 @@ import asyncio
 import random
 import ssl
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -30,11 +31,14 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from process import metrics, unix_sockets
+from process import metrics
 from process.in_process import InProcessChannel
 from process.otel_settings import cannot_export
 from process.settings import values_of
 from process.taken_ports import cannot_listen
+from process.tls.credentials import TlsError
+from process.tls.files import ServerFiles
+from process.tls.watching import TlsReloading, Watched
 from process.workers.ports import TakenError, hold_all
 from service import load_reports, reflection
 from service.accounts.bootstrap_key import KeyFile
@@ -46,8 +50,8 @@ from service.config import Settings, listens
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
 from service.ledger.batches import PATIENCE, Batches
-from service.ledger.housekeeping import Housekeeping
 from service.ledger.store import TIMEOUTS, Timeouts
+from service.listener_tls import ListenerTls, bind
 from service.listeners import Options, listener, options
 from service.load_reports import Load
 from service.models import Catalogue, CurrentModels
@@ -135,6 +139,7 @@ class Server:
         """The port of the metrics, set by `start` unless metrics are off."""
         self._draining = False
         self._admin: AdminServer | None = None
+        self._watched: list[Watched] = []
 
     @property
     def address(self) -> str:
@@ -257,16 +262,11 @@ class Server:
             load_reports.serve(server, load)
         reflection.enable(server, *SERVICES, health.SERVICE_NAME)
         held.close()
-        try:
-            with unix_sockets.placed(settings.listen):
-                self._port = server.add_insecure_port(str(settings.listen))
-        except RuntimeError as error:
-            raise StartError(cannot_listen("CHAT_LISTEN", settings.listen)) from error
-        except OSError as error:
-            raise StartError(cannot_listen("CHAT_LISTEN", settings.listen, error)) from error
+        self._port = bind("CHAT_LISTEN", server, settings.listen, self._tls_of("tls"))
         await self._start_admin(accounts)
         self._health.set(SERVING, LIVENESS, *READINESS)
-        self._start_housekeeping(accounts.housekeeping)
+        self._run(accounts.housekeeping.run())
+        self._run(TlsReloading(self._watched).run())
         await server.start()
         self._grpc = server
 
@@ -318,6 +318,15 @@ class Server:
             for task in tasks:
                 task.cancel()
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether a listener has TLS."""
+        return bool(self._watched)
+
+    async def reload_tls(self) -> None:
+        """Read the certificates of the listeners again, and log the result."""
+        await TlsReloading(self._watched)()
+
     async def use(self, catalogue: Catalogue) -> None:
         """Replace the models. Calls in flight end with those that they began with.
 
@@ -354,18 +363,28 @@ class Server:
             self._telemetry,
             listen=settings.admin_listen,
             token=settings.admin_token,
+            tls=self._tls_of("admin_tls"),
             shares_port=self._shares_ports,
         )
-        try:
-            await admin.start()
-        except OSError as error:
-            text = cannot_listen("CHAT_ADMIN_LISTEN", settings.admin_listen, error)
-            raise StartError(text) from error
+        await admin.start()
         self._resources.push_async_callback(admin.stop)
         self._admin = admin
 
-    def _start_housekeeping(self, housekeeping: Housekeeping) -> None:
-        task = asyncio.create_task(housekeeping.run())
+    def _tls_of(self, prefix: str) -> ListenerTls | None:
+        """Return the TLS of a listener, by the prefix of its settings; None for plaintext."""
+        files = ServerFiles.of(values_of(self._settings), prefix)
+        if not files.is_on:
+            return None
+        try:
+            tls = ListenerTls(files)
+        except TlsError as error:
+            raise StartError(str(error)) from error
+        self._watched.append(tls.watched)
+        return tls
+
+    def _run(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run some work until the service stops."""
+        task = asyncio.create_task(work)
 
         async def stop() -> None:
             task.cancel()

@@ -43,11 +43,17 @@ LAYERS = {
         {"workers", "exporting"},
         {"tracing", "otlp_metrics"},
         {"otlp_export"},
+        {"tls"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
         {"descriptors", "unix_sockets", "otel_settings"},
         {"trace_context"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables", "log_text", "interrupts"},
+    ),
+    "process.tls": (
+        {"watching", "plaintext"},
+        {"credentials"},
+        {"files", "failures"},
     ),
     "process.workers": (
         {"supervisor", "worker"},
@@ -62,7 +68,7 @@ LAYERS = {
         {"check"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
-        {"authentication", "settlement", "upstream"},
+        {"authentication", "settlement", "upstream", "listener_tls"},
         {"receipts"},
         {
             *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
@@ -141,7 +147,7 @@ LAYERS = {
         {"clock", "config", "headers", "start_text", "wrong_urls", "exchange_trace"},
     ),
     "restbridge.http": (
-        {"edge", "protocol"},
+        {"edge", "protocol", "handshakes"},
         {"head"},
         {"limits"},
         {"exchange"},

@@ -1,5 +1,6 @@
 """Code that the tests of several folders share.
 
+certificates.py     certificates for TLS, as files
 waiting.py          until a condition holds or an event is set
 grpc_client.py      a caller over gRPC: unary calls, streams, and their failures
 running_service.py  a service and its upstream in this process

@@ -17,7 +17,7 @@ def configurations(target: str) -> list[Any]:
     settings = process_settings.read(Settings, {"CHAT_SERVICE_TARGET": target})
     made: list[Any] = []
 
-    def note(_: Settings, config: Any) -> Any:
+    def note(_: Settings, config: Any, _tls: object) -> Any:
         made.append(config)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -5,7 +5,12 @@ from restbridge.start_text import start_text
 
 
 def _text(
-    rest: Listen, metrics: Sequence[Listen | None] = (), *, kept_in: str = "", pages: bool = True
+    rest: Listen,
+    metrics: Sequence[Listen | None] = (),
+    *,
+    kept_in: str = "",
+    pages: bool = True,
+    ca: str = "",
 ) -> str:
     return start_text(
         rest,
@@ -16,6 +21,7 @@ def _text(
         kept_in=kept_in,
         pages=pages,
         models=["one", "two"],
+        ca=ca,
         model="one",
     )
 
@@ -45,3 +51,11 @@ def test_a_unix_domain_socket_has_a_command_but_no_link() -> None:
     assert "curl -N --unix-socket '/run/a b' http://localhost/v1/chat/completions" in text
     assert "browser" not in text
     assert "terminal" not in text
+
+
+def test_a_listener_with_tls_has_links_and_commands_for_it() -> None:
+    text = _text(Address("127.0.0.1", 1), [Address("127.0.0.1", 3)], ca="cert.pem")
+
+    assert "REST      https://127.0.0.1:1/v1\n" in text
+    assert "metrics   http://127.0.0.1:3/metrics\n" in text
+    assert "curl -N --cacert cert.pem https://127.0.0.1:1/v1/chat/completions" in text

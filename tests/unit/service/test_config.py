@@ -2,12 +2,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import trustme
 
 from process.otel_settings import OtelSettings
 from process.settings import Address, SettingsError, rows
 from service.config import Settings, load
 from service.models import Model
 from service.models_source import NO_UPSTREAM, SIMPLISMART_BASE_URL
+from tests.support.certificates import written, written_authority
 
 KEY = "key-canary-0123456789"
 
@@ -147,7 +149,15 @@ SETTINGS: dict[str, Case] = {
     "CHAT_LOG_LEVEL": ("log_level", "info", "debug", "debug", ("DEBUG", "trace", "critical")),
     "CHAT_LOG_FORMAT": ("log_format", "auto", "text", "text", ("JSON", "logfmt")),
 }
-FILES = {"CHAT_MODELS_FILE": "models_file", "CHAT_UPSTREAM_CA_FILE": "upstream_ca_file"}
+FILES = {
+    "CHAT_MODELS_FILE": "models_file",
+    "CHAT_UPSTREAM_CA_FILE": "upstream_ca_file",
+    **{
+        f"CHAT_{name.upper()}": name
+        for listener in ("tls", "admin_tls")
+        for name in (f"{listener}_cert_file", f"{listener}_key_file", f"{listener}_client_ca_file")
+    },
+}
 
 
 def test_every_setting_is_in_the_table_above() -> None:
@@ -200,16 +210,32 @@ def test_a_wrong_value_is_refused_with_the_name_and_what_is_allowed(
         assert line.endswith(f". Write for example: {variable}={row.default}")
 
 
-@pytest.mark.parametrize("variable", FILES)
+@pytest.mark.parametrize("variable", ["CHAT_MODELS_FILE", "CHAT_UPSTREAM_CA_FILE"])
 def test_a_file_must_be_readable(variable: str, tmp_path: Path) -> None:
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(SettingsError, match=f"^{variable} must be the path of a file that"):
             settings(**{variable: str(path)})
 
 
-def test_the_file_of_authorities_is_read(a_file: str) -> None:
-    assert settings().upstream_ca_file == ""
-    assert settings(CHAT_UPSTREAM_CA_FILE=a_file).upstream_ca_file == a_file
+def test_the_files_of_tls_are_proved(tmp_path: Path, a_file: str) -> None:
+    ours = trustme.CA()
+    ca, files = written_authority(tmp_path, ours, "ca"), written(tmp_path, ours, "own", "localhost")
+    of_listener = {"CERT_FILE": files.certificate, "KEY_FILE": files.key, "CLIENT_CA_FILE": ca}
+    found = settings(
+        CHAT_UPSTREAM_CA_FILE=ca,
+        **{f"CHAT_TLS_{name}": path for name, path in of_listener.items()},
+        **{f"CHAT_ADMIN_TLS_{name}": path for name, path in of_listener.items()},
+    )
+
+    assert found.upstream_ca_file == ca
+    assert found.tls_client_ca_file == found.admin_tls_client_ca_file == ca
+    assert settings().tls_cert_file == settings().upstream_ca_file == ""
+    with pytest.raises(SettingsError) as refused:
+        settings(CHAT_UPSTREAM_CA_FILE=a_file, CHAT_TLS_CERT_FILE=files.certificate)
+    assert [line.partition(" ")[0] for line in refused.value.lines] == [
+        "CHAT_TLS_KEY_FILE",
+        "CHAT_UPSTREAM_CA_FILE",
+    ]
 
 
 def test_every_mistake_has_its_line_and_no_secret_is_shown(tmp_path: Path) -> None:
