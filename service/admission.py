@@ -1,8 +1,8 @@
 """Admits a call: holds its maximum cost, or rejects it.
 
     admit(caller, call, request) -> hold -> Progress -> settlement, also after a failure
-                                 -> MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS, CREDITS_HELD,
-                                    RATE_LIMITED, STORE_UNAVAILABLE
+                                 -> SUSPENDED, MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS,
+                                    CREDITS_HELD, RATE_LIMITED, STORE_UNAVAILABLE
 
 The hold is placed before anything is sent upstream.
 """
@@ -98,6 +98,7 @@ class Admission:
             owner=self._owner,
             lease=_lease(call),
             key_created_at=caller.key_created_at,
+            key_rotated_at=caller.key_rotated_at,
         )
         progress = Progress(
             wants_usage=wants_usage,
@@ -184,6 +185,8 @@ def _failure(
     match refused.refusal:
         case Refusal.KEY:
             return errors.InvalidApiKey(errors.KEY_ENDED)
+        case Refusal.SUSPENDED:
+            return errors.Suspended()
         case Refusal.MODEL:
             return errors.ModelNotAllowed(
                 f"This API key is not allowed to use the model {quoted(request.model.name)}. "

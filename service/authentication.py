@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 from service import errors, rate_limit_headers
 from service.accounts import keys
 from service.accounts.directory import Directory, Levels
-from service.accounts.keys import Caller, FormerKey
+from service.accounts.keys import Caller, FormerKey, SuspendedKey
 from service.call import Call, Headers
 from service.ledger.batches import Batches
 from service.ledger.coalescing import Coalesced
@@ -33,7 +33,7 @@ REMEMBERED: Final = 5.0
 LOOK_WITHIN: Final = 1.0
 """Maximum seconds to wait for the state of the limits, if no hold reported it."""
 
-Found: TypeAlias = Caller | FormerKey | None
+Found: TypeAlias = Caller | FormerKey | SuspendedKey | None
 """The result of a lookup."""
 
 _SCHEME: Final = "bearer "
@@ -81,6 +81,7 @@ class Authentication:
 
         Raises:
             InvalidApiKey: There is no key, or the key is not valid.
+            Suspended: The key or its account is suspended.
             StoreUnavailable: The keys cannot be read.
         """
         if isinstance(call.caller, Caller):
@@ -113,6 +114,10 @@ class Authentication:
         if found is None:
             raise errors.InvalidApiKey(f"Incorrect API key provided: {keys.masked(key)}.")
         call.record.key_name = found.key_name
+        if isinstance(found, SuspendedKey):
+            call.record.account = found.account_name
+            what = "account" if found.of_account else "API key"
+            raise errors.Suspended(f"This {what} is suspended. Contact the operator.")
         raise errors.InvalidApiKey(_ended(found))
 
     async def _look_up(self, digest: bytes) -> Found:

@@ -1,6 +1,9 @@
 """`python -m service COMMAND`: accounts, keys, credit and the ledger, without a server.
 
     accounts create ACCOUNT [--credit 25]       accounts list
+    accounts suspend ACCOUNT                    accounts resume ACCOUNT accounts delete ACCOUNT
+    keys rotate ACCOUNT NAME [--grace 1d]       keys find SECRET
+    keys suspend ACCOUNT NAME                   keys resume ACCOUNT NAME
     keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
     keys update ACCOUNT NAME [limits]           usage ACCOUNT           migrate
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
@@ -40,8 +43,8 @@ ADMIN: Final = "chatcompletion-admin"
 """The console script of the commands, which cannot serve."""
 
 AREAS: Final[Mapping[str, str]] = {
-    "accounts": "create and list accounts",
-    "keys": "create, list, change and revoke API keys",
+    "accounts": "create, list, suspend and delete accounts",
+    "keys": "create, list, change, find and revoke API keys",
     "credit": "add credit to accounts, or take it back",
     "usage": "show usage and charges by time, key and model",
     "ledger": "show and verify the ledger",
@@ -194,6 +197,12 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     create.add_argument("account", type=_text(field_rules.NAME), help="its name")
     create.add_argument("--credit", type=_credits, default=0, help="initial credit; default: 0")
     _command(accounts, "accounts list", "list all accounts")
+    for verb, help_ in (
+        ("suspend", "reject calls with the keys of an account"),
+        ("resume", "resume a suspended account"),
+        ("delete", "delete an account without credit permanently"),
+    ):
+        _account(_command(accounts, f"accounts {verb}", help_))
 
     keys = _area(areas, "keys")
     create = _command(keys, "keys create", "create a key and print it, once only")
@@ -205,16 +214,29 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
         create.add_argument(option, type=parse, help=help_)
     _account(_command(keys, "keys list", "list the keys of an account"))
     update = _command(keys, "keys update", "change the limits of a key; none removes a limit")
-    _account(update)
-    update.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
+    _key(update)
     for option, parse, help_ in _limits(now):
         # An option that is not given changes nothing.
         update.add_argument(
             option, type=_or_none(parse), default=argparse.SUPPRESS, help=f"{help_}, or none"
         )
-    revoke = _command(keys, "keys revoke", "revoke a key permanently")
-    _account(revoke)
-    revoke.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
+    rotate = _command(keys, "keys rotate", "give a key a new secret and print it, once only")
+    _key(rotate)
+    rotate.add_argument(
+        "--grace", type=_grace, default=0, help="how long the former secret stays valid: 1d, 12h"
+    )
+    for verb, help_ in (
+        ("suspend", "reject calls with a key"),
+        ("resume", "resume a suspended key"),
+        ("revoke", "revoke a key permanently"),
+    ):
+        _key(_command(keys, f"keys {verb}", help_))
+    find = _command(keys, "keys find", "find the key of a leaked secret")
+    find.add_argument(
+        "secret",
+        type=_text(field_rules.SECRET),
+        help="its first 14 characters, or all of it, which other users of the machine could see",
+    )
 
     credit = _area(areas, "credit")
     add = _command(credit, "credit add", "add credit to an account")
@@ -269,6 +291,11 @@ def _account(command: argparse.ArgumentParser) -> None:
     command.add_argument("account", type=_text(field_rules.NAME), help="the name of the account")
 
 
+def _key(command: argparse.ArgumentParser) -> None:
+    _account(command)
+    command.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
+
+
 def _amount(command: argparse.ArgumentParser) -> None:
     _account(command)
     command.add_argument(
@@ -314,6 +341,13 @@ def _limit(text: str) -> int:
 
 def _models(text: str) -> tuple[str, ...]:
     return _checked(tuple(name.strip() for name in text.split(",")), field_rules.MODELS)
+
+
+def _grace(text: str) -> int:
+    duration = _DURATION.fullmatch(text)
+    if not duration:
+        raise argparse.ArgumentTypeError("must be a duration such as 7d, 12h or 15m")
+    return _checked(int(duration[1]) * _UNITS[duration[2]], field_rules.GRACE)
 
 
 def _credits(text: str) -> int:

@@ -141,6 +141,12 @@ class InvalidApiKey(Failure):
     reason = "INVALID_API_KEY"
 
 
+class Suspended(Failure):
+    """The account or the API key is suspended."""
+
+    reason = "SUSPENDED"
+
+
 class InsufficientCredits(Failure):
     """The balance of the account cannot cover the request."""
 

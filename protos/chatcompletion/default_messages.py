@@ -12,6 +12,7 @@ from typing import Final
 DEFAULT_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "INVALID_API_KEY": "Incorrect API key provided.",
+        "SUSPENDED": "This account or API key is suspended. Contact the operator.",
         "INSUFFICIENT_CREDITS": "The account's credit does not cover this request.",
         "CREDITS_HELD": "The account's credit is held for requests in flight; try again shortly.",
         "MODEL_NOT_ALLOWED": "The API key may not use this model.",

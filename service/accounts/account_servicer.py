@@ -77,6 +77,24 @@ class AccountServicer(AccountServiceServicer):
         """Return an account."""
         return await self._read(self._operations.get_account, request)
 
+    async def SuspendAccount(  # noqa: N802  (named by the contract)
+        self, request: pb.SuspendAccountRequest, context: _Context
+    ) -> pb.SuspendAccountResponse:
+        """Suspend an account."""
+        return await self._write(self._operations.suspend_account, request)
+
+    async def ResumeAccount(  # noqa: N802  (named by the contract)
+        self, request: pb.ResumeAccountRequest, context: _Context
+    ) -> pb.ResumeAccountResponse:
+        """Resume an account."""
+        return await self._write(self._operations.resume_account, request)
+
+    async def DeleteAccount(  # noqa: N802  (named by the contract)
+        self, request: pb.DeleteAccountRequest, context: _Context
+    ) -> pb.DeleteAccountResponse:
+        """Delete an account."""
+        return await self._write(self._operations.delete_account, request)
+
     async def AddCredit(  # noqa: N802  (named by the contract)
         self, request: pb.AddCreditRequest, context: _Context
     ) -> pb.AddCreditResponse:
@@ -106,6 +124,30 @@ class AccountServicer(AccountServiceServicer):
     ) -> pb.UpdateApiKeyResponse:
         """Change the limits of a key."""
         return await self._write(self._operations.update_api_key, request)
+
+    async def RotateApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.RotateApiKeyRequest, context: _Context
+    ) -> pb.RotateApiKeyResponse:
+        """Give a key a new secret, and return it."""
+        return await self._write(self._operations.rotate_api_key, request)
+
+    async def SuspendApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.SuspendApiKeyRequest, context: _Context
+    ) -> pb.SuspendApiKeyResponse:
+        """Suspend a key."""
+        return await self._write(self._operations.suspend_api_key, request)
+
+    async def ResumeApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.ResumeApiKeyRequest, context: _Context
+    ) -> pb.ResumeApiKeyResponse:
+        """Resume a key."""
+        return await self._write(self._operations.resume_api_key, request)
+
+    async def FindApiKey(  # noqa: N802  (named by the contract)
+        self, request: pb.FindApiKeyRequest, context: _Context
+    ) -> pb.FindApiKeyResponse:
+        """Return the key of a secret."""
+        return await self._read(self._operations.find_api_key, request)
 
     async def RevokeApiKey(  # noqa: N802  (named by the contract)
         self, request: pb.RevokeApiKeyRequest, context: _Context

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -54,6 +55,22 @@ def _create_account(operations: Operations, asked: argparse.Namespace) -> Answer
     if asked.credit:
         added = _added(operations, asked.account, asked.credit, _OPENING)
         response.account.CopyFrom(added.account)
+    return Answer(document=response, text=_table(_ACCOUNT, [response.account]))
+
+
+def _suspend_account(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.SuspendAccountRequest(account=asked.account)
+    response = _ask(operations.suspend_account, request)
+    return Answer(document=response, text=_table(_ACCOUNT, [response.account]))
+
+
+def _resume_account(operations: Operations, asked: argparse.Namespace) -> Answer:
+    response = _ask(operations.resume_account, pb.ResumeAccountRequest(account=asked.account))
+    return Answer(document=response, text=_table(_ACCOUNT, [response.account]))
+
+
+def _delete_account(operations: Operations, asked: argparse.Namespace) -> Answer:
+    response = _ask(operations.delete_account, pb.DeleteAccountRequest(account=asked.account))
     return Answer(document=response, text=_table(_ACCOUNT, [response.account]))
 
 
@@ -153,6 +170,39 @@ def _update_key(operations: Operations, asked: argparse.Namespace) -> Answer:
     return Answer(document=response, text=_table(_KEY, [response.api_key]))
 
 
+def _rotate_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    grace = Duration()
+    grace.FromNanoseconds(asked.grace)
+    request = pb.RotateApiKeyRequest(account=asked.account, name=asked.name, grace_period=grace)
+    response = _ask(operations.rotate_api_key, request)
+    until = _cell(response.api_key, "former_secret_expire_time")
+    return Answer(
+        document=response,
+        text=response.key_string,
+        note=f"The former secret is valid until {until}. Save the new one now: it cannot be shown "
+        "again.",
+        unwritten="; the key has a new secret that could not be shown: rotate it again",
+    )
+
+
+def _suspend_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.SuspendApiKeyRequest(account=asked.account, name=asked.name)
+    response = _ask(operations.suspend_api_key, request)
+    return Answer(document=response, text=_table(_KEY, [response.api_key]))
+
+
+def _resume_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.ResumeApiKeyRequest(account=asked.account, name=asked.name)
+    response = _ask(operations.resume_api_key, request)
+    return Answer(document=response, text=_table(_KEY, [response.api_key]))
+
+
+def _find_key(operations: Operations, asked: argparse.Namespace) -> Answer:
+    response = _ask(operations.find_api_key, pb.FindApiKeyRequest(secret=asked.secret))
+    columns: _Columns = {"account": "account", **_KEY}
+    return Answer(document=response, text=_table(columns, [response.api_key]))
+
+
 def _revoke_key(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.RevokeApiKeyRequest(account=asked.account, name=asked.name)
     response = _ask(operations.revoke_api_key, request)
@@ -190,11 +240,18 @@ def _on_store(run: Callable[[Operations, argparse.Namespace], Answer]) -> Comman
 COMMANDS: Final[Mapping[str, Command]] = {
     "accounts create": _on_store(_create_account),
     "accounts list": _on_store(_list_accounts),
+    "accounts suspend": _on_store(_suspend_account),
+    "accounts resume": _on_store(_resume_account),
+    "accounts delete": _on_store(_delete_account),
     "credit add": _on_store(_add_credit),
     "credit deduct": _on_store(_deduct_credit),
     "keys create": _on_store(_create_key),
     "keys list": _on_store(_list_keys),
     "keys update": _on_store(_update_key),
+    "keys rotate": _on_store(_rotate_key),
+    "keys suspend": _on_store(_suspend_key),
+    "keys resume": _on_store(_resume_key),
+    "keys find": _on_store(_find_key),
     "keys revoke": _on_store(_revoke_key),
     "ledger show": _on_store(_show_ledger),
     "usage": _on_store(_usage),
@@ -249,6 +306,7 @@ _ACCOUNT: Final[_Columns] = {
     "held": "held_nano_credits",
     "available": "available_nano_credits",
     "created": "create_time",
+    "suspended": "suspend_time",
 }
 _KEY: Final[_Columns] = {
     "name": "name",
@@ -259,6 +317,9 @@ _KEY: Final[_Columns] = {
     "expires": "limits.expire_time",
     "revoked": "revoke_time",
     "created": "create_time",
+    "suspended": "suspend_time",
+    "used": "last_use_time",
+    "secret": "secret_prefix",
 }
 _ENTRY: Final[_Columns] = {
     "id": "id",

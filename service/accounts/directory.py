@@ -13,15 +13,17 @@ parameters, never part of a statement's text.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from chatcompletion.credit_amounts import to_text
 from service.accounts import keys
-from service.accounts.keys import Caller, FormerKey
-from service.errors import AccountNotFound, AlreadyExists, ApiKeyNotFound, InvalidRequest, Violation
+from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
+from service.accounts.keys import Caller, FormerKey, SuspendedKey
+from service.accounts.lifecycle import Lifecycle
+from service.errors import AlreadyExists, InvalidRequest, Violation
 from service.ledger import rate_limits
 from service.ledger.rate_limits import Level
 from service.ledger.rows import Grant, Granted
@@ -33,9 +35,6 @@ DAY: Final = 24 * HOUR
 
 Levels = tuple[Level | None, Level | None]
 """The state of a key's limits of requests and of tokens; None for no limit."""
-
-StoredRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
-"""A row of the store, by column name."""
 
 
 def month_back(now: int) -> int:
@@ -54,6 +53,8 @@ class Directory:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.lifecycle = Lifecycle(store)
+        """Suspends, deletes and finds accounts and keys, and gives keys new secrets."""
 
     # ---------------------------------------------------------------------------------- callers
 
@@ -62,8 +63,8 @@ class Directory:
         found = self.look_up(key_digest)
         return found if isinstance(found, Caller) else None
 
-    def look_up(self, key_digest: bytes) -> Caller | FormerKey | None:
-        """Return the caller of the key with this digest, its former key, or None."""
+    def look_up(self, key_digest: bytes) -> Caller | FormerKey | SuspendedKey | None:
+        """Return the caller of the key with this digest, why it has none, or None."""
         with self._store.reading() as connection:
             row = connection.execute(
                 sa.select(
@@ -72,14 +73,20 @@ class Directory:
                     api_keys.c.created_at,
                     api_keys.c.expires_at,
                     api_keys.c.revoked_at,
+                    *(api_keys.c.rotated_at, api_keys.c.former_until),
                     api_keys.c.requests_per_minute,
                     api_keys.c.tokens_per_minute,
                     api_keys.c.models,
+                    api_keys.c.suspended_at,
+                    (api_keys.c.digest != key_digest).label("by_former"),
                     accounts.c.id.label("account_id"),
                     accounts.c.name.label("account_name"),
+                    accounts.c.suspended_at.label("account_suspended_at"),
                 )
                 .join(accounts, accounts.c.id == api_keys.c.account_id)
-                .where(api_keys.c.digest == key_digest)
+                .where(
+                    sa.or_(api_keys.c.digest == key_digest, api_keys.c.former_digest == key_digest)
+                )
             ).one_or_none()
             if row is None:
                 return None
@@ -87,12 +94,21 @@ class Directory:
                 return FormerKey(key_name=row.name, was_revoked=True, ended_at=row.revoked_at)
             if row.expires_at is not None and row.expires_at <= self._store.now(connection):
                 return FormerKey(key_name=row.name, was_revoked=False, ended_at=row.expires_at)
+            if row.by_former and row.former_until <= self._store.now(connection):
+                return FormerKey(key_name=row.name, was_revoked=False, ended_at=row.former_until)
+            if row.account_suspended_at is not None or row.suspended_at is not None:
+                return SuspendedKey(
+                    account_name=row.account_name,
+                    key_name=row.name,
+                    of_account=row.account_suspended_at is not None,
+                )
             return Caller(
                 account_id=row.account_id,
                 account_name=row.account_name,
                 key_id=row.id,
                 key_name=row.name,
                 key_created_at=row.created_at,
+                key_rotated_at=None if row.by_former else row.rotated_at,
                 models=None if row.models is None else frozenset(row.models),
                 is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
             )
@@ -130,7 +146,7 @@ class Directory:
         """
         with self._store.reading_at_once() as connection:
             key = connection.execute(
-                _KEYS.where(api_keys.c.id == caller.key_id, api_keys.c.revoked_at.is_(None))
+                KEYS.where(api_keys.c.id == caller.key_id, api_keys.c.revoked_at.is_(None))
             ).one_or_none()
             if key is None or (
                 key.expires_at is not None and key.expires_at <= self._store.now(connection)
@@ -167,11 +183,15 @@ class Directory:
             AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
-            return _account(connection, name)
+            return account_of(connection, name)
 
     def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
         """Return up to `limit` accounts in the order of their ids, starting after an id."""
-        wanted = sa.select(accounts).where(accounts.c.id > after).order_by(accounts.c.id)
+        wanted = (
+            sa.select(accounts)
+            .where(accounts.c.id > after, accounts.c.deleted_at.is_(None))
+            .order_by(accounts.c.id)
+        )
         with self._store.reading() as connection:
             return connection.execute(wanted.limit(limit)).all()
 
@@ -217,6 +237,7 @@ class Directory:
         self, account: str, amount: int, idempotency_id: str, *, refused: str
     ) -> tuple[StoredRow, StoredRow]:
         owner = self.account(account)
+        _reject_deleted(owner)
         grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)
         (outcome,) = self._store.apply([grant])
         if isinstance(outcome, Granted) and outcome.balance is None:
@@ -234,7 +255,7 @@ class Directory:
                     f" nothing was {done}.",
                     param="idempotency_id",
                 )
-            return entry, _account(connection, account)
+            return entry, account_of(connection, account)
 
     # ------------------------------------------------------------------------------------- keys
 
@@ -270,10 +291,13 @@ class Directory:
         """
         key = keys.make() if key is None else key
         with self._store.writing() as connection:
+            owner = account_of(connection, account)
+            _reject_deleted(owner)
             values = {
-                "account_id": _account(connection, account).id,
+                "account_id": owner.id,
                 "name": name,
                 "digest": keys.digest(key),
+                "secret_prefix": keys.prefix(key),
                 "models": models,
                 "requests_per_minute": requests_per_minute,
                 "tokens_per_minute": tokens_per_minute,
@@ -286,7 +310,7 @@ class Directory:
             except exc.IntegrityError as error:
                 raise AlreadyExists(f"{name!r} exists already.") from error
             id_ = made.scalar_one()
-            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one(), key
+            return connection.execute(KEYS.where(api_keys.c.id == id_)).one(), key
 
     def keys(self, account: str, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
         """Return keys of an account in the order of their ids, including revoked ones.
@@ -300,8 +324,8 @@ class Directory:
             AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
-            owner = _account(connection, account)
-            wanted = _KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
+            owner = account_of(connection, account)
+            wanted = KEYS.where(api_keys.c.account_id == owner.id, api_keys.c.id > after)
             return connection.execute(wanted.order_by(api_keys.c.id).limit(limit)).all()
 
     def update_key(self, account: str, name: str, limits: Mapping[str, Any]) -> StoredRow:
@@ -317,9 +341,9 @@ class Directory:
             ApiKeyNotFound: The account has no such key.
         """
         with self._store.writing() as connection:
-            id_ = _key_id(connection, _account(connection, account), name)
+            id_ = key_id_of(connection, account_of(connection, account), name)
             connection.execute(sa.update(api_keys).where(api_keys.c.id == id_).values(**limits))
-            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one()
+            return connection.execute(KEYS.where(api_keys.c.id == id_)).one()
 
     def revoke_key(self, account: str, name: str) -> StoredRow:
         """Revoke a key permanently. Revoking a revoked key changes nothing.
@@ -329,14 +353,14 @@ class Directory:
             ApiKeyNotFound: The account has no such key.
         """
         with self._store.writing() as connection:
-            id_ = _key_id(connection, _account(connection, account), name)
+            id_ = key_id_of(connection, account_of(connection, account), name)
             now = self._store.now(connection)
             connection.execute(
                 sa.update(api_keys)
                 .where(api_keys.c.id == id_, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now)
             )
-            return connection.execute(_KEYS.where(api_keys.c.id == id_)).one()
+            return connection.execute(KEYS.where(api_keys.c.id == id_)).one()
 
     # --------------------------------------------------------------------------- ledger and usage
 
@@ -354,7 +378,7 @@ class Directory:
             AccountNotFound: There is no such account.
         """
         with self._store.reading() as connection:
-            owner = _account(connection, account)
+            owner = account_of(connection, account)
             # By time, then id: the order of an index.
             place = sa.tuple_(ledger.c.created_at, ledger.c.id)
             wanted = (
@@ -395,12 +419,12 @@ class Directory:
             ApiKeyNotFound: The account has no such key.
         """
         with self._store.reading() as connection:
-            owner = _account(connection, account)
+            owner = account_of(connection, account)
             wanted = _usage(owner.id, interval).where(usage_totals.c.start >= since - since % HOUR)
             if until is not None:
                 wanted = wanted.where(usage_totals.c.start < until)
             if key_name is not None:
-                key_id = _key_id(connection, owner, key_name)
+                key_id = key_id_of(connection, owner, key_name)
                 wanted = wanted.where(usage_totals.c.key_id == key_id)
             if model is not None:
                 wanted = wanted.where(usage_totals.c.model == model)
@@ -413,15 +437,6 @@ class Directory:
 
 
 # ---------------------------------------------------------------------------------- statements
-
-_KEYS: Final = sa.select(
-    *(
-        column
-        for column in api_keys.c
-        if column.name not in ("account_id", "digest", "requests_tat", "tokens_tat", "running")
-    ),
-    accounts.c.name.label("account"),
-).join(accounts, accounts.c.id == api_keys.c.account_id)
 
 _ENTRIES: Final = sa.select(
     *(column for column in ledger.c if column.name not in ("account_id", "key_id")),
@@ -452,17 +467,7 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
     )
 
 
-def _account(connection: sa.Connection, name: str) -> StoredRow:
-    row = connection.execute(sa.select(accounts).where(accounts.c.name == name)).one_or_none()
-    if row is None:
-        raise AccountNotFound(f"There is no account {name!r}.")
-    return row
-
-
-def _key_id(connection: sa.Connection, owner: StoredRow, name: str) -> int:
-    id_ = connection.execute(
-        sa.select(api_keys.c.id).where(api_keys.c.account_id == owner.id, api_keys.c.name == name)
-    ).scalar_one_or_none()
-    if id_ is None:
-        raise ApiKeyNotFound(f"The account has no key {name!r}.")
-    return int(id_)
+def _reject_deleted(account: StoredRow) -> None:
+    if account.deleted_at is not None:
+        message = "The account is deleted. Create another account."
+        raise InvalidRequest.of([Violation(param="account", message=message)])

@@ -67,6 +67,15 @@ INSTANT: Final = FieldRule(
     allowed="a time from 1970 to 2261", accepts=lambda value: 0 <= value < 291 * 31_556_952 * 10**9
 )
 """In nanoseconds since the Unix epoch, within 64 bits."""
+LONGEST_GRACE: Final = 90 * 86_400 * 10**9
+"""Nanoseconds."""
+GRACE: Final = FieldRule(
+    allowed="a duration from 0 to 90 days", accepts=lambda value: 0 <= value <= LONGEST_GRACE
+)
+"""In nanoseconds."""
+SECRET: Final = FieldRule(
+    allowed="a secret, or its first 14 characters", accepts=lambda value: 14 <= len(value) <= 256
+)
 PAGE_SIZE: Final = FieldRule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)
 
 

@@ -2,7 +2,7 @@
 
     sk-live-<43 characters>     256 random bits; shown once
 
-The store finds a key by its SHA-256 digest and contains no part of the key itself.
+The store finds a key by its SHA-256 digest. It contains only the first characters of the key.
 """
 
 import hashlib
@@ -12,6 +12,8 @@ from typing import Final
 
 LIVE_PREFIX: Final = "sk-live-"
 _KEY_BYTES: Final = 32
+_LENGTH: Final = len(LIVE_PREFIX) + 43
+_PREFIX: Final = len(LIVE_PREFIX) + 6
 
 
 def make() -> str:
@@ -28,6 +30,14 @@ _SHOWN: Final = (5, 4)
 """How many characters of a key `masked` shows at its start and at its end."""
 
 _SHORTEST_SHOWN: Final = 24
+
+
+def prefix(key: str) -> str | None:
+    """Return the beginning of a key, by which operators find it; None if it is not of `make`.
+
+    Its six random characters leave 220 bits unknown.
+    """
+    return key[:_PREFIX] if key.startswith(LIVE_PREFIX) and len(key) == _LENGTH else None
 
 
 def masked(key: str) -> str:
@@ -49,6 +59,16 @@ class FormerKey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SuspendedKey:
+    """A key that is suspended, or whose account is."""
+
+    account_name: str
+    key_name: str
+    of_account: bool
+    """Whether the account is suspended, and not only the key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
     """The account and key of a caller."""
 
@@ -58,6 +78,9 @@ class Caller:
     key_name: str
     key_created_at: int = 0
     """Nanoseconds since the Unix epoch."""
+    key_rotated_at: int | None = None
+    """The time at which the key got the secret that the caller sent; None for its first or a former
+    secret."""
     models: frozenset[str] | None = None
     """The names and patterns of models that the key can use; None for all."""
     is_limited: bool = False

@@ -6,10 +6,11 @@ Times are nanoseconds since the Unix epoch in rows, `google.protobuf.Timestamp` 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
-from service.accounts.directory import StoredRow
+from service.accounts.key_rows import StoredRow
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -31,6 +32,8 @@ def account(row: StoredRow) -> account_pb2.Account:
         held_nano_credits=row.held,
         available_nano_credits=row.balance - row.held,
         create_time=timestamp(row.created_at),
+        suspend_time=timestamp(row.suspended_at),
+        delete_time=timestamp(row.deleted_at),
     )
 
 
@@ -49,6 +52,10 @@ def api_key(row: StoredRow) -> account_pb2.ApiKey:
         ),
         revoke_time=timestamp(row.revoked_at),
         create_time=timestamp(row.created_at),
+        suspend_time=timestamp(row.suspended_at),
+        secret_prefix=row.secret_prefix or "",
+        former_secret_expire_time=timestamp(row.former_until),
+        last_use_time=timestamp(row.used_at),
     )
 
 
@@ -103,8 +110,8 @@ def key_limits(message: account_pb2.KeyLimits) -> dict[str, Any]:
     return limits
 
 
-def nanoseconds(instant: Timestamp) -> int:
-    """Return a timestamp in nanoseconds since the Unix epoch, or -1 if it is not valid.
+def nanoseconds(instant: Timestamp | Duration) -> int:
+    """Return a time (since the Unix epoch) or a duration in nanoseconds, or -1 if it is not valid.
 
     Source: google/protobuf/timestamp.proto, where nanos are from 0 to 999,999,999.
     """

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -51,6 +52,9 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     pb.CreateAccountRequest: (Field("name", field_rules.NAME, required=True),),
     pb.ListAccountsRequest: (_PAGE,),
     pb.GetAccountRequest: (_ACCOUNT,),
+    pb.SuspendAccountRequest: (_ACCOUNT,),
+    pb.ResumeAccountRequest: (_ACCOUNT,),
+    pb.DeleteAccountRequest: (_ACCOUNT,),
     pb.AddCreditRequest: (
         _ACCOUNT,
         Field("amount_nano_credits", field_rules.AMOUNT, required=True),
@@ -68,6 +72,10 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         *_LIMITS,
         Field("update_mask.paths", field_rules.PATHS_OF_LIMITS, required=True),
     ),
+    pb.RotateApiKeyRequest: (_ACCOUNT, _KEY, Field("grace_period", field_rules.GRACE)),
+    pb.SuspendApiKeyRequest: (_ACCOUNT, _KEY),
+    pb.ResumeApiKeyRequest: (_ACCOUNT, _KEY),
+    pb.FindApiKeyRequest: (Field("secret", field_rules.SECRET, required=True),),
     pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
     pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
     pb.ListLedgerEntriesRequest: (_ACCOUNT, _PAGE),
@@ -123,6 +131,21 @@ class Operations:
         found = self._directory.account(request.account)
         return pb.GetAccountResponse(account=messages.account(found))
 
+    def suspend_account(self, request: pb.SuspendAccountRequest) -> pb.SuspendAccountResponse:
+        """Suspend an account."""
+        suspended = self._directory.lifecycle.suspend_account(request.account)
+        return pb.SuspendAccountResponse(account=messages.account(suspended))
+
+    def resume_account(self, request: pb.ResumeAccountRequest) -> pb.ResumeAccountResponse:
+        """Resume an account."""
+        resumed = self._directory.lifecycle.resume_account(request.account)
+        return pb.ResumeAccountResponse(account=messages.account(resumed))
+
+    def delete_account(self, request: pb.DeleteAccountRequest) -> pb.DeleteAccountResponse:
+        """Delete an account."""
+        deleted = self._directory.lifecycle.delete_account(request.account)
+        return pb.DeleteAccountResponse(account=messages.account(deleted))
+
     def add_credit(self, request: pb.AddCreditRequest) -> pb.AddCreditResponse:
         """Add credit once."""
         entry, account = self._directory.add_credit(
@@ -171,6 +194,29 @@ class Operations:
         if "expires_at" in given and not future.accepts(given["expires_at"]):
             raise _invalid("limits.expire_time", f"Must be {future.allowed}.")
         return given
+
+    def rotate_api_key(self, request: pb.RotateApiKeyRequest) -> pb.RotateApiKeyResponse:
+        """Give a key a new secret, and return it."""
+        grace = request.grace_period.ToNanoseconds()
+        rotated, key = self._directory.lifecycle.rotate_key(
+            request.account, request.name, grace=grace
+        )
+        return pb.RotateApiKeyResponse(api_key=messages.api_key(rotated), key_string=key)
+
+    def suspend_api_key(self, request: pb.SuspendApiKeyRequest) -> pb.SuspendApiKeyResponse:
+        """Suspend a key."""
+        suspended = self._directory.lifecycle.suspend_key(request.account, request.name)
+        return pb.SuspendApiKeyResponse(api_key=messages.api_key(suspended))
+
+    def resume_api_key(self, request: pb.ResumeApiKeyRequest) -> pb.ResumeApiKeyResponse:
+        """Resume a key."""
+        resumed = self._directory.lifecycle.resume_key(request.account, request.name)
+        return pb.ResumeApiKeyResponse(api_key=messages.api_key(resumed))
+
+    def find_api_key(self, request: pb.FindApiKeyRequest) -> pb.FindApiKeyResponse:
+        """Return the key of a secret."""
+        found = self._directory.lifecycle.find_key(request.secret)
+        return pb.FindApiKeyResponse(api_key=messages.api_key(found))
 
     def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
         """Revoke a key."""
@@ -244,7 +290,7 @@ def _violations(request: Message) -> Iterator[Violation]:
 
 
 def _value(message: Any, path: str) -> Any:
-    """Return the value at a path, or None if it is absent. A time is returned in nanoseconds.
+    """Return the value at a path, or None if it is absent. Times and durations are nanoseconds.
 
     A field without presence counts as absent if it has its default value.
     """
@@ -255,7 +301,9 @@ def _value(message: Any, path: str) -> Any:
         message = getattr(message, name)
         if not (field.has_presence or field.is_repeated or message):
             return None
-    return messages.nanoseconds(message) if isinstance(message, Timestamp) else message
+    if isinstance(message, (Timestamp, Duration)):
+        return messages.nanoseconds(message)
+    return message
 
 
 def _position(of: str, token: str, kinds: tuple[type, ...]) -> tuple[Any, ...] | None:

@@ -85,12 +85,15 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
             raise ValueError("the id is that of another hold")
         # Sent again, because the response was lost. A revocation in the meantime changes nothing.
         return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
-    if not is_valid(key, now):
+    if not (is_valid(key, now) and _is_secret_valid(key, place, now)):
         return Refused(refusal=Refusal.KEY)
+    if account.suspended_at is not None or key.suspended_at is not None:
+        return Refused(refusal=Refusal.SUSPENDED)
     refused = _beyond_account(account, key, place) or _take(key, place, now, changes)
     if refused is not None:
         return structs.replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
     key.running += 1
+    key.used_at = now
     account.held += place.amount
     rows.holds[place.hold_id] = Hold(
         id=place.hold_id,
@@ -174,6 +177,12 @@ def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
 def is_valid(key: Key, now: int) -> bool:
     """Whether a key is valid."""
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+def _is_secret_valid(key: Key, place: Place, now: int) -> bool:
+    """Whether the secret that the caller sent is the key's own, or the former one in its grace."""
+    is_own = place.key_rotated_at == key.rotated_at
+    return is_own or (key.former_until is not None and now < key.former_until)
 
 
 def _requests(key: Key, now: int) -> rate_limits.Level | None:

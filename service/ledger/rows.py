@@ -46,6 +46,7 @@ class Refusal(enum.Enum):
     """The reason why a hold was rejected."""
 
     KEY = "the key is unknown, revoked or expired"
+    SUSPENDED = "the account or the key is suspended"
     MODEL = "the key may not use the model"
     CREDIT = "the balance does not cover it"
     HELD = "the balance would cover it, but for other holds"
@@ -62,6 +63,8 @@ class Account(msgspec.Struct, kw_only=True, gc=False):
     """The sum of the ledger entries, including the held part."""
     held: int
     """The sum of the open holds."""
+    suspended_at: int | None = None
+    """The time since which its keys are refused."""
 
 
 class Key(msgspec.Struct, kw_only=True, gc=False):
@@ -80,6 +83,13 @@ class Key(msgspec.Struct, kw_only=True, gc=False):
     tokens_tat: int = 0
     running: int = 0
     """The number of its open holds."""
+    suspended_at: int | None = None
+    rotated_at: int | None = None
+    """The time at which it got its present secret; None if it never had another one."""
+    former_until: int | None = None
+    """The time until which its former secret is valid too."""
+    used_at: int | None = None
+    """The time of its last hold."""
 
 
 class Hold(msgspec.Struct, kw_only=True, gc=False):
@@ -141,6 +151,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Nanoseconds."""
     key_created_at: int = 0
     """The time at which the key was created, which distinguishes it from a key of another store."""
+    key_rotated_at: int | None = None
+    """The time at which the key got the secret that the caller sent; None for its first or a former
+    secret."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):

@@ -32,6 +32,8 @@ accounts: Final = sa.Table(
     sa.Column("balance", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("held", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("suspended_at", sa.BigInteger),
+    sa.Column("deleted_at", sa.BigInteger),
     sa.CheckConstraint("held >= 0", "held_not_negative"),
     sa.CheckConstraint("balance >= held", "balance_covers_held"),
 )
@@ -53,6 +55,13 @@ api_keys: Final = sa.Table(
     sa.Column("requests_tat", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("tokens_tat", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("running", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("suspended_at", sa.BigInteger),
+    sa.Column("rotated_at", sa.BigInteger),
+    sa.Column("former_until", sa.BigInteger),
+    sa.Column("used_at", sa.BigInteger),
+    sa.Column("former_digest", sa.LargeBinary),
+    sa.Column("secret_prefix", sa.Text, index=True),
+    sa.Index("ix_api_keys_former_digest", "former_digest", unique=True),
     sa.CheckConstraint("running >= 0", "running_not_negative"),
     sa.UniqueConstraint("account_id", "name"),
 )

@@ -99,7 +99,8 @@ def rows_of(
     """Return the rows as values."""
     return Rows(
         accounts={
-            id_: Account(id=id_, balance=balance, held=amount) for id_, balance, amount in accounts
+            id_: Account(id=id_, balance=balance, held=amount, suspended_at=suspended_at)
+            for id_, balance, amount, suspended_at in accounts
         },
         keys={row[0]: _key(row) for row in keys},
         holds={row[0]: _hold(*row) for row in held},

@@ -33,7 +33,7 @@ ENTRY: Final = _fields(Entry)
 GRANT: Final = ("account_id", "idempotency_id")
 
 ACCOUNT_CHANGES: Final = ("balance", "held")
-KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running")
+KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running", "used_at")
 HOLD_CHANGES: Final = ("state", "ended_at", "charged")
 """The columns of existing rows that a batch can change."""
 

@@ -265,6 +265,10 @@ class Specification:
         self.facts: dict[str, Fact] = {}
         self.entries: list[tuple[int, int]] = []
         """Accounts and amounts."""
+        self.suspended: set[tuple[str, int]] = set()
+        """Accounts and keys, as ("account" or "key", id)."""
+        self.secrets: dict[int, tuple[int, int]] = {}
+        """For each rotated key, the time of its secret, and the end of the grace of the former."""
         self._granted: set[tuple[int, str]] = set()
         self._windows: dict[tuple[int, str], Window] = {}
         self._buckets: dict[tuple[int, str], Bucket] = {}
@@ -347,8 +351,13 @@ class Specification:
     def _refused(self, place: Place, key: Key, now: int) -> Refused | None:
         """Return the rejection of a hold, without regard to the limits of its key."""
         balance, held = self.balance(place.account_id), self.held(place.account_id)
-        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        current, former_until = self.secrets.get(key.id, (None, 0))
+        has_ended = key.expires_at is not None and key.expires_at <= now
+        is_stale = place.key_rotated_at != current and now >= former_until
+        if key.revoked_at is not None or has_ended or is_stale:
             return Refused(refusal=Refusal.KEY)
+        if {("account", place.account_id), ("key", key.id)} & self.suspended:
+            return Refused(refusal=Refusal.SUSPENDED)
         if key.models is not None and place.model not in key.models:
             return Refused(refusal=Refusal.MODEL)
         if place.amount > balance:
@@ -524,6 +533,21 @@ class AccountsMachine(RuleBasedStateMachine):
         key = self.database.keys[key_id]
         key.revoked_at = self.now if key.revoked_at is None else None
 
+    @rule(which=st.sampled_from([*(("account", id_) for id_ in ACCOUNTS), ("key", 1), ("key", 4)]))
+    def suspend_or_resume(self, which: tuple[str, int]) -> None:
+        """An operator suspends an account or a key, or resumes it."""
+        of, id_ = which
+        row = self.database.accounts[id_] if of == "account" else self.database.keys[id_]
+        row.suspended_at = self.now if row.suspended_at is None else None
+        self.specification.suspended ^= {which}
+
+    @rule(key_id=st.sampled_from([1, 4]), grace=st.integers(0, 2 * LONGEST_LEASE))
+    def rotate(self, key_id: int, grace: int) -> None:
+        """An operator gives a key a new secret."""
+        key = self.database.keys[key_id]
+        key.rotated_at, key.former_until = self.now, self.now + grace
+        self.specification.secrets[key_id] = (self.now, self.now + grace)
+
     def _operation(self, what: int, which: int, much: int, more: int) -> Operation:
         """Read an operation from four bytes."""
         process = self.processes[which % PROCESSES]
@@ -570,6 +594,8 @@ class AccountsMachine(RuleBasedStateMachine):
             model=MODELS[which % 2],
             owner=process.name,
             lease=LONGEST_LEASE * (1 + much % 8) // 8,
+            # Sometimes the caller sent a secret from before the last rotation.
+            key_rotated_at=None if key is None or more % 4 == 3 else key.rotated_at,
         )
 
     def _expired(self) -> list[Operation]:

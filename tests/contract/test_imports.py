@@ -104,7 +104,8 @@ LAYERS = {
         {"backup"},
         {"messages"},
         {"directory", "verification"},
-        {"keys", "field_rules", "page_tokens", "terminal"},
+        {"lifecycle"},
+        {"key_rows", "keys", "field_rules", "page_tokens", "terminal"},
     ),
     "service.upstream": (
         {"client", "model_listing"},

@@ -195,7 +195,7 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
             "limits.expire_time",
         ),
         ("DeductCredit", {"amount_nano_credits": 0}, "amount_nano_credits"),
-        ("DeductCredit", {"amount_nano_credits": 1}, "amount_nano_credits"),
+        ("DeductCredit", {"amount_nano_credits": CREDIT + 1}, "amount_nano_credits"),
         ("UpdateApiKey", {}, "update_mask.paths"),
         ("UpdateApiKey", {"update_mask": {"paths": ["name"]}}, "update_mask.paths"),
         ("UpdateApiKey", {"update_mask": {"paths": ["models"] * 2}}, "update_mask.paths"),
@@ -207,6 +207,10 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
             },
             "limits.expire_time",
         ),
+        ("RotateApiKey", {"grace_period": {"seconds": -1}}, "grace_period"),
+        ("RotateApiKey", {"grace_period": {"seconds": 91 * 86_400}}, "grace_period"),
+        ("FindApiKey", {"secret": "too short"}, "secret"),
+        ("DeleteAccount", {"account": "acme"}, "account"),
         ("ListUsage", {"interval": 7}, "interval"),
         ("ListUsage", {"start_time": {"seconds": -1}}, "start_time"),
         ("ListUsage", {"end_time": {"seconds": 1, "nanos": -1}}, "end_time"),
@@ -216,7 +220,7 @@ async def test_each_missing_field_is_named(house: House, method: str) -> None:
 async def test_a_wrong_field_is_named(
     house: House, method: str, members: dict[str, Any], path: str
 ) -> None:
-    await account(house)
+    await account(house, credit=CREDIT)
     usual = {
         "account": "acme",
         "name": "ci",

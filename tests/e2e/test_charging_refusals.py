@@ -379,6 +379,34 @@ async def test_revocation_and_expiry_take_effect_at_once(door: DoorName, streame
 
 @FORMS
 @BOTH_DOORS
+async def test_a_suspended_account_or_key_is_refused_until_it_is_resumed(
+    door: DoorName, streamed: bool
+) -> None:
+    async with accounts_stack(MODELS) as stack:
+        lifecycle = stack.books.directory.lifecycle
+        of_account, of_key = stack.books.team(), stack.books.team()
+        for team in (of_account, of_key):
+            # The lookup is cached from now on.
+            assert (await stack.ask(door, team.key, "default", streamed=streamed)).code == ""
+        unseen = stack.books.team()
+        lifecycle.suspend_account(of_account.name)
+        lifecycle.suspend_account(unseen.name)
+        lifecycle.suspend_key(of_key.name, of_key.key_name)
+        for team in (of_account, of_key, unseen):
+            answer = await stack.ask(door, team.key, "default", streamed=streamed)
+            assert (answer.status, answer.code, answer.retryable) == (403, "suspended", False)
+        lifecycle.resume_account(of_account.name)
+        lifecycle.resume_key(of_key.name, of_key.key_name)
+        for team in (of_account, of_key):
+            assert (await stack.ask(door, team.key, "default", streamed=streamed)).code == ""
+        await stack.rests()
+
+        assert len(stack.upstream.records) == 4
+        stack.books.nothing_is_open()
+
+
+@FORMS
+@BOTH_DOORS
 async def test_every_wrong_key_gets_the_same_answer_but_its_message(
     door: DoorName, streamed: bool
 ) -> None:

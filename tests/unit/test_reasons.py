@@ -22,6 +22,7 @@ TOLD = {
     "MODEL_NOT_FOUND": ("NOT_FOUND", 404, "invalid_request_error", "model_not_found", False),
     "ACCOUNT_NOT_FOUND": ("NOT_FOUND", 404, "invalid_request_error", "account_not_found", False),
     "API_KEY_NOT_FOUND": ("NOT_FOUND", 404, "invalid_request_error", "api_key_not_found", False),
+    "SUSPENDED": ("PERMISSION_DENIED", 403, "invalid_request_error", "suspended", False),
     "ALREADY_EXISTS": ("ALREADY_EXISTS", 409, "invalid_request_error", "already_exists", False),
     "REQUEST_TOO_LARGE": (
         *("INVALID_ARGUMENT", 413, "invalid_request_error", "request_too_large"),

@@ -97,6 +97,8 @@ class Account(_message.Message):
     HELD_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     AVAILABLE_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIME_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the account: unique, 1 to 128 printable characters, without a
     space at either end. Immutable.
@@ -115,6 +117,18 @@ class Account(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time at which the account was created."""
 
+    @_builtins.property
+    def suspend_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the account was suspended. Absent if it is
+        not suspended.
+        """
+
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the account was deleted. Absent if it is not
+        deleted.
+        """
+
     def __init__(
         self,
         *,
@@ -123,10 +137,12 @@ class Account(_message.Message):
         held_nano_credits: _builtins.int = ...,
         available_nano_credits: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        suspend_time: _timestamp_pb2.Timestamp | None = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "create_time", b"create_time", "held_nano_credits", b"held_nano_credits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "create_time", b"create_time", "delete_time", b"delete_time", "held_nano_credits", b"held_nano_credits", "name", b"name", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,11 +246,19 @@ class ApiKey(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SUSPEND_TIME_FIELD_NUMBER: _builtins.int
+    SECRET_PREFIX_FIELD_NUMBER: _builtins.int
+    FORMER_SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The name of the account that owns the key."""
     name: _builtins.str
     """The name of the key: unique in its account, revoked keys included; 1 to 128
     printable characters, without a space at either end. Immutable.
+    """
+    secret_prefix: _builtins.str
+    """Output only. The first characters of the secret. Empty for secrets that the
+    server did not make, and for those that it made before it stored prefixes.
     """
     @_builtins.property
     def limits(self) -> Global___KeyLimits:
@@ -250,6 +274,24 @@ class ApiKey(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time at which the key was created."""
 
+    @_builtins.property
+    def suspend_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time at which the key was suspended. Absent if it is not
+        suspended.
+        """
+
+    @_builtins.property
+    def former_secret_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time until which the secret before the last rotation is
+        valid too. Absent if the key was not rotated.
+        """
+
+    @_builtins.property
+    def last_use_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The time of the last call that was admitted. Absent if there
+        was none.
+        """
+
     def __init__(
         self,
         *,
@@ -258,10 +300,14 @@ class ApiKey(_message.Message):
         limits: Global___KeyLimits | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        suspend_time: _timestamp_pb2.Timestamp | None = ...,
+        secret_prefix: _builtins.str = ...,
+        former_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        last_use_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "revoke_time", b"revoke_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "secret_prefix", b"secret_prefix", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

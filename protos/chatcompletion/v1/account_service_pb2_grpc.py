@@ -65,6 +65,21 @@ class AccountServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.GetAccountRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.GetAccountResponse.FromString,
                 _registered_method=True)
+        self.SuspendAccount = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/SuspendAccount',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountResponse.FromString,
+                _registered_method=True)
+        self.ResumeAccount = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/ResumeAccount',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountResponse.FromString,
+                _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/DeleteAccount',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
         self.AddCredit = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/AddCredit',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.SerializeToString,
@@ -89,6 +104,26 @@ class AccountServiceStub:
                 '/chatcompletion.v1.AccountService/UpdateApiKey',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/RotateApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.SuspendApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/SuspendApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ResumeApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/ResumeApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.FindApiKey = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/FindApiKey',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/RevokeApiKey',
@@ -151,6 +186,38 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendAccount(self, request, context):
+        """Suspends an account: calls with its keys fail with SUSPENDED until it is
+        resumed. Calls that can have a cost are rejected after the response, calls
+        that cost nothing after up to five more seconds; calls in flight continue.
+        Suspending a suspended account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAccount(self, request, context):
+        """Resumes a suspended account. Resuming an active account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAccount(self, request, context):
+        """Deletes an account without credit permanently: its keys are revoked, and it
+        is not listed any more. Its name stays taken; the account, its ledger and its
+        usage can be read. Deleting a deleted account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddCredit(self, request, context):
         """Adds credit to an account, once per idempotency id. A request that repeats
         an idempotency id changes nothing and returns the entry that the first
@@ -206,6 +273,46 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """Gives an API key a new secret and returns it. The secret cannot be retrieved
+        again. The former secret is valid until the grace period ends, any secret
+        before it not any more.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND; INVALID_REQUEST if the key is
+        revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendApiKey(self, request, context):
+        """Suspends an API key. See SuspendAccount.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeApiKey(self, request, context):
+        """Resumes a suspended API key. Resuming an active key changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindApiKey(self, request, context):
+        """Finds the API key of a secret, for example of one that leaked: by the whole
+        secret or by its first characters. Also finds revoked and expired keys.
+
+        Errors: API_KEY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeApiKey(self, request, context):
         """Revokes an API key permanently. Revoking a revoked key changes nothing.
         After the response, calls that can have a cost are rejected; calls in
@@ -255,6 +362,21 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.GetAccountRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.GetAccountResponse.SerializeToString,
             ),
+            'SuspendAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendAccount,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountResponse.SerializeToString,
+            ),
+            'ResumeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAccount,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountResponse.SerializeToString,
+            ),
             'AddCredit': grpc.unary_unary_rpc_method_handler(
                     servicer.AddCredit,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.AddCreditRequest.FromString,
@@ -279,6 +401,26 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.UpdateApiKey,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
+            'SuspendApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyResponse.SerializeToString,
+            ),
+            'ResumeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyResponse.SerializeToString,
+            ),
+            'FindApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindApiKey,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -393,6 +535,87 @@ class AccountService:
             '/chatcompletion.v1.AccountService/GetAccount',
             chatcompletion_dot_v1_dot_account__service__pb2.GetAccountRequest.SerializeToString,
             chatcompletion_dot_v1_dot_account__service__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/SuspendAccount',
+            chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.SuspendAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/ResumeAccount',
+            chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.ResumeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/DeleteAccount',
+            chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.DeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -528,6 +751,114 @@ class AccountService:
             '/chatcompletion.v1.AccountService/UpdateApiKey',
             chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
             chatcompletion_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/RotateApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/SuspendApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.SuspendApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/ResumeApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.ResumeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/FindApiKey',
+            chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.FindApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,26 @@ class AccountServiceStub:
 
     Errors: ACCOUNT_NOT_FOUND.
     """
+    SuspendAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]
+    """Suspends an account: calls with its keys fail with SUSPENDED until it is
+    resumed. Calls that can have a cost are rejected after the response, calls
+    that cost nothing after up to five more seconds; calls in flight continue.
+    Suspending a suspended account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND.
+    """
+    ResumeAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ResumeAccountRequest, _account_service_pb2.ResumeAccountResponse]
+    """Resumes a suspended account. Resuming an active account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND.
+    """
+    DeleteAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteAccountRequest, _account_service_pb2.DeleteAccountResponse]
+    """Deletes an account without credit permanently: its keys are revoked, and it
+    is not listed any more. Its name stays taken; the account, its ledger and its
+    usage can be read. Deleting a deleted account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+    """
     AddCredit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]
     """Adds credit to an account, once per idempotency id. A request that repeats
     an idempotency id changes nothing and returns the entry that the first
@@ -95,6 +115,30 @@ class AccountServiceStub:
     limits after the response; calls in flight continue.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]
+    """Gives an API key a new secret and returns it. The secret cannot be retrieved
+    again. The former secret is valid until the grace period ends, any secret
+    before it not any more.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND; INVALID_REQUEST if the key is
+    revoked.
+    """
+    SuspendApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SuspendApiKeyRequest, _account_service_pb2.SuspendApiKeyResponse]
+    """Suspends an API key. See SuspendAccount.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    ResumeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ResumeApiKeyRequest, _account_service_pb2.ResumeApiKeyResponse]
+    """Resumes a suspended API key. Resuming an active key changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    FindApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.FindApiKeyRequest, _account_service_pb2.FindApiKeyResponse]
+    """Finds the API key of a secret, for example of one that leaked: by the whole
+    secret or by its first characters. Also finds revoked and expired keys.
+
+    Errors: API_KEY_NOT_FOUND.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
@@ -149,6 +193,26 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     Errors: ACCOUNT_NOT_FOUND.
     """
+    SuspendAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SuspendAccountRequest, _account_service_pb2.SuspendAccountResponse]  # type: ignore[assignment]
+    """Suspends an account: calls with its keys fail with SUSPENDED until it is
+    resumed. Calls that can have a cost are rejected after the response, calls
+    that cost nothing after up to five more seconds; calls in flight continue.
+    Suspending a suspended account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND.
+    """
+    ResumeAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ResumeAccountRequest, _account_service_pb2.ResumeAccountResponse]  # type: ignore[assignment]
+    """Resumes a suspended account. Resuming an active account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND.
+    """
+    DeleteAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteAccountRequest, _account_service_pb2.DeleteAccountResponse]  # type: ignore[assignment]
+    """Deletes an account without credit permanently: its keys are revoked, and it
+    is not listed any more. Its name stays taken; the account, its ledger and its
+    usage can be read. Deleting a deleted account changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+    """
     AddCredit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]  # type: ignore[assignment]
     """Adds credit to an account, once per idempotency id. A request that repeats
     an idempotency id changes nothing and returns the entry that the first
@@ -183,6 +247,30 @@ class AccountServiceAsyncStub(AccountServiceStub):
     limits after the response; calls in flight continue.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Gives an API key a new secret and returns it. The secret cannot be retrieved
+    again. The former secret is valid until the grace period ends, any secret
+    before it not any more.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND; INVALID_REQUEST if the key is
+    revoked.
+    """
+    SuspendApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SuspendApiKeyRequest, _account_service_pb2.SuspendApiKeyResponse]  # type: ignore[assignment]
+    """Suspends an API key. See SuspendAccount.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    ResumeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ResumeApiKeyRequest, _account_service_pb2.ResumeApiKeyResponse]  # type: ignore[assignment]
+    """Resumes a suspended API key. Resuming an active key changes nothing.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    FindApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.FindApiKeyRequest, _account_service_pb2.FindApiKeyResponse]  # type: ignore[assignment]
+    """Finds the API key of a secret, for example of one that leaked: by the whole
+    secret or by its first characters. Also finds revoked and expired keys.
+
+    Errors: API_KEY_NOT_FOUND.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key permanently. Revoking a revoked key changes nothing.
@@ -254,6 +342,44 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SuspendAccount(
+        self,
+        request: _account_service_pb2.SuspendAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.SuspendAccountResponse, _abc.Awaitable[_account_service_pb2.SuspendAccountResponse]]:
+        """Suspends an account: calls with its keys fail with SUSPENDED until it is
+        resumed. Calls that can have a cost are rejected after the response, calls
+        that cost nothing after up to five more seconds; calls in flight continue.
+        Suspending a suspended account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeAccount(
+        self,
+        request: _account_service_pb2.ResumeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ResumeAccountResponse, _abc.Awaitable[_account_service_pb2.ResumeAccountResponse]]:
+        """Resumes a suspended account. Resuming an active account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAccount(
+        self,
+        request: _account_service_pb2.DeleteAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeleteAccountResponse, _abc.Awaitable[_account_service_pb2.DeleteAccountResponse]]:
+        """Deletes an account without credit permanently: its keys are revoked, and it
+        is not listed any more. Its name stays taken; the account, its ledger and its
+        usage can be read. Deleting a deleted account changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+        """
+
+    @_abc_1.abstractmethod
     def AddCredit(
         self,
         request: _account_service_pb2.AddCreditRequest,
@@ -316,6 +442,54 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         limits after the response; calls in flight continue.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _account_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_account_service_pb2.RotateApiKeyResponse]]:
+        """Gives an API key a new secret and returns it. The secret cannot be retrieved
+        again. The former secret is valid until the grace period ends, any secret
+        before it not any more.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND; INVALID_REQUEST if the key is
+        revoked.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendApiKey(
+        self,
+        request: _account_service_pb2.SuspendApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.SuspendApiKeyResponse, _abc.Awaitable[_account_service_pb2.SuspendApiKeyResponse]]:
+        """Suspends an API key. See SuspendAccount.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeApiKey(
+        self,
+        request: _account_service_pb2.ResumeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ResumeApiKeyResponse, _abc.Awaitable[_account_service_pb2.ResumeApiKeyResponse]]:
+        """Resumes a suspended API key. Resuming an active key changes nothing.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def FindApiKey(
+        self,
+        request: _account_service_pb2.FindApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.FindApiKeyResponse, _abc.Awaitable[_account_service_pb2.FindApiKeyResponse]]:
+        """Finds the API key of a secret, for example of one that leaked: by the whole
+        secret or by its first characters. Also finds revoked and expired keys.
+
+        Errors: API_KEY_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

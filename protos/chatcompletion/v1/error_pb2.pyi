@@ -91,6 +91,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The account has no API key with the requested name. AccountService only."""
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 24
     """The name or the idempotency id is already used. AccountService only."""
+    ERROR_REASON_SUSPENDED: _ErrorReason.ValueType  # 25
+    """The operator has suspended the account or the API key. It can be resumed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
@@ -163,6 +165,8 @@ ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 23
 """The account has no API key with the requested name. AccountService only."""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 24
 """The name or the idempotency id is already used. AccountService only."""
+ERROR_REASON_SUSPENDED: ErrorReason.ValueType  # 25
+"""The operator has suspended the account or the API key. It can be resumed."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

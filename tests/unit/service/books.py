@@ -15,7 +15,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletionChunk,
     ChatCompletionParams,
 )
-from service.accounts.directory import Directory, StoredRow
+from service.accounts.directory import Directory
+from service.accounts.key_rows import StoredRow
 from service.accounts.keys import Caller
 from service.accounts.verification import differences
 from service.admission import Admission

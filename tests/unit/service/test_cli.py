@@ -98,8 +98,9 @@ def test_an_account_is_shown(run: Run, document: Callable[..., Any]) -> None:
     }
     _, out, _ = run("accounts", "list")
     head, line = out.splitlines()
-    assert head.split() == ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED"]
-    *cells, time = line.split()
+    assert head.split() == ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED", "SUSPENDED"]
+    *cells, time, suspended = line.split()
+    assert suspended == "-"
     assert cells == ["acme", "24.5", "0", "24.5"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
     assert created["create_time"].startswith(time[:-1])
@@ -183,6 +184,33 @@ def test_a_key_without_limits_has_none(run: Run, document: Callable[..., Any]) -
     assert created["api_key"]["limits"] == {}
     line = run("keys", "list", "acme")[1].splitlines()[1]
     assert line.split()[:7] == ["ci", "-", "-", "-", "all", "-", "-"]
+
+
+def test_accounts_and_keys_are_suspended_rotated_found_and_deleted(
+    run: Run, document: Callable[..., Any], url: str
+) -> None:
+    document("accounts", "create", "acme", "--credit", "1")
+    document("keys", "create", "acme", "--name", "ci")
+    assert "suspend_time" in document("accounts", "suspend", "acme")["account"]
+    assert "suspend_time" not in document("accounts", "resume", "acme")["account"]
+    assert "suspend_time" in document("keys", "suspend", "acme", "ci")["api_key"]
+    assert "suspend_time" not in document("keys", "resume", "acme", "ci")["api_key"]
+
+    status, secret, note = run("keys", "rotate", "acme", "ci", "--grace", "1d")
+    assert status == 0
+    assert re.fullmatch(r"sk-live-[\w-]{43}\n", secret)
+    assert re.match(r"The former secret is valid until \d{4}-\d\d-\d\dT", note)
+    found = document("keys", "find", secret[:14])["api_key"]
+    assert (found["account"], found["name"], found["secret_prefix"]) == ("acme", "ci", secret[:14])
+    assert run("keys", "find", secret[:14])[1].splitlines()[1].split()[:2] == ["acme", "ci"]
+    assert "no key has this secret" in run("keys", "find", "sk-live-nobody")[2]
+    spend(url, "acme", "ci", 1)
+    assert "last_use_time" in document("keys", "list", "acme")["api_keys"][0]
+
+    assert "the account has credit" in run("accounts", "delete", "acme")[2]
+    document("credit", "deduct", "acme", "0.999999999")
+    assert "delete_time" in document("accounts", "delete", "acme")["account"]
+    assert document("accounts", "list")["accounts"] == []
 
 
 def test_limits_of_a_key_change_one_by_one(run: Run, document: Callable[..., Any]) -> None:
@@ -559,12 +587,19 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
         "backup": ["a"],
+        "accounts suspend": ["a"],
+        "accounts resume": ["a"],
+        "accounts delete": ["a"],
         "credit add": ["a", "1"],
         "credit deduct": ["a", "1"],
         "keys create": ["a", "--name", "b"],
         "keys list": ["a"],
         "keys revoke": ["a", "b"],
         "keys update": ["a", "b"],
+        "keys rotate": ["a", "b"],
+        "keys suspend": ["a", "b"],
+        "keys resume": ["a", "b"],
+        "keys find": ["sk-live-123456"],
         "ledger show": ["a"],
         "usage": ["a"],
     }

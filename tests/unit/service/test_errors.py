@@ -27,6 +27,7 @@ PROMISED: dict[str, tuple[str, int, bool, bool]] = {
     "MODEL_NOT_FOUND": ("NOT_FOUND", 404, False, False),
     "ACCOUNT_NOT_FOUND": ("NOT_FOUND", 404, False, False),
     "API_KEY_NOT_FOUND": ("NOT_FOUND", 404, False, False),
+    "SUSPENDED": ("PERMISSION_DENIED", 403, False, False),
     "ALREADY_EXISTS": ("ALREADY_EXISTS", 409, False, False),
     "REQUEST_TOO_LARGE": ("INVALID_ARGUMENT", 413, False, False),
     "INVALID_REQUEST": ("INVALID_ARGUMENT", 422, False, False),

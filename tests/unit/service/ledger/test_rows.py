@@ -14,8 +14,8 @@ from service.ledger.rows import Changes, EntryKind, HoldState, Rows
 @pytest.mark.parametrize(
     ("row", "table", "others"),
     [
-        (rows.Account, schema.accounts, {"name", "created_at"}),
-        (rows.Key, schema.api_keys, {"name", "digest", "created_at"}),
+        (rows.Account, schema.accounts, {"name", "created_at", "deleted_at"}),
+        (rows.Key, schema.api_keys, {"name", "digest", "former_digest", "secret_prefix"}),
         (rows.Hold, schema.holds, set()),
         (rows.Entry, schema.ledger, {"id"}),
     ],
