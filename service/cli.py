@@ -204,39 +204,7 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     ):
         _account(_command(accounts, f"accounts {verb}", help_))
 
-    keys = _area(areas, "keys")
-    create = _command(keys, "keys create", "create a key and print it, once only")
-    _account(create)
-    create.add_argument(
-        "--name", type=_text(field_rules.NAME), required=True, help="the name of the key"
-    )
-    for option, parse, help_ in _limits(now):
-        create.add_argument(option, type=parse, help=help_)
-    _account(_command(keys, "keys list", "list the keys of an account"))
-    update = _command(keys, "keys update", "change the limits of a key; none removes a limit")
-    _key(update)
-    for option, parse, help_ in _limits(now):
-        # An option that is not given changes nothing.
-        update.add_argument(
-            option, type=_or_none(parse), default=argparse.SUPPRESS, help=f"{help_}, or none"
-        )
-    rotate = _command(keys, "keys rotate", "give a key a new secret and print it, once only")
-    _key(rotate)
-    rotate.add_argument(
-        "--grace", type=_grace, default=0, help="how long the former secret stays valid: 1d, 12h"
-    )
-    for verb, help_ in (
-        ("suspend", "reject calls with a key"),
-        ("resume", "resume a suspended key"),
-        ("revoke", "revoke a key permanently"),
-    ):
-        _key(_command(keys, f"keys {verb}", help_))
-    find = _command(keys, "keys find", "find the key of a leaked secret")
-    find.add_argument(
-        "secret",
-        type=_text(field_rules.SECRET),
-        help="its first 14 characters, or all of it, which other users of the machine could see",
-    )
+    _add_keys(areas, now)
 
     credit = _area(areas, "credit")
     add = _command(credit, "credit add", "add credit to an account")
@@ -271,6 +239,42 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
         check = areas.add_parser("check", help=AREAS["check"], description=AREAS["check"])
         check.set_defaults(command="check")
     return top
+
+
+def _add_keys(areas: Any, now: int) -> None:
+    keys = _area(areas, "keys")
+    create = _command(keys, "keys create", "create a key and print it, once only")
+    _account(create)
+    create.add_argument(
+        "--name", type=_text(field_rules.NAME), required=True, help="the name of the key"
+    )
+    for option, parse, help_ in _limits(now):
+        create.add_argument(option, type=parse, help=help_)
+    _account(_command(keys, "keys list", "list the keys of an account"))
+    update = _command(keys, "keys update", "change the limits of a key; none removes a limit")
+    _key(update)
+    for option, parse, help_ in _limits(now):
+        # An option that is not given changes nothing.
+        update.add_argument(
+            option, type=_or_none(parse), default=argparse.SUPPRESS, help=f"{help_}, or none"
+        )
+    rotate = _command(keys, "keys rotate", "give a key a new secret and print it, once only")
+    _key(rotate)
+    rotate.add_argument(
+        "--grace", type=_grace, default=0, help="how long the former secret stays valid: 1d, 12h"
+    )
+    for verb, help_ in (
+        ("suspend", "reject calls with a key"),
+        ("resume", "resume a suspended key"),
+        ("revoke", "revoke a key permanently"),
+    ):
+        _key(_command(keys, f"keys {verb}", help_))
+    find = _command(keys, "keys find", "find the key of a leaked secret")
+    find.add_argument(
+        "secret",
+        type=_text(field_rules.SECRET),
+        help="its first 14 characters, or all of it, which other users of the machine could see",
+    )
 
 
 def _area(areas: Any, name: str) -> Any:

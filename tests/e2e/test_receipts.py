@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from service.accounts.directory import StoredRow
+from service.accounts.key_rows import StoredRow
 from service.ledger.rows import EntryKind
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, Answer, document
