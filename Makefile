@@ -10,6 +10,7 @@ NODE_STAMP := $(NODE_TESTS)/node_modules/.stamp
 CONFORMANCE := .conformance
 CLIENTS := tests/clients
 CLIENT_ENVIRONMENTS := .venv-clients
+AUDIT := .venv-audit
 PYTHON_CLIENTS := $(patsubst $(CLIENTS)/python/%.lock,$(CLIENT_ENVIRONMENTS)/%/.stamp,$(wildcard $(CLIENTS)/python/*.lock))
 NODE_CLIENTS := $(CLIENTS)/node/node_modules/.stamp
 GO_CLIENTS := $(CLIENTS)/go/bin/.stamp
@@ -32,7 +33,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.lock
+	$(BIN)/pip install --quiet --only-binary :all: --require-hashes --requirement requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q protos process service restbridge chat
 	@touch $@ $(RUN_STAMP)
@@ -70,7 +71,7 @@ $(RUST_CLIENTS): $(wildcard $(CLIENTS)/rust/src/*.rs)
 # Each environment has what its lock file says; libraries whose requirements contradict have one each.
 $(CLIENT_ENVIRONMENTS)/%/.stamp: $(CLIENTS)/python/%.lock $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --require-hashes --requirement $<
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --only-binary :all: --require-hashes --requirement $<
 	@touch $@
 
 # `make up` needs only what runs. The environment of `make setup` contains it.
@@ -78,7 +79,7 @@ $(RUN_STAMP): requirements.lock
 	@$(CHECK_PYTHON)
 	@echo "make up: installing $$(grep -c == $<) packages of $< into $(VENV), once"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --disable-pip-version-check --require-hashes --requirement $<
+	@$(BIN)/pip install --disable-pip-version-check --only-binary :all: --require-hashes --requirement $<
 	@$(BIN)/python -c 'import os, sys, sysconfig; \
 	  open(sysconfig.get_path("purelib") + "/chatcompletion-sources.pth", "w").write( \
 	  "\n".join([os.getcwd(), os.getcwd() + "/protos", ""]))'
@@ -118,9 +119,10 @@ test-clients: $(STAMP) $(ALL_CLIENTS)
 test-unit: ## Run the tests of pure parts, without sockets
 test-contract: ## Run the tests of the contract: golden documents, properties, imports, tables
 test-e2e: ## Run the tests of both deployables with real clients
-test-faults: ## Run the failure catalogue
+test-faults: ## Run the failure catalogue and print it: RUNS=10 repeats it, SAMPLE=6 takes 6 of its faults
+	$(BIN)/python -m tests.faults $(if $(RUNS),--runs $(RUNS)) $(if $(SAMPLE),--sample $(SAMPLE))
 test-clients: ## Run the tests of other client libraries
-test-unit test-contract test-e2e test-faults test-clients:
+test-unit test-contract test-e2e test-clients:
 	$(call run_tests,tests/$(@:test-%=%))
 
 # Makes each mutation in a copy of the tree. SAMPLE=12 makes 12 of them; the commit selects them.
@@ -132,7 +134,8 @@ mutants: $(STAMP) ## Check that the tests fail for each mutation of the product
 $(CONFORMANCE)/.stamp: $(wildcard tests/conformance/*/go.sum tests/conformance/*.lock) $(STAMP)
 	for tools in tools ghz; do \
 	  GOBIN=$(CURDIR)/$(CONFORMANCE) go install -C tests/conformance/$$tools -mod=readonly tool || exit 1; done
-	$(BIN)/pip install --quiet --require-hashes --requirement tests/conformance/requirements.lock
+	$(BIN)/pip install --quiet --only-binary :all: --no-binary sniffpy --require-hashes \
+	  --requirement tests/conformance/requirements.lock
 	$(BIN)/pip download --quiet --no-deps --no-binary gunicorn --require-hashes --dest $(CONFORMANCE) \
 	  --requirement tests/conformance/corpus.lock
 	@touch $@
@@ -140,6 +143,17 @@ $(CONFORMANCE)/.stamp: $(wildcard tests/conformance/*/go.sum tests/conformance/*
 .PHONY: conformance
 conformance: $(STAMP) $(CONFORMANCE)/.stamp ## Run outside suites against both deployables
 	$(BIN)/python -m tests.conformance $(SUITES)
+
+# Environment of the audit alone: its programs are no part of any deployment.
+$(AUDIT)/.stamp: tools/audit/requirements.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(AUDIT)
+	$(BIN)/uv pip install --quiet --python $(AUDIT)/bin/python --only-binary :all: --require-hashes \
+	  --requirement tools/audit/requirements.lock
+	@touch $@
+
+.PHONY: audit
+audit: $(STAMP) $(AUDIT)/.stamp ## Report known vulnerabilities of the locked packages, and write dist/sbom.json
+	$(BIN)/python -m tools.audit $(AUDIT)/bin
 
 .PHONY: check
 check: $(STAMP) breaking ## Check style, types, protos and import boundaries
@@ -220,6 +234,8 @@ lock: $(STAMP) ## Resolve the dependencies again and write the lock files
 	    --no-header $$name --output-file $${name%.in}.lock || exit 1; done
 	cd examples/python && ../../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --constraint ../../requirements-dev.lock requirements.in --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --no-header tools/audit/requirements.in --output-file tools/audit/requirements.lock
 	sed -n '/^requires = /s/.*"\(.*\)".*/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal \
 	  --python-version 3.11 --generate-hashes --no-annotate --no-header --constraint requirements-dev.lock - \
 	  --output-file deploy/requirements-build.lock

@@ -18,6 +18,7 @@ from tests.support.postgres import Server, binaries, running
 from tests.support.running_bridge import VIAS, Via
 
 pytest_plugins = (
+    "tests.support.shown_secrets",
     "tests.support.side_by_side",
     "tests.support.speed",
     "tests.support.time_limit",

@@ -31,6 +31,7 @@ from service.config import Settings
 from service.models_source import NO_UPSTREAM
 from tests.support.grpc_client import KEY, Client, client, failed, params, serving, watched
 from tests.support.processes import Process, environment, process, service_process
+from tests.support.running_service import service as in_this_process
 from tests.support.running_service import simulator
 
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -204,6 +205,37 @@ async def test_a_killed_service_leaves_the_upstream(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             await record.ended.wait()
         assert record.outcome == "caller_left"
+
+
+async def test_a_killed_bridge_leaves_the_service_which_leaves_the_upstream() -> None:
+    stuck = "sim-fault:hang-mid-stream"
+    async with simulator() as upstream, in_this_process(["any", stuck], upstream) as running:
+        variables = {
+            "CHAT_SERVICE_TARGET": running.address,
+            "CHAT_BRIDGE_LISTEN": "127.0.0.1:0",
+            "CHAT_BRIDGE_METRICS_LISTEN": "none",
+        }
+        async with process("restbridge", variables) as bridge:
+            body = json.dumps(
+                {"model": stuck, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+            ).encode()
+            head = (
+                f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            ).encode()
+            host, _, port = (await bridge.address()).rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head + body)
+            record = await upstream.next_record()
+            await reader.readuntil(b"data: ")
+            bridge.send(signal.SIGKILL)
+            assert await bridge.exit_status() == -signal.SIGKILL
+            async with asyncio.timeout(5):
+                await record.ended.wait()
+            assert record.outcome == "caller_left"
+            writer.close()
+        await running.rests()
+        await running.client.create("any")
 
 
 async def test_a_stopped_process_goes_on_where_it_was() -> None:

@@ -5,6 +5,7 @@ reader -> bridge -> service -> upstream, which sends far more than any buffer ho
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,11 +19,15 @@ from tests.support.grpc_client import KEY
 from tests.support.processes import Process, process, service_process
 from tests.support.running_bridge import PATH
 from tests.support.running_service import simulator
+from tests.support.waiting import until
 
 READERS: Final = 50
+CROWD: Final = 500
+IDLE_CONNECTIONS: Final = 10
+"""Connections to the upstream that the service may keep for its next calls."""
 WARM: Final = 20
-MOST_OF_ONE: Final = 256 * 1024
-"""Maximum memory of one reader in both processes together, in bytes."""
+MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 768 * 1024}
+"""Maximum memory of one reader in both processes together, by the size of chunks, in bytes."""
 TOTAL: Final = 4 * 1024 * 1024
 """The least bytes of a stream."""
 
@@ -94,13 +99,12 @@ async def _all_left(upstream: SimulatorServer) -> None:
         await record.ended.wait()
 
 
-@pytest.mark.alone
-@pytest.mark.time_limit(180)
-@pytest.mark.parametrize("size", [4, 1000])
-async def test_a_reader_who_stalls_costs_little_and_leaves_nothing(
-    size: int, tmp_path: Path
-) -> None:
-    models = tmp_path / "models.toml"
+@asynccontextmanager
+async def _deployables(
+    directory: Path, size: int
+) -> AsyncIterator[tuple[Process, Process, SimulatorServer]]:
+    """Run a service and a bridge, with an upstream whose chunks have this size."""
+    models = directory / "models.toml"
     async with simulator() as upstream:
         upstream.stream_with("flood", [_event("x" * size)] * (TOTAL // (size + 150)))
         models.write_text(
@@ -119,15 +123,46 @@ async def test_a_reader_who_stalls_costs_little_and_leaves_nothing(
                 },
             ) as bridge,
         ):
-            address = await bridge.address()
-            growth = []
-            for count in (WARM, READERS, READERS):
-                before = _resident(service, bridge)
-                upstream.records.clear()
-                async with _readers(address, count):
-                    await _stands_still(upstream, count)
-                    growth.append(_resident(service, bridge) - before)
-                await _all_left(upstream)
-            assert growth[1] / READERS < MOST_OF_ONE
-            # The second crowd takes the memory that the first one left.
-            assert growth[2] < growth[1]
+            yield service, bridge, upstream
+
+
+@pytest.mark.alone
+@pytest.mark.time_limit(180)
+@pytest.mark.parametrize("size", MOST_OF_ONE)
+async def test_a_reader_who_stalls_costs_little(size: int, tmp_path: Path) -> None:
+    async with _deployables(tmp_path, size) as (service, bridge, upstream):
+        address = await bridge.address()
+        growth = []
+        for count in (WARM, READERS, READERS):
+            before = _resident(service, bridge)
+            upstream.records.clear()
+            async with _readers(address, count):
+                await _stands_still(upstream, count)
+                growth.append(_resident(service, bridge) - before)
+            await _all_left(upstream)
+        assert growth[1] / READERS < MOST_OF_ONE[size]
+        # The second crowd takes the memory that the first one left.
+        assert growth[2] < READERS * MOST_OF_ONE[size]
+
+
+def _descriptors(running: Process) -> int:
+    return len(os.listdir(f"/proc/{running.process.pid}/fd"))
+
+
+@pytest.mark.alone
+@pytest.mark.time_limit(180)
+async def test_nothing_is_left_of_500_who_stalled(tmp_path: Path) -> None:
+    size = 32_000
+    async with _deployables(tmp_path, size) as (service, bridge, upstream):
+        address = await bridge.address()
+        async with _readers(address, WARM):
+            await _stands_still(upstream, WARM)
+        await _all_left(upstream)
+        before = _descriptors(service), _descriptors(bridge)
+        upstream.records.clear()
+        async with _readers(address, CROWD):
+            await _stands_still(upstream, CROWD)
+            assert _descriptors(bridge) > CROWD
+        await _all_left(upstream)
+        await until(lambda: _descriptors(service) <= before[0] + IDLE_CONNECTIONS)
+        await until(lambda: _descriptors(bridge) <= before[1])

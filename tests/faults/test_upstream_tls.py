@@ -6,6 +6,7 @@ one of the authority's          that authority          200
 one for another name            that authority          502
 one that expired                that authority          502
 one of another authority's      that authority          502
+of the environment's authority  none                    502
 """
 
 import asyncio
@@ -106,6 +107,16 @@ async def test_a_certificate_of_the_settings_authority_is_trusted(authority: str
 
 
 async def test_a_certificate_that_nobody_knows_is_not_trusted() -> None:
+    async with upstream("good") as base_url:
+        assert await ask(base_url) == [(502, "upstream_unavailable")] * 2
+
+
+async def test_certificates_of_the_environment_are_not_trusted(
+    authority: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, authority)
+    monkeypatch.setenv("SSL_CERT_DIR", str(Path(authority).parent))
     async with upstream("good") as base_url:
         assert await ask(base_url) == [(502, "upstream_unavailable")] * 2
 

@@ -1,6 +1,8 @@
 """Code that the tests of several folders share.
 
 certificates.py     certificates for TLS, as files
+canaries.py         secrets that appear nowhere, and the search for them
+shown_secrets.py    fails tests in which one appears, a plugin of pytest
 waiting.py          until a condition holds or an event is set
 grpc_client.py      a caller over gRPC: unary calls, streams, and their failures
 running_service.py  a service and its upstream in this process
@@ -36,6 +38,7 @@ golden_requests.py  golden requests
 golden_responses.py golden completions, chunks and errors
 json_equality.py    whether two JSON documents are equal
 samples.py          values of the service, for tests without sockets
+fault_catalogue.py  the failure catalogue, and the tests of each fault
 examples.py         the number of examples of a property test
 example_projects.py  the projects in examples/, built in a copy
 side_by_side.py     the order of tests in several processes, a plugin of pytest

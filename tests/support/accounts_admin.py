@@ -35,9 +35,10 @@ from service.ledger.batches import Batches
 from service.ledger.migrations import migrate
 from service.ledger.store import Store
 from service.telemetry import Telemetry
+from tests.support import canaries
 from tests.support.grpc_client import Failed, failed
 
-TOKEN: Final = "admin-token-0123456789"
+TOKEN: Final = canaries.secret("admin-token-0123456789")
 LOCAL: Final = Address("127.0.0.1", 0)
 
 

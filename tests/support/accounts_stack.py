@@ -24,7 +24,7 @@ import httpx
 from restbridge.server import Bridge
 from service.ledger.store import TIMEOUTS, Timeouts
 from service.simulator import SimulatorServer
-from tests.support import running_service
+from tests.support import canaries, running_service
 from tests.support.asking import Answer, DoorName, ask_grpc, ask_rest, document
 from tests.support.books import Books, books
 from tests.support.grpc_client import Client, client
@@ -180,6 +180,7 @@ def _web(door: Bridge) -> httpx.AsyncClient:
         timeout=PATIENCE,
         trust_env=False,
         verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
+        event_hooks={"response": [canaries.search_refusal]},
     )
 
 

@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.http.limits import Limits
 from restbridge.server import Bridge, limits_of
+from tests.support import canaries
 from tests.support.fake_service import FakeService, serve
 from tests.support.raw_http1 import Raw
 from tests.support.running_bridge import PATH
@@ -96,10 +98,12 @@ async def bridge_to(
             timeout=PATIENCE,
             trust_env=False,
             limits=httpx.Limits(max_connections=None),
+            event_hooks={"response": [canaries.search_refusal]},
         ) as http:
             yield Pair(service=fake, bridge=bridge, http=http)
     finally:
         await bridge.stop(delay=0, grace=0)
+        canaries.search("a metric", generate_latest(bridge.telemetry.registry).decode())
 
 
 @asynccontextmanager

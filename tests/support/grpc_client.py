@@ -34,9 +34,10 @@ from chatcompletion.v1.chat_completion_service_pb2 import (
 )
 from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 from chatcompletion.v1.model_service_pb2_grpc import ModelServiceStub
+from tests.support import canaries
 from tests.support.waiting import PATIENCE
 
-KEY: Final = "sk-test-0123456789abcdef"
+KEY: Final = canaries.secret("sk-test-0123456789abcdef")
 """The key that services in the tests accept, and that `Client` sends."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -78,6 +79,7 @@ class Failed:
 def failed(error: grpc.aio.AioRpcError) -> Failed:
     """Return the status of a failed call."""
     trailers = dict(error.trailing_metadata() or ())
+    canaries.search("a status", f"{error.details()} {trailers}", quotes_prompts=True)
     status = status_pb2.Status()
     packed = trailers.get("grpc-status-details-bin", b"")
     status.ParseFromString(packed if isinstance(packed, bytes) else packed.encode())
@@ -129,6 +131,9 @@ class Streamed:
 def params(model: str, **members: Any) -> ChatCompletionParams:
     """Return parameters with members of OpenAI's JSON; by default, one user message."""
     document = {"model": model, "messages": [{"role": "user", "content": "hi"}], **members}
+    canaries.prompts(
+        message.get("content") for message in document["messages"] if isinstance(message, dict)
+    )
     return openai_json.decode_request(json.dumps(document).encode())
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from tests.support.canaries import DATABASE_PASSWORD
+
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql*/bin")
 _MEMORY = "/dev/shm"  # noqa: S108  (a new directory is created there)
 _WITHIN = 30.0
@@ -202,11 +204,11 @@ class Server:
 
     def url(self, database: str) -> str:
         """Return the address of a database, over the local socket."""
-        return f"postgresql://tester@/{database}?host={self.directory}&port={self.port}"
+        return f"postgresql://tester:{DATABASE_PASSWORD}@/{database}?host={self.directory}&port={self.port}"
 
     def tcp_url(self, database: str, port: int | None = None) -> str:
         """Return the address of a database over TCP, or through a proxy on `port`."""
-        return f"postgresql://tester@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql://tester:{DATABASE_PASSWORD}@127.0.0.1:{port or self.port}/{database}"
 
     @property
     def process(self) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.support import canaries
 from tests.support.grpc_client import KEY, Client, client, serving
 from tests.support.waiting import PATIENCE
 
@@ -118,7 +119,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIt
     child = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory.name,
-        env={"PATH": os.environ.get("PATH", ""), **environment},
+        env={"PATH": os.environ.get("PATH", ""), "CHAT_LOG_LEVEL": "debug", **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -135,6 +136,8 @@ async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIt
                 child.kill()
         await child.wait()
         await reading
+        said = "\n".join([*running.lines, running.output.decode(errors="replace")])
+        canaries.search(f"the output of {' '.join(command[1:3])}", said)
         # asyncio closes the transport of the pipes in a later callback.
         await asyncio.sleep(0)
         directory.cleanup()

@@ -136,6 +136,11 @@ class Raw:
         self._h2.reset_stream(stream, error_code=8)
         self._flush()
 
+    def ping(self) -> None:
+        """Send a PING frame."""
+        self._h2.ping(bytes(8))
+        self._flush()
+
     async def ended(self, stream: int) -> Ended:
         """Wait for the end of a call."""
         async with asyncio.timeout(PATIENCE):

@@ -12,11 +12,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from prometheus_client import generate_latest
+
 from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.event_stream import SILENCE
 from restbridge.http.limits import Limits
 from restbridge.server import Bridge
+from tests.support import canaries
 from tests.support.running_service import Running
 
 Via = Literal["wire", "in-process"]
@@ -62,3 +65,4 @@ async def bridge(
     finally:
         door.hurry()
         await door.stop(delay=0, grace=0)
+        canaries.search("a metric", generate_latest(door.telemetry.registry).decode())

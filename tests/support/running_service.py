@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from prometheus_client import generate_latest
+
 from process import settings as process_settings
 from service.config import Settings
 from service.ledger.store import TIMEOUTS, Timeouts
@@ -24,10 +26,11 @@ from service.models_document import catalogue
 from service.server import Server
 from service.simulator import SimulatorConfig, SimulatorServer
 from service.upstream_dialect import StreamEnd
+from tests.support import canaries
 from tests.support.grpc_client import KEY, Client, client
 from tests.support.waiting import until
 
-UPSTREAM_KEY: Final = "sk-upstream-fedcba9876543210"
+UPSTREAM_KEY: Final = canaries.secret("sk-upstream-fedcba9876543210")
 """The key that `service` sends to its upstream."""
 
 
@@ -187,3 +190,4 @@ async def service(
         finally:
             server.hurry()
             await server.stop()
+            canaries.search("a metric", generate_latest(server._telemetry.registry).decode())

@@ -25,7 +25,7 @@ from restbridge.event_stream import SILENCE
 from restbridge.server import Bridge
 from service.models import Catalogue
 from service.simulator import RequestRecord, SimulatorServer
-from tests.support import running_service
+from tests.support import canaries, running_service
 from tests.support.grpc_client import KEY
 from tests.support.running_bridge import Via, bridge
 from tests.support.running_service import Running
@@ -70,6 +70,7 @@ class Stack:
             "timeout": PATIENCE,
             "trust_env": False,
             "verify": False,  # plaintext: there are no certificates to load
+            "event_hooks": {"response": [canaries.search_refusal]},
         }
         return httpx.AsyncClient(**{**usual, **options})
 

@@ -14,7 +14,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 _CACHES: Final = frozenset(
     {
-        *(".git", ".venv", "node_modules", "target", "__pycache__"),
+        *(".git", ".venv", ".venv-audit", "node_modules", "target", "__pycache__"),
         *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
     }
 )

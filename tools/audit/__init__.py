@@ -1,0 +1,1 @@
+"""The packages that a deployment installs: their known vulnerabilities, and a list of them."""
