@@ -2,7 +2,6 @@
 
     take  -> a free place, if no call waits for one
     wait  -> the next place that becomes free, for the first call that waits
-          -> False, if `dismiss` ends all waits
     leave -> the place goes to the first call that waits
 
 Needs an event loop, but no sockets.
@@ -26,7 +25,7 @@ class Bulkhead:
     def __init__(self, most: int, most_waiting: int) -> None:
         self._most = most
         self._most_waiting = most_waiting
-        self._waiters: dict[asyncio.Future[bool], None] = {}
+        self._waiters: dict[asyncio.Future[None], None] = {}
         """The calls that wait, the one that waits for longest first."""
         self.running = 0
         """The number of calls with a place."""
@@ -53,8 +52,8 @@ class Bulkhead:
         """Whether a further call can wait."""
         return len(self._waiters) < self._most_waiting
 
-    async def wait(self, patience: float) -> bool:
-        """Wait for a place, and take it. Return False if `dismiss` ended the wait.
+    async def wait(self, patience: float) -> None:
+        """Wait for a place, and take it.
 
         Args:
             patience: Maximum seconds.
@@ -65,15 +64,15 @@ class Bulkhead:
         if not self.has_room:
             raise NoPlaceError
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
+        waiter: asyncio.Future[None] = loop.create_future()
         self._waiters[waiter] = None
         timer = loop.call_later(patience, _expire, waiter)
         try:
-            return await waiter
+            await waiter
         except asyncio.CancelledError:
             # It can have been given a place at the same time.
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                self._give_back(waiter.result())
+                self.leave()
             raise
         finally:
             self._waiters.pop(waiter, None)
@@ -84,17 +83,12 @@ class Bulkhead:
         self.running -= 1
         self._hand_on()
 
-    def dismiss(self) -> None:
-        """End all waits without a place."""
-        while (waiter := self._first()) is not None:
-            waiter.set_result(False)
-
     def _hand_on(self) -> None:
         while self.running < self._most and (waiter := self._first()) is not None:
             self.running += 1
-            waiter.set_result(True)
+            waiter.set_result(None)
 
-    def _first(self) -> asyncio.Future[bool] | None:
+    def _first(self) -> asyncio.Future[None] | None:
         """Remove and return the first call that still waits; None if none does."""
         while self._waiters:
             waiter = next(iter(self._waiters))
@@ -103,11 +97,7 @@ class Bulkhead:
                 return waiter
         return None
 
-    def _give_back(self, placed: bool) -> None:
-        if placed:
-            self.leave()
 
-
-def _expire(waiter: asyncio.Future[bool]) -> None:
+def _expire(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_exception(NoPlaceError())

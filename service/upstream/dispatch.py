@@ -155,13 +155,12 @@ class Dispatcher:
             )
             way, state = next(with_room, states[waits.index(0.0)])
             try:
-                is_placed = await state.bulkhead.wait(self._limits.connect)
+                await state.bulkhead.wait(self._limits.connect)
             except NoPlaceError as error:
                 raise errors.Overloaded(_FULL).because("queue") from error
-            if is_placed and not state.breaker.wait(_clock()):
+            if not state.breaker.wait(_clock()):
                 return Visit(way, state, _clock())
-            if is_placed:
-                state.bulkhead.leave()
+            state.bulkhead.leave()  # to the next who waits, who is refused too
         return visit
 
     def _leave(self, visit: Visit, call: Call, error: BaseException | None) -> None:

@@ -45,8 +45,5 @@ class Visit:
             verdict: What the end of the call says about the upstream.
             now: The time of the event loop, in seconds.
         """
-        known = self.known
-        known.bulkhead.leave()
-        known.breaker.end(self.permit, verdict, now)
-        if known.bulkhead.waiting and known.breaker.wait(now):
-            known.bulkhead.dismiss()
+        self.known.breaker.end(self.permit, verdict, now)
+        self.known.bulkhead.leave()
