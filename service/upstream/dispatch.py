@@ -172,7 +172,7 @@ class Dispatcher:
             upstream = visit.model.upstream
             if visit.known.keys.set_aside(visit.key, now):
                 number = upstream.keys.index(visit.key) + 1
-                self._telemetry.key_refused(upstream.name, number)
+                self._telemetry.upstreams.key_refused(upstream.name, number)
         is_late = not visit.responded and now >= call.deadline - _TICK
         verdict = verdict_of(
             error,
@@ -212,7 +212,7 @@ class Dispatcher:
         if visit is None:
             visit = await self._later(left, call, failure)
         elif visit.model is not left.model:
-            self._telemetry.upstream_left(left.model.upstream.name)
+            self._telemetry.upstreams.left(left.model.upstream.name)
             if call.trace is not None:
                 call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
         try:

@@ -55,7 +55,7 @@ class Upstreams:
         self._count = len(upstreams)
         wanted = {(upstream.name, upstream.base_url): upstream for upstream in upstreams}
         for name, _ in self._known.keys() - wanted.keys():
-            self._telemetry.forget_upstream(name)
+            self._telemetry.upstreams.forget(name)
         self._known = {
             place: self._known.get(place) or self._new(upstream)
             for place, upstream in wanted.items()
@@ -63,7 +63,7 @@ class Upstreams:
         for place, upstream in wanted.items():
             known = self._known[place]
             known.bulkhead.resize(*self._sizes(upstream))
-            self._telemetry.watch_upstream(
+            self._telemetry.upstreams.watch(
                 upstream.name,
                 known.breaker.state,
                 running=partial(getattr, known.bulkhead, "running"),
@@ -92,7 +92,7 @@ class Upstreams:
             Breaker(
                 failures=self._bounds.failures,
                 pause=self._bounds.pause,
-                changed=partial(self._telemetry.breaker_changed, upstream.name),
+                changed=partial(self._telemetry.upstreams.breaker_changed, upstream.name),
             ),
             KeyRing(pause=self._bounds.key_pause),
         )

@@ -15,6 +15,7 @@ service, from above to below:
     call  ledger  request  models_document
     model_entries  call_trace  load_reports
     models  dialect_document  errors  telemetry  simulator  listeners
+    upstream_metrics
     model_names  orca_messages  upstream_dialect  upstream_report
 
 LAYERS also lists the layers within the larger packages.
@@ -85,6 +86,7 @@ LAYERS = {
             "listeners",
             "reflection",
         },
+        {"upstream_metrics"},
         {"model_names", "orca_messages", "upstream_dialect", "upstream_report"},
     ),
     "service.ledger": (

@@ -22,6 +22,7 @@ THROUGH_ITS_USER: Final = {
     "restbridge/answers.py": "tests/unit/restbridge/test_error_middleware.py",
     "restbridge/forward.py": "tests/unit/restbridge/test_chat_completions.py",
     "service/accounts/terminal.py": "tests/unit/service/test_cli.py",
+    "service/upstream_metrics.py": "tests/unit/service/upstream/test_upstreams.py",
     "service/upstream/bodies.py": "tests/unit/service/upstream/test_client.py",
     "service/upstream/client_failures.py": "tests/unit/service/upstream/test_client.py",
     "service/upstream/client_limits.py": "tests/unit/service/upstream/test_upstreams.py",

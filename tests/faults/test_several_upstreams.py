@@ -205,6 +205,7 @@ async def test_a_retry_is_not_the_probe_of_a_breaker() -> None:
         known = several({"first": first, "second": second}, {"m": back, "broken": broken})
         async with service(known, breaker_pause=0.05) as running:
             await _cut_off(running, first)
+            await asyncio.sleep(0.06)
             assert (await running.client.refusal("m")).reason == "UPSTREAM_RATE_LIMITED"
             assert len(first.records) == 0
 
