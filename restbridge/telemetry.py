@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from process import log
+from process.distribution import Distribution
 from restbridge.error_responses import LEFT, ErrorResponse
 from restbridge.exchange_trace import ExchangeTrace
 
@@ -65,14 +66,12 @@ class Telemetry:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._duration = cache(
-            Histogram(
-                "http_server_request_duration_seconds",
-                "Duration of requests. The count is the number of requests.",
-                ("http_request_method", "http_route", "http_response_status_code", "error_type"),
-                registry=self.registry,
-                buckets=_DURATION_BUCKETS,
-            ).labels
+        self._duration = Distribution(
+            "http_server_request_duration_seconds",
+            "Duration of requests. The count is the number of requests.",
+            ("http_request_method", "http_route", "http_response_status_code", "error_type"),
+            registry=self.registry,
+            buckets=_DURATION_BUCKETS,
         )
         self._active = Gauge(
             "http_server_active_requests", "Requests in flight.", registry=self.registry
@@ -113,7 +112,7 @@ class Telemetry:
             status = LEFT.status
         reason = exchange.failure.reason if exchange.failure else ""
         self._active.dec()
-        self._duration(method, route, str(status), reason).observe(duration)
+        self._duration.observe((method, route, str(status), reason), duration)
         members: dict[str, object] = {
             "request_id": exchange.request_id,
             "method": method,

@@ -128,15 +128,16 @@ class Progress:
     _settled: bool = False
     """Whether the output had ended at the last report, which was not of one of several choices."""
     _begun: set[int] = field(default_factory=set)
-    _finished: set[int] = field(default_factory=set)
-    _calling: set[int] = field(default_factory=set)
+    # Most responses need few of these. Empty sets would take memory in every open stream.
+    _finished: frozenset[int] = frozenset()
+    _calling: frozenset[int] = frozenset()
     _named: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
     """The id and name of each call, by the indexes of its choice and of the call."""
     _told: set[str] = field(default_factory=lambda: {"choices"})
     """Members beyond the contract in the delivered chunks; an empty `choices` is one of them."""
     _delivered_usage: bool = False
     """Whether a usage chunk was delivered, or withheld because the caller did not request it."""
-    _full: set[int] = field(default_factory=set)
+    _full: frozenset[int] = frozenset()
     """The choices that ended with finish_reason "length"."""
 
     def observe(self, chunk: ChatCompletionChunk) -> bool:
@@ -149,12 +150,12 @@ class Progress:
         for choice in choices:
             self._begun.add(choice.index)
             if choice.finish_reason:
-                self._finished.add(choice.index)
+                self._finished |= {choice.index}
                 if choice.finish_reason == "length":
-                    self._full.add(choice.index)
+                    self._full |= {choice.index}
             size, bounded, calls = said(choice.delta)
             if calls:
-                self._calling.add(choice.index)
+                self._calling |= {choice.index}
                 repeated = self._repeated(choice.index, choice.delta)
                 size, bounded = size - repeated, bounded - repeated
             if size:
@@ -208,7 +209,7 @@ class Progress:
         for position, choice in enumerate(completion.choices):
             self._begun.add(position)
             if choice.finish_reason == "length":
-                self._full.add(position)
+                self._full |= {position}
         if completion.HasField("usage"):
             self._report(completion.usage, beside=True, whole=True)
 
