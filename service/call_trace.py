@@ -98,7 +98,7 @@ class CallTrace:
         if self._first is None:
             self._first = self._now()
             self._model, self._id = answer.model, answer.id
-        for choice in answer.choices:
+        for choice in answer.choices[:]:
             if choice.finish_reason and len(self._reasons) < _MOST_REASONS:
                 self._reasons[choice.index] = choice.finish_reason[:_LONGEST]
 

@@ -63,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         draining: Returns whether connections close after their next response.
     """
 
-    # In uvicorn's dictionary of attributes, these would make a connection take 1.2 KB more: it would
+    # In uvicorn's dictionary of attributes, these would take 1.2 KB: the dictionary would then
     # have more than the 30 names that the instances of a class share.
     __slots__ = (
         *("_closing", "_deaf", "_draining", "_end_timer", "_head", "_head_timer", "_ignored"),

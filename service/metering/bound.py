@@ -171,7 +171,8 @@ class _Attachment(NamedTuple):
 
 
 def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
-    for message in params.messages:
+    # Copies, because the iteration over a field of a message ends with an exception.
+    for message in params.messages[:]:
         if message.HasField("audio"):
             yield _Attachment(heard=len(message.audio.data))
         if not message.HasField("content_parts"):
@@ -187,7 +188,7 @@ def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
             elif part.type not in _TEXTS:
                 film = part.extra_json.get(part.type, "") if part.type in _FILMS else ""
                 yield _Attachment(heard=len(film))
-    for tool in params.tools:
+    for tool in params.tools[:]:
         if tool.type not in _OWN_TOOLS:
             yield _Attachment()
     if params.HasField("web_search_options"):
@@ -218,7 +219,7 @@ def _read(params: ChatCompletionParams) -> _Parts:
             written.extra_json[name] = params.extra_json[name]
     texts: list[str] = []
     arguments: list[str] = []
-    for message in params.messages:
+    for message in params.messages[:]:
         arguments += _arguments(message)
         if message.role in _SPOKEN:
             texts += [text for text in _texts(message) if not text.isascii()]

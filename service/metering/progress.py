@@ -146,7 +146,8 @@ class Progress:
         if reports and self.complete and not any(map(_says_something, chunk.choices)):
             chunk.ClearField("choices")
             chunk.extra_json["choices"] = "[]"
-        choices = chunk.choices
+        # A copy, because the iteration over a field of a message ends with an exception.
+        choices = chunk.choices[:]
         for choice in choices:
             self._begun.add(choice.index)
             if choice.finish_reason:
@@ -202,11 +203,12 @@ class Progress:
     def take(self, completion: ChatCompletion) -> None:
         """Count a unary completion."""
         self._whole = True
-        messages = [choice.message for choice in completion.choices]
+        choices = completion.choices[:]
+        messages = [choice.message for choice in choices]
         self._counted = tokens.about(sum(said(message)[0] for message in messages))
         if self.choices > 1:
             self._letters = sum(tokens.letters(text) for each in messages for text in texts(each))
-        for position, choice in enumerate(completion.choices):
+        for position, choice in enumerate(choices):
             self._begun.add(position)
             if choice.finish_reason == "length":
                 self._full |= {position}

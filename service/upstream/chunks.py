@@ -197,8 +197,9 @@ class ChunkReader:
         except openai_json.DecodeError as error:
             unreadable = self._unreadable(dispatched=True)
             raise self._failure(reported(data, self._model) or unreadable) from error
-        # Per chunk, a search for the word costs less than reading the members.
-        if name == b"error" or (_ERROR in data and has_error(chunk)):
+        # Per chunk, a search for the word costs less than reading the members. `in` would raise and
+        # catch an exception first.
+        if name == b"error" or (data.find(_ERROR) >= 0 and has_error(chunk)):
             unclear = errors.UpstreamError(dispatched=True).because("reported")
             raise self._failure(reported(data, self._model) or unclear)
         if not chunk.choices and not chunk.HasField("usage"):
@@ -301,7 +302,8 @@ def has_error(answer: ChatCompletion | ChatCompletionChunk) -> bool:
     if _is_error(answer.extra_json):
         return True
     return any(
-        choice.finish_reason == "error" or _is_error(choice.extra_json) for choice in answer.choices
+        choice.finish_reason == "error" or _is_error(choice.extra_json)
+        for choice in answer.choices[:]
     )
 
 

@@ -14,6 +14,9 @@ because some upstreams omit the last empty line.
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
+_CR: Final = 0x0D
+_LF: Final = 0x0A
+"""Numbers, because CPython 3.11 raises and catches an exception to find bytes in bytes."""
 
 
 class EventTooLargeError(ValueError):
@@ -47,9 +50,9 @@ class EventParser:
         Raises:
             EventTooLargeError: A line or an event exceeds the maximum.
         """
-        if self._after_cr or b"\r" in data:
+        if self._after_cr or _CR in data:
             data = self._normalize(data)
-        if b"\n" not in data:
+        if _LF not in data:
             self._tail += data
             self._check(len(self._tail))
             return []

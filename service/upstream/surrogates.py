@@ -8,6 +8,7 @@ import json
 import re
 from typing import Any, Final
 
+_BACKSLASH: Final = ord("\\")
 _ESCAPE: Final = re.compile(rb"\\u[dD]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST_NAME: Final = 64
@@ -21,7 +22,7 @@ names, would take too much memory for each value."""
 def has_surrogates(body: bytes) -> bool:
     r"""Return whether a JSON text has a surrogate, which can be one of a pair."""
     # Most large bodies have no escapes at all, which one search for a byte shows.
-    return b"\\" in body and _ESCAPE.search(body) is not None
+    return _BACKSLASH in body and _ESCAPE.search(body) is not None
 
 
 def unpaired(body: bytes) -> str | None:

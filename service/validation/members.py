@@ -187,7 +187,7 @@ def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
 def _marks(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
     if model.is_free:
         return
-    for index, message in enumerate(params.messages):
+    for index, message in enumerate(params.messages[:]):
         if message.HasField("content_parts"):
             for place, part in enumerate(message.content_parts.items):
                 if not part.HasField("prompt_cache_breakpoint"):

@@ -42,7 +42,7 @@ def write(
     head = b"".join(lines)
     # The request line, a line per header, and the empty line. More lines mean an injected header.
     ends = len(headers) + 2
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or 0 in head:
         raise httpx.LocalProtocolError("A header has an illegal value.")
     return head, chunked
 
