@@ -5,8 +5,9 @@
     back to back     each request begins when the last one has its response
     25 per second    as `latency` of `bench`: the caches of the CPU have been used by others
 
-The last rows are the flushes of a file in the same directory, at the same two paces: a request
-waits for one, within its charge. TMPDIR selects the directory.
+The CPU time is that of the whole process: what is left of "All" is waiting, for the upstream and
+for the disk. The last rows are the flushes of a file in the same directory, at the same two paces:
+a request waits for one, within its charge. TMPDIR selects the directory.
 """
 
 import argparse
@@ -97,15 +98,21 @@ async def _parts(system: System, rate: float) -> dict[str, float]:
     async with connected(system.target, 1) as callers:
         await drive.closed(callers, UNARY, 1.0)
         await _written(system)
+        before = system.cpu_seconds()
         if rate:
             await drive.arrivals(callers, UNARY, drive.evenly(rate, SECONDS))
         else:
             await drive.closed(callers, UNARY, SECONDS / 4)
+        spent = system.cpu_seconds() - before
         requests = await _written(system)
     lengths = [[after - before for before, after in pairwise(times)] for times in requests]
     parts = map(statistics.median, zip(*lengths, strict=True))
     found = dict(zip((_PARTS[name] for name in stamped.NAMES[:-1]), parts, strict=True))
-    return {**found, "All": statistics.median(times[-1] - times[0] for times in requests)}
+    return {
+        **found,
+        "All": statistics.median(times[-1] - times[0] for times in requests),
+        "CPU time per request, of all threads": spent / len(requests),
+    }
 
 
 async def _written(system: System) -> Sequence[Sequence[float]]:
