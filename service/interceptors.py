@@ -41,7 +41,7 @@ from grpc.aio import Metadata, ServicerContext
 from chatcompletion import charges
 from process import log, trace_context
 from process import request_id as request_ids
-from process.in_process import InProcessContext, write_all
+from process.in_process import write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.call_trace import CallTrace, method_attributes
@@ -158,7 +158,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 response = await handler(request, context)
                 await self._look_at_limits(call)
                 await self._begin_response(call, context)
-                self._report_load(call, context)
                 return response
 
         return serve
@@ -174,7 +173,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         if not call.begun:
                             await self._begin_response(call, context)
                         await write_all(context, responses)
-                self._report_load(call, context)
 
         return serve
 
@@ -192,10 +190,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if call.limits is not None and not call.rate_limit:
             call.rate_limit = await call.limits()
 
-    def _report_load(self, call: Call, context: _Context) -> None:
-        """Put a report into the trailing metadata of a call that succeeded."""
-        if self._load is not None and not isinstance(context, InProcessContext):
-            context.set_trailing_metadata(_load_of(call, self._load))
+    def _cost_of(self, call: Call) -> tuple[tuple[str, bytes], ...]:
+        """Return the trailing metadata with the charge of a call and the load of the process."""
+        charge = () if call.charge is None else charges.metadata(call.charge)
+        if self._load is None or call.caller is None:
+            return charge
+        return (*charge, (HEADER, self._load.report(call.record).SerializeToString()))
 
     async def _begin_response(self, call: Call, context: _Context) -> None:
         """Send the initial metadata, after which clients and proxies do not retry the call."""
@@ -232,8 +232,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await self._calls.enter()
                 await self._authenticate(call)
                 yield call
-                if call.charge is not None:
-                    context.set_trailing_metadata(cast("Any", charges.metadata(call.charge)))
+                if cost := self._cost_of(call):
+                    context.set_trailing_metadata(cast("Any", cost))
                 await self._calls.leave()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
@@ -295,10 +295,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # While the service is overloaded or its store is away, do not read the limits as well.
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
-        charge = () if call.charge is None else charges.metadata(call.charge)
-        trailers = (*status.trailing_metadata, *call.rate_limit, *charge, *self._upstream_of(call))
-        if self._load is not None and call.caller is not None:
-            trailers = (*trailers, *_load_of(call, self._load))
+        cost = self._cost_of(call)
+        trailers = (*status.trailing_metadata, *call.rate_limit, *cost, *self._upstream_of(call))
         try:
             if (failure.dispatched or call.dispatched) and not call.begun:
                 # Proxies retry a call that ends with UNAVAILABLE in a Trailers-Only response; the
@@ -333,11 +331,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,
         )
-
-
-def _load_of(call: Call, load: Load) -> Metadata:
-    """Return the metadata with the load and the cost of a call."""
-    return Metadata((HEADER, load.report(call.record).SerializeToString()))
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

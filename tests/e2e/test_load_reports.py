@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
+from chatcompletion import charges
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
 from service.orca_messages import METHOD, SERVICE, Report, Request
 from tests.support.envoy import WEIGHTED, envoy
@@ -88,14 +89,16 @@ async def test_envoy_weighs_replicas_by_their_reports() -> None:
         assert await prefers(roomy, narrow, lambda: caller.create("any"))
 
 
-async def trailer(running: Running, method: str, model: str, *, key: str = KEY) -> bytes | None:
-    """Return the report in the trailers of a call, which clients of gRPC show to nobody."""
+async def trailer(
+    running: Running, method: str, model: str, *, key: str = KEY, name: str = HEADER
+) -> bytes | None:
+    """Return a trailer of a call. Clients of gRPC do not show the report."""
     request = CreateChatCompletionRequest(params=params(model)).SerializeToString()
     async with dial(running.address) as raw:
         path = f"/chatcompletion.v1.ChatCompletionService/{method}"
         headers = {"authorization": f"Bearer {key}"}
         ended = await raw.call(path, request, headers=headers)
-    found = ended.trailers.get(HEADER)
+    found = ended.trailers.get(name)
     return None if found is None else b64decode(found + b"=" * (-len(found) % 4))
 
 
@@ -107,6 +110,13 @@ async def test_a_call_reports_what_it_cost(method: str) -> None:
     assert report.request_cost["output_tokens"] > 0
     assert report.application_utilization > 0
     assert report.rps_fractional == 0  # the call itself has not ended
+
+
+async def test_a_call_with_a_report_has_its_receipt_too() -> None:
+    both: dict[str, Any] = {"load_reports": True, "receipts": True}
+    async with simulator() as upstream, service(["any"], upstream, **both) as running:
+        for name in (HEADER, charges.KEY):
+            assert await trailer(running, "CreateChatCompletion", "any", name=name) is not None
 
 
 async def test_a_failure_reports_too_but_not_to_strangers() -> None:
