@@ -13,6 +13,8 @@ _ENDS: Final = {
     "length": "cut off at the maximum length",
     "content_filter": "cut off by the content filter",
 }
+_SUFFICIENT: Final = frozenset({"prompt", "completion", "effective_from"})
+"""The members of a pricing from which the cost follows."""
 _DIGITS: Final = Context(prec=6)
 _FROM, _TO = Decimal("1e-12"), Decimal("1e12")
 
@@ -47,8 +49,8 @@ def cost_of(usage: Any, pricing: Any) -> Decimal | None:
         return None
     if usage.get("cost") is not None:
         return _number(usage["cost"])
-    if not isinstance(pricing, Mapping):
-        return None
+    if not isinstance(pricing, Mapping) or not _SUFFICIENT.issuperset(pricing):
+        return None  # other prices can apply to some of the tokens
     total = Decimal(0)
     for name in ("prompt", "completion"):
         price, tokens = _number(pricing.get(name)), _number(usage.get(f"{name}_tokens"))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from chatcompletion.credit_amounts import to_text
@@ -25,7 +26,7 @@ from service.ledger.ids import hold_id
 from service.ledger.rows import Outcome, Place, Placed, Refusal, Refused, Settle
 from service.ledger.store import StoreError
 from service.metering.bound import Bound, bound_of, estimate, largest_output
-from service.metering.price import price
+from service.metering.price import most
 from service.metering.progress import Progress
 from service.request import AcceptedRequest
 from service.settlement import Settlement, ending_of, release, unkept
@@ -86,13 +87,16 @@ class Admission:
             Failure: The call is rejected and nothing is held; or, at the end of a complete call,
                 neither the store nor the journal could save the settlement.
         """
-        model = request.model
+        now = self._wall_clock()
+        model = request.model.at(now)
+        if model is not request.model:
+            request = replace(request, model=model)
         bound = bound_of(request.priced, model, request.output_limit)
         place = Place(
-            hold_id=hold_id(self._wall_clock()),
+            hold_id=hold_id(now),
             account_id=caller.account_id,
             key_id=caller.key_id,
-            amount=price(model, bound.prompt_tokens, bound.completion_tokens),
+            amount=most(model, bound.prompt_tokens, bound.completion_tokens),
             tokens=bound.tokens,
             model=model.name,
             owner=self._owner,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from process.settings import header_key
-from service.upstream_dialect import STREAM_ENDS, STREAM_OPTIONS, Dialect
+from service.upstream_dialect import CACHED_TOKENS, STREAM_ENDS, STREAM_OPTIONS, Dialect
 
 _LONGEST: Final = 3600
 """Maximum seconds."""
@@ -119,6 +119,13 @@ ENTRIES: Final[Mapping[str, DialectEntry]] = {
         meaning="Whether the service removes the costs from the upstream's usage, such as `cost`: "
         "they show what the operator pays",
     ),
+    "cached_tokens": DialectEntry(
+        allowed='"inside" or "outside"',
+        accepts=lambda value: value in CACHED_TOKENS,
+        default='"inside"',
+        meaning="Whether the upstream's `prompt_tokens` contains the tokens that it read from its "
+        "prompt cache or wrote to it, as OpenAI's does, or not, as Anthropic's",
+    ),
     "headers": DialectEntry(
         allowed=_HEADERS,
         accepts=_is_headers,
@@ -155,7 +162,7 @@ def dialect(members: Mapping[str, Any], base: Dialect, environment: Mapping[str,
     """
     changes: dict[str, Any] = {
         name: members[name]
-        for name in ("stream_end", "stream_options", "finish_reasons")
+        for name in ("stream_end", "stream_options", "finish_reasons", "cached_tokens")
         if name in members
     }
     for name in ("keepalive", "first_byte_timeout", "idle_timeout"):

@@ -8,14 +8,16 @@ of both            the members of a dialect, as in `dialect_document`
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from process.settings import base_url
 from service.dialect_document import ENTRIES
 from service.model_names import is_name
-from service.models import OUTPUT_LIMITS, TOOL_NAMES, UNKNOWN_MEMBERS
+from service.models import OUTPUT_LIMITS, SPECIAL_PRICES, TOOL_NAMES, UNKNOWN_MEMBERS
 
+_FIRST_YEAR: Final = 1970
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 _CREATED: Final = 1741737600
@@ -50,6 +52,10 @@ def _is_price(value: Any) -> bool:
     )
 
 
+def _is_instant(value: Any) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None and value.year >= _FIRST_YEAR
+
+
 def _is_members(value: Any) -> bool:
     return isinstance(value, list) and all(
         _is_name(name) and name not in _INDISPENSABLE for name in value
@@ -71,11 +77,41 @@ def _is_base_url(value: Any) -> bool:
         return False
 
 
+UNSET: Final = "unset"
+"""The value of an absent price, which falls back to another one."""
+_MOST_CHANGES: Final = 100
+
 _PRICE: Final = ModelEntry(
     allowed="credits per million tokens, from 0 to 1000000, with at most 9 decimals",
     accepts=_is_price,
     default=0,
 )
+_SPECIAL_PRICE: Final = ModelEntry(allowed=_PRICE.allowed, accepts=_is_price, default=UNSET)
+_PRICES_FROM: Final = "a date and time with its offset, such as 2026-12-01T00:00:00Z"
+
+PRICES: Final[Mapping[str, ModelEntry]] = {
+    "input_price": _PRICE,
+    "output_price": _PRICE,
+    **{f"{name}_price": _SPECIAL_PRICE for name in SPECIAL_PRICES},
+    "request_price": ModelEntry(
+        allowed="credits per request, from 0 to 1000000, with at most 9 decimals",
+        accepts=_is_price,
+        default=0,
+    ),
+    "prices_from": ModelEntry(allowed=_PRICES_FROM, accepts=_is_instant, default=UNSET),
+}
+"""The prices of a model, and the time from which they hold."""
+
+PRICE_CHANGE: Final[Mapping[str, ModelEntry]] = {
+    name: ModelEntry(
+        allowed=entry.allowed,
+        accepts=entry.accepts,
+        default=None if name == "prices_from" else UNSET,
+    )
+    for name, entry in PRICES.items()
+}
+"""Later prices. An absent one stays what it was before."""
+
 _COUNT: Final = "an integer from 1 to 10000000"
 ABSENT: Final = "absent"
 """The value of some absent members."""
@@ -117,8 +153,12 @@ MODEL: Final[Mapping[str, ModelEntry]] = {
     # If absent, a free model has none.
     "default_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
     "maximum_output_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count),
-    "input_price": _PRICE,
-    "output_price": _PRICE,
+    **PRICES,
+    "price_changes": ModelEntry(
+        allowed="an array of tables, each with prices_from and prices",
+        accepts=lambda value: isinstance(value, list) and len(value) <= _MOST_CHANGES,
+        default=(),
+    ),
     "margin": ModelEntry(
         allowed="a percentage from 0 to 1000000, with at most 9 decimals",
         accepts=_is_price,

@@ -68,6 +68,50 @@ class Upstream:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SpecialPrices:
+    """The prices besides input and output: nano-credits per million tokens. None is not set."""
+
+    cached_input: int | None = None
+    """Of prompt tokens that the upstream read from its cache."""
+    cache_write: int | None = None
+    """Of prompt tokens that it wrote to its cache."""
+    input_audio: int | None = None
+    input_image: int | None = None
+    reasoning: int | None = None
+    """Of completion tokens of the reasoning."""
+    output_audio: int | None = None
+    request: int = 0
+    """Nano-credits per request."""
+
+    @property
+    def cost_something(self) -> bool:
+        """Whether one of them is above zero."""
+        return self is not NO_SPECIAL_PRICES and any(
+            getattr(self, name) for name in (*SPECIAL_PRICES, "request")
+        )
+
+
+NO_SPECIAL_PRICES: Final = SpecialPrices()
+
+SPECIAL_PRICES: Final = (
+    *("cached_input", "cache_write", "input_audio", "input_image"),
+    *("reasoning", "output_audio"),
+)
+"""The special prices per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriceChange:
+    """Prices that hold from a time on."""
+
+    since: int
+    """Nanoseconds since the Unix epoch."""
+    input_price: int
+    output_price: int
+    special: SpecialPrices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """A model under the name that callers use."""
 
@@ -89,6 +133,13 @@ class Model:
     """Nano-credits per million prompt tokens."""
     output_price: int
     """Nano-credits per million completion tokens."""
+    special: SpecialPrices = NO_SPECIAL_PRICES
+    """The other prices. One that is not set is the input or the output price."""
+    prices_from: int | None = None
+    """The time from which the prices hold, in nanoseconds since the Unix epoch; None if it is not
+    set."""
+    price_changes: tuple["PriceChange", ...] = ()
+    """Later prices, in the order of their times."""
     margin: int
     """The margin on both prices, in nano-percent: 10^9 is one percent."""
     attachment_tokens: int
@@ -133,8 +184,31 @@ class Model:
 
     @property
     def is_free(self) -> bool:
-        """Whether both prices are zero."""
-        return not (self.input_price or self.output_price)
+        """Whether all prices are zero, now and later."""
+        return not (self.input_price or self.output_price or self.special.cost_something) and (
+            not self.price_changes or all(self._with(each).is_free for each in self.price_changes)
+        )
+
+    def at(self, now: int) -> "Model":
+        """Return the model with the prices of a time.
+
+        Args:
+            now: Nanoseconds since the Unix epoch.
+        """
+        if not self.price_changes:
+            return self
+        begun = [each for each in self.price_changes if each.since <= now]
+        return self._with(begun[-1]) if begun else self
+
+    def _with(self, change: "PriceChange") -> "Model":
+        return replace(
+            self,
+            input_price=change.input_price,
+            output_price=change.output_price,
+            special=change.special,
+            prices_from=change.since,
+            price_changes=(),
+        )
 
     @property
     def hides_cost(self) -> bool:
@@ -177,6 +251,10 @@ class Model:
         """Return a price of this model with its margin, in credits per million tokens."""
         return Decimal(nano_credits) * (100 * NANO + self.margin) / (100 * NANO * NANO)
 
+    def _shown(self, special: str) -> str | None:
+        price = getattr(self.special, special)
+        return None if price is None else _per_token(self.price(price))
+
     def message(self) -> model_service_pb2.Model:
         """Return the model as a message of the contract."""
         return model_service_pb2.Model(
@@ -189,12 +267,24 @@ class Model:
             pricing=model_service_pb2.ModelPricing(
                 prompt=_per_token(self.price(self.input_price)),
                 completion=_per_token(self.price(self.output_price)),
+                request=_plain(self.price(self.special.request)) if self.special.request else None,
+                audio=self._shown("input_audio"),
+                image_token=self._shown("input_image"),
+                input_cache_read=self._shown("cached_input"),
+                input_cache_write=self._shown("cache_write"),
+                internal_reasoning=self._shown("reasoning"),
+                audio_output=self._shown("output_audio"),
+                effective_from=None if self.prices_from is None else self.prices_from // NANO,
             ),
         )
 
 
 def _per_token(per_million: Decimal) -> str:
-    return format((per_million / 10**6).normalize(), "f")
+    return _plain(per_million / 10**6)
+
+
+def _plain(amount: Decimal) -> str:
+    return format(amount.normalize(), "f")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

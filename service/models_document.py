@@ -22,7 +22,15 @@ from urllib.parse import urlsplit
 from process.found_values import found
 from process.settings import Parser, header_key
 from service.dialect_document import ENTRIES, DialectError, dialect
-from service.model_entries import ABSENT, MODEL, UPSTREAM, WAY, ModelEntry
+from service.model_entries import (
+    ABSENT,
+    MODEL,
+    PRICE_CHANGE,
+    PRICES,
+    UPSTREAM,
+    WAY,
+    ModelEntry,
+)
 from service.model_names import WILDCARD, is_name
 from service.models import (
     ATTACHMENT_ESTIMATE,
@@ -32,6 +40,7 @@ from service.models import (
     ToolNames,
     Upstream,
 )
+from service.price_members import fields, is_free
 from service.upstream_dialect import OPENAI, Dialect
 
 _COMPLETIONS: Final = "/chat/completions"
@@ -252,9 +261,10 @@ def _model(
             f"{place}.upstream must be one of {', '.join(upstreams)}; "
             f"found {found(members['upstream'])}"
         )
+    prices = _prices(place, members)
     imposes = bool(members["default_output_tokens"])
     if not imposes:
-        if members["input_price"] or members["output_price"]:
+        if not is_free(prices):
             raise CatalogueError(
                 f"{place}.default_output_tokens is missing: a model with a price needs it"
             )
@@ -276,8 +286,7 @@ def _model(
         imposes_limit=imposes,
         clamps_limit=upstream.clamps_limit if excess == "" else excess == "clamp",
         tool_names=members.pop("tool_names") or upstream.tool_names,
-        input_price=int(Decimal(members.pop("input_price")) * NANO),
-        output_price=int(Decimal(members.pop("output_price")) * NANO),
+        **prices,
         margin=int(Decimal(members.pop("margin")) * NANO),
         attachment_estimate=estimate or min(ATTACHMENT_ESTIMATE, members["attachment_tokens"]),
         refused_members=frozenset(members.pop("refused_members")),
@@ -287,6 +296,19 @@ def _model(
         context_length=context_length or None,
         **members,
     )
+
+
+def _prices(place: str, members: dict[str, Any]) -> dict[str, Any]:
+    """Return the prices in the members of a model as fields of `Model`, and remove them."""
+    own = {name: members.pop(name) for name in PRICES}
+    changes = [
+        _members(f"{place}.price_changes[{number}]", table, PRICE_CHANGE)
+        for number, table in enumerate(members.pop("price_changes"))
+    ]
+    try:
+        return fields(own, changes)
+    except ValueError as error:
+        raise CatalogueError(f"{place}.price_changes: {error}") from None
 
 
 def _check_pattern(place: str, name: str, upstream_model: str) -> None:

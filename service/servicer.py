@@ -4,6 +4,7 @@ Nothing is caught here: the interceptor turns each exception into a status, and 
 settles the usage when it ends.
 """
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -73,7 +74,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         accepted = self._accept(request.params, call, context, streamed=False)
         admitted = self._admission.admit(caller, call, accepted, wants_usage=True)
         async with admitted as progress:
-            completion = await self._upstream.complete(accepted, call)
+            completion = await self._upstream.complete(accepted, call, progress)
             progress.take(completion)
         if call.charge is not None:
             receipts.add_to_completion(completion, call.charge, progress.used)
@@ -189,9 +190,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     Args:
         authentication: Finds the caller.
         catalogue: The models.
+        wall_clock: Nanoseconds since the Unix epoch, which select the prices.
     """
 
-    def __init__(self, authentication: Authentication, catalogue: Models) -> None:
+    def __init__(
+        self,
+        authentication: Authentication,
+        catalogue: Models,
+        *,
+        wall_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._wall_clock = wall_clock
         self._authentication = authentication
         self._catalogue = catalogue
 
@@ -201,8 +210,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         """Return the models that the key can use."""
         caller = await self._authentication.authenticate(CURRENT.get())
         listed = self._catalogue.listed(caller.models)
+        now = self._wall_clock()
         return model_service_pb2.ListModelsResponse(
-            object="list", data=[model.message() for model in listed]
+            object="list", data=[model.at(now).message() for model in listed]
         )
 
     async def GetModel(  # noqa: N802  (named by the contract)
@@ -216,4 +226,5 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             model = next((entry for entry in listed if entry.name == request.model), None)
         if model is None or not allows(caller.models, model.name):
             raise _not_found(request.model)
-        return model_service_pb2.GetModelResponse(model=model.message())
+        shown = model.at(self._wall_clock()).message()
+        return model_service_pb2.GetModelResponse(model=shown)

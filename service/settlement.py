@@ -31,7 +31,8 @@ from service.ledger.rows import Ended, Outcome, Place, Release, Settle
 from service.ledger.store import StoreError
 from service.metering.price import cost
 from service.metering.progress import Progress
-from service.models import Model
+from service.metering.usage_parts import NO_PARTS
+from service.models import NO_SPECIAL_PRICES, Model
 from service.telemetry import Telemetry
 
 SETTLED_WITHIN: Final = 20.0
@@ -163,7 +164,8 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
     if failed and not progress.delivered:
         return release(place)
     prompt, completion, estimated = progress.used
-    amount, of_prompt = cost(model, prompt, completion)
+    parts = NO_PARTS if model.special is NO_SPECIAL_PRICES else progress.parts
+    amount, of_prompt = cost(model, prompt, completion, parts)
     return Settle(
         hold_id=place.hold_id,
         account_id=place.account_id,
@@ -174,6 +176,7 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
         completion_tokens=min(completion, _MOST_TOKENS),
         partial=failed,
         estimated=estimated,
+        prices_from=model.prices_from,
         place=place,
     )
 

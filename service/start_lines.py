@@ -5,7 +5,7 @@ default -> llama3.1:8b at http://127.0.0.1:11434/v1, key none, price 0.05 input,
 
 from typing import Final
 
-from service.models import Catalogue, Model
+from service.models import NO_SPECIAL_PRICES, Catalogue, Model
 
 _MOST: Final = 20
 """Maximum number of models with a line."""
@@ -33,4 +33,6 @@ def _price(model: Model) -> str:
         return "price 0"
     prices = (model.price(model.input_price), model.price(model.output_price))
     shown = [format(price.normalize(), "f") for price in prices]
-    return f"price {shown[0]} input, {shown[1]} output per million tokens"
+    other = model.special is not NO_SPECIAL_PRICES or model.price_changes
+    more = ", and other prices" if other else ""
+    return f"price {shown[0]} input, {shown[1]} output per million tokens{more}"

@@ -19,6 +19,10 @@ StreamOptions = Literal["auto", "never"]
 STREAM_OPTIONS: Final[tuple[StreamOptions, ...]] = ("auto", "never")
 """Whether streams are requested with `stream_options`: until the upstream refuses it, or never."""
 
+CachedTokens = Literal["inside", "outside"]
+CACHED_TOKENS: Final[tuple[CachedTokens, ...]] = ("inside", "outside")
+"""Whether `prompt_tokens` contains the tokens of the prompt cache (OpenAI) or not (Anthropic)."""
+
 KEEPALIVE: Final = 1.5
 """The default of `keepalive`. Servers on gunicorn close idle connections after 2 seconds; those on
 uvicorn, such as vLLM, on Node.js and on llama.cpp after 5. A request that is sent at that moment
@@ -43,6 +47,8 @@ class Dialect:
     """The finish_reason that callers get for one of the upstream."""
     hides_cost: bool | None = None
     """Whether the costs in the upstream's usage are removed; None if the model has a price."""
+    cached_tokens: CachedTokens = "inside"
+    """Whether `prompt_tokens` contains the tokens that were read from or written to the cache."""
     headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     """Headers that are added to each request, or replace the service's own of the same name."""
     query: str = field(default="", repr=False)

@@ -69,11 +69,15 @@ function textOf(content) {
   return content.map((part) => part.text ?? "").join("");
 }
 
+const SUFFICIENT = new Set(["prompt", "completion", "effective_from"]);
+
 /** Return the cost of an answer in credits: the reported one, or one from the model's prices. */
 export function cost(usage, pricing) {
   if (!usage) return null;
   if (usage.cost != null) return Number(usage.cost);
   if (pricing?.prompt == null || pricing?.completion == null) return null;
+  // Other prices can apply to some of the tokens.
+  if (Object.keys(pricing).some((name) => !SUFFICIENT.has(name))) return null;
   return (
     (usage.prompt_tokens ?? 0) * Number(pricing.prompt) +
     (usage.completion_tokens ?? 0) * Number(pricing.completion)

@@ -74,6 +74,7 @@ def entry(row: StoredRow) -> account_pb2.LedgerEntry:
         completion_tokens=row.completion_tokens,
         partial=row.partial,
         estimated=row.estimated,
+        price_time=timestamp(row.prices_from),
     )
 
 

@@ -231,6 +231,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
             completion_tokens=settle.completion_tokens,
             partial=settle.partial,
             estimated=settle.estimated,
+            prices_from=settle.prices_from,
         )
     )
     return Ended(state=hold.state, charged=hold.charged, lost=charge - hold.charged)

@@ -129,6 +129,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     partial: bool = False
     estimated: bool = False
     idempotency_id: str | None = None
+    prices_from: int | None = None
+    """The time from which the applied prices hold; None for prices without a time."""
 
 
 # ---------------------------------------------------------------------------------- operations
@@ -168,6 +170,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     completion_tokens: int
     prompt_charge: int = 0
     """The part of the charge for the prompt."""
+    prices_from: int | None = None
+    """The time from which the prices of the charge hold; None for prices without a time."""
     partial: bool = False
     estimated: bool = False
     place: Place | None = None

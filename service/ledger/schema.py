@@ -106,6 +106,7 @@ ledger: Final = sa.Table(
     sa.Column("partial", sa.Boolean, nullable=False),
     sa.Column("estimated", sa.Boolean, nullable=False),
     sa.Column("idempotency_id", sa.Text),
+    sa.Column("prices_from", sa.BigInteger),
     sa.Index(
         "uq_ledger_account_id_idempotency_id",
         "account_id",

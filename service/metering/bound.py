@@ -18,7 +18,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from service.errors import InvalidRequest, Violation
 from service.metering import tokens
-from service.metering.price import price
+from service.metering.price import most
 from service.models import OUTPUT_LIMITS, Model
 
 TOKENS_PER_PROMPT: Final = 512
@@ -304,7 +304,7 @@ def largest_output(model: Model, bound: Bound, n: int, credit: int) -> int:
     while low < high:
         middle = (low + high + 1) // 2
         completion = middle * n + bound.predicted_tokens
-        if price(model, bound.prompt_tokens, completion) <= credit:
+        if most(model, bound.prompt_tokens, completion) <= credit:
             low = middle
         else:
             high = middle - 1

@@ -65,6 +65,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 )
 from service.metering import tokens
 from service.metering.output_size import names, said, texts
+from service.metering.usage_parts import NO_PARTS, Parts, parts_of, prompt_of
 
 # Globals of this module, because looking them up for each chunk is faster.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
@@ -99,6 +100,8 @@ class Progress:
     """Maximum tokens of all choices together, by the limit that was sent to the upstream."""
     choices: int = 1
     """The number of choices that the caller requested."""
+    cached_outside: bool = False
+    """Whether the upstream's `prompt_tokens` lacks the tokens of its cache."""
     kept: ChatCompletionChunk | None = None
     """The usage chunk at the end of a stream, which is sent with the receipt."""
     _counted: int = 0
@@ -294,6 +297,14 @@ class Progress:
             return Used(self.prompt_estimate, max(self.counted, least), estimated=True)
         return Used(self.prompt_estimate, self._sum, estimated=not reported.prompt_tokens)
 
+    @property
+    def parts(self) -> Parts:
+        """Those of the used tokens that can have prices of their own."""
+        reported = self._reported
+        if reported is None or self._sum < self._least():
+            return NO_PARTS
+        return parts_of(reported)
+
     def _least(self) -> int:
         """Return the minimum of the reported tokens. A smaller sum does not cover all choices.
 
@@ -342,7 +353,7 @@ class Progress:
         # A value that is not an integer, such as a text or a fraction, is in extra_json.
         if not usage.HasField("prompt_tokens"):
             return
-        prompt = usage.prompt_tokens
+        prompt = prompt_of(usage, cached_outside=self.cached_outside)
         if usage.HasField("completion_tokens"):
             completion = usage.completion_tokens
         elif usage.HasField("total_tokens") and "completion_tokens" not in usage.extra_json:

@@ -104,8 +104,15 @@ class UpstreamClient:
         """Use these upstreams from now on, and forget what is remembered of all others."""
         self._dispatcher.upstreams.use(upstreams)
 
-    async def complete(self, request: AcceptedRequest, call: Call) -> ChatCompletion:
+    async def complete(
+        self, request: AcceptedRequest, call: Call, progress: Progress | None = None
+    ) -> ChatCompletion:
         """Return the completion.
+
+        Args:
+            request: The request.
+            call: The call of the request.
+            progress: Learns how the upstream counts; the caller lets it count the completion.
 
         Raises:
             Failure: The upstream returned none.
@@ -118,6 +125,8 @@ class UpstreamClient:
             data = await bodies.read(visit.response, limit, first=patience, idle=idle)
             if len(data) > self._limits.max_response_bytes:
                 raise errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
+            if progress is not None:
+                progress.cached_outside = model.dialect.cached_tokens == "outside"
             return _completion(data, model, call)
 
     async def stream(
@@ -140,6 +149,7 @@ class UpstreamClient:
             try:
                 async with self._dispatcher.open(request, call, streamed=True) as visit:
                     model = visit.model
+                    progress.cached_outside = model.dialect.cached_tokens == "outside"
                     reader = ChunkReader(
                         model,
                         progress,

@@ -171,6 +171,8 @@ class Fact:
     settled: bool = False
     """The charge, in time or late."""
     charged: int = 0
+    prices_from: int | None = None
+    """The time of the prices of the charge."""
 
 
 @dataclass(slots=True)
@@ -385,6 +387,7 @@ class Specification:
                 used = settle.prompt_tokens + settle.completion_tokens
                 self._give_back(fact, max(fact.place.tokens - used, 0), now)
             fact.end, fact.settled = HoldState.SETTLED, True
+            fact.prices_from = settle.prices_from
             self.entries.append((fact.place.account_id, -fact.charged))
         lost = max(settle.charge - fact.charged, 0)
         return Ended(state=fact.end, charged=fact.charged, lost=lost)
@@ -657,6 +660,7 @@ class AccountsMachine(RuleBasedStateMachine):
             _check((entry is not None) == fact.settled, f"{hold} with {entry}")
             if entry is not None:
                 _check(-entry.amount == hold.charged, f"{hold} with {entry}")
+                _check(entry.prices_from == fact.prices_from, f"{hold} with {entry}")
                 _check(entry.kind in (EntryKind.SETTLE, EntryKind.ADJUST), f"{entry}")
             _check(0 <= hold.charged <= hold.amount, f"{hold} costs more than was held")
 
@@ -729,6 +733,7 @@ def _settlement(place: Place, much: int, more: int) -> Settle:
         completion_tokens=much % 4,
         partial=much % 2 == 1,
         estimated=more % 2 == 1,
+        prices_from=None if much % 3 == 0 else more,
         place=place,
     )
 

@@ -76,6 +76,7 @@ LAYERS = {
             *("models_source", "start_lines", "start_error", "probe_bounds"),
         },
         {"call", "ledger", "request", "models_document"},
+        {"price_members"},
         {"model_entries", "call_trace", "load_reports"},
         {
             "models",
@@ -130,7 +131,12 @@ LAYERS = {
         {"connection", "dialing", "request_head"},
         {"parser"},
     ),
-    "service.metering": ({"progress"}, {"bound", "output_size"}, {"price", "tokens"}),
+    "service.metering": (
+        {"progress"},
+        {"bound", "output_size"},
+        {"price", "tokens"},
+        {"usage_parts"},
+    ),
     "service.validation": (
         {"contract", "members"},
         {"aliases", "other_forms", "tool_names"},

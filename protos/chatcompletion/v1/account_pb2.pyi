@@ -331,6 +331,7 @@ class LedgerEntry(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    PRICE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The number of the entry, unique in the ledger. In one account, a larger
     number is a newer entry.
@@ -361,6 +362,12 @@ class LedgerEntry(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the entry was created."""
 
+    @_builtins.property
+    def price_time(self) -> _timestamp_pb2.Timestamp:
+        """The time from which the prices of a charge hold. Absent if the prices have no
+        time, and for a grant.
+        """
+
     def __init__(
         self,
         *,
@@ -376,10 +383,11 @@ class LedgerEntry(_message.Message):
         completion_tokens: _builtins.int = ...,
         partial: _builtins.bool = ...,
         estimated: _builtins.bool = ...,
+        price_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "price_time", b"price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "create_time", b"create_time", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "create_time", b"create_time", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "price_time", b"price_time", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -289,12 +289,44 @@ class ModelPricing(_message.Message):
 
     PROMPT_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INPUT_CACHE_READ_FIELD_NUMBER: _builtins.int
+    INPUT_CACHE_WRITE_FIELD_NUMBER: _builtins.int
+    INTERNAL_REASONING_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
     NULL_FIELDS_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """The price of a prompt token, as a decimal number without exponent."""
     completion: _builtins.str
     """The price of a completion token, as a decimal number without exponent."""
+    request: _builtins.str
+    """The price of a request, in credits. Absent if it is zero."""
+    audio: _builtins.str
+    """The price of a prompt token of audio. Absent if it is that of every prompt
+    token, as for the next three prices.
+    """
+    image_token: _builtins.str
+    """The price of a prompt token of an image."""
+    input_cache_read: _builtins.str
+    """The price of a prompt token that was read from the prompt cache."""
+    input_cache_write: _builtins.str
+    """The price of a prompt token that was written to the prompt cache."""
+    internal_reasoning: _builtins.str
+    """The price of a completion token of reasoning. Absent if it is that of every
+    completion token.
+    """
+    audio_output: _builtins.str
+    """The price of a completion token of audio. Absent if it is that of every
+    completion token.
+    """
+    effective_from: _builtins.int
+    """The time from which these prices hold, in seconds since the Unix epoch.
+    Absent if the prices have no time.
+    """
     null_fields: _builtins.bytes
     """Members that are explicitly null. See rule 4 of chat_completion.proto."""
     @_builtins.property
@@ -306,20 +338,60 @@ class ModelPricing(_message.Message):
         *,
         prompt: _builtins.str | None = ...,
         completion: _builtins.str | None = ...,
+        request: _builtins.str | None = ...,
+        audio: _builtins.str | None = ...,
+        image_token: _builtins.str | None = ...,
+        input_cache_read: _builtins.str | None = ...,
+        input_cache_write: _builtins.str | None = ...,
+        internal_reasoning: _builtins.str | None = ...,
+        audio_output: _builtins.str | None = ...,
+        effective_from: _builtins.int | None = ...,
         null_fields: _builtins.bytes = ...,
         extra_json: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_completion", b"_completion", "_prompt", b"_prompt", "completion", b"completion", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio", b"_audio", "_audio_output", b"_audio_output", "_completion", b"_completion", "_effective_from", b"_effective_from", "_image_token", b"_image_token", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_internal_reasoning", b"_internal_reasoning", "_prompt", b"_prompt", "_request", b"_request", "audio", b"audio", "audio_output", b"audio_output", "completion", b"completion", "effective_from", b"effective_from", "image_token", b"image_token", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "internal_reasoning", b"internal_reasoning", "prompt", b"prompt", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion", b"_completion", "_prompt", b"_prompt", "completion", b"completion", "extra_json", b"extra_json", "null_fields", b"null_fields", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio", b"_audio", "_audio_output", b"_audio_output", "_completion", b"_completion", "_effective_from", b"_effective_from", "_image_token", b"_image_token", "_input_cache_read", b"_input_cache_read", "_input_cache_write", b"_input_cache_write", "_internal_reasoning", b"_internal_reasoning", "_prompt", b"_prompt", "_request", b"_request", "audio", b"audio", "audio_output", b"audio_output", "completion", b"completion", "effective_from", b"effective_from", "extra_json", b"extra_json", "image_token", b"image_token", "input_cache_read", b"input_cache_read", "input_cache_write", b"input_cache_write", "internal_reasoning", b"internal_reasoning", "null_fields", b"null_fields", "prompt", b"prompt", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio: _TypeAlias = _typing.Literal["audio"]  # noqa: Y015
+    _WhichOneofArgType__audio: _TypeAlias = _typing.Literal["_audio", b"_audio"]  # noqa: Y015
+    _WhichOneofReturnType__audio_output: _TypeAlias = _typing.Literal["audio_output"]  # noqa: Y015
+    _WhichOneofArgType__audio_output: _TypeAlias = _typing.Literal["_audio_output", b"_audio_output"]  # noqa: Y015
     _WhichOneofReturnType__completion: _TypeAlias = _typing.Literal["completion"]  # noqa: Y015
     _WhichOneofArgType__completion: _TypeAlias = _typing.Literal["_completion", b"_completion"]  # noqa: Y015
+    _WhichOneofReturnType__effective_from: _TypeAlias = _typing.Literal["effective_from"]  # noqa: Y015
+    _WhichOneofArgType__effective_from: _TypeAlias = _typing.Literal["_effective_from", b"_effective_from"]  # noqa: Y015
+    _WhichOneofReturnType__image_token: _TypeAlias = _typing.Literal["image_token"]  # noqa: Y015
+    _WhichOneofArgType__image_token: _TypeAlias = _typing.Literal["_image_token", b"_image_token"]  # noqa: Y015
+    _WhichOneofReturnType__input_cache_read: _TypeAlias = _typing.Literal["input_cache_read"]  # noqa: Y015
+    _WhichOneofArgType__input_cache_read: _TypeAlias = _typing.Literal["_input_cache_read", b"_input_cache_read"]  # noqa: Y015
+    _WhichOneofReturnType__input_cache_write: _TypeAlias = _typing.Literal["input_cache_write"]  # noqa: Y015
+    _WhichOneofArgType__input_cache_write: _TypeAlias = _typing.Literal["_input_cache_write", b"_input_cache_write"]  # noqa: Y015
+    _WhichOneofReturnType__internal_reasoning: _TypeAlias = _typing.Literal["internal_reasoning"]  # noqa: Y015
+    _WhichOneofArgType__internal_reasoning: _TypeAlias = _typing.Literal["_internal_reasoning", b"_internal_reasoning"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__request: _TypeAlias = _typing.Literal["request"]  # noqa: Y015
+    _WhichOneofArgType__request: _TypeAlias = _typing.Literal["_request", b"_request"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio) -> _WhichOneofReturnType__audio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_output) -> _WhichOneofReturnType__audio_output | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__completion) -> _WhichOneofReturnType__completion | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__effective_from) -> _WhichOneofReturnType__effective_from | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_token) -> _WhichOneofReturnType__image_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_cache_read) -> _WhichOneofReturnType__input_cache_read | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_cache_write) -> _WhichOneofReturnType__input_cache_write | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__internal_reasoning) -> _WhichOneofReturnType__internal_reasoning | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request) -> _WhichOneofReturnType__request | None: ...
 
 Global___ModelPricing: _TypeAlias = ModelPricing  # noqa: Y015

@@ -228,4 +228,4 @@ async def use(
 
 
 def price(prompt: int, tokens: int) -> int:
-    return prices.price(MODEL, prompt, tokens)
+    return prices.cost(MODEL, prompt, tokens).amount

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from service.dialect_document import ENTRIES
+from service.model_entries import PRICES
 from service.models import Catalogue, Model
 from service.models_document import CatalogueError, catalogue, key_variables
 from tests.support.samples import MODEL, UPSTREAM, UPSTREAM_KEY
@@ -220,7 +221,7 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "The members are upstream, upstreams, upstream_model, default_output_tokens, "
-    "maximum_output_tokens, input_price, output_price, margin, attachment_tokens, "
+    f"maximum_output_tokens, {', '.join(PRICES)}, price_changes, margin, attachment_tokens, "
     "attachment_estimate, refused_members, allowed_members, unknown_members, allowed_tools, "
     "output_limit, output_limit_excess, tool_names, "
     f"{', '.join(ENTRIES)}, context_length, owned_by, created"

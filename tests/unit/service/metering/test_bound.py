@@ -15,7 +15,15 @@ from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import InvalidRequest
 from service.metering import bound as bounds
 from service.metering import price
-from service.models import NANO, Model, Upstream
+from service.metering.usage_parts import Parts
+from service.models import (
+    NANO,
+    NO_SPECIAL_PRICES,
+    SPECIAL_PRICES,
+    Model,
+    SpecialPrices,
+    Upstream,
+)
 from service.simulator import completion, completion_request
 from tests.support.examples import examples
 
@@ -37,20 +45,28 @@ MODEL = Model(
 )
 
 PRICES = st.integers(0, 1_000_000 * NANO) | st.just(0)
+SPECIAL = st.builds(
+    lambda request, **prices: SpecialPrices(**prices, request=request),
+    PRICES,
+    **{name: st.none() | PRICES for name in SPECIAL_PRICES},
+)
 MODELS = st.builds(
-    lambda input_price, output_price, margin, maximum: replace(
+    lambda input_price, output_price, margin, maximum, special: replace(
         MODEL,
         input_price=input_price,
         output_price=output_price,
         margin=margin,
         maximum_output_tokens=maximum,
+        special=special,
     ),
     PRICES,
     PRICES,
     PRICES,
     st.integers(1, 10_000_000),
+    st.just(NO_SPECIAL_PRICES) | SPECIAL,
 )
 TOKENS = st.integers(0, 10_000_000)
+PARTS = st.builds(Parts, *[TOKENS] * 6)
 
 
 def params(**members: object) -> ChatCompletionParams:
@@ -92,31 +108,58 @@ def test_the_margins_are_these() -> None:
     ],
 )
 def test_price(prompt: int, completion_tokens: int, margin: int, expected: int) -> None:
-    assert price.price(replace(MODEL, margin=margin), prompt, completion_tokens) == expected
+    assert price.cost(replace(MODEL, margin=margin), prompt, completion_tokens).amount == expected
 
 
 @REPEATABLE
 @given(MODELS, TOKENS, TOKENS)
 def test_the_price_is_the_exact_one_rounded_up_once(model: Model, prompt: int, output: int) -> None:
     exact = Fraction(prompt * model.input_price + output * model.output_price, 10**6)
-    exact *= 1 + Fraction(model.margin, NANO) / 100
-    assert price.price(model, prompt, output) == ceil(exact)
+    exact = (exact + model.special.request) * (1 + Fraction(model.margin, NANO) / 100)
+    assert price.cost(model, prompt, output).amount == ceil(exact)
 
 
 @REPEATABLE
-@given(MODELS, st.tuples(TOKENS, TOKENS), st.tuples(TOKENS, TOKENS))
+@given(MODELS, st.tuples(TOKENS, TOKENS), st.tuples(TOKENS, TOKENS), PARTS)
 def test_a_hold_covers_the_price_of_whatever_is_within_its_bound(
-    model: Model, one: tuple[int, int], other: tuple[int, int]
+    model: Model, one: tuple[int, int], other: tuple[int, int], parts: Parts
 ) -> None:
     bound = max(one[0], other[0]), max(one[1], other[1])
-    assert 0 <= price.price(model, *one) <= price.price(model, *bound)
+    amount, prompt = price.cost(model, *one, parts)
+    assert 0 <= prompt <= amount <= price.most(model, *bound)
+
+
+@REPEATABLE
+@given(MODELS, TOKENS, TOKENS, PARTS)
+def test_each_kind_of_token_has_its_own_price(
+    model: Model, prompt: int, output: int, parts: Parts
+) -> None:
+    special = model.special
+    named = (
+        (0, parts.cached, special.cached_input),
+        (0, parts.written, special.cache_write),
+        (0, parts.audio, special.input_audio),
+        (0, parts.image, special.input_image),
+        (1, parts.reasoning, special.reasoning),
+        (1, parts.spoken, special.output_audio),
+    )
+    left, usual = [prompt, output], (model.input_price, model.output_price)
+    exact = Fraction(special.request * 10**6)
+    for side, count, own in named:
+        taken = min(count, left[side])
+        left[side] -= taken
+        # A price that is not set is the usual one, never 0.
+        exact += taken * (usual[side] if own is None else own)
+    exact += sum(rest * each for rest, each in zip(left, usual, strict=True))
+    exact *= (1 + Fraction(model.margin, NANO) / 100) / 10**6
+    assert price.cost(model, prompt, output, parts).amount == ceil(exact)
 
 
 def test_the_smallest_price_is_not_rounded_to_nothing() -> None:
     cheapest = replace(MODEL, input_price=1, output_price=0)
-    assert price.price(cheapest, 1, 0) == 1
-    assert price.price(cheapest, 1_000_000, 0) == 1
-    assert price.price(cheapest, 1_000_001, 0) == 2
+    assert price.cost(cheapest, 1, 0).amount == 1
+    assert price.cost(cheapest, 1_000_000, 0).amount == 1
+    assert price.cost(cheapest, 1_000_001, 0).amount == 2
 
 
 # --------------------------------------------------------------------------------------- bound
@@ -555,15 +598,15 @@ def test_the_largest_output_fits_and_one_more_does_not(
     model: Model, prompt: int, n: int, data: st.DataObject
 ) -> None:
     maximum, predicted = model.maximum_output_tokens, data.draw(st.integers(0, 1000))
-    most = price.price(model, prompt, maximum * n + predicted)
+    most = price.most(model, prompt, maximum * n + predicted)
     credit = data.draw(st.integers(0, most + 1))
     bound = bounds.Bound(prompt_tokens=prompt, completion_tokens=0, predicted_tokens=predicted)
     largest = bounds.largest_output(model, bound, n, credit)
     assert 0 <= largest <= maximum
     if largest > 0:
-        assert price.price(model, prompt, largest * n + predicted) <= credit
+        assert price.most(model, prompt, largest * n + predicted) <= credit
     if largest < maximum:
-        assert price.price(model, prompt, (largest + 1) * n + predicted) > credit
+        assert price.most(model, prompt, (largest + 1) * n + predicted) > credit
 
 
 @pytest.mark.parametrize(
@@ -580,12 +623,12 @@ def test_the_largest_output_fits_and_one_more_does_not(
 def test_a_request_with_the_largest_output_is_covered(members: dict[str, object], n: int) -> None:
     credit = 12_345_678
     refused = bounds.bound_of(params(n=n, **members), MODEL, 8192)
-    assert price.price(MODEL, refused.prompt_tokens, refused.completion_tokens) > credit
+    assert price.most(MODEL, refused.prompt_tokens, refused.completion_tokens) > credit
     largest = bounds.largest_output(MODEL, refused, n, credit)
     assert largest > 0
     members = {name: value for name, value in members.items() if value != 8192}
     bound = bounds.bound_of(params(n=n, **members, max_tokens=largest), MODEL, largest)
-    assert price.price(MODEL, bound.prompt_tokens, bound.completion_tokens) <= credit
+    assert price.most(MODEL, bound.prompt_tokens, bound.completion_tokens) <= credit
 
 
 def test_where_not_even_the_prompt_is_covered_there_is_none() -> None:
