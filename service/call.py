@@ -34,6 +34,8 @@ class Call:
     """Its spans; None if none are exported."""
     held_bytes: int = 0
     """The size of its request message, once it is received."""
+    peer: Callable[[], str] = str
+    """Returns the caller's address, as gRPC names it."""
     other_key: str = ""
     """The name under which the metadata has a key instead of `authorization`."""
     caller: object = None

@@ -259,6 +259,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 trace_id=trace_context.trace_of(carried),
             ),
             authorization=metadata.get("authorization"),
+            peer=context.peer,
             other_key=next((name for name in _OTHER_KEYS if name in metadata), ""),
             carried=carried,
             deadline=now + (remaining if callers else self._longest),

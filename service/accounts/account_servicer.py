@@ -16,6 +16,7 @@ from chatcompletion.v1.account_service_pb2_grpc import AccountServiceServicer
 from service import errors
 from service.accounts import keys
 from service.accounts.directory import Directory
+from service.accounts.guesses import Guesses
 from service.accounts.operations import Operations, check
 from service.accounts.store_access import Access
 from service.call import CURRENT, Call
@@ -39,6 +40,7 @@ class AccountServicer(AccountServiceServicer):
         access: Access to the store.
         directory: The accounts and keys in it.
         token: The bearer token of operators: at least 16 characters.
+        clock: A monotonic clock, in seconds.
         now: Returns the current time in nanoseconds since the Unix epoch.
 
     Raises:
@@ -51,6 +53,7 @@ class AccountServicer(AccountServiceServicer):
         directory: Directory,
         *,
         token: str,
+        clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._access = access
@@ -58,6 +61,7 @@ class AccountServicer(AccountServiceServicer):
         if len(token) < SHORTEST_TOKEN:
             raise ValueError(f"the admin token has fewer than {SHORTEST_TOKEN} characters")
         self._token = keys.digest(token)
+        self._guesses = Guesses(clock)
 
     async def CreateAccount(  # noqa: N802  (named by the contract)
         self, request: pb.CreateAccountRequest, context: _Context
@@ -172,12 +176,16 @@ class AccountServicer(AccountServiceServicer):
 
         Raises:
             InvalidApiKey: The token is missing or wrong.
+            RateLimited: The address of the caller sent too many wrong ones.
         """
+        peer = call.peer()
+        self._guesses.check(peer)
         given = call.authorization or ""
         digest = keys.digest(given[len(_SCHEME) :].strip())
         # Comparing digests reveals nothing about the token or its length through timing.
         is_token = hmac.compare_digest(digest, self._token)
         if given[: len(_SCHEME)].lower() != _SCHEME or not is_token:
+            self._guesses.wrong(peer)
             raise errors.InvalidApiKey("The admin token is missing or wrong.")
 
     async def _read(

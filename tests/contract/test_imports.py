@@ -108,7 +108,7 @@ LAYERS = {
         {"messages"},
         {"directory", "verification"},
         {"lifecycle"},
-        {"key_rows", "keys", "field_rules", "page_tokens", "terminal"},
+        {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal"},
     ),
     "service.upstream": (
         {"client", "model_listing"},

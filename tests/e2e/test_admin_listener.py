@@ -2,9 +2,10 @@
 
 CHAT_ADMIN_TOKEN   CHAT_ADMIN_LISTEN
 none               refuses connections
-a token            serves calls with the token
+a token            serves calls with the token; wrong ones are slowed down
 """
 
+import asyncio
 import socket
 from typing import Final
 
@@ -14,6 +15,7 @@ import pytest
 from chatcompletion.v1 import account_service_pb2 as pb
 from chatcompletion.v1.account_service_pb2_grpc import AccountServiceStub
 from process.settings import Address
+from service.accounts.guesses import BURST, INTERVAL
 from tests.support.accounts_admin import ADMIN, TOKEN, bearer
 from tests.support.grpc_client import Metadata, failed
 from tests.support.running_service import service
@@ -41,6 +43,12 @@ async def _list_accounts(listen: Address, metadata: Metadata) -> None:
         await call
 
 
+async def _reason(listen: Address, metadata: Metadata) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _list_accounts(listen, metadata)
+    return failed(caught.value).reason
+
+
 async def test_without_a_token_nothing_listens(listen: Address) -> None:
     async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=""):
         with pytest.raises(ConnectionRefusedError):
@@ -50,7 +58,15 @@ async def test_without_a_token_nothing_listens(listen: Address) -> None:
 async def test_with_a_token_only_that_is_served(listen: Address) -> None:
     async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=TOKEN):
         await _list_accounts(listen, ADMIN)
-        for metadata in WRONG:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await _list_accounts(listen, metadata)
-            assert failed(caught.value).reason == "INVALID_API_KEY"
+    for metadata in WRONG:
+        async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=TOKEN):
+            assert await _reason(listen, metadata) == "INVALID_API_KEY"
+
+
+async def test_guesses_of_the_token_are_slowed_down(listen: Address) -> None:
+    async with service(upstream="http://127.0.0.1:1", admin_listen=listen, admin_token=TOKEN):
+        begun = asyncio.get_running_loop().time()
+        reasons = [await _reason(listen, bearer(f"guess-{number:016}")) for number in range(50)]
+        allowed = BURST + (asyncio.get_running_loop().time() - begun) / INTERVAL
+        assert reasons[: BURST + 1] == ["INVALID_API_KEY"] * BURST + ["RATE_LIMITED"]
+        assert reasons.count("INVALID_API_KEY") <= allowed

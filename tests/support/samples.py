@@ -219,6 +219,9 @@ class FakeContext:
         for callback in self._callbacks:
             callback(self)
 
+    def peer(self) -> str:
+        return "in-process"
+
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self.metadata
 

@@ -35,8 +35,9 @@ class AccountServiceStub:
     x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 
@@ -152,8 +153,9 @@ class AccountServiceServicer:
     x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 
@@ -455,8 +457,9 @@ class AccountService:
     x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 

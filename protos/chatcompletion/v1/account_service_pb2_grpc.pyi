@@ -36,8 +36,9 @@ class AccountServiceStub:
       x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 
@@ -171,8 +172,9 @@ class AccountServiceAsyncStub(AccountServiceStub):
       x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 
@@ -302,8 +304,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
       x-request-id    Optional. See ChatCompletionService.
 
     Errors have the form that ChatCompletionService describes. Every method can
-    fail with INVALID_API_KEY (the token is missing or wrong), INVALID_REQUEST (a
-    field is missing or has a value that is not allowed), STORE_UNAVAILABLE,
+    fail with INVALID_API_KEY (the token is missing or wrong), RATE_LIMITED (the
+    caller's address sent too many wrong tokens), INVALID_REQUEST (a field is
+    missing or has a value that is not allowed), STORE_UNAVAILABLE,
     OVERLOADED, DRAINING, DEADLINE_EXCEEDED and INTERNAL. The comment of a method
     lists its further errors.
 
