@@ -133,4 +133,4 @@ def _hold(team: Customer) -> Place:
 
 
 def _journal(stack: AccountsStack) -> bytes:
-    return journal_content(stack.directory, "*")
+    return journal_content(stack.directory, "*.*")

@@ -192,7 +192,7 @@ async def test_a_journal_of_another_store_is_set_aside_and_can_be_applied_later(
                     service.send(signal.SIGTERM)
                     assert await service.exit_status() == 0
                 assert rejected(tmp_path).count(b"\n") == 1
-            (file,) = journal_directory(tmp_path).iterdir()
+            (file,) = journal_directory(tmp_path).glob("*.*")
             file.rename(file.with_suffix(".journal"))
             async with service_process(tmp_path, right, upstream, MODELS):
                 await until(lambda: kept(tmp_path) == b"")
