@@ -42,6 +42,7 @@ async def asked(address: str) -> int:
         return (await http.post(PATH, json=REQUEST, headers=headers)).status_code
 
 
+@pytest.mark.prints_keys
 async def test_what_is_left_is_exported_at_the_end() -> None:
     async with receiver() as otlp:
         variables = {
@@ -80,6 +81,7 @@ async def test_each_worker_is_an_instance() -> None:
     assert len(instances) == 2
 
 
+@pytest.mark.prints_keys
 async def test_a_receiver_that_hangs_does_not_keep_the_process() -> None:
     async def hold(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
