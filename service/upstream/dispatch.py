@@ -101,6 +101,7 @@ class Dispatcher:
         if request.model.others:
             ways = self._usable_first(ranked(request.model.ways, self._random))
         visit = self._visit(ways) or await self._enter(ways, call)
+        visit.has_others = len(ways) > 1
         try:
             visit.response = await self._send(visit, request, call, streamed=streamed)
         except errors.Failure as failure:
@@ -170,7 +171,9 @@ class Dispatcher:
             return
         if isinstance(error, errors.Failure) and error.refuses_key:
             upstream = visit.model.upstream
-            if visit.known.keys.set_aside(visit.key, now):
+            is_news = visit.known.keys.set_aside(visit.key, now)
+            # Otherwise, the call fails, which its own log line says.
+            if is_news and (visit.has_others or upstream.other_keys):
                 number = upstream.keys.index(visit.key) + 1
                 self._telemetry.upstreams.key_refused(upstream.name, number)
         is_late = not visit.responded and now >= call.deadline - _TICK

@@ -10,7 +10,16 @@ from service.upstream.verdicts import Verdict
 class Visit:
     """A call at an upstream, from its place there to the end of the response."""
 
-    __slots__ = ("key", "known", "model", "permit", "responded", "response", "started")
+    __slots__ = (
+        "has_others",
+        "key",
+        "known",
+        "model",
+        "permit",
+        "responded",
+        "response",
+        "started",
+    )
 
     def __init__(self, model: Model, known: UpstreamState, now: float) -> None:
         self.model = model
@@ -25,6 +34,8 @@ class Visit:
         if upstream.other_keys:
             self.key = known.keys.choose(upstream.keys, now)
         self.started = now
+        self.has_others = False
+        """Whether the model has other upstreams."""
         self.responded = False
         """Whether the head of a response arrived."""
         self.response: httpx.Response

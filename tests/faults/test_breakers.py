@@ -213,13 +213,15 @@ async def test_callers_who_leave_do_not_cut_it_off() -> None:
 
 
 async def test_deadlines_in_silence_cut_it_off() -> None:
-    limits: dict[str, Any] = {"first_byte_timeout": 0.2, "breaker_pause": NEVER}
+    limits: dict[str, Any] = {"first_byte_timeout": 0.05, "breaker_pause": NEVER}
     async with simulator() as upstream, service([HANGS], upstream, **limits) as running:
-        for _ in range(5):
-            failure = await running.client.refusal(HANGS, deadline=0.3)
+        for _ in range(50):  # on a busy machine, a deadline can pass before the request is sent
+            if state(running) == "open":
+                break
+            failure = await running.client.refusal(HANGS, deadline=0.5)
             assert failure.reason in ("", "DEADLINE_EXCEEDED")  # gRPC's own clock can be first
-        await running.rests()
-        await until(lambda: state(running) == "open")
+            await running.rests()
+        assert len(upstream.records) == 5
 
 
 async def test_those_who_wait_are_refused_when_it_is_cut_off() -> None:
@@ -294,11 +296,9 @@ async def in_mood(upstream: Moody, mood: str) -> AsyncIterator[None]:
 @pytest.mark.parametrize("mood", MOODS)
 async def test_a_flood_while_an_upstream_is_ill(mood: str) -> None:
     """Bounded memory, prompt refusals, at most 1.2 requests per call, recovery without restart."""
-    limits: dict[str, Any] = {
-        "first_byte_timeout": 0.3,
-        "breaker_pause": 0.3,
-        "connect_timeout": 1.0,
-    }
+    limits: dict[str, Any] = {"breaker_pause": 0.3}
+    if mood == "hangs":
+        limits |= {"first_byte_timeout": 0.3, "connect_timeout": 1.0}
     async with await Moody.start() as upstream, service(["any"], upstream, **limits) as running:
         await asyncio.gather(*(running.client.collect("any") for _ in range(CALLERS)))
         await running.rests()
