@@ -102,7 +102,7 @@ class Books:
                 kind=entry.kind,
             )
             for entry in reversed(self.directory.ledger(team.name, limit=10_000))
-            if entry.kind != EntryKind.GRANT
+            if entry.kind not in {EntryKind.GRANT, EntryKind.DEDUCT}
         ]
 
     def no_hold_is_open(self) -> bool:
