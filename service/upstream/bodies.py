@@ -42,11 +42,18 @@ async def read(response: httpx.Response, limit: int, *, first: float, idle: floa
 
 
 async def pieces(response: httpx.Response, *, first: float, idle: float) -> AsyncGenerator[bytes]:
-    """Yield the body as it arrives. Arguments and errors are those of `read`."""
+    """Yield the body as it arrives. Arguments and errors are those of `read`.
+
+    No reference to a piece is kept: a caller who does not read would keep the piece in memory.
+    """
     body = _body_of(response)
+    arrived: list[bytes] = []
     with closing(Silence(first)) as silence:
-        while piece := await _next(body, silence, idle):
-            yield piece
+        while True:
+            arrived.append(await _next(body, silence, idle))
+            if not arrived[0]:
+                return
+            yield arrived.pop()
 
 
 async def finish(rest: AsyncIterator[bytes]) -> None:

@@ -162,9 +162,15 @@ class ChunkReader:
         found = reported(bytes(document.lstrip(_BLANK)), self._model)
         return found or errors.UpstreamInvalidResponse(dispatched=True)
 
-    def _read(self, events: Sequence[tuple[bytes, bytes]]) -> Chunks:
+    def _read(self, events: list[tuple[bytes, bytes]]) -> Chunks:
+        """Yield the chunks of events, each of which is removed before its chunk is yielded.
+
+        Otherwise, a caller who does not read would keep all of them in memory.
+        """
         progress = self._progress
-        for name, data in events:
+        events.reverse()
+        while events:
+            name, data = events.pop()
             if data.startswith(_DONE):
                 if not self._strict:
                     progress.end()
@@ -174,6 +180,7 @@ class ChunkReader:
                 yield from self._usage()
                 return
             chunk = self._decode(name, data)
+            del data
             if self._trace is not None:
                 self._trace.hear(chunk)
             reports = chunk.HasField("usage")

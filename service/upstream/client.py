@@ -165,7 +165,9 @@ class UpstreamClient:
                     )
                     async with aclosing(arriving) as pieces:
                         async for piece in pieces:
-                            for chunks in deliver(reader.take(piece)):
+                            ready = reader.take(piece)
+                            del piece  # a caller who does not read would keep it in memory
+                            for chunks in deliver(ready):
                                 yield chunks
                                 if len(chunks) >= MOST_TOGETHER:
                                     await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """The chunks of a stream, from bytes, without an upstream. `test_client` tests the client."""
 
 import json
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any
@@ -34,6 +35,21 @@ STRICT = model(dialect=Dialect(stream_end="strict"))
 def reader(of: Model = MODEL, **members: Any) -> tuple[ChunkReader, Progress]:
     progress = Progress(wants_usage=False, **members)
     return ChunkReader(of, progress, record(), max_event_bytes=10_000), progress
+
+
+def test_what_was_read_is_not_kept_while_its_chunk_is_delivered() -> None:
+    size = 1_000_000
+    progress = Progress(wants_usage=False)
+    made = ChunkReader(MODEL, progress, record(), max_event_bytes=2 * size)
+    tracemalloc.start()
+    try:
+        chunks = made.take(event("a" * size) + event("b"))
+        chunk = next(chunks)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(chunk.choices[0].delta.content_text) == size
+    assert kept < size / 2
 
 
 def texts(batches: Iterator[Any]) -> list[list[str]]:
