@@ -24,7 +24,6 @@ NO_FAULTS: Final = {
     "test_store_mixes.py": "batches",
     "test_store_pruning.py": "old holds",
     "test_exporting.py": "traces",
-    "test_tls.py": "listeners with TLS",
     "test_unix_listeners.py": "listeners on socket files",
     "transport/test_leaving.py": "the transport alone",
     "transport/test_requests.py": "the transport alone",

@@ -1,7 +1,7 @@
 """TLS of every listener and of bridge -> service, seen by OpenSSL, curl, grpcurl, gRPC and OpenAI.
 
-gRPC with a required client certificate   with it: served; without, another authority's, plaintext:
-                                          refused
+gRPC with a required client certificate   with it: served; without, another authority's, an expired
+                                          one, plaintext: refused
 bridge                                    https; a failed handshake has a log line with its cause
 bridge -> service                         with certificates; a wrong authority or host: 503 and why
 new files                                 used after SIGHUP; unusable ones leave the old ones
@@ -157,6 +157,7 @@ async def test_grpc_requires_the_certificate_of_a_client(place: Place) -> None:
         assert await _models(target, place.credentials(client=place.client)) == ["default"]
         refused = (
             *(place.credentials(client=None), place.credentials(client=place.stranger)),
+            place.credentials(client=written(place.folder, OURS, "old", "localhost", expired=True)),
             *(place.credentials(client=place.client, ca=place.other_ca), None),
         )
         for credentials in refused:
