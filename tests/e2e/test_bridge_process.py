@@ -169,7 +169,6 @@ async def test_the_metrics_have_a_port_of_their_own() -> None:
     assert 'http_route="/healthz"' in text
 
 
-@pytest.mark.prints_keys
 @pytest.mark.parametrize("key", ["", KEY])
 async def test_standalone_runs_all_and_says_how_to_use_it(key: str) -> None:
     changes = {

@@ -167,7 +167,6 @@ def assert_nothing_went_backwards(before: Mapping[str, float], after: Mapping[st
 # ---------------------------------------------------------------------------------------- serve
 
 
-@pytest.mark.prints_keys
 async def test_two_workers_serve_both_ports_with_one_key_and_one_store() -> None:
     async with process("restbridge", standalone(), "--standalone", *TWO) as running:
         told = await serving(running)

@@ -1,7 +1,7 @@
 """Fails tests in which a secret is shown: a plugin of pytest, over the whole suite.
 
 It searches the lines that our code logs in this process; the helpers of the tests search the rest.
-See `canaries`. Tests that print a key on purpose have the mark `prints_keys`.
+See `canaries`.
 """
 
 import logging
@@ -13,7 +13,6 @@ import pytest
 from process.log import JsonFormatter
 from tests.support import canaries
 
-MARK: Final = "prints_keys"
 _OURS: Final = ("service", "restbridge", "process", "chat")
 
 
@@ -25,9 +24,8 @@ class _Searched(logging.Handler):
         canaries.search(f"a line of {record.name}", self.format(record))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, and search what is logged."""
-    config.addinivalue_line("markers", f"{MARK}: the output has keys on purpose")
+def pytest_configure() -> None:
+    """Search what our code logs."""
     handler = _Searched()
     handler.setFormatter(JsonFormatter())
     for name in _OURS:
@@ -36,10 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_secret_is_shown(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_secret_is_shown() -> Iterator[None]:
     """Fail a test in which a secret was shown."""
     canaries.begin()
     yield
     found = canaries.found()
-    if request.node.get_closest_marker(MARK) is None:
-        assert found == []
+    assert found == []
