@@ -21,6 +21,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Generator,
+    Iterable,
     Mapping,
     Sequence,
 )
@@ -197,6 +198,10 @@ class InProcessContext:
     def peer(self) -> str:
         """Return the name of the caller's connection, which all of these calls share."""
         return "in-process"
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return the properties of the connection: none, because there is no certificate."""
+        return {}
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, or None if there is no deadline."""

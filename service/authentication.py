@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeAlias
 
+from chatcompletion.default_messages import quoted
 from service import errors, rate_limit_headers
 from service.accounts import keys
 from service.accounts.directory import Directory, Levels
@@ -102,8 +103,11 @@ class Authentication:
         return () if levels is None else rate_limit_headers.headers(*levels)
 
     async def _who(self, call: Call) -> Caller:
-        key = _key_of(call)
-        digest = keys.digest(key)
+        # A key that is sent counts, also a wrong one: it is never ignored.
+        is_sent = call.authorization is not None or bool(call.other_key)
+        identity = "" if is_sent else call.identity()
+        key = "" if identity else _key_of(call)
+        digest = keys.identity_digest(identity) if identity else keys.digest(key)
         known, found = self._callers.get(digest)
         if not known:
             known, found = self._strangers.get(digest)
@@ -111,6 +115,11 @@ class Authentication:
             found = await self._look_up(digest)
         if isinstance(found, Caller):
             return found
+        if found is None and identity:
+            raise errors.InvalidApiKey(
+                f"The client certificate for {quoted(identity)} is bound to no account, and no API "
+                f"key was provided. {_SEND}"
+            )
         if found is None:
             raise errors.InvalidApiKey(f"Incorrect API key provided: {keys.masked(key)}.")
         call.record.key_name = found.key_name

@@ -36,6 +36,8 @@ class Call:
     """The size of its request message, once it is received."""
     peer: Callable[[], str] = str
     """Returns the caller's address, as gRPC names it."""
+    identity: Callable[[], str] = str
+    """Returns the identity of the caller's certificate; "" without one."""
     other_key: str = ""
     """The name under which the metadata has a key instead of `authorization`."""
     caller: object = None

@@ -250,6 +250,11 @@ def _add_keys(areas: Any, now: int) -> None:
     )
     for option, parse, help_ in _limits(now):
         create.add_argument(option, type=parse, help=help_)
+    create.add_argument(
+        "--identity",
+        type=_text(field_rules.IDENTITY),
+        help="bind the key to client certificates with this SPIFFE id or subject, not to a secret",
+    )
     _account(_command(keys, "keys list", "list the keys of an account"))
     update = _command(keys, "keys update", "change the limits of a key; none removes a limit")
     _key(update)

@@ -30,6 +30,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
 from urllib.parse import quote
@@ -45,6 +46,7 @@ from process.in_process import write_all
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.call_trace import CallTrace, method_attributes
+from service.certificate_identity import identity_of
 from service.load_reports import HEADER, Load
 from service.request_message import forgiving, receive, too_late
 from service.telemetry import CallRecord, Telemetry
@@ -260,6 +262,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             ),
             authorization=metadata.get("authorization"),
             peer=context.peer,
+            identity=partial(identity_of, context),
             other_key=next((name for name in _OTHER_KEYS if name in metadata), ""),
             carried=carried,
             deadline=now + (remaining if callers else self._longest),

@@ -139,8 +139,19 @@ def _limits(asked: argparse.Namespace) -> account_pb2.KeyLimits:
 
 
 def _create_key(operations: Operations, asked: argparse.Namespace) -> Answer:
-    request = pb.CreateApiKeyRequest(account=asked.account, name=asked.name, limits=_limits(asked))
+    request = pb.CreateApiKeyRequest(
+        account=asked.account,
+        name=asked.name,
+        limits=_limits(asked),
+        identity=asked.identity or "",
+    )
     response = _ask(operations.create_api_key, request)
+    if asked.identity:
+        return Answer(
+            document=response,
+            text=_table(_KEY, [response.api_key]),
+            note=f"Clients with a certificate for {asked.identity!r} call for {asked.account!r}.",
+        )
     named = f"key {asked.name!r} for account {asked.account!r}"
     return Answer(
         document=response,
@@ -320,6 +331,7 @@ _KEY: Final[_Columns] = {
     "suspended": "suspend_time",
     "used": "last_use_time",
     "secret": "secret_prefix",
+    "identity": "identity",
 }
 _ENTRY: Final[_Columns] = {
     "id": "id",

@@ -270,8 +270,11 @@ class Directory:
         tokens_per_minute: int | None = None,
         concurrency: int | None = None,
         expires_at: int | None = None,
+        identity: str = "",
     ) -> tuple[StoredRow, str]:
         """Create a key. Return its row and the key itself, which is not stored.
+
+        A key that is bound to an identity has no secret: "" is returned.
 
         For each limit, None means no limit.
 
@@ -284,19 +287,24 @@ class Directory:
             tokens_per_minute: Maximum tokens per minute, prompt and completion together.
             concurrency: Maximum calls in flight.
             expires_at: The time at which the key expires, in nanoseconds since the Unix epoch.
+            identity: The identity of client certificates to which the key is bound; "" for none.
 
         Raises:
             AccountNotFound: There is no such account.
-            AlreadyExists: The name or the given key is taken.
+            AlreadyExists: The name, the given key or the identity is taken.
         """
-        key = keys.make() if key is None else key
+        key = "" if identity else keys.make() if key is None else key
+        digest = keys.identity_digest(identity) if identity else keys.digest(key)
         with self._store.writing() as connection:
             owner = account_of(connection, account)
             _reject_deleted(owner)
+            if identity:
+                _free(connection, digest, identity, now=self._store.now(connection))
             values = {
                 "account_id": owner.id,
                 "name": name,
-                "digest": keys.digest(key),
+                "digest": digest,
+                "identity": identity or None,
                 "secret_prefix": keys.prefix(key),
                 "models": models,
                 "requests_per_minute": requests_per_minute,
@@ -464,6 +472,24 @@ def _usage(account_id: int, interval: int) -> sa.Select[Any]:
         .join(api_keys, api_keys.c.id == usage_totals.c.key_id)
         .where(usage_totals.c.account_id == account_id)
         .group_by(start, *_KEY_AND_MODEL)
+    )
+
+
+def _free(connection: sa.Connection, digest: bytes, identity: str, *, now: int) -> None:
+    """Free an identity if the key that has it was revoked or has expired."""
+    found = connection.execute(
+        sa.select(api_keys.c.id, api_keys.c.revoked_at, api_keys.c.expires_at).where(
+            api_keys.c.digest == digest
+        )
+    ).one_or_none()
+    if found is None:
+        return
+    if found.revoked_at is None and (found.expires_at is None or found.expires_at > now):
+        raise AlreadyExists(f"The identity {identity!r} is bound to another key.", param="identity")
+    connection.execute(
+        sa.update(api_keys)
+        .where(api_keys.c.id == found.id)
+        .values(digest=keys.ended_digest(found.id))
     )
 
 

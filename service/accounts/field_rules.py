@@ -11,6 +11,7 @@ from chatcompletion.v1 import account_pb2
 
 LONGEST_NAME: Final = 128
 LONGEST_MODEL: Final = 256
+LONGEST_IDENTITY: Final = 512
 MOST_MODELS: Final = 100
 LARGEST_LIMIT: Final = 10**9
 LARGEST_AMOUNT: Final = 10**18
@@ -43,6 +44,10 @@ NAME: Final = FieldRule(
     accepts=lambda value: _is_text(value, LONGEST_NAME),
 )
 IDEMPOTENCY_ID: Final = NAME
+IDENTITY: Final = FieldRule(
+    allowed="1 to 512 printable characters, without a space at either end",
+    accepts=lambda value: _is_text(value, LONGEST_IDENTITY),
+)
 MODEL: Final = FieldRule(
     allowed="1 to 256 printable characters, without a space at either end",
     accepts=lambda value: _is_text(value, LONGEST_MODEL),

@@ -26,6 +26,20 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
+def identity_digest(identity: str) -> bytes:
+    """Return the digest of the identity of a client certificate.
+
+    It is of another kind than that of a key, so that no secret has the digest of an identity: a
+    caller cannot send an identity as a key.
+    """
+    return hashlib.blake2b(identity.encode(), digest_size=32, person=b"identity").digest()
+
+
+def ended_digest(key_id: int) -> bytes:
+    """Return the digest of an ended key whose identity another key now has."""
+    return hashlib.blake2b(str(key_id).encode(), digest_size=32, person=b"ended").digest()
+
+
 _SHOWN: Final = (5, 4)
 """How many characters of a key `masked` shows at its start and at its end."""
 

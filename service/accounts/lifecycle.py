@@ -87,7 +87,7 @@ class Lifecycle:
             grace: Nanoseconds for which the former secret stays valid.
 
         Raises:
-            InvalidRequest: The key is revoked.
+            InvalidRequest: The key is revoked, or is bound to an identity and has no secret.
         """
         secret = keys.make()
         with self._store.writing() as connection:
@@ -95,6 +95,9 @@ class Lifecycle:
             row = connection.execute(KEYS.where(api_keys.c.id == id_)).one()
             if row.revoked_at is not None:
                 message = "The key is revoked. Create another key."
+                raise InvalidRequest.of([Violation(param="name", message=message)])
+            if row.identity is not None:
+                message = "The key is bound to an identity and has no secret."
                 raise InvalidRequest.of([Violation(param="name", message=message)])
             now = self._store.now(connection)
             rotated = _change_key(

@@ -51,6 +51,7 @@ def api_key(row: StoredRow) -> account_pb2.ApiKey:
             expire_time=timestamp(row.expires_at),
         ),
         revoke_time=timestamp(row.revoked_at),
+        identity=row.identity or "",
         create_time=timestamp(row.created_at),
         suspend_time=timestamp(row.suspended_at),
         secret_prefix=row.secret_prefix or "",

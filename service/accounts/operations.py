@@ -65,7 +65,12 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
         Field("amount_nano_credits", field_rules.AMOUNT, required=True),
         Field("idempotency_id", field_rules.IDEMPOTENCY_ID, required=True),
     ),
-    pb.CreateApiKeyRequest: (_ACCOUNT, _KEY, *_LIMITS),
+    pb.CreateApiKeyRequest: (
+        _ACCOUNT,
+        _KEY,
+        *_LIMITS,
+        Field("identity", field_rules.IDENTITY),
+    ),
     pb.UpdateApiKeyRequest: (
         _ACCOUNT,
         _KEY,
@@ -165,7 +170,9 @@ class Operations:
     def create_api_key(self, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyResponse:
         """Create a key and return its secret."""
         limits = self._limits(request.limits)
-        created, key = self._directory.create_key(request.account, request.name, **limits)
+        created, key = self._directory.create_key(
+            request.account, request.name, identity=request.identity, **limits
+        )
         return pb.CreateApiKeyResponse(api_key=messages.api_key(created), key_string=key)
 
     def list_api_keys(self, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:

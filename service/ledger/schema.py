@@ -61,6 +61,7 @@ api_keys: Final = sa.Table(
     sa.Column("used_at", sa.BigInteger),
     sa.Column("former_digest", sa.LargeBinary),
     sa.Column("secret_prefix", sa.Text, index=True),
+    sa.Column("identity", sa.Text),
     sa.Index("ix_api_keys_former_digest", "former_digest", unique=True),
     sa.CheckConstraint("running >= 0", "running_not_negative"),
     sa.UniqueConstraint("account_id", "name"),

@@ -13,6 +13,7 @@ NO_FAULTS: Final = {
     "test_closed_pipes.py": "the output of programs",
     "test_dispatched_failures.py": "how a failure travels",
     "test_draining.py": "calls that meet a listener while it closes",
+    "test_identities.py": "keys that are bound to client certificates",
     "test_pipeline.py": "the pipeline mode of libpq",
     "test_reloading.py": "the models file, read again",
     "test_settlements_kept.py": "the journal of settlements",

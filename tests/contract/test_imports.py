@@ -88,7 +88,10 @@ LAYERS = {
             "reflection",
         },
         {"upstream_metrics"},
-        {"model_names", "orca_messages", "upstream_dialect", "upstream_report"},
+        {
+            *("certificate_identity", "model_names", "orca_messages"),
+            *("upstream_dialect", "upstream_report"),
+        },
     ),
     "service.ledger": (
         {"housekeeping"},

@@ -222,6 +222,9 @@ class FakeContext:
     def peer(self) -> str:
         return "in-process"
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self.metadata
 

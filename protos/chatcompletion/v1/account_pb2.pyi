@@ -250,6 +250,7 @@ class ApiKey(_message.Message):
     SECRET_PREFIX_FIELD_NUMBER: _builtins.int
     FORMER_SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The name of the account that owns the key."""
     name: _builtins.str
@@ -259,6 +260,13 @@ class ApiKey(_message.Message):
     secret_prefix: _builtins.str
     """Output only. The first characters of the secret. Empty for secrets that the
     server did not make, and for those that it made before it stored prefixes.
+    """
+    identity: _builtins.str
+    """The identity to which the key is bound: the SPIFFE id of a client
+    certificate or, for a certificate without one, its subject in the form of
+    RFC 2253, such as "CN=client,O=Example". Callers then authenticate with such
+    a certificate, and the key has no secret. Empty for a key with a secret.
+    Immutable.
     """
     @_builtins.property
     def limits(self) -> Global___KeyLimits:
@@ -304,10 +312,11 @@ class ApiKey(_message.Message):
         secret_prefix: _builtins.str = ...,
         former_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "revoke_time", b"revoke_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "secret_prefix", b"secret_prefix", "suspend_time", b"suspend_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "identity", b"identity", "last_use_time", b"last_use_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "secret_prefix", b"secret_prefix", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -450,10 +450,16 @@ class CreateApiKeyRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The name of the account."""
     name: _builtins.str
     """Required. The name of the key. See ApiKey.name."""
+    identity: _builtins.str
+    """If set, the key is bound to this identity instead of a secret: 1 to 512
+    printable characters. One valid key can be bound to an identity. See
+    ApiKey.identity.
+    """
     @_builtins.property
     def limits(self) -> _account_pb2.KeyLimits:
         """The limits of the key. If absent, the key has no limits. An expire_time
@@ -466,10 +472,11 @@ class CreateApiKeyRequest(_message.Message):
         account: _builtins.str = ...,
         name: _builtins.str = ...,
         limits: _account_pb2.KeyLimits | None = ...,
+        identity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "limits", b"limits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "identity", b"identity", "limits", b"limits", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,7 +491,9 @@ class CreateApiKeyResponse(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     KEY_STRING_FIELD_NUMBER: _builtins.int
     key_string: _builtins.str
-    """The secret that callers send after "Bearer ". Returned only here."""
+    """The secret that callers send after "Bearer ". Returned only here. Empty if
+    the key is bound to an identity.
+    """
     @_builtins.property
     def api_key(self) -> _account_pb2.ApiKey:
         """The created key."""

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from service.ledger.schema import metadata
 from service.ledger.store import Store, StoreError
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The last revision. A test compares it with the files."""
 
 LOCK: Final = 0x63686174

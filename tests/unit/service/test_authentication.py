@@ -368,3 +368,45 @@ def test_a_flood_of_wrong_keys_takes_bounded_memory_and_forgets_the_oldest() -> 
     assert kept == 10_000
     assert remembered.get(b"first") == (False, None)
     assert remembered.get(b"19999") == (True, None)
+
+
+# --------------------------------------------------------------------------- client certificates
+
+IDENTITY: Final = "spiffe://example/ns/a/sa/b"
+
+
+async def test_a_certificate_stands_for_the_key_that_is_bound_to_its_identity(books: Books) -> None:
+    books.directory.create_key("acme", "bound", identity=IDENTITY)
+    call = a_call(authorization=None)
+    call.identity = lambda: IDENTITY
+
+    assert (await books.authentication.authenticate(call)).key_name == "bound"
+
+
+async def test_a_certificate_that_nobody_bound_is_no_key(books: Books) -> None:
+    call = a_call(authorization=None)
+    call.identity = lambda: IDENTITY
+    with pytest.raises(errors.InvalidApiKey) as refused:
+        await books.authentication.authenticate(call)
+
+    assert refused.value.message == (
+        f"The client certificate for '{IDENTITY}' is bound to no account, and no API key was "
+        f"provided. {SEND}"
+    )
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer wrong", "Basic x"])
+async def test_a_wrong_key_is_wrong_also_with_a_certificate(
+    books: Books, authorization: str
+) -> None:
+    books.directory.create_key("acme", "bound", identity=IDENTITY)
+    call = a_call(authorization=authorization)
+    call.identity = lambda: IDENTITY
+    with pytest.raises(errors.InvalidApiKey):
+        await books.authentication.authenticate(call)
+
+
+async def test_an_identity_is_no_key(books: Books) -> None:
+    books.directory.create_key("acme", "bound", identity=IDENTITY)
+    with pytest.raises(errors.InvalidApiKey):
+        await books.authentication.authenticate(a_call(authorization=f"Bearer {IDENTITY}"))

@@ -25,3 +25,11 @@ def test_only_its_digest_is_stored() -> None:
 def test_any_text_that_may_come_as_a_key_has_a_digest(text: str) -> None:
     assert len(keys.digest(text)) == 32
     assert keys.digest(text) != keys.digest(text + "\ud800")
+
+
+def test_no_key_has_the_digest_of_an_identity() -> None:
+    identity = "spiffe://example/ns/a/sa/b"
+
+    assert len(keys.identity_digest(identity)) == len(keys.digest(identity)) == 32
+    assert len({keys.identity_digest(identity), keys.digest(identity), keys.ended_digest(1)}) == 3
+    assert keys.ended_digest(1) != keys.ended_digest(2)
