@@ -1,8 +1,8 @@
 """Exporters of real processes: at their end, without the packages, and with bad receivers."""
 
-import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,13 +83,9 @@ async def test_each_worker_is_an_instance() -> None:
 
 @pytest.mark.prints_keys
 async def test_a_receiver_that_hangs_does_not_keep_the_process() -> None:
-    async def hold(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await reader.read()
-
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
-        endpoint = f"http://127.0.0.1:{port}"
+    # The kernel accepts the connection, and nobody reads from it.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = "http://{}:{}".format(*silent.getsockname())
         async with standalone(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as (running, address):
             assert await asked(address) == 200
             running.send(signal.SIGTERM)
