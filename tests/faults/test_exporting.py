@@ -42,7 +42,6 @@ async def asked(address: str) -> int:
         return (await http.post(PATH, json=REQUEST, headers=headers)).status_code
 
 
-@pytest.mark.prints_keys
 async def test_what_is_left_is_exported_at_the_end() -> None:
     async with receiver() as otlp:
         variables = {
@@ -81,7 +80,6 @@ async def test_each_worker_is_an_instance() -> None:
     assert len(instances) == 2
 
 
-@pytest.mark.prints_keys
 async def test_a_receiver_that_hangs_does_not_keep_the_process() -> None:
     # The kernel accepts the connection, and nobody reads from it.
     with socket.create_server(("127.0.0.1", 0)) as silent:

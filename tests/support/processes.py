@@ -116,10 +116,12 @@ async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIt
     """
     # By default, the store is a file in the working directory of the process.
     directory = TemporaryDirectory()
+    # `check` lists the variables that are set.
+    level = {} if "check" in command else {"CHAT_LOG_LEVEL": "debug"}
     child = await asyncio.create_subprocess_exec(
         *command,
         cwd=directory.name,
-        env={"PATH": os.environ.get("PATH", ""), "CHAT_LOG_LEVEL": "debug", **environment},
+        env={"PATH": os.environ.get("PATH", ""), **level, **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
