@@ -3,7 +3,8 @@
 already sent            response to the client
 nothing                 the status, and {"error": …}
 a stream of events      one event data: {"error": …}, no [DONE]; the connection is closed. The
-                        receipt of the call, if there is one, precedes it as a comment
+                        receipt of the call, if there is one, follows it as a comment, because
+                        go-openai takes a comment before an error for a part of it
 a part of a document    none; the connection is closed
 anything, client gone   none
 
@@ -66,8 +67,7 @@ class Failures:
         body = _document(failure, exchange)
         if exchange.streams_events:
             charge = dict(failure.metadata).get(headers.CHARGE)
-            before = b"" if charge is None else receipt(charge)
-            sent = before + event(body)
+            sent = event(body) + (b"" if charge is None else receipt(charge))
             await send({"type": "http.response.body", "body": sent, "more_body": True})
             await asyncio.sleep(self._ahead)
         elif not exchange.status:

@@ -2,7 +2,7 @@
 
     data: {"id":"chatcmpl-1", …}      write    one line of JSON each
     : keep-alive                               after each silence
-    : charge nano-credits=206000, …            the receipt, before the end or the error
+    : charge nano-credits=206000, …            the receipt, before the end or after the error
     data: [DONE]                      finish   the stream is complete
     data: {"error":{ … }}             (`error_middleware`)  it failed: nothing follows, and the
                                                bridge closes the connection without the last chunk

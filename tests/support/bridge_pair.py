@@ -130,9 +130,12 @@ async def broken(parts: AsyncIterator[bytes]) -> bytes:
 
 
 def events(body: bytes) -> list[str]:
-    """Return the data of the events of a stream, and assert their framing."""
+    """Return the data of the events of a stream and its keep-alives, and assert their framing.
+
+    A receipt, which is a comment, is left out.
+    """
     assert body.endswith(b"\n\n")
-    parts = body.decode().split("\n\n")[:-1]
+    parts = [part for part in body.decode().split("\n\n")[:-1] if not part.startswith(": charge ")]
     assert all(part.startswith("data: ") or part == ": keep-alive" for part in parts)
     assert all("\n" not in part and "\r" not in part for part in parts)
     return [part.removeprefix("data: ") for part in parts]
