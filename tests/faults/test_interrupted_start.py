@@ -22,6 +22,7 @@ PROGRAMS: Final = {
     "standalone": (("restbridge", "--standalone"), environment(**BRIDGE)),
     "command": (("service", "accounts", "create", "acme"), environment()),
     "client": (("chat", "--help"), {}),
+    "simulator": (("service.simulator", "--help"), {}),
 }
 POINTS: Final = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.94, 0.97, 0.98, 0.99)
 """Parts of a start, most of them near its end, when the program begins to handle signals."""
@@ -74,8 +75,9 @@ async def test_an_interrupted_command_exits_with_130() -> None:
     assert 130 in others
 
 
+@pytest.mark.parametrize("program", ["client", "simulator"])
 @pytest.mark.time_limit(180)
-async def test_an_interrupted_client_leaves_no_traceback() -> None:
-    first, *others = await ends("client")
+async def test_an_interrupted_program_leaves_no_traceback(program: str) -> None:
+    first, *others = await ends(program)
     assert first == -signal.SIGINT
     assert {-signal.SIGINT, 130, 0}.issuperset(others)
