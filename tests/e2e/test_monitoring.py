@@ -38,6 +38,14 @@ MODELS: Final = """
 simulator = true
 [upstreams.nobody]
 base_url = "http://127.0.0.1:9"
+
+[models.moving]
+upstreams = [
+    {upstream = "nobody", upstream_model = "any"},
+    {upstream = "simulator", upstream_model = "default", order = 1},
+]
+default_output_tokens = 16
+maximum_output_tokens = 4096
 """
 MODEL: Final = """
 [models.{name}]
@@ -138,6 +146,7 @@ async def calls(rest: str) -> None:
 
         assert await call("default") == 200
         assert await call("default", stream=True) == 200
+        assert await call("moving") == 200
         for model in ("failing", "unpaid", "away"):
             assert await call(model) in {502, 503}
         statuses = await asyncio.gather(*(call("default", stream=True) for _ in range(8)))
