@@ -7,7 +7,7 @@ await ask_rest(web, key, document("default"), streamed=True)
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -170,7 +170,8 @@ async def ask_rest(
             )
         pieces, charge = 0, ""
         usage: Mapping[str, Any] = {}
-        async for line in response.aiter_lines():
+        failure: Answer | None = None
+        async for line in _lines(response):
             if line.startswith(": charge "):
                 charge = line.removeprefix(": charge ")
             if not line.startswith("data: ") or line == "data: [DONE]":
@@ -178,11 +179,13 @@ async def ask_rest(
             event = json.loads(line.removeprefix("data: "))
             if "error" in event:
                 failure = _rest_failure(response, event["error"])
-                return replace(failure, pieces=pieces, charge=charge, usage=usage)
+                continue
             usage = event.get("usage") or usage
             pieces += sum(bool(c["delta"].get("content")) for c in event["choices"])
             if pieces == leave_after:
                 break
+        if failure is not None:
+            return replace(failure, pieces=pieces, charge=charge, usage=usage)
         return Answer(
             status=200,
             pieces=pieces,
@@ -190,6 +193,18 @@ async def ask_rest(
             charge=charge,
             usage=usage,
         )
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield the lines of a stream. After an error, the bridge cuts the connection."""
+    failed = False
+    try:
+        async for line in response.aiter_lines():
+            yield line
+            failed = failed or line.startswith('data: {"error"')
+    except httpx.RemoteProtocolError:
+        if not failed:
+            raise
 
 
 def _size(completion: ChatCompletion) -> int:

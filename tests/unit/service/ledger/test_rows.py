@@ -15,7 +15,11 @@ from service.ledger.rows import Changes, EntryKind, HoldState, Rows
     ("row", "table", "others"),
     [
         (rows.Account, schema.accounts, {"name", "created_at", "deleted_at"}),
-        (rows.Key, schema.api_keys, {"name", "digest", "former_digest", "secret_prefix"}),
+        (
+            rows.Key,
+            schema.api_keys,
+            {"name", "digest", "former_digest", "secret_prefix", "identity"},
+        ),
         (rows.Hold, schema.holds, set()),
         (rows.Entry, schema.ledger, {"id"}),
     ],
