@@ -42,7 +42,7 @@ class Health:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tls:
+class ProbeTls:
     """The files for a target with TLS, as PEM, and the name in its certificate; "" if absent."""
 
     ca: str = ""
@@ -73,7 +73,7 @@ class Tls:
         return context
 
 
-def check_grpc(target: str, name: str, timeout: float, tls: Tls | None = None) -> Health:
+def check_grpc(target: str, name: str, timeout: float, tls: ProbeTls | None = None) -> Health:
     """Check the health of a name at a gRPC server, for up to `timeout` seconds.
 
     Raises:
@@ -99,7 +99,7 @@ def check_grpc(target: str, name: str, timeout: float, tls: Tls | None = None) -
     return Health(is_good=status == "SERVING", text=status)
 
 
-def check_http(url: str, timeout: float, tls: Tls | None = None) -> Health:
+def check_http(url: str, timeout: float, tls: ProbeTls | None = None) -> Health:
     """Send GET to an http:// or https:// URL and read the status line.
 
     Args:
@@ -111,7 +111,7 @@ def check_http(url: str, timeout: float, tls: Tls | None = None) -> Health:
         OSError: A file of TLS cannot be read.
     """
     parts = urlsplit(url)
-    context = (tls or Tls()).context() if parts.scheme == "https" else None
+    context = (tls or ProbeTls()).context() if parts.scheme == "https" else None
     path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
     try:
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has printed an error or the help
         return int(end.code or 0)
     target: str = asked.target
-    tls = Tls(ca=asked.ca, cert=asked.cert, key=asked.key, name=asked.server_name)
+    tls = ProbeTls(ca=asked.ca, cert=asked.cert, key=asked.key, name=asked.server_name)
     try:
         if target.startswith((_HTTP, _HTTPS)):
             health = check_http(target, asked.timeout, tls)
