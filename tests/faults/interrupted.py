@@ -15,6 +15,8 @@ import sys
 
 def main() -> None:
     """Run the module in `sys.argv`."""
+    # A shell starts programs in the background with SIGINT ignored, also this run of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     wanted, module = int(sys.argv[1]), sys.argv[2]
     sys.argv = sys.argv[2:]
     here = os.getpid()
