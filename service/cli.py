@@ -7,7 +7,7 @@
     keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
     keys update ACCOUNT NAME [limits]           usage ACCOUNT           migrate
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
-    ledger show ACCOUNT                         ledger verify           check
+    ledger show ACCOUNT                         ledger verify           audit [ACCOUNT]
     backup FILE
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
@@ -48,6 +48,7 @@ AREAS: Final[Mapping[str, str]] = {
     "credit": "add credit to accounts, or take it back",
     "usage": "show usage and charges by time, key and model",
     "ledger": "show and verify the ledger",
+    "audit": "show what operators changed: who, when, what",
     "migrate": "migrate the schema of the store",
     "backup": "copy a SQLite store, with the charges in the journal, while it is in use",
     "check": "verify the settings, and ask each upstream for its models",
@@ -231,6 +232,12 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
         "ledger verify",
         "recompute every balance; exit with 1 if a balance differs, with 3 on failure",
     )
+
+    acts = _command(areas, "audit", AREAS["audit"])
+    acts.add_argument(
+        "account", nargs="?", type=_text(field_rules.NAME), help="only the acts on this account"
+    )
+    acts.add_argument("--limit", type=_limit, default=100, help="maximum entries; default: 100")
 
     _command(areas, "migrate", AREAS["migrate"])
     backup = _command(areas, "backup", AREAS["backup"])

@@ -16,8 +16,8 @@ from chatcompletion.v1.account_service_pb2_grpc import AccountServiceServicer
 from service import errors
 from service.accounts import keys
 from service.accounts.directory import Directory
-from service.accounts.guesses import Guesses
-from service.accounts.operations import Operations, check
+from service.accounts.guesses import Guesses, address_of
+from service.accounts.operations import Operations, check, recorded
 from service.accounts.store_access import Access
 from service.call import CURRENT, Call
 
@@ -171,6 +171,12 @@ class AccountServicer(AccountServiceServicer):
         """Return a page of usage."""
         return await self._read(self._operations.list_usage, request)
 
+    async def ListAuditEntries(  # noqa: N802  (named by the contract)
+        self, request: pb.ListAuditEntriesRequest, context: _Context
+    ) -> pb.ListAuditEntriesResponse:
+        """Return a page of the audit log."""
+        return await self._read(self._operations.list_audit_entries, request)
+
     async def authenticate(self, call: Call) -> None:
         """Check the token of a call.
 
@@ -198,7 +204,9 @@ class AccountServicer(AccountServiceServicer):
         self, operation: Callable[[_Request], _Response], request: _Request
     ) -> _Response:
         await self._accept(request)
-        return await self._access.write(operation, request)
+        call = CURRENT.get()
+        actor = f"rpc:{call.identity() or address_of(call.peer())}"
+        return await self._access.write(recorded, actor, operation, request)
 
     async def _accept(self, request: Message) -> None:
         await self.authenticate(CURRENT.get())

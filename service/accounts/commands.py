@@ -6,6 +6,8 @@ A list is one response with all pages.
 """
 
 import argparse
+import os
+import pwd
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
 from service.accounts import messages, store_commands
 from service.accounts.directory import Directory
-from service.accounts.operations import Operations, check
+from service.accounts.operations import Operations, check, recorded
 from service.accounts.store_commands import Command
 from service.accounts.terminal import Answer, CommandError, table
 from service.errors import Failure
@@ -226,6 +228,12 @@ def _show_ledger(operations: Operations, asked: argparse.Namespace) -> Answer:
     return Answer(document=found, text=_table(_ENTRY, found.entries))
 
 
+def _show_audit(operations: Operations, asked: argparse.Namespace) -> Answer:
+    request = pb.ListAuditEntriesRequest(account=asked.account)
+    found = _all(operations.list_audit_entries, request, asked.limit)
+    return Answer(document=found, text=_table(_ACT, found.entries))
+
+
 def _usage(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.ListUsageRequest(
         account=asked.account,
@@ -266,6 +274,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "keys revoke": _on_store(_revoke_key),
     "ledger show": _on_store(_show_ledger),
     "usage": _on_store(_usage),
+    "audit": _on_store(_show_audit),
     **store_commands.COMMANDS,
 }
 """Each receives the arguments of its command line, and `now` in nanoseconds."""
@@ -278,11 +287,18 @@ def _ask(operation: _Operation[_Request, _Response], request: _Request) -> _Resp
     """Check a request and run its operation, as AccountService does."""
     try:
         check(request)
-        return operation(request)
+        return recorded(f"cli:{_user()}", operation, request)
     except Failure as failure:
         # The text follows the program's name and a colon.
         text = failure.message[:1].lower() + failure.message[1:].removesuffix(".")
         raise CommandError(text) from failure
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _all(operation: _Operation[Any, _Response], request: Any, most: int = sys.maxsize) -> _Response:
@@ -343,6 +359,14 @@ _ENTRY: Final[_Columns] = {
     "prompt": "prompt_tokens",
     "completion": "completion_tokens",
     "marks": _marks,
+}
+_ACT: Final[_Columns] = {
+    "id": "id",
+    "created": "create_time",
+    "actor": "actor",
+    "method": "method",
+    "account": "account",
+    "request": "request_json",
 }
 _USAGE: Final[_Columns] = {
     "start": "start_time",

@@ -5,7 +5,7 @@
     create_account  account  accounts                    operators
     add_credit  deduct_credit
     create_key  keys  update_key  revoke_key
-    ledger  usage
+    ledger  usage  acts
 
 Accounts, keys, ledger entries and usage totals are rows of the store; a key's row lacks its digest.
 Amounts are in nano-credits, times in nanoseconds since the Unix epoch. Names and ids are bound
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from chatcompletion.credit_amounts import to_text
-from service.accounts import keys
+from service.accounts import audit, keys
 from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
 from service.accounts.keys import Caller, FormerKey, SuspendedKey
 from service.accounts.lifecycle import Lifecycle
@@ -169,7 +169,7 @@ class Directory:
         Raises:
             AlreadyExists: The name is taken.
         """
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             values = {"name": name, "created_at": self._store.now(connection)}
             try:
                 return connection.execute(sa.insert(accounts).returning(accounts), values).one()
@@ -242,6 +242,7 @@ class Directory:
         (outcome,) = self._store.apply([grant])
         if isinstance(outcome, Granted) and outcome.balance is None:
             raise InvalidRequest.of([Violation(param="amount_nano_credits", message=refused)])
+        audit.record(self._store)
         made = _ENTRIES.where(
             ledger.c.account_id == owner.id, ledger.c.idempotency_id == idempotency_id
         )
@@ -295,7 +296,7 @@ class Directory:
         """
         key = "" if identity else keys.make() if key is None else key
         digest = keys.identity_digest(identity) if identity else keys.digest(key)
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             owner = account_of(connection, account)
             _reject_deleted(owner)
             if identity:
@@ -348,7 +349,7 @@ class Directory:
             AccountNotFound: There is no such account.
             ApiKeyNotFound: The account has no such key.
         """
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             id_ = key_id_of(connection, account_of(connection, account), name)
             connection.execute(sa.update(api_keys).where(api_keys.c.id == id_).values(**limits))
             return connection.execute(KEYS.where(api_keys.c.id == id_)).one()
@@ -360,7 +361,7 @@ class Directory:
             AccountNotFound: There is no such account.
             ApiKeyNotFound: The account has no such key.
         """
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             id_ = key_id_of(connection, account_of(connection, account), name)
             now = self._store.now(connection)
             connection.execute(
@@ -442,6 +443,18 @@ class Directory:
                 wanted = wanted.where(usage_totals.c.start >= after[0], place > after)
             ordered = wanted.order_by("start", *_KEY_AND_MODEL)
             return connection.execute(ordered.limit(limit)).all()
+
+    def acts(
+        self, account: str | None = None, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[StoredRow]:
+        """Return the acts of operators, newest first. See `audit.entries`.
+
+        Raises:
+            AccountNotFound: There is no such account.
+        """
+        if account is not None:
+            self.account(account)
+        return audit.entries(self._store, account=account, before=before, limit=limit)
 
 
 # ---------------------------------------------------------------------------------- statements

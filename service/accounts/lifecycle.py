@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.accounts import keys
+from service.accounts import audit, keys
 from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
 from service.errors import ApiKeyNotFound, InvalidRequest, Violation
 from service.ledger.schema import accounts, api_keys
@@ -30,14 +30,14 @@ class Lifecycle:
 
     def suspend_account(self, name: str) -> StoredRow:
         """Suspend an account. Suspending a suspended account changes nothing."""
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             row = account_of(connection, name)
             since = self._store.now(connection) if row.suspended_at is None else row.suspended_at
             return _change_account(connection, row.id, suspended_at=since)
 
     def resume_account(self, name: str) -> StoredRow:
         """Resume an account."""
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             row = account_of(connection, name)
             return _change_account(connection, row.id, suspended_at=None)
 
@@ -47,7 +47,7 @@ class Lifecycle:
         Raises:
             InvalidRequest: It has credit.
         """
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             # The row stays locked: until the end, no call can hold credit of the account.
             locked = sa.select(accounts).where(accounts.c.name == name).with_for_update()
             connection.execute(locked).one_or_none()
@@ -66,7 +66,7 @@ class Lifecycle:
 
     def suspend_key(self, account: str, name: str) -> StoredRow:
         """Suspend a key. Suspending a suspended key changes nothing."""
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             id_ = key_id_of(connection, account_of(connection, account), name)
             now = self._store.now(connection)
             since = sa.func.coalesce(api_keys.c.suspended_at, now)
@@ -74,7 +74,7 @@ class Lifecycle:
 
     def resume_key(self, account: str, name: str) -> StoredRow:
         """Resume a key."""
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             id_ = key_id_of(connection, account_of(connection, account), name)
             return _change_key(connection, id_, suspended_at=None)
 
@@ -90,7 +90,7 @@ class Lifecycle:
             InvalidRequest: The key is revoked, or is bound to an identity and has no secret.
         """
         secret = keys.make()
-        with self._store.writing() as connection:
+        with audit.writing(self._store) as connection:
             id_ = key_id_of(connection, account_of(connection, account), name)
             row = connection.execute(KEYS.where(api_keys.c.id == id_)).one()
             if row.revoked_at is not None:

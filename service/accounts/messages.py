@@ -79,6 +79,18 @@ def entry(row: StoredRow) -> account_pb2.LedgerEntry:
     )
 
 
+def audit_entry(row: StoredRow) -> account_pb2.AuditEntry:
+    """Return the message for a recorded act."""
+    return account_pb2.AuditEntry(
+        id=row.id,
+        create_time=timestamp(row.created_at),
+        actor=row.actor,
+        method=row.method,
+        account=row.account,
+        request_json=row.request,
+    )
+
+
 def usage(row: StoredRow) -> account_pb2.UsageTotal:
     """Return the message for a usage total."""
     return account_pb2.UsageTotal(

@@ -8,18 +8,22 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
-from service.accounts import field_rules, messages, page_tokens
+from service.accounts import audit, field_rules, messages, page_tokens
 from service.accounts.directory import DAY, Directory, month_back
 from service.errors import InvalidRequest, Violation
 from service.ledger.usage import HOUR
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
 
 _INTERVALS: Final[Mapping[int, int]] = {
     account_pb2.USAGE_INTERVAL_UNSPECIFIED: DAY,
@@ -84,6 +88,7 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     pb.ListApiKeysRequest: (_ACCOUNT, _PAGE),
     pb.RevokeApiKeyRequest: (_ACCOUNT, _KEY),
     pb.ListLedgerEntriesRequest: (_ACCOUNT, _PAGE),
+    pb.ListAuditEntriesRequest: (Field("account", field_rules.NAME), _PAGE),
     pb.ListUsageRequest: (
         _ACCOUNT,
         _PAGE,
@@ -271,6 +276,41 @@ class Operations:
                 of, found, size, lambda row: (begin, row.start, row.key_name, row.model)
             ),
         )
+
+    def list_audit_entries(
+        self, request: pb.ListAuditEntriesRequest
+    ) -> pb.ListAuditEntriesResponse:
+        """Return a page of the audit log."""
+        of = f"audit/{request.account}"
+        (before,) = _position(of, request.page_token, (int,)) or (None,)
+        size = page_tokens.size(request.page_size)
+        found = self._directory.acts(request.account or None, before=before, limit=size + 1)
+        return pb.ListAuditEntriesResponse(
+            entries=map(messages.audit_entry, found[:size]),
+            next_page_token=_more(of, found, size, lambda row: (row.id,)),
+        )
+
+
+def recorded(
+    actor: str, operation: Callable[[_Request], _Response], request: _Request
+) -> _Response:
+    """Run an operation, and record it in the audit log if it changes something.
+
+    Args:
+        actor: Who runs it. See `AuditEntry.actor`.
+        operation: The operation.
+        request: Its request.
+    """
+    of: Any = request
+    name = request.DESCRIPTOR.name
+    this = audit.Act(
+        actor=actor,
+        method=name.removesuffix("Request"),
+        account=of.name if name == "CreateAccountRequest" else getattr(of, "account", ""),
+        request=MessageToJson(request, preserving_proto_field_name=True, indent=None),
+    )
+    with audit.act(this):
+        return operation(request)
 
 
 def check(request: Message) -> None:

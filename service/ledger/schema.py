@@ -133,3 +133,16 @@ usage_totals: Final = sa.Table(
     sa.PrimaryKeyConstraint("account_id", "start", "key_id", "model"),
     sqlite_with_rowid=False,
 )
+
+audit: Final = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Index("ix_audit_account_id", "account", "id"),
+)
+"""The acts of operators. Triggers of `append_only` reject every change of a row."""

@@ -102,7 +102,16 @@ LAYERS = {
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
         {"rows"},
-        {"rate_limits", "ids", "schema", "pipeline", "coalescing", "turns", "postgres_address"},
+        {
+            "rate_limits",
+            "ids",
+            "schema",
+            "pipeline",
+            "coalescing",
+            "turns",
+            "postgres_address",
+            "append_only",
+        },
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
@@ -111,6 +120,7 @@ LAYERS = {
         {"messages"},
         {"directory", "verification"},
         {"lifecycle"},
+        {"audit"},
         {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal"},
     ),
     "service.upstream": (

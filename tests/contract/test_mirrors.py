@@ -68,6 +68,7 @@ WITH_SOCKETS: Final = {
     "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
     "service/accounts/backup.py": "tests/faults/test_store_backup.py",
     "service/accounts/credit_servicer.py": "tests/e2e/test_accounts_credits.py",
+    "service/accounts/audit.py": "tests/e2e/test_accounts_admin.py",
     "service/accounts/key_rows.py": "tests/unit/service/accounts/test_lifecycle.py",
     "service/accounts/messages.py": "tests/e2e/test_accounts_admin.py",
     "service/accounts/operations.py": "tests/e2e/test_accounts_admin.py",

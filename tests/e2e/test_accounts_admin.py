@@ -385,6 +385,30 @@ async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     assert await house.ask("RevokeApiKey", request) == revoked
 
 
+async def test_the_audit_log_has_who_and_what_and_is_never_changed(house: House) -> None:
+    await account(house, credit=CREDIT)
+    await key(house)
+    await house.refusal("DeleteAccount", pb.DeleteAccountRequest(account="acme"))
+
+    listed = await house.ask("ListAuditEntries", pb.ListAuditEntriesRequest(account="acme"))
+    assert [entry.method for entry in listed.entries] == [
+        "CreateApiKey",
+        "AddCredit",
+        "CreateAccount",
+    ]
+    assert {entry.actor for entry in listed.entries} == {"rpc:127.0.0.1"}
+    first = await house.ask("ListAuditEntries", pb.ListAuditEntriesRequest(page_size=2))
+    more = pb.ListAuditEntriesRequest(page_size=2, page_token=first.next_page_token)
+    rest = await house.ask("ListAuditEntries", more)
+    assert [*first.entries, *rest.entries] == [*listed.entries]
+    for statement in ("UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"):
+        with (
+            pytest.raises(sa.exc.DBAPIError, match="rows of audit are never changed"),
+            house.store.engine.begin() as connection,
+        ):
+            connection.execute(sa.text(statement))
+
+
 async def test_a_changed_limit_takes_effect_at_once(house: House) -> None:
     await account(house, credit=CREDIT)
     made = await key(house, concurrency=1, requests_per_minute=100)

@@ -403,6 +403,54 @@ class LedgerEntry(_message.Message):
 Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
 @_typing.final
+class AuditEntry(_message.Message):
+    """An operation of an operator that changed something. Entries are never updated
+    and never deleted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The number of the entry. A larger number is a newer entry."""
+    actor: _builtins.str
+    """Who did it: "cli:" and the user of the system, or "rpc:" and the address of
+    the caller or the identity of its certificate.
+    """
+    method: _builtins.str
+    """The name of the RPC, such as "CreateApiKey", also for commands."""
+    account: _builtins.str
+    """The name of the account."""
+    request_json: _builtins.str
+    """The request in protobuf's JSON form. It has no secrets."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the operation."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        method: _builtins.str = ...,
+        account: _builtins.str = ...,
+        request_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "actor", b"actor", "create_time", b"create_time", "id", b"id", "method", b"method", "request_json", b"request_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015
+
+@_typing.final
 class UsageTotal(_message.Message):
     """The usage of one model with one API key in one interval."""
 

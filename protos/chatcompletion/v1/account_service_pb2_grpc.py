@@ -141,6 +141,11 @@ class AccountServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/ListAuditEntries',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -346,6 +351,15 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEntries(self, request, context):
+        """Lists what operators changed, newest first: who, when, what.
+
+        Errors: ACCOUNT_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -438,6 +452,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListUsage,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -943,6 +962,33 @@ class AccountService:
             '/chatcompletion.v1.AccountService/ListUsage',
             chatcompletion_dot_v1_dot_account__service__pb2.ListUsageRequest.SerializeToString,
             chatcompletion_dot_v1_dot_account__service__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/ListAuditEntries',
+            chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -160,6 +160,11 @@ class AccountServiceStub:
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAuditEntriesRequest, _account_service_pb2.ListAuditEntriesResponse]
+    """Lists what operators changed, newest first: who, when, what.
+
+    Errors: ACCOUNT_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
@@ -292,6 +297,11 @@ class AccountServiceAsyncStub(AccountServiceStub):
     this order.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+    """
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAuditEntriesRequest, _account_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """Lists what operators changed, newest first: who, when, what.
+
+    Errors: ACCOUNT_NOT_FOUND.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -530,6 +540,17 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         this order.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _account_service_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_account_service_pb2.ListAuditEntriesResponse]]:
+        """Lists what operators changed, newest first: who, when, what.
+
+        Errors: ACCOUNT_NOT_FOUND.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,10 +13,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from service.ledger.schema import metadata
+from service.ledger import append_only
+from service.ledger.schema import audit, metadata
 from service.ledger.store import Store, StoreError
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The last revision. A test compares it with the files."""
 
 LOCK: Final = 0x63686174
@@ -60,6 +61,8 @@ def migrate(store: Store) -> None:
 def _create(connection: sa.Connection) -> None:
     """Create the tables of HEAD without importing Alembic."""
     metadata.create_all(connection)
+    for statement in append_only.statements(audit.name, connection.dialect.name):
+        connection.exec_driver_sql(statement)
     _ALEMBIC.create(connection)
     connection.execute(sa.insert(_ALEMBIC), {"version_num": HEAD})
 

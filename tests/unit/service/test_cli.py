@@ -213,6 +213,39 @@ def test_accounts_and_keys_are_suspended_rotated_found_and_deleted(
     assert document("accounts", "list")["accounts"] == []
 
 
+def test_each_act_is_recorded_and_a_refused_one_is_not(
+    run: Run, document: Callable[..., Any]
+) -> None:
+    document("accounts", "create", "acme", "--credit", "1")
+    secret = document("keys", "create", "acme", "--name", "ci", "--rpm", "5")["key_string"]
+    document("accounts", "create", "other")
+    document("keys", "suspend", "acme", "ci")
+    assert run("accounts", "delete", "acme")[0] == 1
+    document("keys", "list", "acme")
+    document("keys", "find", secret)
+
+    entries = document("audit")["entries"]
+    assert [(entry["method"], entry["account"]) for entry in reversed(entries)] == [
+        ("CreateAccount", "acme"),
+        ("AddCredit", "acme"),
+        ("CreateApiKey", "acme"),
+        ("CreateAccount", "other"),
+        ("SuspendApiKey", "acme"),
+    ]
+    assert {entry["actor"].partition(":")[0] for entry in entries} == {"cli"}
+    assert json.loads(entries[2]["request_json"]) == {
+        "account": "acme",
+        "name": "ci",
+        "limits": {"requests_per_minute": "5"},
+    }
+    assert secret not in json.dumps(entries)
+    assert len(document("audit", "other")["entries"]) == 1
+    assert len(document("audit", "--limit", "2")["entries"]) == 2
+    head, *lines = run("audit", "acme")[1].splitlines()
+    assert head.split() == ["ID", "CREATED", "ACTOR", "METHOD", "ACCOUNT", "REQUEST"]
+    assert len(lines) == 4
+
+
 def test_limits_of_a_key_change_one_by_one(run: Run, document: Callable[..., Any]) -> None:
     document("accounts", "create", "acme")
     document("keys", "create", "acme", "--name", "ci", "--rpm", "60", "--tpm", "9", "--models", "a")
@@ -586,6 +619,7 @@ def test_times_are_in_utc_unless_they_say_otherwise(text: str, seconds: int) -> 
 def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
+        "audit": [],
         "backup": ["a"],
         "accounts suspend": ["a"],
         "accounts resume": ["a"],
