@@ -129,10 +129,11 @@ class Tree:
         # Examples that hypothesis saved for one mutation must not affect the next.
         shutil.rmtree(self.path / ".hypothesis", ignore_errors=True)
         python = self.path / ".venv" / "bin" / "python"
-        usual = ("-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0", *_LIMITS)
+        # Python's own tracebacks: pytest's parse the sources, which fails after deep recursions.
+        usual = ("-q", "--no-header", "--tb=native", "-p", "no:cacheprovider")
         began = time.monotonic()
         process = subprocess.Popen(  # noqa: S603  (the interpreter of the copy)
-            [python, "-m", "pytest", *usual, *arguments],
+            [python, "-m", "pytest", *usual, "--hypothesis-seed=0", *_LIMITS, *arguments],
             cwd=self.path,
             env={
                 **os.environ,
