@@ -7,9 +7,9 @@
 
 One batch is applied at a time. It begins when no operation has arrived for some iterations of the
 event loop, because a transaction costs about as much as ten operations in it. Batches therefore
-grow under load. A lone operation after a lone one begins at once. The event loop itself waits for
-PostgreSQL: handing each batch to a thread would take a quarter more CPU. A submitted operation is
-applied even if its caller does not wait any more.
+grow under load. After some batches of one operation, a lone one begins at once. The event loop
+itself waits for PostgreSQL: handing each batch to a thread would take a quarter more CPU. A
+submitted operation is applied even if its caller does not wait any more.
 
 No caller waits long: if the store fails a batch, the operations that wait behind it fail too, and
 a store that does not respond is interrupted.
@@ -23,6 +23,10 @@ from typing import Any, Final, TypeVar
 
 from service.ledger.rows import Operation, Outcome
 from service.ledger.store import Store, StoreError
+
+LONE: Final = 8
+"""Batches of one operation in a row after which the next one does not wait for company. With
+several callers, so many in a row are rare."""
 
 LARGEST_BATCH: Final = 256
 MOST_PENDING: Final = 20_000
@@ -69,8 +73,8 @@ class Batches:
         self._pending: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         """The batch that is being applied."""
-        self._was_shared = False
-        """Whether the last batch had several operations, so that the next one can have company."""
+        self._lone = LONE
+        """How many batches in a row had one operation, up to the last."""
         self.failures = 0
         """The number of batches that the store has failed."""
         self._running: asyncio.Task[None] | None = None
@@ -141,11 +145,11 @@ class Batches:
 
     async def _run(self) -> None:
         while self._pending:
-            if self._was_shared or len(self._pending) > 1:
+            if self._lone < LONE or len(self._pending) > 1:
                 await self._quiet()
             self._batch = self._pending[:LARGEST_BATCH]
             del self._pending[:LARGEST_BATCH]
-            self._was_shared = len(self._batch) > 1
+            self._lone = self._lone + 1 if len(self._batch) == 1 else 0
             results = await self._timely([operation for operation, _ in self._batch])
             if isinstance(results, StoreError):
                 self.failures += 1
