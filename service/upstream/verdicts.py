@@ -34,8 +34,8 @@ _REFUSED: Final = (
 def verdict_of(error: BaseException, *, unanswered: float, patience: float) -> Verdict:
     """Return the verdict of a call that failed.
 
-    A caller who leaves says nothing about the upstream. A deadline does if the upstream did not
-    respond for as long as the first byte of a stream can take.
+    A caller who disconnects does not count. A deadline counts as a failure if the upstream had not
+    responded for as long as the first byte of a stream can take.
 
     Args:
         error: The exception that ended the call.

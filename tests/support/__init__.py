@@ -12,6 +12,7 @@ processes.py        a deployable in a process of its own
 installations.py    the built wheel in bare environments
 containerfile.py    an image, built and run without a container engine
 kustomize.py        Kubernetes objects, as kustomize renders them
+spans.py            spans in memory, with everything that was set on them
 otlp.py             a real OTLP receiver of spans and metrics
 prometheus.py       a real Prometheus that reads metrics
 stack.py            bridge, service and upstream, for the SDKs

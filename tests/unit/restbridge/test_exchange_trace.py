@@ -4,46 +4,25 @@ import pytest
 
 from process.trace_context import Carried
 from restbridge.exchange_trace import ExchangeTrace, begin
+from tests.support.spans import RecordedSpan
 
 RPC = "chatcompletion.v1.ModelService/ListModels"
 
 
-class FakeSpan:
-    """A span that keeps what it is told."""
-
-    trace_id, span_id = "t", "s"
-
-    def __init__(self, name: str = "", attributes: Any = ()) -> None:
-        self.name = name
-        self.attributes = dict(attributes)
-        self.carried: Carried = (("traceparent", name),)
-        self.below: list[FakeSpan] = []
-        self.ended: list[bool] = []
-
-    def client(self, name: str, attributes: Any) -> "FakeSpan":
-        self.below.append(FakeSpan(name, attributes))
-        return self.below[-1]
-
-    def end(self, attributes: Any, *, failed: bool = False, name: str = "") -> None:
-        self.attributes |= attributes
-        self.name = name or self.name
-        self.ended.append(failed)
-
-
 class FakeTracing:
-    def server(self, name: str, received: Carried, attributes: Any) -> FakeSpan:
-        return FakeSpan(name, {**attributes, "received": received})
+    def server(self, name: str, received: Carried, attributes: Any) -> RecordedSpan:
+        return RecordedSpan(name, {**attributes, "received": received})
 
 
-def ended(reason: str = "", status: int = 200, *, calls: bool = True) -> FakeSpan:
-    span: Any = FakeSpan()
+def ended(reason: str = "", status: int = 200, *, calls: bool = True) -> RecordedSpan:
+    span: Any = RecordedSpan()
     trace = ExchangeTrace(span)
     if calls:
         assert trace.call(RPC) == (("traceparent", RPC),)
     if not reason:
         trace.called()
     trace.end(method="GET", route="/v1/models", status=status, reason=reason, request_id="req_1")
-    found: FakeSpan = span
+    found: RecordedSpan = span
     return found
 
 

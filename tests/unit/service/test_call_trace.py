@@ -3,37 +3,15 @@ from typing import Any
 import pytest
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk, ChunkChoice
-from process.trace_context import Carried
 from service.call_trace import CallTrace, method_attributes, request_attributes
 from tests.support.samples import MODEL, params, record
+from tests.support.spans import RecordedSpan
 
 SECRET = "a text that no span may have"
 
 
-class FakeSpan:
-    """A span that keeps what it is told."""
-
-    trace_id, span_id = "t", "s"
-
-    def __init__(self, name: str = "", attributes: Any = ()) -> None:
-        self.name = name
-        self.attributes = dict(attributes)
-        self.carried: Carried = (("traceparent", name),)
-        self.below: list[FakeSpan] = []
-        self.failed = False
-        self.at: int | None = None
-
-    def client(self, name: str, attributes: Any) -> "FakeSpan":
-        self.below.append(FakeSpan(name, attributes))
-        return self.below[-1]
-
-    def end(self, attributes: Any, *, failed: bool = False, at: int | None = None) -> None:
-        self.attributes |= attributes
-        self.failed, self.at = failed, at
-
-
-def traced(now: int = 0) -> tuple[CallTrace, FakeSpan]:
-    span: Any = FakeSpan()
+def traced(now: int = 0) -> tuple[CallTrace, RecordedSpan]:
+    span: Any = RecordedSpan()
     return CallTrace(span, lambda: now), span
 
 
