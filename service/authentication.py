@@ -21,7 +21,8 @@ from typing import Final, TypeAlias
 from chatcompletion.default_messages import quoted
 from service import errors, rate_limit_headers
 from service.accounts import keys
-from service.accounts.directory import Directory, Levels
+from service.accounts.callers import Levels
+from service.accounts.directory import Directory
 from service.accounts.keys import Caller, FormerKey, SuspendedKey
 from service.call import Call, Headers
 from service.ledger.batches import Batches
@@ -71,7 +72,7 @@ class Authentication:
         # Two caches, so that a flood of invalid keys does not evict valid ones.
         self._callers = Remembered(clock)
         self._strangers = Remembered(clock)
-        self._levels = Coalesced[int, Levels](partial(batches.read, directory.levels))
+        self._levels = Coalesced[int, Levels](partial(batches.read, directory.callers.levels))
         self._lookups: dict[bytes, asyncio.Task[Found]] = {}
 
     async def authenticate(self, call: Call) -> Caller:
@@ -146,7 +147,7 @@ class Authentication:
     async def _find(self, digest: bytes) -> Found:
         # A lookup that takes too long leaves the queue, so that it does not fill up.
         async with asyncio.timeout(self._patience):
-            found = await self._batches.read(self._directory.look_up, digest)
+            found = await self._batches.read(self._directory.callers.look_up, digest)
         (self._callers if isinstance(found, Caller) else self._strangers).put(digest, found)
         return found
 

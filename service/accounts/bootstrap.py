@@ -36,7 +36,7 @@ def bootstrap(store: Store, key: str, credit: Decimal) -> bool:
     if not key:
         return True
     directory = Directory(store)
-    caller = directory.find(keys.digest(key)) or _create(directory, key, credit)
+    caller = directory.callers.find(keys.digest(key)) or _create(directory, key, credit)
     if caller is None:
         return False
     if caller.account_name == BOOTSTRAP:
@@ -59,4 +59,4 @@ def _create(directory: Directory, key: str, credit: Decimal) -> Caller | None:
         # The name contains the key's digest, so that each bootstrap key has its own name.
         name = f"{BOOTSTRAP}-{keys.digest(key).hex()[:8]}"
         directory.create_key(BOOTSTRAP, name, key=key)
-    return directory.find(keys.digest(key))
+    return directory.callers.find(keys.digest(key))

@@ -15,8 +15,9 @@ from chatcompletion.v1 import credit_service_pb2 as pb
 from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceServicer
 from service import errors
 from service.accounts import messages
-from service.accounts.directory import Directory, month_back
+from service.accounts.directory import Directory
 from service.accounts.keys import Caller
+from service.accounts.reports import month_back
 from service.accounts.store_access import Access
 from service.call import CURRENT, Call
 
@@ -62,7 +63,7 @@ class CreditServicer(CreditServiceServicer):
         since = month_back(self._now())
         seen = await self._access.share(
             ("statement", caller.key_id),
-            self._directory.statement,
+            self._directory.reports.statement,
             caller,
             since=since,
             most=MOST_USAGE,

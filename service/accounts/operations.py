@@ -18,7 +18,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
 from service.accounts import audit, field_rules, messages, page_tokens
-from service.accounts.directory import DAY, Directory, month_back
+from service.accounts.directory import Directory
+from service.accounts.reports import DAY, month_back
 from service.errors import InvalidRequest, Violation
 from service.ledger.usage import HOUR
 
@@ -242,7 +243,7 @@ class Operations:
         of = f"ledger/{request.account}"
         before = _position(of, request.page_token, (int, int))
         size = page_tokens.size(request.page_size)
-        found = self._directory.ledger(request.account, before=before, limit=size + 1)
+        found = self._directory.reports.ledger(request.account, before=before, limit=size + 1)
         return pb.ListLedgerEntriesResponse(
             entries=map(messages.entry, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.created_at, row.id)),
@@ -260,7 +261,7 @@ class Operations:
         if position is not None and not field_rules.INSTANT.accepts(begin):
             raise _not_of_this_list()
         size = page_tokens.size(request.page_size)
-        found = self._directory.usage(
+        found = self._directory.reports.usage(
             request.account,
             since=begin,
             until=end,
@@ -284,7 +285,7 @@ class Operations:
         of = f"audit/{request.account}"
         (before,) = _position(of, request.page_token, (int,)) or (None,)
         size = page_tokens.size(request.page_size)
-        found = self._directory.acts(request.account or None, before=before, limit=size + 1)
+        found = self._directory.reports.acts(request.account or None, before=before, limit=size + 1)
         return pb.ListAuditEntriesResponse(
             entries=map(messages.audit_entry, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.id,)),

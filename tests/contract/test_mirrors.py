@@ -107,7 +107,14 @@ WITH_SOCKETS: Final = {
 
 WITH_DATABASES: Final = {
     "service/accounts/bootstrap.py": "tests/e2e/test_bootstrap.py",
+    "service/accounts/account_commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/asking.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/callers.py": "tests/e2e/test_accounts_credits.py",
+    "service/accounts/columns.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/key_commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/report_commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/reports.py": "tests/e2e/test_accounts_admin.py",
     "service/accounts/store_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/verification.py": "tests/e2e/test_accounts_cli.py",
     "service/ledger/pipeline.py": "tests/faults/test_pipeline.py",

@@ -21,8 +21,8 @@ from process.settings import Address
 from service.accounts import field_rules, guesses, keys
 from service.accounts import page_tokens as pages_of_lists
 from service.accounts.account_servicer import AccountServicer
-from service.accounts.directory import DAY
 from service.accounts.operations import FIELDS
+from service.accounts.reports import DAY
 from service.accounts.store_access import Access
 from service.accounts.verification import differences
 from service.admin import SERVICE, AdminServer
@@ -351,7 +351,7 @@ async def test_a_key_is_answered_once_and_stored_as_a_digest(house: House) -> No
         models=models, requests_per_minute=60, expire_time=expires
     )
     assert not made.api_key.HasField("revoke_time")
-    caller = house.directory.find(keys.digest(made.key_string))
+    caller = house.directory.callers.find(keys.digest(made.key_string))
     assert caller is not None
     assert (caller.account_name, caller.key_name) == ("acme", "ci")
     listed = await house.ask("ListApiKeys", pb.ListApiKeysRequest(account="acme"))
@@ -362,7 +362,7 @@ async def test_a_key_is_answered_once_and_stored_as_a_digest(house: House) -> No
 async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     await account(house, credit=CREDIT)
     made = await key(house)
-    caller = house.directory.find(keys.digest(made.key_string))
+    caller = house.directory.callers.find(keys.digest(made.key_string))
     assert caller is not None
     request = pb.RevokeApiKeyRequest(account="acme", name="ci")
     revoked = await house.ask("RevokeApiKey", request)
@@ -381,7 +381,7 @@ async def test_a_revocation_takes_effect_at_once_and_once(house: House) -> None:
     outcome = await house.batches.submit(place)
     assert isinstance(outcome, Refused)
     assert outcome.refusal is Refusal.KEY
-    assert house.directory.find(keys.digest(made.key_string)) is None
+    assert house.directory.callers.find(keys.digest(made.key_string)) is None
     assert await house.ask("RevokeApiKey", request) == revoked
 
 
@@ -412,7 +412,7 @@ async def test_the_audit_log_has_who_and_what_and_is_never_changed(house: House)
 async def test_a_changed_limit_takes_effect_at_once(house: House) -> None:
     await account(house, credit=CREDIT)
     made = await key(house, concurrency=1, requests_per_minute=100)
-    caller = house.directory.find(keys.digest(made.key_string))
+    caller = house.directory.callers.find(keys.digest(made.key_string))
     assert caller is not None
     request = pb.UpdateApiKeyRequest(
         account="acme",

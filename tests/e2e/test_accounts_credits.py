@@ -13,7 +13,7 @@ from process import settings as process_settings
 from restbridge.config import Settings
 from restbridge.server import Bridge
 from service.accounts import keys
-from service.accounts.directory import DAY, month_back
+from service.accounts.reports import DAY, month_back
 from service.ledger.rows import Grant, Place, Settle
 from tests.support.accounts_admin import House, admin, bearer
 from tests.support.grpc_client import failed
@@ -103,11 +103,11 @@ async def test_who_has_no_key_sees_nothing(house: House) -> None:
 async def test_a_key_that_was_revoked_since_it_was_looked_up_sees_nothing(house: House) -> None:
     await team(house)
     caller_key = house.directory.create_key("acme", "brief")[1]
-    caller = house.directory.find(keys.digest(caller_key))
+    caller = house.directory.callers.find(keys.digest(caller_key))
     assert caller is not None
-    assert house.directory.statement(caller, since=0, most=10) is not None
+    assert house.directory.reports.statement(caller, since=0, most=10) is not None
     house.directory.revoke_key("acme", "brief")
-    assert house.directory.statement(caller, since=0, most=10) is None
+    assert house.directory.reports.statement(caller, since=0, most=10) is None
 
 
 async def test_credits_over_rest(house: House) -> None:

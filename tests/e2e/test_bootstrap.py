@@ -42,7 +42,9 @@ async def test_the_bootstrap_account_begins_with_its_credit_once(tmp_path: Path)
         first, second = directory.keys("bootstrap")
         assert (first.revoked_at is None, second.revoked_at is None) == (False, True)
         assert [view.name for view in directory.accounts()] == ["bootstrap"]
-        grants = [entry.amount for entry in directory.ledger("bootstrap") if entry.amount > 0]
+        grants = [
+            entry.amount for entry in directory.reports.ledger("bootstrap") if entry.amount > 0
+        ]
     assert grants == [7_250_000_000]
 
 

@@ -454,7 +454,7 @@ async def test_usage_above_the_hold_is_not_charged_and_counted(
         assert stack.books.balance(team) == CREDIT - hold
         lost = stack.service.metric("chat_usage_above_hold_nano_credits_total")
         assert lost == float(cost(1, completion, entry) - hold)
-        usage = stack.books.directory.usage(team.name, since=0)
+        usage = stack.books.directory.reports.usage(team.name, since=0)
         assert [sums.charged for sums in usage] == [hold]
         stack.books.nothing_is_open()
 

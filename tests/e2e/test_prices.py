@@ -77,7 +77,7 @@ async def test_each_kind_of_token_has_its_price(
                 await running.service.rests()
                 [row] = [
                     row
-                    for row in running.books.directory.ledger(team.name, limit=10)
+                    for row in running.books.directory.reports.ledger(team.name, limit=10)
                     if row.kind != EntryKind.GRANT
                 ]
                 assert (-row.amount, row.prices_from) == (prompt + COMPLETION, FROM)

@@ -61,7 +61,7 @@ async def test_every_receipt_of_a_long_run_is_in_the_ledger(database: str) -> No
 
         entries = {
             row.hold_id: row
-            for row in running.books.directory.ledger(team.name, limit=10_000)
+            for row in running.books.directory.reports.ledger(team.name, limit=10_000)
             if row.kind != EntryKind.GRANT
         }
         seen: set[str] = set()

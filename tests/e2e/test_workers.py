@@ -340,7 +340,7 @@ async def test_no_charge_is_lost_when_a_worker_is_killed_under_load(
     async with process("service", environment(**changes), "ledger", "verify") as verifying:
         assert await verifying.exit_status() == 0, verifying.lines
     with books(database) as found:
-        entries = found.directory.ledger("bootstrap", limit=100_000)
+        entries = found.directory.reports.ledger("bootstrap", limit=100_000)
         charged = [entry for entry in entries if entry.kind == EntryKind.SETTLE]
     assert succeeded <= len(charged) <= succeeded + failed
 

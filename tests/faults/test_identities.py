@@ -39,7 +39,7 @@ def test_one_valid_key_is_bound_to_an_identity(migrated: Store) -> None:
     row, secret = directory.create_key("acme", "first", identity=IDENTITY, concurrency=3)
     assert (secret, row.identity, row.concurrency) == ("", IDENTITY, 3)
     digest = keys.identity_digest(IDENTITY)
-    found = directory.find(digest)
+    found = directory.callers.find(digest)
     assert found is not None
     assert (found.account_name, found.key_name) == ("acme", "first")
 
@@ -48,9 +48,9 @@ def test_one_valid_key_is_bound_to_an_identity(migrated: Store) -> None:
     with pytest.raises(AlreadyExists, match="is bound to another key"):
         directory.create_key("other", "second", identity=IDENTITY)
     directory.revoke_key("acme", "first")
-    assert directory.find(digest) is None
+    assert directory.callers.find(digest) is None
     directory.create_key("other", "second", identity=IDENTITY)
-    found = directory.find(digest)
+    found = directory.callers.find(digest)
     assert found is not None
     assert found.account_name == "other"
     assert [row.identity for row in directory.keys("acme")] == [IDENTITY]

@@ -103,15 +103,15 @@ def test_usage_is_summed_up_of_a_ledger_that_was_there_before(database: str) -> 
     migrate(store)
     directory = Directory(store)
     assert list(differences(store)) == []
-    used = directory.usage("acme", since=0, interval=HOUR)
+    used = directory.reports.usage("acme", since=0, interval=HOUR)
     assert [(one.start, one.requests, one.prompt_tokens, one.charged) for one in used] == [
         (HOUR, 2, 4, 25),
         (2 * HOUR, 1, 5, 5),
     ]
     # A day is the sum of its hours; ranges begin and end at full hours.
-    (day,) = directory.usage("acme", since=2 * HOUR - 1, until=2 * HOUR + 1)
+    (day,) = directory.reports.usage("acme", since=2 * HOUR - 1, until=2 * HOUR + 1)
     assert (day.start, day.requests, day.completion_tokens) == (0, 3, 12)
-    assert directory.usage("acme", since=HOUR, until=HOUR) == []
+    assert directory.reports.usage("acme", since=HOUR, until=HOUR) == []
     store.close()
 
 

@@ -95,7 +95,7 @@ async def admin(database: str) -> AsyncIterator[House]:
 
         async def authenticate(call: Call) -> Caller:
             key = (call.authorization or "").removeprefix("Bearer ")
-            caller = await batches.call(directory.find, keys.digest(key))
+            caller = await batches.call(directory.callers.find, keys.digest(key))
             if caller is None:
                 raise errors.InvalidApiKey
             return caller

@@ -101,7 +101,7 @@ class Books:
                 estimated=entry.estimated,
                 kind=entry.kind,
             )
-            for entry in reversed(self.directory.ledger(team.name, limit=10_000))
+            for entry in reversed(self.directory.reports.ledger(team.name, limit=10_000))
             if entry.kind not in {EntryKind.GRANT, EntryKind.DEDUCT}
         ]
 

@@ -164,7 +164,7 @@ class Books:
 
     @property
     def entries(self) -> list[StoredRow]:
-        return [e for e in self.directory.ledger("acme") if e.kind != EntryKind.GRANT]
+        return [e for e in self.directory.reports.ledger("acme") if e.kind != EntryKind.GRANT]
 
     @property
     def held(self) -> int:

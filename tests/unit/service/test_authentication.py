@@ -249,7 +249,7 @@ async def test_a_flood_of_wrong_keys_drives_no_right_one_out_of_memory(
 async def test_lookups_delay_no_hold_and_holds_no_lookup(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, gate = books.directory.look_up, threading.Event()
+    find, gate = books.directory.callers.look_up, threading.Event()
 
     def slow(digest: bytes) -> Found:
         assert gate.wait(10)

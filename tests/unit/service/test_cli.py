@@ -17,7 +17,8 @@ from service import cli
 from service.__main__ import main
 from service.accounts import keys, page_tokens
 from service.accounts.commands import COMMANDS
-from service.accounts.directory import DAY, Directory
+from service.accounts.directory import Directory
+from service.accounts.reports import DAY
 from service.accounts.terminal import table
 from service.ledger.rows import Place, Settle
 from service.ledger.store import Store, StoreError
@@ -109,7 +110,7 @@ def test_an_account_is_shown(run: Run, document: Callable[..., Any]) -> None:
 def test_all_accounts_are_listed(
     document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.accounts.commands._PAGE", 2)
+    monkeypatch.setattr("service.accounts.asking.PAGE", 2)
     names = [f"team-{number}" for number in range(5)]
     for name in names:
         document("accounts", "create", name)
@@ -132,7 +133,7 @@ def test_all_keys_are_listed_though_a_page_has_fewer(document: Callable[..., Any
 def test_the_ledger_is_shown_as_far_as_it_was_asked_for(
     document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr("service.accounts.commands._PAGE", 2)
+    monkeypatch.setattr("service.accounts.asking.PAGE", 2)
     document("accounts", "create", "acme")
     for number in range(5):
         document("credit", "add", "acme", "1", "--id", str(number))
@@ -151,7 +152,7 @@ def test_more_usage_than_an_answer_holds_is_refused(
         run("keys", "create", "acme", "--name", name)
         spend(url, "acme", name, 1)
     for most, status in ((2, 0), (1, 1)):
-        monkeypatch.setattr("service.accounts.commands.MOST_USAGE", most)
+        monkeypatch.setattr("service.accounts.report_commands.MOST_USAGE", most)
         assert run("usage", "acme", "--since", "2000-01-01")[0] == status
 
 
@@ -268,10 +269,10 @@ def test_a_revoked_key_is_found_no_more(run: Run, document: Callable[..., Any], 
     document("accounts", "create", "acme")
     key = document("keys", "create", "acme", "--name", "ci")["key_string"]
     store = Store(url)
-    assert Directory(store).find(keys.digest(key)) is not None
+    assert Directory(store).callers.find(keys.digest(key)) is not None
     revoked = document("keys", "revoke", "acme", "ci")
     assert "revoke_time" in revoked["api_key"]
-    assert Directory(store).find(keys.digest(key)) is None
+    assert Directory(store).callers.find(keys.digest(key)) is None
     assert document("keys", "revoke", "acme", "ci") == revoked
     store.close()
 

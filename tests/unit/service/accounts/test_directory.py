@@ -53,7 +53,7 @@ def directory(tmp_path: Path) -> Iterator[Directory]:
 def test_usage_is_of_whole_hours(
     directory: Directory, since: int, until: int | None, hours: list[int]
 ) -> None:
-    used = directory.usage(
+    used = directory.reports.usage(
         "acme",
         since=START + since,
         until=None if until is None else START + until,

@@ -29,7 +29,7 @@ class House:
 
     def caller(self, secret: str) -> Caller:
         """Return the caller of a valid secret."""
-        caller = self.directory.find(keys.digest(secret))
+        caller = self.directory.callers.find(keys.digest(secret))
         assert caller is not None
         return caller
 
@@ -79,7 +79,7 @@ def test_a_suspended_account_is_refused_until_it_is_resumed(house: House) -> Non
 
     assert house.directory.lifecycle.suspend_account("acme").suspended_at == since
     assert house.refusal(caller) is Refusal.SUSPENDED
-    assert house.directory.look_up(keys.digest(house.secret)) == SuspendedKey(
+    assert house.directory.callers.look_up(keys.digest(house.secret)) == SuspendedKey(
         account_name="acme", key_name="ci", of_account=True
     )
     assert house.directory.lifecycle.resume_account("acme").suspended_at is None
@@ -95,7 +95,7 @@ def test_a_suspended_key_is_refused_and_its_sisters_are_not(house: House) -> Non
 
     assert house.refusal(caller) is Refusal.SUSPENDED
     assert house.refusal(house.caller(other)) is None
-    assert house.directory.look_up(keys.digest(house.secret)) == SuspendedKey(
+    assert house.directory.callers.look_up(keys.digest(house.secret)) == SuspendedKey(
         account_name="acme", key_name="ci", of_account=False
     )
     assert house.directory.lifecycle.resume_key("acme", "ci").suspended_at is None
@@ -115,7 +115,7 @@ def test_the_former_secret_is_valid_during_its_grace(house: House) -> None:
     house.now += DAY
     assert house.refusal(before) is Refusal.KEY
     assert house.refusal(former) is Refusal.KEY
-    assert house.directory.look_up(keys.digest(house.secret)) == FormerKey(
+    assert house.directory.callers.look_up(keys.digest(house.secret)) == FormerKey(
         key_name="ci", was_revoked=False, ended_at=house.now
     )
     assert house.refusal(house.caller(secret)) is None
@@ -126,7 +126,7 @@ def test_a_leaked_secret_is_invalid_at_once(house: House) -> None:
     secret = house.directory.lifecycle.rotate_key("acme", "ci", grace=0)[1]
 
     assert house.refusal(cached) is Refusal.KEY
-    assert house.directory.find(keys.digest(house.secret)) is None
+    assert house.directory.callers.find(keys.digest(house.secret)) is None
     assert house.refusal(house.caller(secret)) is None
 
 
@@ -135,7 +135,7 @@ def test_only_one_former_secret_is_kept(house: House) -> None:
     house.now += 1
     house.directory.lifecycle.rotate_key("acme", "ci", grace=DAY)
 
-    assert house.directory.look_up(keys.digest(house.secret)) is None
+    assert house.directory.callers.look_up(keys.digest(house.secret)) is None
 
 
 def test_a_revoked_key_gets_no_new_secret(house: House) -> None:
@@ -158,7 +158,7 @@ def test_an_account_is_deleted_without_credit(house: House) -> None:
     assert house.directory.accounts() == []
     assert house.refusal(caller) is Refusal.KEY
     assert house.directory.keys("acme")[0].revoked_at == house.now - 1
-    assert len(house.directory.ledger("acme")) == 2
+    assert len(house.directory.reports.ledger("acme")) == 2
     with pytest.raises(InvalidRequest, match="deleted"):
         house.directory.create_key("acme", "new")
     with pytest.raises(InvalidRequest, match="deleted"):

@@ -1,0 +1,108 @@
+"""The columns of the commands' tables: from messages of the contract to text."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chatcompletion.credit_amounts import to_text
+from chatcompletion.v1 import account_pb2
+from service.accounts.terminal import table
+
+
+def _models(key: account_pb2.ApiKey) -> str:
+    return ",".join(key.limits.models.names) if key.limits.HasField("models") else "all"
+
+
+def _marks(entry: account_pb2.LedgerEntry) -> str:
+    marks = [name for name in ("partial", "estimated") if getattr(entry, name)]
+    return ",".join(marks) or entry.idempotency_id or "-"
+
+
+Columns = Mapping[str, str | Callable[[Any], str]]
+"""The columns of a table, each with the path of a field or a function that returns its text."""
+
+ACCOUNT: Final[Columns] = {
+    "account": "name",
+    "balance": "balance_nano_credits",
+    "held": "held_nano_credits",
+    "available": "available_nano_credits",
+    "created": "create_time",
+    "suspended": "suspend_time",
+}
+KEY: Final[Columns] = {
+    "name": "name",
+    "rpm": "limits.requests_per_minute",
+    "tpm": "limits.tokens_per_minute",
+    "concurrency": "limits.concurrency",
+    "models": _models,
+    "expires": "limits.expire_time",
+    "revoked": "revoke_time",
+    "created": "create_time",
+    "suspended": "suspend_time",
+    "used": "last_use_time",
+    "secret": "secret_prefix",
+    "identity": "identity",
+}
+ENTRY: Final[Columns] = {
+    "id": "id",
+    "created": "create_time",
+    "kind": "kind",
+    "amount": "amount_nano_credits",
+    "key": "key_name",
+    "model": "model",
+    "prompt": "prompt_tokens",
+    "completion": "completion_tokens",
+    "marks": _marks,
+}
+ACT: Final[Columns] = {
+    "id": "id",
+    "created": "create_time",
+    "actor": "actor",
+    "method": "method",
+    "account": "account",
+    "request": "request_json",
+}
+USAGE: Final[Columns] = {
+    "start": "start_time",
+    "key": "key_name",
+    "model": "model",
+    "requests": "requests",
+    "prompt": "prompt_tokens",
+    "completion": "completion_tokens",
+    "charged": "charged_nano_credits",
+}
+
+_NUMBERS: Final = frozenset(
+    {
+        *("balance", "held", "available", "rpm", "tpm", "concurrency"),
+        *("id", "amount", "requests", "prompt", "completion", "charged"),
+    }
+)
+"""The right-aligned columns."""
+
+
+def rows_table(columns: Columns, rows: Iterable[Message]) -> str:
+    """Return a table of messages, with a line for each."""
+    cells = [
+        [shown(row) if callable(shown) else cell(row, shown) for shown in columns.values()]
+        for row in rows
+    ]
+    return table([*columns], cells, numbers=_NUMBERS)
+
+
+def cell(value: Any, path: str) -> str:
+    """Return the text of a field: "-" if it is absent, a time in whole seconds in UTC."""
+    for name in path.split("."):
+        field = value.DESCRIPTOR.fields_by_name[name]
+        if field.has_presence and not value.HasField(name):
+            return "-"
+        value = getattr(value, name)
+    if isinstance(value, Timestamp):
+        return f"{value.ToDatetime():%Y-%m-%dT%H:%M:%SZ}"
+    if path.endswith("_nano_credits"):
+        return to_text(value)
+    if field.enum_type:
+        return str(field.enum_type.values_by_number[value].name).rpartition("_")[2].lower()
+    return str(value) or "-"
