@@ -43,9 +43,9 @@ async def test_a_wait_that_lasts_too_long_is_ended(clock: Clock) -> None:
 
 
 async def test_the_maximum_can_change_between_waits(clock: Clock) -> None:
-    with closing(Silence(LONGEST * 100)) as silence:
+    with closing(Silence(LONGEST * 10)) as silence:
         with silence:
-            await clock.advance(LONGEST * 50)
+            await clock.advance(LONGEST * 5)
         silence.longest = LONGEST
         assert silence.longest == LONGEST
         with pytest.raises(TimeoutError), silence:
