@@ -97,6 +97,9 @@ const seconds = (milliseconds) =>
 
 const DECIMAL = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: false });
 
+/** Milliseconds of output from which its speed is shown: an answer that arrives at once has none. */
+const SHORTEST_OUTPUT = 100;
+
 /** Return the figures of an answer, as pairs of a name and a value. */
 export function figures({ answer, first, took, cost, requestId, stopped }) {
   const usage = answer.usage;
@@ -105,7 +108,7 @@ export function figures({ answer, first, took, cost, requestId, stopped }) {
   if (first !== null) found.push(["First token", seconds(first)]);
   if (usage) found.push(["Tokens", `${usage.prompt_tokens ?? "?"} in, ${usage.completion_tokens ?? "?"} out`]);
   if (cost !== null) found.push(["Cost", `${DECIMAL.format(cost)} credits`]);
-  if (usage?.completion_tokens > 1 && first !== null && took > first) {
+  if (usage?.completion_tokens > 1 && first !== null && took - first >= SHORTEST_OUTPUT) {
     const speed = ((usage.completion_tokens - 1) * 1000) / (took - first);
     found.push(["Speed", `${DECIMAL.format(speed)} tokens/s`]);
   }

@@ -123,6 +123,19 @@ async def test_the_home_page_has_the_address_of_the_server(tmp_path: Path) -> No
 # -------------------------------------------------------------------------------- conversation
 
 
+async def test_an_answer_that_arrives_at_once_has_no_speed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, page):
+        for took, shown in ((1099, True), (200, True), (199, False), (100, False)):
+            names = await page.run(
+                f"""import("./pages/turns.js").then(({{ figures }}) => figures({{
+                    answer: {{ usage: {{ completion_tokens: 48 }}, choices: new Map() }},
+                    first: 100, took: {took}, cost: null,
+                }}).map(([name]) => name))"""
+            )
+            assert ("Speed" in names) is shown
+            assert {"First token", "Tokens", "Total"} <= set(names)
+
+
 async def test_a_conversation_streams_and_has_figures(tmp_path: Path) -> None:
     async with opened(tmp_path) as (running, page):
         await ask(page, "Hello")
@@ -130,7 +143,7 @@ async def test_a_conversation_streams_and_has_figures(tmp_path: Path) -> None:
         first = await page.text(".turn.assistant > .said")
         assert first.startswith(INTRODUCTION)
         figures = await page.text(".figures")
-        for name in ("First token", "Tokens", "Cost", "Speed", "Total", "Ended", "Request"):
+        for name in ("First token", "Tokens", "Cost", "Total", "Ended", "Request"):
             assert name in figures
         assert "48 out" in figures
         assert "0 credits" in figures
