@@ -224,7 +224,7 @@ async def test_a_store_that_is_away_is_not_a_wrong_key(
     def away(_: bytes) -> Caller:
         raise StoreError("away")
 
-    monkeypatch.setattr(books.directory, "look_up", away)
+    monkeypatch.setattr(books.directory.callers, "look_up", away)
     for _ in range(2):
         with pytest.raises(errors.StoreUnavailable):
             await books.caller()
@@ -256,7 +256,7 @@ async def test_lookups_delay_no_hold_and_holds_no_lookup(
         return find(digest)
 
     caller = await books.caller()
-    monkeypatch.setattr(books.directory, "look_up", slow)
+    monkeypatch.setattr(books.directory.callers, "look_up", slow)
     strangers = [asyncio.create_task(books.caller(f"sk-live-{number}")) for number in range(50)]
     await asyncio.sleep(0)
     async with books.admission.admit(caller, a_call(), accepted(), wants_usage=False) as progress:
@@ -284,7 +284,7 @@ async def test_lookups_of_a_store_that_does_not_answer_end_in_time_and_leave_roo
     gate = threading.Event()
     keys = [books.key, *(f"sk-live-{number}" for number in range(49))]
     with monkeypatch.context() as frozen:
-        frozen.setattr(books.directory, "look_up", lambda _: gate.wait(10))
+        frozen.setattr(books.directory.callers, "look_up", lambda _: gate.wait(10))
         for _ in range(2):
             calls = [asyncio.create_task(books.caller(key)) for key in keys]
             await asyncio.sleep(0)
