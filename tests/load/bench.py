@@ -14,6 +14,7 @@ docs/performance.md defines each measure.
 import argparse
 import asyncio
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from tests.load.systems import (
     OURS,
     PEERS,
     ROOT,
+    TWO_WORKERS,
     Plan,
     litellm_version,
     start,
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     usual = ",".join(name for name in MEASURES if name not in OPTIONAL)
     add = parser.add_argument
-    add("--topology", default=",".join(OURS), help="some of %(default)s")
+    add("--topology", default=",".join(OURS), help=f"some of %(default)s,{TWO_WORKERS}")
     add("--only", default=usual, help=f"some of {','.join(MEASURES)}; default: %(default)s")
     add("--against", type=Path, metavar="DIR", help="another checkout, measured in the same rounds")
     add("--peers", action="store_true", help=f"measure LiteLLM, too, of {PEERS.name}")
@@ -107,13 +109,17 @@ def _plans(
     """Return what is measured, and the labels to divide."""
     topologies, measures = asked.topology.split(","), asked.only.split(",")
     for name in topologies:
-        if name not in OURS:
-            parser.error(f"--topology: expected some of {', '.join(OURS)}, but got {name!r}")
+        if name not in (*OURS, TWO_WORKERS):
+            parser.error(
+                f"--topology: expected some of {', '.join((*OURS, TWO_WORKERS))}, but got {name!r}"
+            )
     for name in measures:
         if name not in MEASURES:
             parser.error(f"--only: expected some of {', '.join(MEASURES)}, but got {name!r}")
     plans = [Plan(label=topology, topology=topology) for topology in topologies]
     pairs = []
+    if {"standalone", TWO_WORKERS} <= set(topologies):
+        pairs.append((TWO_WORKERS, "standalone"))
     if asked.against:
         tree = asked.against.resolve()
         if not (tree / "restbridge").is_dir():
@@ -170,7 +176,8 @@ async def _started(
         for index, plan in enumerate(plans):
             place = directory / str(index)
             place.mkdir(parents=True)
-            systems.append(start(plan, upstream, place, core))
+            where = core | os.sched_getaffinity(0) if plan.topology == TWO_WORKERS else core
+            systems.append(start(plan, upstream, place, where))
         for system in systems:
             await system.ready()
         for system in systems:

@@ -22,10 +22,12 @@ LATENCY_RATE: Final = 25.0
 FIRST_CALLERS: Final = 64
 CHUNKS_PER_SECOND: Final = 2000
 FLATNESS: Final = (50, 500, 1500, 3000)
+DENSE: Final = 1000
 
 UNARY: Final = Request(model=INSTANT, streamed=False)
 BURST: Final = Request(model=INSTANT, streamed=True)
 GAPS: Final = Request(model="paced-50", streamed=True)
+OFTEN: Final = Request(model="held-50", streamed=True)
 SELDOM: Final = Request(model="held-3000", streamed=True)
 LARGE: Final = Request(model=INSTANT, streamed=False, prompt="A word of it. " * (2**20 // 14))
 
@@ -160,6 +162,18 @@ async def flat(subject: Subject) -> Figures:
     return found
 
 
+async def dense(subject: Subject) -> Figures:
+    """1,000 open streams with 20 chunks per second each: how many arrive, and CPU per chunk."""
+    seconds = max(2.0, subject.seconds)
+    async with _open(subject, DENSE, OFTEN) as received:
+        before, chunks = subject.system.cpu_seconds(), received()
+        start = time.monotonic()
+        await asyncio.sleep(seconds)
+        arrived, took = received() - chunks, time.monotonic() - start
+        spent = subject.spent(before)
+    return {"dense_rate": arrived / took, "dense": spent / arrived}
+
+
 def _chunks(subject: Subject, done: drive.Done) -> int:
     """Return how many chunks the upstream sent, and check that as many arrived.
 
@@ -233,15 +247,16 @@ MEASURES: Final[Mapping[str, Callable[[Subject], Awaitable[Figures]]]] = {
     "first": first,
     "memory": memory,
     "flat": flat,
+    "dense": dense,
 }
 """By the name that `--only` takes, in their order."""
 
-OPTIONAL: Final = frozenset({"flat"})
+OPTIONAL: Final = frozenset({"flat", "dense"})
 """Measured only if `--only` names them."""
 
 FIGURES: Final[Mapping[str, Figure]] = {
     "unary": Figure(text="CPU per unary request", unit="µs"),
-    "rate": Figure(text="Unary requests per second, one core", unit="1/s"),
+    "rate": Figure(text="Unary requests per second", unit="1/s"),
     "load": Figure(text="CPU of the load generator meanwhile", unit="%"),
     "chunk": Figure(text="CPU per chunk, streams in one burst", unit="µs", digits=1),
     "paced": Figure(text="CPU per chunk, 200 streams with gaps of 50 ms", unit="µs", digits=1),
@@ -258,5 +273,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
         )
         for streams in FLATNESS
     },
+    "dense_rate": Figure(text="Chunks per second of 20,000 in 1,000 streams", unit="1/s"),
+    "dense": Figure(text="CPU per chunk, 1,000 streams with gaps of 50 ms", unit="µs", digits=1),
 }
 """Every figure of the measures, in the order of the tables."""

@@ -3,6 +3,7 @@
     standalone      REST -> python -m restbridge --standalone
     service+bridge  REST -> python -m restbridge -> python -m service
     grpc            gRPC -> python -m service
+    two-workers     REST -> python -m restbridge --standalone --workers 2, on every core
     litellm         REST -> litellm, of an environment of its own
 
 Each has a directory for its store, its journal and its log, which goes to a file. Metrics are on.
@@ -27,17 +28,19 @@ from tests.load.upstream import INSTANT
 ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "sk-live-benchmark-0123456789"
 OURS: Final = ("standalone", "service+bridge", "grpc")
+TWO_WORKERS: Final = "two-workers"
 LITELLM: Final = "litellm"
 PEERS: Final = ROOT / ".venv-clients" / "litellm"
 """The environment of what this project is compared with; `make bench-peers` creates it."""
 
-MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 250, 750, 1500, 3000)))
+MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 50, 250, 750, 1500, 3000)))
 """The models of every system, under the names that the upstream knows."""
 
 _MODULES: Final = {
     "standalone": (("restbridge", "--standalone"),),
     "service+bridge": (("service",), ("restbridge",)),
     "grpc": (("service",),),
+    TWO_WORKERS: (("restbridge", "--standalone", "--workers", "2"),),
 }
 _MOST: Final = "8000"  # concurrent calls and connections
 _PATIENCE: Final = 120.0
@@ -49,7 +52,7 @@ class Plan:
 
     Args:
         label: Its name in tables.
-        topology: One of `OURS`, or `LITELLM`.
+        topology: One of `OURS`, `TWO_WORKERS` or `LITELLM`.
         tree: The checkout whose code runs.
     """
 
@@ -125,7 +128,7 @@ class System:
 
 
 def start(
-    plan: Plan, upstream: int, directory: Path, core: set[int], *, wrapper: Path | None = None
+    plan: Plan, upstream: int, directory: Path, cores: set[int], *, wrapper: Path | None = None
 ) -> System:
     """Start a system; return it before it is ready.
 
@@ -133,7 +136,7 @@ def start(
         plan: What to start.
         upstream: The port of the upstream.
         directory: An empty directory for its files.
-        core: The core that it runs on.
+        cores: The cores that it runs on.
         wrapper: The script that runs its modules, such as `profiled.py`; only for ours.
     """
     address, service = (f"127.0.0.1:{kernel.free_port()}" for _ in range(2))
@@ -156,7 +159,7 @@ def start(
             for module in command[:1]
         ]
     log = directory / "log"
-    with kernel.on(core), log.open("wb") as lines:
+    with kernel.on(cores), log.open("wb") as lines:
         processes = [
             subprocess.Popen(
                 command,
