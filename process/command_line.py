@@ -107,6 +107,9 @@ def unknown(others: Sequence[str], known: Mapping[str, str], variables: Iterable
 class CommandParser(argparse.ArgumentParser):
     """A parser with `--version` that answers an unknown word with the nearest known one."""
 
+    otherwise: str = ""
+    """The command that is meant if the first word is none; "" if there must be one."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._flags: list[str] = []
         self._commands: Any = None
@@ -127,11 +130,18 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments, after a check for unknown words. argparse calls this for each level."""
+        if self._means_otherwise(args):
+            args = [self.otherwise, *args]
         self._check(args)
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unknown argument {rest[0]!r}")
         return found, rest
+
+    def _means_otherwise(self, words: Sequence[str]) -> bool:
+        if not self.otherwise or {*HELP, VERSION}.intersection(words[:1]):
+            return False
+        return not words or words[0] not in self._commands.choices
 
     def error(self, message: str) -> NoReturn:
         """Print a line with an error and the place of the help, and exit with status 2."""

@@ -5,7 +5,8 @@
     keys rotate ACCOUNT NAME [--grace 1d]       keys find SECRET
     keys suspend ACCOUNT NAME                   keys resume ACCOUNT NAME
     keys create ACCOUNT --name NAME [limits]    keys list ACCOUNT       keys revoke ACCOUNT NAME
-    keys update ACCOUNT NAME [limits]           usage ACCOUNT           migrate
+    keys update ACCOUNT NAME [limits]           migrate
+    usage show [ACCOUNT]                        usage export --month 2026-11
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
     ledger show ACCOUNT                         ledger verify           audit [ACCOUNT]
     backup FILE
@@ -23,8 +24,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
@@ -32,9 +33,12 @@ from process import interrupts
 from process.command_line import CommandParser, discard, show
 from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
-from service.accounts import field_rules
+from service.accounts import field_rules, months
 from service.accounts.field_rules import FieldRule
 from service.config import Settings
+
+if TYPE_CHECKING:  # imports the database's libraries
+    from service.accounts.terminal import Streamed
 
 PROGRAM: Final = "python -m service"
 """Serves without a command."""
@@ -46,7 +50,7 @@ AREAS: Final[Mapping[str, str]] = {
     "accounts": "create, list, suspend and delete accounts",
     "keys": "create, list, change, find and revoke API keys",
     "credit": "add credit to accounts, or take it back",
-    "usage": "show usage and charges by time, key and model",
+    "usage": "show usage and charges by time, key and model, or export those of a month",
     "ledger": "show and verify the ledger",
     "audit": "show what operators changed: who, when, what",
     "migrate": "migrate the schema of the store",
@@ -129,25 +133,49 @@ def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -
     # Imported here, so that --help does not wait for the database's libraries.
     from service.accounts.commands import COMMANDS, CREATING  # noqa: PLC0415
     from service.accounts.store_commands import open_store  # noqa: PLC0415
-    from service.accounts.terminal import CommandError  # noqa: PLC0415
+    from service.accounts.terminal import CommandError, Streamed  # noqa: PLC0415
 
     try:
         with open_store(url, creates=asked.command in CREATING) as store:
             answer = COMMANDS[asked.command](store, asked)
+            if isinstance(answer, Streamed):
+                return _stream(program, answer, failed)
     except CommandError as error:
         return _failed(program, str(error), failed)
     try:
         sys.stdout.write(f"{answer.json() if asked.json else answer.text}\n")
         sys.stdout.flush()
     except OSError as error:
-        discard(sys.stdout)
-        if isinstance(error, BrokenPipeError) and not answer.unwritten:
-            return failed  # the reader has closed the pipe
-        reason = f"cannot write the output: {error.strerror}{answer.unwritten}"
-        return _failed(program, reason, failed)
+        return _unwritten(program, error, answer.unwritten, failed)
     if answer.note and not asked.json:
         _tell(answer.note)
     return 1 if answer.is_failure else 0
+
+
+def _stream(program: str, answer: "Streamed", failed: int) -> int:
+    """Write an output while the store is open.
+
+    Raises:
+        CommandError: The command failed. Some pieces may have been written.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    for piece in answer.pieces:
+        try:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        except OSError as error:
+            return _unwritten(program, error, "", failed)
+    if answer.note:
+        _tell(answer.note)
+    return 0
+
+
+def _unwritten(program: str, error: OSError, advice: str, failed: int) -> int:
+    discard(sys.stdout)
+    if isinstance(error, BrokenPipeError) and not advice:
+        return failed  # the reader has closed the pipe
+    return _failed(program, f"cannot write the output: {error.strerror}{advice}", failed)
 
 
 def _failed(program: str, text: str, status: int) -> int:
@@ -213,15 +241,7 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     deduct = _command(credit, "credit deduct", "take credit back that no call holds")
     _amount(deduct)
 
-    used = _command(areas, "usage", AREAS["usage"])
-    _account(used)
-    used.add_argument("--by", choices=("day", "hour"), default="day", help="default: day")
-    used.add_argument(
-        "--since", type=_earlier(now), default=_DEFAULT_SINCE, help=f"default: {_DEFAULT_SINCE}"
-    )
-    used.add_argument("--until", type=_earlier(now), help="not included")
-    used.add_argument("--key", type=_text(field_rules.NAME), help="only usage of this key")
-    used.add_argument("--model", type=_text(field_rules.MODEL), help="only usage of this model")
+    _add_usage(areas, now)
 
     ledger = _area(areas, "ledger")
     show = _command(ledger, "ledger show", "show the ledger of an account, newest entry first")
@@ -289,9 +309,41 @@ def _add_keys(areas: Any, now: int) -> None:
     )
 
 
-def _area(areas: Any, name: str) -> Any:
+def _add_usage(areas: Any, now: int) -> None:
+    usage_ = _area(areas, "usage", otherwise="show")
+    used = _command(usage_, "usage show", "show usage by account, time, key and model")
+    used.add_argument(
+        "account", nargs="?", type=_text(field_rules.NAME), help="only this account; default: all"
+    )
+    used.add_argument(
+        "--by",
+        choices=("day", "hour", "range"),
+        default="day",
+        help="the intervals; range is all of the time range; default: day",
+    )
+    used.add_argument(
+        "--since", type=_earlier(now), default=_DEFAULT_SINCE, help=f"default: {_DEFAULT_SINCE}"
+    )
+    used.add_argument("--until", type=_earlier(now), help="not included")
+    used.add_argument("--key", type=_text(field_rules.NAME), help="only usage of this key")
+    used.add_argument("--model", type=_text(field_rules.MODEL), help="only usage of this model")
+    help_ = "write the usage of a month by account, key and model, with totals"
+    export = usage_.add_parser("export", help=help_, description=help_)
+    export.set_defaults(command="usage export")
+    export.add_argument("--month", type=_month, required=True, help="such as 2026-11")
+    export.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="default: csv")
+    export.add_argument(
+        "--account", type=_text(field_rules.NAME), help="only this account; default: all"
+    )
+    export.add_argument(
+        "--time-zone", type=_zone, default=UTC, help="where the month begins and ends; default: UTC"
+    )
+
+
+def _area(areas: Any, name: str, *, otherwise: str = "") -> Any:
     help_ = AREAS[name]
     area = areas.add_parser(name, help=help_, description=help_)
+    area.otherwise = otherwise
     return area.add_subparsers(metavar="COMMAND", required=True)
 
 
@@ -357,6 +409,20 @@ def _limit(text: str) -> int:
 
 def _models(text: str) -> tuple[str, ...]:
     return _checked(tuple(name.strip() for name in text.split(",")), field_rules.MODELS)
+
+
+def _month(text: str) -> str:
+    try:
+        return months.month(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("must be a month such as 2026-11") from error
+
+
+def _zone(text: str) -> tzinfo:
+    try:
+        return months.zone(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("must be a time zone such as Europe/Vienna") from error
 
 
 def _grace(text: str) -> int:

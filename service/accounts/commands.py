@@ -8,13 +8,20 @@ A list is one response with all pages.
 from collections.abc import Mapping
 from typing import Final
 
-from service.accounts import account_commands, key_commands, report_commands, store_commands
+from service.accounts import (
+    account_commands,
+    export_command,
+    key_commands,
+    report_commands,
+    store_commands,
+)
 from service.accounts.store_commands import Command
 
 COMMANDS: Final[Mapping[str, Command]] = {
     **account_commands.COMMANDS,
     **key_commands.COMMANDS,
     **report_commands.COMMANDS,
+    **export_command.COMMANDS,
     **store_commands.COMMANDS,
 }
 """Each receives the arguments of its command line, and `now` in nanoseconds."""

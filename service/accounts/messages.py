@@ -94,6 +94,7 @@ def audit_entry(row: StoredRow) -> account_pb2.AuditEntry:
 def usage(row: StoredRow) -> account_pb2.UsageTotal:
     """Return the message for a usage total."""
     return account_pb2.UsageTotal(
+        account=row.account,
         start_time=timestamp(row.start),
         key_name=row.key_name,
         model=row.model,

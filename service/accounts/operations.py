@@ -26,10 +26,11 @@ from service.ledger.usage import HOUR
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 
-_INTERVALS: Final[Mapping[int, int]] = {
+_INTERVALS: Final[Mapping[int, int | None]] = {
     account_pb2.USAGE_INTERVAL_UNSPECIFIED: DAY,
     account_pb2.USAGE_INTERVAL_HOUR: HOUR,
     account_pb2.USAGE_INTERVAL_DAY: DAY,
+    account_pb2.USAGE_INTERVAL_RANGE: None,
 }
 
 
@@ -91,13 +92,15 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     pb.ListLedgerEntriesRequest: (_ACCOUNT, _PAGE),
     pb.ListAuditEntriesRequest: (Field("account", field_rules.NAME), _PAGE),
     pb.ListUsageRequest: (
-        _ACCOUNT,
+        Field("account", field_rules.NAME),
         _PAGE,
         Field("key_name", field_rules.NAME),
         Field("model", field_rules.MODEL),
         Field(
             "interval",
-            field_rules.FieldRule(allowed="HOUR or DAY", accepts=lambda value: value in _INTERVALS),
+            field_rules.FieldRule(
+                allowed="HOUR, DAY or RANGE", accepts=lambda value: value in _INTERVALS
+            ),
         ),
         Field("start_time", field_rules.INSTANT),
         Field("end_time", field_rules.INSTANT),
@@ -254,7 +257,7 @@ class Operations:
         end, interval = _value(request, "end_time"), _INTERVALS[request.interval]
         start = _value(request, "start_time")
         of = f"usage/{request.account}/{request.key_name}/{request.model}/{interval}/{start}/{end}"
-        position = _position(of, request.page_token, (int, int, str, str))
+        position = _position(of, request.page_token, (int, int, int, str, str))
         # Without a start, every page uses the start of the first page, which is in the token.
         start = start if start is not None else month_back(self._now())
         begin, *after = position or (start,)
@@ -262,7 +265,7 @@ class Operations:
             raise _not_of_this_list()
         size = page_tokens.size(request.page_size)
         found = self._directory.reports.usage(
-            request.account,
+            request.account or None,
             since=begin,
             until=end,
             interval=interval,
@@ -274,7 +277,10 @@ class Operations:
         return pb.ListUsageResponse(
             usage=map(messages.usage, found[:size]),
             next_page_token=_more(
-                of, found, size, lambda row: (begin, row.start, row.key_name, row.model)
+                of,
+                found,
+                size,
+                lambda row: (begin, row.account_id, row.start, row.key_name, row.model),
             ),
         )
 

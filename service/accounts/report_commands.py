@@ -1,4 +1,4 @@
-"""The commands `ledger show`, `usage` and `audit`."""
+"""The commands `ledger show`, `usage show` and `audit`."""
 
 import argparse
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def _show_audit(operations: Operations, asked: argparse.Namespace) -> Answer:
     return Answer(document=found, text=rows_table(ACT, found.entries))
 
 
-def _usage(operations: Operations, asked: argparse.Namespace) -> Answer:
+def _show_usage(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.ListUsageRequest(
         account=asked.account,
         key_name=asked.key,
@@ -41,11 +41,12 @@ def _usage(operations: Operations, asked: argparse.Namespace) -> Answer:
     found = every_page(operations.list_usage, request, MOST_USAGE)
     if found.next_page_token:
         raise CommandError(f"more than {MOST_USAGE} rows: use a shorter --since and --until range")
-    return Answer(document=found, text=rows_table(USAGE, found.usage))
+    columns = USAGE if asked.account else {"account": "account", **USAGE}
+    return Answer(document=found, text=rows_table(columns, found.usage))
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "ledger show": on_store(_show_ledger),
-    "usage": on_store(_usage),
+    "usage show": on_store(_show_usage),
     "audit": on_store(_show_audit),
 }

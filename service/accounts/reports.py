@@ -59,8 +59,10 @@ class Reports:
             account = connection.execute(
                 sa.select(accounts).where(accounts.c.id == caller.account_id)
             ).one()
-            wanted = _usage(caller.account_id, DAY).where(
-                usage_totals.c.key_id == caller.key_id, usage_totals.c.start >= since
+            wanted = _usage(_interval_start(DAY)).where(
+                usage_totals.c.account_id == caller.account_id,
+                usage_totals.c.key_id == caller.key_id,
+                usage_totals.c.start >= since,
             )
             newest_first = wanted.order_by(sa.desc("start"), *_KEY_AND_MODEL)
             return account, key, connection.execute(newest_first.limit(most)).all()
@@ -93,47 +95,55 @@ class Reports:
 
     def usage(
         self,
-        account: str,
+        account: str | None = None,
         *,
         since: int,
         until: int | None = None,
-        interval: int = DAY,
+        interval: int | None = DAY,
         key_name: str | None = None,
         model: str | None = None,
-        after: tuple[int, str, str] | None = None,
+        after: tuple[int, int, str, str] | None = None,
         limit: int = 10_000,
     ) -> Sequence[StoredRow]:
-        """Return usage totals, ordered by interval, key and model.
+        """Return usage totals, ordered by the id of the account, interval, key and model.
 
         Args:
-            account: The name of the account.
+            account: The name of the account; None for all accounts.
             since: The start in nanoseconds since the Unix epoch, rounded down to a full hour.
             until: The end, rounded up to a full hour; None for no end.
-            interval: `HOUR` or `DAY`, in UTC.
-            key_name: Return only the usage of this key.
+            interval: `HOUR` or `DAY`, in UTC; None for one interval from start to end.
+            key_name: Return only the usage of keys with this name.
             model: Return only the usage of this model.
-            after: The start, key and model of the total after which to start.
+            after: The account, start, key and model of the total after which to start.
             limit: Maximum number of totals.
 
         Raises:
             AccountNotFound: There is no such account.
             ApiKeyNotFound: The account has no such key.
         """
+        since -= since % HOUR
+        start = sa.literal(since, sa.BigInteger) if interval is None else _interval_start(interval)
+        wanted = _usage(start).where(usage_totals.c.start >= since)
+        if until is not None:
+            wanted = wanted.where(usage_totals.c.start < until)
+        if model is not None:
+            wanted = wanted.where(usage_totals.c.model == model)
         with self._store.reading() as connection:
-            owner = account_of(connection, account)
-            wanted = _usage(owner.id, interval).where(usage_totals.c.start >= since - since % HOUR)
-            if until is not None:
-                wanted = wanted.where(usage_totals.c.start < until)
-            if key_name is not None:
-                key_id = key_id_of(connection, owner, key_name)
-                wanted = wanted.where(usage_totals.c.key_id == key_id)
-            if model is not None:
-                wanted = wanted.where(usage_totals.c.model == model)
+            if account is not None:
+                owner = account_of(connection, account)
+                wanted = wanted.where(usage_totals.c.account_id == owner.id)
+                if key_name is not None:
+                    key_id = key_id_of(connection, owner, key_name)
+                    wanted = wanted.where(usage_totals.c.key_id == key_id)
+            elif key_name is not None:
+                wanted = wanted.where(api_keys.c.name == key_name)
             if after is not None:
-                place = sa.tuple_(_interval_start(interval), *_KEY_AND_MODEL)
+                place = sa.tuple_(usage_totals.c.account_id, start, *_KEY_AND_MODEL)
                 # The first condition is redundant, but an index can use it.
-                wanted = wanted.where(usage_totals.c.start >= after[0], place > after)
-            ordered = wanted.order_by("start", *_KEY_AND_MODEL)
+                wanted = wanted.where(usage_totals.c.account_id >= after[0], place > after)
+                if account is not None:
+                    wanted = wanted.where(usage_totals.c.start >= after[1])
+            ordered = wanted.order_by(usage_totals.c.account_id, "start", *_KEY_AND_MODEL)
             return connection.execute(ordered.limit(limit)).all()
 
     def acts(
@@ -165,17 +175,20 @@ def _interval_start(interval: int) -> sa.ColumnElement[int]:
     return usage_totals.c.start - usage_totals.c.start % interval
 
 
-def _usage(account_id: int, interval: int) -> sa.Select[Any]:
-    start = _interval_start(interval).label("start")
+def _usage(start: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """Return a query for usage totals by account, start of the interval, key and model."""
     return (
         sa.select(
-            start,
+            usage_totals.c.account_id,
+            accounts.c.name.label("account"),
+            start.label("start"),
             api_keys.c.name.label("key_name"),
             usage_totals.c.model,
             # PostgreSQL returns sums of 64-bit integers as decimals.
             *(sa.cast(sa.func.sum(usage_totals.c[n]), sa.BigInteger).label(n) for n in SUMS),
         )
+        .join(accounts, accounts.c.id == usage_totals.c.account_id)
         .join(api_keys, api_keys.c.id == usage_totals.c.key_id)
-        .where(usage_totals.c.account_id == account_id)
-        .group_by(start, *_KEY_AND_MODEL)
+        # Not by the label of `start`, which is also the name of a column.
+        .group_by(usage_totals.c.account_id, accounts.c.name, start, *_KEY_AND_MODEL)
     )

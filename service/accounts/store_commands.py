@@ -12,12 +12,12 @@ from shlex import join
 from typing import Final
 
 from service.accounts.backup import back_up
-from service.accounts.terminal import Answer, CommandError, table
+from service.accounts.terminal import Answer, CommandError, Streamed, table
 from service.accounts.verification import differences
 from service.ledger.migrations import HEAD, migrate
 from service.ledger.store import Store, StoreError
 
-Command = Callable[[Store, argparse.Namespace], Answer]
+Command = Callable[[Store, argparse.Namespace], Answer | Streamed]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ acme        24.5
 """
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,16 @@ class Answer:
                 always_print_fields_with_no_presence=True,
             )
         return json.dumps(document)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Streamed:
+    """The output of a command that is written while the command runs, in UTF-8."""
+
+    pieces: Iterator[str]
+    """Pieces of whole lines. They raise the errors of the command."""
+    note: str = ""
+    """A note for people on standard error."""
 
 
 def table(

@@ -115,15 +115,15 @@ LAYERS = {
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
-        {"account_commands", "key_commands", "report_commands"},
+        {"account_commands", "key_commands", "report_commands", "export_command"},
         {"asking"},
         {"operations", "store_access", "store_commands"},
         {"backup"},
         {"messages", "columns"},
-        {"directory", "verification"},
+        {"directory", "verification", "export"},
         {"lifecycle", "callers", "reports"},
         {"audit"},
-        {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal"},
+        {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal", "months"},
     ),
     "service.upstream": (
         {"client", "model_listing"},

@@ -112,6 +112,7 @@ WITH_DATABASES: Final = {
     "service/accounts/callers.py": "tests/e2e/test_accounts_credits.py",
     "service/accounts/columns.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/accounts/export_command.py": "tests/e2e/test_usage_export.py",
     "service/accounts/key_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/report_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/reports.py": "tests/e2e/test_accounts_admin.py",

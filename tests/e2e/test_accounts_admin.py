@@ -62,19 +62,19 @@ async def account(house: House, name: str = "acme", credit: int = 0) -> Any:
     return created.account
 
 
-async def key(house: House, name: str = "ci", **limits: Any) -> Any:
+async def key(house: House, name: str = "ci", *, account: str = "acme", **limits: Any) -> Any:
     request = pb.CreateApiKeyRequest(
-        account="acme", name=name, limits=account_pb2.KeyLimits(**limits)
+        account=account, name=name, limits=account_pb2.KeyLimits(**limits)
     )
     return await house.ask("CreateApiKey", request)
 
 
-async def charge(house: House, key_name: str, *amounts: int) -> None:
-    (view,) = (found for found in house.directory.keys("acme") if found.name == key_name)
-    owner = house.directory.account("acme").id
+async def charge(house: House, key_name: str, *amounts: int, account: str = "acme") -> None:
+    (view,) = (found for found in house.directory.keys(account) if found.name == key_name)
+    owner = house.directory.account(account).id
     for number, amount in enumerate(amounts):
         hold: dict[str, Any] = {
-            "hold_id": f"{key_name}-{number}",
+            "hold_id": f"{account}-{key_name}-{number}",
             "account_id": owner,
             "key_id": view.id,
         }
@@ -577,6 +577,42 @@ async def test_usage_is_summed_up_by_interval_key_and_model(house: House) -> Non
         assert not (await house.ask("ListUsage", empty)).usage
 
 
+async def test_usage_of_all_accounts_is_listed_in_the_order_of_accounts(house: House) -> None:
+    for number, name in enumerate(("zeta", "alpha")):
+        await account(house, name, credit=CREDIT)
+        for key_name in ("web", "ci"):
+            await key(house, key_name, account=name)
+            await charge(house, key_name, 10**number, account=name)
+    begin = time.time_ns() // 10**9 - 7200
+    start = Timestamp(seconds=begin)
+    request = pb.ListUsageRequest(
+        interval=account_pb2.USAGE_INTERVAL_RANGE, start_time=start, page_size=1
+    )
+    seen = []
+    while True:
+        answer = await house.ask("ListUsage", request)
+        for total in answer.usage:
+            assert total.start_time.seconds == begin - begin % 3600
+            seen.append((total.account, total.key_name, total.charged_nano_credits))
+        if not answer.next_page_token:
+            break
+        request.page_token = answer.next_page_token
+    assert seen == [
+        ("zeta", "ci", 1),
+        ("zeta", "web", 1),
+        ("alpha", "ci", 10),
+        ("alpha", "web", 10),
+    ]
+    narrowed: tuple[tuple[dict[str, Any], set[tuple[str, str]]], ...] = (
+        ({"key_name": "ci"}, {("zeta", "ci"), ("alpha", "ci")}),
+        ({"account": "zeta"}, {("zeta", "ci"), ("zeta", "web")}),
+        ({"model": "other"}, set()),
+    )
+    for filters, expected in narrowed:
+        narrow = await house.ask("ListUsage", pb.ListUsageRequest(**filters))
+        assert {(total.account, total.key_name) for total in narrow.usage} == expected
+
+
 async def test_pages_of_usage_are_complete_while_it_grows(house: House) -> None:
     await account(house, credit=CREDIT)
     names = ("batch", "ci", "née", "z")
@@ -639,7 +675,7 @@ async def test_a_page_token_of_usage_is_good_for_its_filters_only(house: House) 
 async def test_a_page_token_of_usage_from_no_time_is_refused(house: House, begin: int) -> None:
     await account(house)
     of = f"usage/acme///{DAY}/None/None"
-    token = pages_of_lists.encode(of, begin, 0, "ci", "m")
+    token = pages_of_lists.encode(of, begin, 1, 0, "ci", "m")
 
     request = pb.ListUsageRequest(account="acme", page_token=token)
     assert (await house.refusal("ListUsage", request)).violations == ("page_token",)

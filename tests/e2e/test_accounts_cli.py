@@ -123,10 +123,16 @@ async def test_a_reader_may_leave(database: str) -> None:
     try:
         status, _, err = await command(database, "accounts", "list", stdout=writing)
         unread, _, _ = await command(database, "ledger", "verify", stdout=writing)
+        export = ("usage", "export", "--month", "2026-01")
+        exported = await command(database, *export, stdout=writing)
     finally:
         os.close(writing)
     assert (status, err) == (1, "")
     assert unread == 3  # 1 would mean that a balance differs
+    assert exported == (1, "", "")
+    status, _, err = await command(database, *export, redirection="> /dev/full")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "No space left on device" in err
 
 
 async def test_a_key_that_nobody_can_be_shown_is_not_made_or_told_of(database: str) -> None:

@@ -64,6 +64,8 @@ class _UsageIntervalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageIn
     """One hour."""
     USAGE_INTERVAL_DAY: _UsageInterval.ValueType  # 2
     """One day in UTC."""
+    USAGE_INTERVAL_RANGE: _UsageInterval.ValueType  # 3
+    """The whole time range, as one interval."""
 
 class UsageInterval(_UsageInterval, metaclass=_UsageIntervalEnumTypeWrapper):
     """The length of the intervals by which usage is totalled."""
@@ -74,6 +76,8 @@ USAGE_INTERVAL_HOUR: UsageInterval.ValueType  # 1
 """One hour."""
 USAGE_INTERVAL_DAY: UsageInterval.ValueType  # 2
 """One day in UTC."""
+USAGE_INTERVAL_RANGE: UsageInterval.ValueType  # 3
+"""The whole time range, as one interval."""
 Global___UsageInterval: _TypeAlias = UsageInterval  # noqa: Y015
 
 @_typing.final
@@ -463,6 +467,7 @@ class UsageTotal(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CHARGED_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     key_name: _builtins.str
     """The name of the API key."""
     model: _builtins.str
@@ -475,6 +480,8 @@ class UsageTotal(_message.Message):
     """The number of completion tokens."""
     charged_nano_credits: _builtins.int
     """The total charge in nano-credits."""
+    account: _builtins.str
+    """The name of the account."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the interval starts."""
@@ -489,10 +496,11 @@ class UsageTotal(_message.Message):
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         charged_nano_credits: _builtins.int = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -971,7 +971,7 @@ class ListUsageRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """Required. The name of the account."""
+    """The name of the account. If empty, the usage of all accounts is listed."""
     page_size: _builtins.int
     """The maximum number of totals to return. If zero, at most 100 are returned.
     Values above 1000 are coerced to 1000.
@@ -979,7 +979,9 @@ class ListUsageRequest(_message.Message):
     page_token: _builtins.str
     """The next_page_token of the preceding response. Empty for the first page."""
     key_name: _builtins.str
-    """If set, only the usage of the API key with this name is returned."""
+    """If set, only the usage of the API key with this name is returned; if `account`
+    is empty, of the keys of all accounts with this name.
+    """
     model: _builtins.str
     """If set, only the usage of this model is returned."""
     interval: _account_pb2.UsageInterval.ValueType
@@ -1029,7 +1031,9 @@ class ListUsageResponse(_message.Message):
     """The page_token of the next page. Empty if there are no more pages."""
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.UsageTotal]:
-        """The totals, ordered by start_time, key_name and model."""
+        """The totals, ordered by account (in the order of their creation), start_time,
+        key_name and model.
+        """
 
     def __init__(
         self,

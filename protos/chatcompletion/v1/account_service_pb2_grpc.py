@@ -342,8 +342,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUsage(self, request, context):
-        """Lists the usage of an account, totalled by interval, API key and model, in
-        this order.
+        """Lists the usage of an account, or of all accounts, totalled by interval, API
+        key and model, in this order.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """

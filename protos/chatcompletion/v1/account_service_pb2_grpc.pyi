@@ -155,8 +155,8 @@ class AccountServiceStub:
     Errors: ACCOUNT_NOT_FOUND.
     """
     ListUsage: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListUsageRequest, _account_service_pb2.ListUsageResponse]
-    """Lists the usage of an account, totalled by interval, API key and model, in
-    this order.
+    """Lists the usage of an account, or of all accounts, totalled by interval, API
+    key and model, in this order.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
@@ -293,8 +293,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Errors: ACCOUNT_NOT_FOUND.
     """
     ListUsage: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListUsageRequest, _account_service_pb2.ListUsageResponse]  # type: ignore[assignment]
-    """Lists the usage of an account, totalled by interval, API key and model, in
-    this order.
+    """Lists the usage of an account, or of all accounts, totalled by interval, API
+    key and model, in this order.
 
     Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
@@ -536,8 +536,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.ListUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.ListUsageResponse, _abc.Awaitable[_account_service_pb2.ListUsageResponse]]:
-        """Lists the usage of an account, totalled by interval, API key and model, in
-        this order.
+        """Lists the usage of an account, or of all accounts, totalled by interval, API
+        key and model, in this order.
 
         Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """

@@ -5,7 +5,8 @@ import re
 import shlex
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.__main__ import main
 from service.accounts import keys, page_tokens
 from service.accounts.commands import COMMANDS
 from service.accounts.directory import Directory
+from service.accounts.export import ExportRow
 from service.accounts.reports import DAY
 from service.accounts.terminal import table
 from service.ledger.rows import Place, Settle
@@ -65,7 +67,7 @@ def spend(url: str, account: str, key: str, *charges: int) -> None:
     owner = directory.account(account)
     (key_id,) = (view.id for view in directory.keys(account) if view.name == key)
     for number, charge in enumerate(charges):
-        hold = {"hold_id": f"{key}-{number}", "account_id": owner.id, "key_id": key_id}
+        hold = {"hold_id": f"{account}-{key}-{number}", "account_id": owner.id, "key_id": key_id}
         store.apply([Place(**hold, amount=charge, tokens=3, model="m", owner="tests", lease=DAY)])
         store.apply([Settle(**hold, charge=charge, prompt_tokens=1, completion_tokens=2)])
     store.close()
@@ -332,6 +334,7 @@ def test_usage_and_ledger_tell_what_was_spent(
     (used,) = document("usage", "acme", "--since", "2000-01-01")["usage"]
     assert used.pop("start_time").endswith("T00:00:00Z")
     assert used == {
+        "account": "acme",
         "key_name": "ci",
         "model": "m",
         "requests": "2",
@@ -354,6 +357,44 @@ def test_usage_and_ledger_tell_what_was_spent(
     assert len(document("ledger", "show", "acme", "--limit", "1")["entries"]) == 1
     assert "0.00000035" in run("usage", "acme", "--since", "2000-01-01", "--by", "hour")[1]
     assert document("usage", "acme", "--since", "2000-01-01", "--model", "x")["usage"] == []
+
+
+def test_usage_of_all_accounts_is_shown_and_exported(
+    run: Run, document: Callable[..., Any], url: str
+) -> None:
+    for name, charge in (("acme", 100), ("show", 250)):
+        document("accounts", "create", name, "--credit", "1")
+        document("keys", "create", name, "--name", "ci")
+        spend(url, name, "ci", charge)
+
+    _, out, _ = run("usage", "--by", "range")
+    assert [line.split()[0] for line in out.splitlines()] == ["ACCOUNT", "acme", "show"]
+    # An account with the name of a command needs `usage show`.
+    assert [used["account"] for used in document("usage", "show", "show")["usage"]] == ["show"]
+    assert [used["account"] for used in document("usage", "acme")["usage"]] == ["acme"]
+    assert "[ACCOUNT]" not in run("usage", "--help")[1]
+
+    month = f"{datetime.now(UTC):%Y-%m}"
+    status, out, _ = run("usage", "export", "--month", month)
+    assert (status, out.splitlines()[-1]) == (0, f"total,{month},,,,2,2,4,0.00000035,350")
+    (first, *_) = run("usage", "export", "--month", month, "--format", "jsonl")[1].splitlines()
+    assert json.loads(first)["account"] == "acme"
+    # The clock of the test stands in September 2026.
+    assert run("usage", "export", "--month", "2026-09")[2].endswith("later charges are missing.\n")
+    assert run("usage", "export", "--month", "2026-08")[2] == ""
+
+
+def test_an_export_fails_with_the_store(
+    run: Run, document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(*_: object) -> Iterator[ExportRow]:
+        yield ExportRow(kind="usage", month="2026-08")
+        raise StoreError("away")
+
+    document("accounts", "create", "acme")
+    monkeypatch.setattr("service.accounts.export_command.rows", rows)
+    status, _, err = run("usage", "export", "--month", "2026-08", "--format", "jsonl")
+    assert (status, err) == (1, "python -m service: CHAT_DATABASE_URL: away\n")
 
 
 def test_a_balance_that_is_not_its_ledger_is_found(run: Run, url: str) -> None:
@@ -410,6 +451,11 @@ def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any]) ->
         (("accounts", "create", "acme"), "'acme' exists already"),
         (("credit", "add", "nobody", "1"), "there is no account 'nobody'"),
         (("usage", "acme", "--key", "none"), "the account has no key 'none'"),
+        (("usage", "export", "--month", "2026-10", "--account", "nobody"), "no account 'nobody'"),
+        (
+            ("usage", "export", "--month", "2026-10", "--time-zone", "Asia/Kolkata"),
+            "does not begin and end at full hours in UTC",
+        ),
         (("credit", "add", "rich", "1000000000"), "exceed its largest value"),
     ],
 )
@@ -580,6 +626,10 @@ def test_a_host_whose_name_is_too_long_is_told(run: Run) -> None:
         ("keys", "create", "acme", "--name", "ci", "--expires", "soon"),
         ("keys", "create", "acme", "--name", "ci", "--expires", "999999d"),
         ("usage", "acme", "--by", "year"),
+        ("usage", "export"),
+        ("usage", "export", "--month", "2026"),
+        ("usage", "export", "--month", "2026-10", "--format", "xml"),
+        ("usage", "export", "--month", "2026-10", "--time-zone", "Nowhere"),
         ("ledger", "show", "acme", "--limit", "0"),
         ("ledger", "erase"),
     ],
@@ -636,7 +686,7 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
         "keys resume": ["a", "b"],
         "keys find": ["sk-live-123456"],
         "ledger show": ["a"],
-        "usage": ["a"],
+        "usage export": ["--month", "2026-11"],
     }
     for command in COMMANDS:
         asked = cli.parser(NOW).parse_args([*command.split(), *minimal.get(command, [])])
