@@ -1,9 +1,10 @@
 """The bridge's settings: one row is one environment variable."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Any, Final
 
 from process.log import FORMATS, LEVELS
 from process.otel_settings import OtelSettings
@@ -181,3 +182,12 @@ class Settings(OtelSettings):
         one_of(*FORMATS),
         "The form of log lines: `json`, `text`, or `auto`, which is text on a terminal.",
     )
+
+
+def listens(values: Mapping[str, Any]) -> dict[str, Listen]:
+    """Return the addresses that workers share, by variable.
+
+    Args:
+        values: The valid values of `Settings`, by field.
+    """
+    return {"CHAT_BRIDGE_LISTEN": values["listen"]} if "listen" in values else {}

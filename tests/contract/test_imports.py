@@ -160,6 +160,7 @@ LAYERS = {
     ),
     "restbridge": (
         {"__main__", "scripts"},
+        {"standalone"},
         {"server"},
         {"app"},
         {"chat_completions", "model_routes", "credits", "pages", "probes", "error_middleware"},
@@ -186,7 +187,7 @@ LAYERS = {
 }
 """The rooms of a package: each imports from the layers below its own only."""
 
-STANDALONE = "restbridge.__main__"
+STANDALONE = "restbridge.standalone"
 """Runs both deployables in one process."""
 
 HTTP_CLIENTS = {"httpx", "aiohttp", "http.client", "urllib.request", "urllib3"}

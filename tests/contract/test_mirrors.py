@@ -66,6 +66,7 @@ WITH_SOCKETS: Final = {
     "restbridge/probes.py": "tests/e2e/test_bridge_replicas.py",
     "restbridge/scripts.py": "tests/e2e/test_wheel.py",
     "restbridge/server.py": "tests/e2e/test_bridge_streams.py",
+    "restbridge/standalone.py": "tests/e2e/test_standalone.py",
     "service/accounts/backup.py": "tests/faults/test_store_backup.py",
     "service/accounts/credit_servicer.py": "tests/e2e/test_accounts_credits.py",
     "service/accounts/audit.py": "tests/e2e/test_accounts_admin.py",

@@ -146,6 +146,17 @@ async def shell(script: str) -> bytes:
     return printed
 
 
+async def test_it_prints_the_ports_of_the_metrics() -> None:
+    async with standalone(
+        CHAT_METRICS_LISTEN="127.0.0.1:0", CHAT_BRIDGE_METRICS_LISTEN="127.0.0.1:0"
+    ) as running:
+        addresses = running.told["metrics"].split(", ")
+        async with httpx.AsyncClient(trust_env=False) as scraper:
+            bridge, service = [(await scraper.get(each)).text for each in addresses]
+    assert "chat_bridge_events" in bridge
+    assert "chat_holds_open" in service
+
+
 async def test_what_it_prints_is_all_one_needs() -> None:
     async with standalone() as running:
         told = running.told
