@@ -8,7 +8,7 @@ with OVERLOADED.
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Final
 
@@ -52,6 +52,8 @@ class AdminServer:
         token: The bearer token of operators: 16 to 256 printable ASCII characters.
         tls: The TLS of the listener; None for plaintext.
         shares_port: Whether the listener shares its port with other workers.
+        models: Returns the names and patterns of the models that exist, or None if they are not
+            known.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class AdminServer:
         token: str,
         tls: ListenerTls | None = None,
         shares_port: bool = False,
+        models: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         self._listen = listen
         self._tls = tls
         self._shares_port = shares_port
-        self._servicer = AccountServicer(access, directory, token=token)
+        self._servicer = AccountServicer(access, directory, token=token, models=models)
         self._calls = Calls(MOST_CALLS)
         self._telemetry = telemetry
         self._health = HealthServicer()

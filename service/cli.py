@@ -23,8 +23,9 @@ import io
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -36,6 +37,8 @@ from process.workers.arguments import USAGE
 from service.accounts import field_rules, months
 from service.accounts.field_rules import FieldRule
 from service.config import Settings
+from service.models_document import CatalogueError
+from service.models_source import names_of_models
 
 if TYPE_CHECKING:  # imports the database's libraries
     from service.accounts.terminal import Streamed
@@ -125,18 +128,40 @@ def _on_store(
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
     except ValueError:
         return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    asked.is_default_store = not environment.get(_DATABASE.name)
+    asked.known_models = partial(_known_models, environment)
     asked.journal_directory = environment.get(_JOURNAL.name) or _JOURNAL.default
     return _carry_out(program, asked, url, failed)
 
 
-def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -> int:
-    # Imported here, so that --help does not wait for the database's libraries.
-    from service.accounts.commands import COMMANDS, CREATING  # noqa: PLC0415
-    from service.accounts.store_commands import open_store  # noqa: PLC0415
-    from service.accounts.terminal import CommandError, Streamed  # noqa: PLC0415
+def _known_models(environment: Mapping[str, str]) -> Collection[str] | None:
+    """Return the names and patterns of the models, or None if the environment selects none.
+
+    Raises:
+        CommandError: The models file cannot be used.
+    """
+    from service.accounts.terminal import CommandError  # noqa: PLC0415  (as below)
 
     try:
-        with open_store(url, creates=asked.command in CREATING) as store:
+        return names_of_models(environment)
+    except CatalogueError as error:
+        raise CommandError(f"CHAT_MODELS_FILE: {error}; the models were not checked") from error
+
+
+def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -> int:
+    # Imported here, so that --help does not wait for the database's libraries.
+    from service.accounts.commands import COMMANDS, CREATION  # noqa: PLC0415
+    from service.accounts.store_commands import Creation, open_store, place  # noqa: PLC0415
+    from service.accounts.terminal import CommandError, Streamed  # noqa: PLC0415
+
+    creation = CREATION.get(asked.command, Creation.NEVER)
+    if getattr(asked, "new_store", False):
+        creation = Creation.ALWAYS
+    elif creation is Creation.FIRST and asked.is_default_store:
+        creation = Creation.UNNAMED
+    try:
+        with open_store(url, creation=creation) as store:
+            asked.place = place(store)
             answer = COMMANDS[asked.command](store, asked)
             if isinstance(answer, Streamed):
                 return _stream(program, answer, failed)
@@ -223,7 +248,12 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
 
     accounts = _area(areas, "accounts")
     create = _command(accounts, "accounts create", "create an account")
-    create.add_argument("account", type=_text(field_rules.NAME), help="its name")
+    create.add_argument("account", type=_text(field_rules.NEW_NAME), help="its name")
+    create.add_argument(
+        "--new-store",
+        action="store_true",
+        help="create the SQLite file of CHAT_DATABASE_URL beside another one",
+    )
     create.add_argument("--credit", type=_credits, default=0, help="initial credit; default: 0")
     _command(accounts, "accounts list", "list all accounts")
     for verb, help_ in (
@@ -273,7 +303,7 @@ def _add_keys(areas: Any, now: int) -> None:
     create = _command(keys, "keys create", "create a key and print it, once only")
     _account(create)
     create.add_argument(
-        "--name", type=_text(field_rules.NAME), required=True, help="the name of the key"
+        "--name", type=_text(field_rules.NEW_NAME), required=True, help="the name of the key"
     )
     for option, parse, help_ in _limits(now):
         create.add_argument(option, type=parse, help=help_)
@@ -394,7 +424,7 @@ def _or_none(parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
 
 def _checked(value: _T, rule: FieldRule) -> _T:
     if not rule.accepts(value):
-        raise argparse.ArgumentTypeError(f"must be {rule.allowed}")
+        raise argparse.ArgumentTypeError(f"must {rule.expected(value)}")
     return value
 
 

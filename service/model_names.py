@@ -4,7 +4,7 @@ matched("local/*", "local/llama3.1:8b") -> "llama3.1:8b"
 allows({"local/*"}, "local/llama3.1:8b") -> True
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 WILDCARD: Final = "*"
@@ -29,6 +29,24 @@ def matched(pattern: str, name: str) -> str | None:
     if not is_name(name) or WILDCARD in name or name != name.strip():
         return None
     return name[len(prefix) :]
+
+
+def unknown(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return the names and patterns with which no call could name one of the known models.
+
+    Args:
+        names: Names and patterns of models, such as a key is limited to.
+        known: The names and patterns of the models that exist.
+    """
+    return [name for name in names if not any(_meets(name, entry) for entry in known)]
+
+
+def _meets(name: str, entry: str) -> bool:
+    """Whether two names or patterns stand for a common name."""
+    if not name.endswith(WILDCARD):
+        return matched(entry, name) is not None if entry.endswith(WILDCARD) else name == entry
+    prefix, other = name.removesuffix(WILDCARD), entry.removesuffix(WILDCARD)
+    return other.startswith(prefix) or (entry.endswith(WILDCARD) and prefix.startswith(other))
 
 
 def allows(allowed: Collection[str] | None, name: str) -> bool:

@@ -361,6 +361,10 @@ class CurrentModels:
         self.catalogue = catalogue
         """Calls in flight keep the model that they began with."""
 
+    def names(self) -> Collection[str]:
+        """Return the names and patterns of the models."""
+        return self.catalogue.models.keys()
+
     def get(self, name: str) -> Model | None:
         """Return the model that callers name so, or None."""
         return self.catalogue.get(name)

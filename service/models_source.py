@@ -27,6 +27,9 @@ SELECTING: Final = frozenset(
 
 SIMPLISMART_BASE_URL: Final = "https://api.simplismart.live"
 
+DEFAULT: Final = "default"
+"""The only model without a models file."""
+
 SIMULATOR: Final = "simulator"
 """The value of CHAT_UPSTREAM_BASE_URL that selects the built-in simulator."""
 
@@ -56,6 +59,27 @@ def models_file(path: str) -> Mapping[str, Any]:
         raise CatalogueError("has a number with too large an exponent") from error
 
 
+def names_of_models(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the names and patterns of the models that an environment selects.
+
+    No upstream and no key has to be configured. Without a models file and an upstream, the models
+    are not known: None is returned.
+
+    Raises:
+        CatalogueError: The models file cannot be used.
+    """
+    path = environment.get("CHAT_MODELS_FILE")
+    if path:
+        tables = models_file(path).get("models")
+        if not isinstance(tables, dict):
+            raise CatalogueError("models: there must be at least one [models.NAME]")
+        return tuple(tables)
+    is_configured = environment.get("CHAT_UPSTREAM_BASE_URL") or environment.get(
+        "SIMPLISMART_API_KEY"
+    )
+    return (DEFAULT,) if is_configured else None
+
+
 def document_of(
     values: Mapping[str, Any], environment: Mapping[str, str], *, simulates: bool
 ) -> Mapping[str, Any]:
@@ -77,7 +101,7 @@ def document_of(
     return {
         "upstreams": {"default": upstream},
         "models": {
-            "default": {
+            DEFAULT: {
                 "upstream": "default",
                 "upstream_model": values["upstream_model"],
                 "default_output_tokens": 1024,

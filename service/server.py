@@ -365,6 +365,7 @@ class Server:
             token=settings.admin_token,
             tls=self._tls_of("admin_tls"),
             shares_port=self._shares_ports,
+            models=self._models.names,
         )
         await admin.start()
         self._resources.push_async_callback(admin.stop)

@@ -25,7 +25,11 @@ def _create_account(operations: Operations, asked: argparse.Namespace) -> Answer
     if asked.credit:
         added = _added(operations, asked.account, asked.credit, _OPENING)
         response.account.CopyFrom(added.account)
-    return Answer(document=response, text=rows_table(ACCOUNT, [response.account]))
+    return Answer(
+        document=response,
+        text=rows_table(ACCOUNT, [response.account]),
+        note=f"Account {asked.account!r} is in the store {asked.place}.",
+    )
 
 
 def _suspend_account(operations: Operations, asked: argparse.Namespace) -> Answer:

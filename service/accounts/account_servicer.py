@@ -5,7 +5,7 @@ token -> fields -> the operation, in a thread of the store
 
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -42,6 +42,8 @@ class AccountServicer(AccountServiceServicer):
         token: The bearer token of operators: at least 16 characters.
         clock: A monotonic clock, in seconds.
         now: Returns the current time in nanoseconds since the Unix epoch.
+        models: Returns the names and patterns of the models that exist, or None if they are not
+            known.
 
     Raises:
         ValueError: The token is shorter. An empty one would admit everybody.
@@ -55,9 +57,10 @@ class AccountServicer(AccountServiceServicer):
         token: str,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = time.time_ns,
+        models: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         self._access = access
-        self._operations = Operations(directory, now=now)
+        self._operations = Operations(directory, now=now, models=models)
         if len(token) < SHORTEST_TOKEN:
             raise ValueError(f"the admin token has fewer than {SHORTEST_TOKEN} characters")
         self._token = keys.digest(token)

@@ -31,7 +31,10 @@ def on_store(run: Callable[[Operations, argparse.Namespace], Answer]) -> Command
     """Return the command that runs a function with the operations on the store."""
 
     def on_store(store: Store, asked: argparse.Namespace) -> Answer:
-        return run(Operations(Directory(store), now=lambda: int(asked.now)), asked)
+        operations = Operations(
+            Directory(store), now=lambda: int(asked.now), models=asked.known_models
+        )
+        return run(operations, asked)
 
     return on_store
 

@@ -15,7 +15,7 @@ from service.accounts import (
     report_commands,
     store_commands,
 )
-from service.accounts.store_commands import Command
+from service.accounts.store_commands import Command, Creation
 
 COMMANDS: Final[Mapping[str, Command]] = {
     **account_commands.COMMANDS,
@@ -26,5 +26,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
 }
 """Each receives the arguments of its command line, and `now` in nanoseconds."""
 
-CREATING: Final = frozenset({"accounts create", "migrate"})
-"""The commands that create a missing store."""
+CREATION: Final[Mapping[str, Creation]] = {
+    "accounts create": Creation.FIRST,
+    "migrate": Creation.ALWAYS,
+}
+"""The commands that can create a missing store."""

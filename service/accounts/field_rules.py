@@ -3,16 +3,22 @@
 NAME.accepts("acme") -> True       "Must be " + NAME.allowed -> the error text
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
+from chatcompletion.default_messages import quoted
 from chatcompletion.v1 import account_pb2
+from service import model_names
 
 LONGEST_NAME: Final = 128
 LONGEST_MODEL: Final = 256
 LONGEST_IDENTITY: Final = 512
 MOST_MODELS: Final = 100
+_MOST_SHOWN: Final = 10
+"""Maximum names of models in an error."""
 LARGEST_LIMIT: Final = 10**9
 LARGEST_AMOUNT: Final = 10**18
 """Maximum amount in nano-credits: a billion credits."""
@@ -25,6 +31,12 @@ class FieldRule:
     allowed: str
     """The allowed values, as the end of the sentence "Must be …"."""
     accepts: Callable[[Any], bool]
+    quotes: bool = False
+    """Whether errors quote the value, which is a text and never a secret."""
+
+    def expected(self, value: Any) -> str:
+        """Return "be …" with the allowed values and, if it is quoted, the value found."""
+        return f"be {self.allowed}{f', but got {quoted(value)}' if self.quotes else ''}"
 
 
 def _is_text(value: str, longest: int) -> bool:
@@ -43,6 +55,15 @@ NAME: Final = FieldRule(
     allowed="1 to 128 printable characters, without a space at either end",
     accepts=lambda value: _is_text(value, LONGEST_NAME),
 )
+"""Of an account or a key that exists."""
+_NEW_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+NEW_NAME: Final = FieldRule(
+    allowed="1 to 128 characters of a-z, 0-9, '.', '_' and '-', with a letter or digit first",
+    accepts=lambda value: _NEW_NAME.fullmatch(value) is not None,
+    quotes=True,
+)
+"""Of a new account or key. Names that differ only in case, or look alike, would be mistaken for
+each other; one with a hyphen first would be an option of a command."""
 IDEMPOTENCY_ID: Final = NAME
 IDENTITY: Final = FieldRule(
     allowed="1 to 512 printable characters, without a space at either end",
@@ -82,6 +103,23 @@ SECRET: Final = FieldRule(
     allowed="a secret, or its first 14 characters", accepts=lambda value: 14 <= len(value) <= 256
 )
 PAGE_SIZE: Final = FieldRule(allowed="an integer of at least 0", accepts=lambda value: value >= 0)
+
+
+def unknown_model(names: Iterable[str], known: Collection[str]) -> str:
+    """Return the error for the first of some models that does not exist; "" if all do.
+
+    Args:
+        names: The names and patterns of models that a key can use.
+        known: Those of the models that exist.
+    """
+    unknown = model_names.unknown(names, known)
+    if not unknown:
+        return ""
+    near = get_close_matches(unknown[0], known, n=3)
+    hint = f" Did you mean {' or '.join(map(quoted, near))}?" if near else ""
+    shown = ", ".join(sorted(known)[:_MOST_SHOWN])
+    more = f" and {len(known) - _MOST_SHOWN} more" if len(known) > _MOST_SHOWN else ""
+    return f"There is no model {quoted(unknown[0])}.{hint} The models are {shown}{more}."
 
 
 def later_than(now: int) -> FieldRule:

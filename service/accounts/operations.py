@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -55,7 +55,7 @@ _LIMITS: Final = (
 )
 
 FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
-    pb.CreateAccountRequest: (Field("name", field_rules.NAME, required=True),),
+    pb.CreateAccountRequest: (Field("name", field_rules.NEW_NAME, required=True),),
     pb.ListAccountsRequest: (_PAGE,),
     pb.GetAccountRequest: (_ACCOUNT,),
     pb.SuspendAccountRequest: (_ACCOUNT,),
@@ -73,7 +73,7 @@ FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
     ),
     pb.CreateApiKeyRequest: (
         _ACCOUNT,
-        _KEY,
+        Field("name", field_rules.NEW_NAME, required=True),
         *_LIMITS,
         Field("identity", field_rules.IDENTITY),
     ),
@@ -118,11 +118,20 @@ class Operations:
     Args:
         directory: The accounts and keys.
         now: Returns the current time in nanoseconds since the Unix epoch.
+        models: Returns the names and patterns of the models that exist, or None if they are not
+            known. The models of a key must be among them.
     """
 
-    def __init__(self, directory: Directory, *, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        now: Callable[[], int] = time.time_ns,
+        models: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
         self._directory = directory
         self._now = now
+        self._models = models
 
     def create_account(self, request: pb.CreateAccountRequest) -> pb.CreateAccountResponse:
         """Create an account."""
@@ -209,6 +218,11 @@ class Operations:
         future = field_rules.later_than(self._now())
         if "expires_at" in given and not future.accepts(given["expires_at"]):
             raise _invalid("limits.expire_time", f"Must be {future.allowed}.")
+        known = self._models() if "models" in given else None
+        if known is not None:
+            wrong = field_rules.unknown_model(given["models"], known)
+            if wrong:
+                raise _invalid("limits.models.names", wrong)
         return given
 
     def rotate_api_key(self, request: pb.RotateApiKeyRequest) -> pb.RotateApiKeyResponse:
@@ -340,7 +354,7 @@ def _violations(request: Message) -> Iterator[Violation]:
                     param=field.path, message="Is required.", code="missing_required_parameter"
                 )
         elif not field.rule.accepts(value):
-            yield Violation(param=field.path, message=f"Must be {field.rule.allowed}.")
+            yield Violation(param=field.path, message=f"Must {field.rule.expected(value)}.")
 
 
 def _value(message: Any, path: str) -> Any:

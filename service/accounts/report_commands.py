@@ -20,7 +20,9 @@ MOST_USAGE: Final = 100_000
 def _show_ledger(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.ListLedgerEntriesRequest(account=asked.account)
     found = every_page(operations.list_ledger_entries, request, asked.limit)
-    return Answer(document=found, text=rows_table(ENTRY, found.entries))
+    dated = any(entry.HasField("price_time") for entry in found.entries)
+    columns = {**ENTRY, "prices from": "price_time"} if dated else ENTRY
+    return Answer(document=found, text=rows_table(columns, found.entries))
 
 
 def _show_audit(operations: Operations, asked: argparse.Namespace) -> Answer:

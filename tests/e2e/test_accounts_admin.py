@@ -445,8 +445,8 @@ async def test_a_changed_limit_takes_effect_at_once(house: House) -> None:
 
 
 async def test_names_are_values_and_not_sql(house: House) -> None:
-    await account(house, HOSTILE)
-    await house.ask("CreateApiKey", pb.CreateApiKeyRequest(account=HOSTILE, name=HOSTILE))
+    house.directory.create_account(HOSTILE)
+    house.directory.create_key(HOSTILE, HOSTILE)
     await house.ask(
         "AddCredit",
         pb.AddCreditRequest(account=HOSTILE, amount_nano_credits=1, idempotency_id=HOSTILE),
@@ -458,6 +458,35 @@ async def test_names_are_values_and_not_sql(house: House) -> None:
     assert [found.name for found in listed.accounts] == [HOSTILE]
     refused = await house.refusal("GetAccount", pb.GetAccountRequest(account="' OR 1=1 --"))
     assert refused.reason == "ACCOUNT_NOT_FOUND"
+
+
+async def test_a_new_name_is_plain_and_a_wrong_one_is_quoted(house: House) -> None:
+    refused = await house.refusal("CreateAccount", pb.CreateAccountRequest(name="Acme"))
+    assert (refused.reason, refused.error.param) == ("INVALID_REQUEST", "name")
+    assert refused.message == (
+        "Must be 1 to 128 characters of a-z, 0-9, '.', '_' and '-', with a letter or digit first, "
+        "but got 'Acme'."
+    )
+    await account(house)
+    request = pb.CreateApiKeyRequest(account="acme", name="a b")
+    assert "but got 'a b'" in (await house.refusal("CreateApiKey", request)).message
+
+
+async def test_a_key_is_limited_to_models_that_exist(database: str) -> None:
+    async with admin(database, models=("gpt-4o", "local/*")) as house:
+        await account(house)
+        for number, names in enumerate((["gpt-4o"], ["local/a", "local/*"], ["*"])):
+            await key(house, f"k{number}", models={"names": names})
+        for method in ("CreateApiKey", "UpdateApiKey"):
+            asked: dict[str, Any] = {"account": "acme", "name": "k0"}
+            asked["limits"] = {"models": {"names": ["gpt-4o", "gpt4o"]}}
+            if method == "UpdateApiKey":
+                asked["update_mask"] = {"paths": ["models"]}
+            refused = await house.refusal(method, getattr(pb, f"{method}Request")(**asked))
+            assert refused.error.param == "limits.models.names"
+            assert refused.message == (
+                "There is no model 'gpt4o'. Did you mean 'gpt-4o'? The models are gpt-4o, local/*."
+            )
 
 
 async def pages(house: House, method: str, request: Any) -> list[Any]:
@@ -615,7 +644,7 @@ async def test_usage_of_all_accounts_is_listed_in_the_order_of_accounts(house: H
 
 async def test_pages_of_usage_are_complete_while_it_grows(house: House) -> None:
     await account(house, credit=CREDIT)
-    names = ("batch", "ci", "née", "z")
+    names = ("batch", "ci", "m.ee", "z")
     for name in names:
         await key(house, name)
         await charge(house, name, 1, 2)

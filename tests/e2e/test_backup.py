@@ -56,7 +56,7 @@ async def test_the_commands_of_the_page_restore_a_backup(
     if engine == "postgresql":
         server: Server = request.getfixturevalue("postgres")
         url = variables["CHAT_DATABASE_URL"] = server.url(server.database())
-    account = "python -m service accounts create acme --credit 5"
+    account = "python -m service accounts create acme --credit 5 --new-store"
     await shell(account, tmp_path, variables)
     await shell(commands(f"backup of {engine}"), tmp_path, variables)
     await shell("python -m service credit add acme 3", tmp_path, variables)

@@ -20,7 +20,7 @@ PROGRAMS: Final = {
     "workers": (("service", "--workers", "2"), environment()),
     "bridge": (("restbridge",), BRIDGE),
     "standalone": (("restbridge", "--standalone"), environment(**BRIDGE)),
-    "command": (("service", "accounts", "create", "acme"), environment()),
+    "command": (("service", "accounts", "create", "acme", "--new-store"), environment()),
     "client": (("chat", "--help"), {}),
     "simulator": (("service.simulator", "--help"), {}),
 }

@@ -9,7 +9,7 @@ async with admin(database) as house:
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -77,8 +77,13 @@ class House:
 
 
 @asynccontextmanager
-async def admin(database: str) -> AsyncIterator[House]:
-    """Run both listeners on the empty store with this address."""
+async def admin(database: str, *, models: Collection[str] | None = None) -> AsyncIterator[House]:
+    """Run both listeners on the empty store with this address.
+
+    Args:
+        database: The address.
+        models: The names and patterns of the models that exist; None if they are not known.
+    """
     async with AsyncExitStack() as stack:
         store = Store(database)
         stack.callback(store.close)
@@ -89,7 +94,9 @@ async def admin(database: str) -> AsyncIterator[House]:
         stack.callback(access.close)
         directory = Directory(store)
         telemetry = Telemetry()
-        server = AdminServer(access, directory, telemetry, listen=LOCAL, token=TOKEN)
+        server = AdminServer(
+            access, directory, telemetry, listen=LOCAL, token=TOKEN, models=lambda: models
+        )
         await server.start()
         stack.push_async_callback(server.stop)
 

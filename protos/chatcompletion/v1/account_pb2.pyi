@@ -104,8 +104,9 @@ class Account(_message.Message):
     SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name of the account: unique, 1 to 128 printable characters, without a
-    space at either end. Immutable.
+    """The name of the account: unique, 1 to 128 characters of a-z, 0-9, ".", "_"
+    and "-", with a letter or digit first. An account that an earlier version
+    created can have other printable characters. Immutable.
     """
     balance_nano_credits: _builtins.int
     """Output only. The balance in nano-credits: the sum of the account's ledger
@@ -161,8 +162,9 @@ class AllowedModels(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the models: 1 to 100 different names of 1 to 256 printable
-        characters each. The server does not check that the models exist.
+        """The names of the models, and patterns such as "local/*": 1 to 100 different
+        ones of 1 to 256 printable characters each. A request that sets a name which
+        no model of the server has is rejected.
         """
 
     def __init__(
@@ -258,8 +260,8 @@ class ApiKey(_message.Message):
     account: _builtins.str
     """The name of the account that owns the key."""
     name: _builtins.str
-    """The name of the key: unique in its account, revoked keys included; 1 to 128
-    printable characters, without a space at either end. Immutable.
+    """The name of the key: unique in its account, revoked keys included. The same
+    characters as in Account.name. Immutable.
     """
     secret_prefix: _builtins.str
     """Output only. The first characters of the secret. Empty for secrets that the

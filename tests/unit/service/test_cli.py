@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.accounts.directory import Directory
 from service.accounts.export import ExportRow
 from service.accounts.reports import DAY
 from service.accounts.terminal import table
+from service.ledger.migrations import migrate
 from service.ledger.rows import Place, Settle
 from service.ledger.store import Store, StoreError
 from service.ledger.usage import HOUR
@@ -60,16 +62,29 @@ def document(run: Run) -> Callable[..., Any]:
     return document
 
 
-def spend(url: str, account: str, key: str, *charges: int) -> None:
+def existing(url: str, account: str, *, key: str = "") -> None:
+    """Create an account whose name no command would give it, and a key."""
+    store = Store(url)
+    migrate(store)
+    directory = Directory(store)
+    directory.create_account(account)
+    if key:
+        directory.create_key(account, key)
+    store.close()
+
+
+def spend(url: str, account: str, key: str, *charges: int, prices_from: int | None = None) -> None:
     """Settle requests with these charges in nano-credits."""
     store = Store(url)
     directory = Directory(store)
     owner = directory.account(account)
     (key_id,) = (view.id for view in directory.keys(account) if view.name == key)
     for number, charge in enumerate(charges):
-        hold = {"hold_id": f"{account}-{key}-{number}", "account_id": owner.id, "key_id": key_id}
+        id_ = f"{account}-{key}-{number}-{prices_from}"
+        hold = {"hold_id": id_, "account_id": owner.id, "key_id": key_id}
         store.apply([Place(**hold, amount=charge, tokens=3, model="m", owner="tests", lease=DAY)])
-        store.apply([Settle(**hold, charge=charge, prompt_tokens=1, completion_tokens=2)])
+        used = partial(Settle, charge=charge, prompt_tokens=1, completion_tokens=2)
+        store.apply([used(**hold, prices_from=prices_from)])
     store.close()
 
 
@@ -316,6 +331,19 @@ def test_credit_is_taken_back_once_and_only_if_it_is_there(
     assert run("ledger", "verify")[0] == 0
 
 
+def test_the_ledger_shows_the_time_of_prices_that_have_one(run: Run, url: str) -> None:
+    run("accounts", "create", "acme", "--credit", "1")
+    run("keys", "create", "acme", "--name", "ci")
+    spend(url, "acme", "ci", 100)
+    assert "PRICES FROM" not in run("ledger", "show", "acme")[1]
+    spend(url, "acme", "ci", 100, 100, prices_from=1_793_491_200 * 10**9)
+
+    head, newest, *_, oldest = run("ledger", "show", "acme")[1].splitlines()
+    assert head.endswith("  PRICES FROM")
+    assert newest.endswith("  2026-11-01T00:00:00Z")
+    assert oldest.endswith("  -")
+
+
 def test_without_an_id_each_addition_counts_and_is_told_its_id(run: Run) -> None:
     run("accounts", "create", "acme")
     notes = [run("credit", "add", "acme", "1")[2] for _ in range(2)]
@@ -428,9 +456,8 @@ def test_the_schema_is_made(run: Run, url: str) -> None:
     assert run("accounts", "list", "--json") == (0, '{"accounts": [], "next_page_token": ""}\n', "")
 
 
-def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any]) -> None:
-    document("accounts", "create", HOSTILE, "--credit", "1")
-    document("keys", "create", HOSTILE, "--name", HOSTILE, "--models", HOSTILE)
+def test_names_are_values_and_not_sql(run: Run, document: Callable[..., Any], url: str) -> None:
+    existing(url, HOSTILE, key=HOSTILE)
     document("credit", "add", HOSTILE, "1", "--id", HOSTILE)
 
     assert document("ledger", "show", HOSTILE)["entries"][0]["idempotency_id"] == HOSTILE
@@ -521,9 +548,9 @@ def test_a_verification_that_failed_is_no_difference(
 
 
 def test_what_adds_credit_once_can_be_copied_from_the_failure(
-    run: Run, document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    run: Run, document: Callable[..., Any], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document("accounts", "create", HOSTILE)
+    existing(url, HOSTILE)
     with monkeypatch.context() as away:
         away.setattr(Store, "apply", _lost)
         status, _, err = run("credit", "add", HOSTILE, "2.5", "--id", "$(reboot) `x` 'y' \"z\"")
@@ -555,12 +582,13 @@ def test_what_a_terminal_cannot_show_is_no_failure(
         out.seek(0)
         return out.read()
 
-    assert json.loads(printed("accounts", "create", name, "--json"))["account"]["name"] == name
-    assert printed("keys", "create", name, "--name", name).startswith("sk-live-")
+    existing(url, name)
+    shown = json.loads(printed("accounts", "suspend", name, "--json"))
+    assert shown["account"]["name"] == name
+    assert printed("keys", "create", name, "--name", "ci").startswith("sk-live-")
     assert (name in printed("accounts", "list")) == (encoding == "utf-8")
-    assert name.encode(encoding, errors="backslashreplace").decode(encoding) in printed(
-        "keys", "list", name
-    )
+    shown = name.encode(encoding, errors="backslashreplace").decode(encoding)
+    assert shown in printed("accounts", "list")
     assert "COMMAND" in printed("--help")
 
 
@@ -609,6 +637,11 @@ def test_a_host_whose_name_is_too_long_is_told(run: Run) -> None:
         ("accounts", "create", "\u202eacme"),
         ("accounts", "create", "half\udcff"),
         ("accounts", "create", "a" * 129),
+        ("accounts", "create", "Acme"),
+        ("accounts", "create", "acme corp"),
+        ("accounts", "create", ".acme"),
+        ("accounts", "create", "müller"),
+        ("keys", "create", "acme", "--name", "CI"),
         ("accounts", "create", "acme", "--credit", "-1"),
         ("accounts", "create", "acme", "--credit", "1e3"),
         ("accounts", "create", "acme", "--cred", "1"),
@@ -640,6 +673,108 @@ def test_wrong_arguments_are_refused(run: Run, tmp_path: Path, arguments: tuple[
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.endswith(" See --help.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a", "0", "acme", "7.of-9_x", "a" * 128])
+def test_new_names_are_plain(document: Callable[..., Any], name: str) -> None:
+    assert document("accounts", "create", name)["account"]["name"] == name
+    assert document("keys", "create", name, "--name", name)["api_key"]["name"] == name
+
+
+def test_a_wrong_name_is_quoted_with_what_was_expected(run: Run) -> None:
+    _, _, err = run("accounts", "create", "Acme")
+
+    assert err == (
+        "python -m service accounts create: argument account: must be 1 to 128 characters of a-z, "
+        "0-9, '.', '_' and '-', with a letter or digit first, but got 'Acme'. See --help.\n"
+    )
+
+
+# ----------------------------------------------------------------------------------- new stores
+
+
+def test_a_new_account_names_its_store(run: Run, tmp_path: Path) -> None:
+    _, _, err = run("accounts", "create", "acme")
+
+    assert err == f"Account 'acme' is in the store {tmp_path}/store.sqlite3.\n"
+
+
+def test_a_second_store_is_no_accident(run: Run, tmp_path: Path) -> None:
+    run("accounts", "create", "acme")
+    other = tmp_path / "typo.sqlite3"
+    status, out, err = run("accounts", "create", "acme", database=f"sqlite:///{other}")
+
+    assert (status, out) == (1, "")
+    assert err == (
+        f"python -m service: CHAT_DATABASE_URL: the file {other} does not exist, but "
+        f"{tmp_path}/store.sqlite3 does. To use that store, set "
+        f"CHAT_DATABASE_URL=sqlite:///{tmp_path}/store.sqlite3; to create another, add "
+        "--new-store\n"
+    )
+    assert not other.exists()
+    created = run("accounts", "create", "acme", "--new-store", database=f"sqlite:///{other}")
+    assert created[0] == 0
+    assert other.exists()
+
+
+def test_other_files_beside_a_new_store_are_no_stores(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "store.sqlite3-turns").touch()
+    (tmp_path / "notes.sqlite3").write_text("SQLite format 2")
+
+    assert run("accounts", "create", "acme")[0] == 0
+
+
+def test_an_unset_variable_creates_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(("accounts", "create", "acme"), {}) == 1
+    assert capsys.readouterr().err == (
+        f"python -m service: CHAT_DATABASE_URL is not set, and {tmp_path}/chatcompletion.sqlite3 "
+        "does not exist. Set CHAT_DATABASE_URL to the store of the service; to create one here, "
+        "add --new-store\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert cli.run(("accounts", "create", "acme", "--new-store"), {}) == 0
+    assert cli.run(("accounts", "create", "other"), {}) == 0
+
+
+# --------------------------------------------------------------------------- models of keys
+
+
+def test_models_of_a_key_exist(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[models."gpt-4o"]\n[models.large]\n[models."local/*"]\n')
+    environment = {"CHAT_DATABASE_URL": url, "CHAT_MODELS_FILE": str(file)}
+    cli.run(("accounts", "create", "acme"), environment)
+    create = ("keys", "create", "acme", "--name")
+    for number, models in enumerate(("gpt-4o", "large,local/a", "local/*", "l*", "local/x*", "*")):
+        assert cli.run((*create, f"k{number}", "--models", models), environment) == 0
+    capsys.readouterr()
+    assert cli.run((*create, "ci", "--models", "large,gpt4o"), environment) == 1
+    assert capsys.readouterr().err == (
+        "python -m service: there is no model 'gpt4o'. Did you mean 'gpt-4o'? The models are "
+        "gpt-4o, large, local/*\n"
+    )
+    for models in ("m*", "local/", "other"):
+        assert cli.run(("keys", "update", "acme", "k0", "--models", models), environment) == 1
+    file.write_text("[models")
+    assert cli.run((*create, "ci", "--models", "large"), environment) == 1
+    assert "CHAT_MODELS_FILE: is not TOML" in capsys.readouterr().err
+    assert cli.run((*create, "unlimited"), environment) == 0
+
+
+@pytest.mark.parametrize("variable", ["CHAT_UPSTREAM_BASE_URL", "SIMPLISMART_API_KEY"])
+def test_without_a_models_file_the_only_model_is_default(url: str, variable: str) -> None:
+    environment = {"CHAT_DATABASE_URL": url, variable: "simulator"}
+    cli.run(("accounts", "create", "acme"), environment)
+    create = ("keys", "create", "acme", "--models")
+
+    assert cli.run((*create, "default", "--name", "a"), environment) == 0
+    assert cli.run((*create, "other", "--name", "b"), environment) == 1
+    assert cli.run((*create, "other", "--name", "b"), {"CHAT_DATABASE_URL": url}) == 0
 
 
 # ------------------------------------------------------------------------------------ arguments

@@ -1,6 +1,6 @@
 import pytest
 
-from service.model_names import allows, matched
+from service.model_names import allows, matched, unknown
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,25 @@ def test_a_key_can_use_the_names_and_patterns_it_is_limited_to(
     allowed: set[str] | None, name: str, expected: bool
 ) -> None:
     assert allows(allowed, name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "is_known"),
+    [
+        ("a", {"a", "b"}, True),
+        ("c", {"a", "b"}, False),
+        ("a", {"ab"}, False),
+        ("local/llama", {"local/*"}, True),
+        ("local/", {"local/*"}, False),
+        ("local/*", {"local/*"}, True),
+        ("local/l*", {"local/*"}, True),
+        ("local/*", {"local/llama"}, True),
+        ("*", {"a"}, True),
+        ("b*", {"a", "local/*"}, False),
+        ("a", set(), False),
+    ],
+)
+def test_a_key_can_be_limited_to_what_a_model_is_named(
+    name: str, known: set[str], is_known: bool
+) -> None:
+    assert unknown(["first", name], {*known, "first"}) == ([] if is_known else [name])

@@ -52,3 +52,24 @@ def test_a_time_fits_the_store() -> None:
     assert field_rules.INSTANT.accepts(291 * year - 1)
     assert not field_rules.INSTANT.accepts(-1)
     assert not field_rules.INSTANT.accepts(291 * year)
+
+
+def test_a_new_name_is_plain() -> None:
+    for name in ("a", "0", "a.b_c-d", "9" * 128):
+        assert field_rules.NEW_NAME.accepts(name)
+    for name in ("", "A", "aB", "-a", ".a", "_a", "a b", "é", "a/b", "a\n", "9" * 129):
+        assert not field_rules.NEW_NAME.accepts(name)
+
+
+def test_an_error_quotes_only_what_is_not_secret() -> None:
+    assert field_rules.NEW_NAME.expected("A").endswith(", but got 'A'")
+    assert field_rules.SECRET.expected("A") == "be a secret, or its first 14 characters"
+
+
+def test_an_unknown_model_is_named_with_its_nearest_names() -> None:
+    known = [f"m{number:02}" for number in range(12)]
+    assert field_rules.unknown_model(["m01", "m*"], known) == ""
+    assert field_rules.unknown_model(["m01", "M07"], known) == (
+        "There is no model 'M07'. Did you mean 'm07'? The models are m00, m01, "
+        "m02, m03, m04, m05, m06, m07, m08, m09 and 2 more."
+    )
