@@ -52,6 +52,22 @@ _GENERATED: Final = (
 """Names that are generated or installed."""
 
 
+def unusable(tool: str) -> str:
+    """Return why a program cannot be used, or "" if it can.
+
+    rustup's `cargo` is in the PATH also without a toolchain in HOME, but runs nothing then.
+    """
+    program = shutil.which(tool)
+    if program is None:
+        return f"{tool} is not installed"
+    if tool != "cargo":
+        return ""
+    asked = subprocess.run(  # noqa: S603  (the language's own tool)
+        (program, "--version"), check=False, capture_output=True, timeout=LONGEST
+    )
+    return f"{tool} does not run" if asked.returncode else ""
+
+
 def path_with(*directories: Path) -> str:
     """Return a PATH that begins with `directories` and the directory of buf."""
     places = (*directories, Path(sys.executable).parent, os.environ.get("PATH", ""))
@@ -137,11 +153,10 @@ class Examples:
     def build(self, language: str) -> str:
         """Build an example once, and return the command that runs it."""
         for tool in TOOLS[language]:
-            if shutil.which(tool) is None:
-                missing = f"{tool} is not installed"
+            if fault := unusable(tool):
                 if os.environ.get("CI"):
-                    pytest.fail(missing)
-                pytest.skip(missing)
+                    pytest.fail(fault)
+                pytest.skip(fault)
         *building, run = COMMANDS[language].splitlines()
         if language not in self._built:
             if language == "rust":
