@@ -17,7 +17,6 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import asyncio
 from collections.abc import (
-    AsyncIterable,
     Awaitable,
     Callable,
     Generator,
@@ -27,7 +26,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 from grpc.aio import AioRpcError, Metadata
@@ -272,7 +271,14 @@ class StreamCall(_Call):
         await self._method.serve(self._context)
 
 
-async def each(call: AsyncIterable[_T], take: Callable[[Sequence[_T]], Awaitable[None]]) -> None:
+class Readable(Protocol):
+    """The method of a streaming call on the wire that `each` uses."""
+
+    async def read(self) -> object:
+        """Return the next message, or `grpc.aio.EOF` at the end. Raise if the call failed."""
+
+
+async def each(call: Readable | StreamCall, take: _Take) -> None:
     """Pass the messages of a streaming call to `take` as they arrive, in-process or on the wire.
 
     Args:
@@ -285,14 +291,27 @@ async def each(call: AsyncIterable[_T], take: Callable[[Sequence[_T]], Awaitable
     if isinstance(call, StreamCall):
         await call.deliver(take)
     else:
-        async for message in call:
-            await take((message,))
+        # An iteration over the call would keep each message until the next one.
+        while (message := await call.read()) is not grpc.aio.EOF:
+            taking = take((message,))
+            del message  # it belongs to `take`, which can wait
+            await taking
 
 
-async def write_all(context: Any, messages: Sequence[object]) -> None:
-    """Write several messages at once, in-process or on the wire."""
+async def write_all(context: Any, messages: list[_T], serialize: Callable[[_T], bytes]) -> None:
+    """Write several messages at once, in-process or on the wire.
+
+    A write to the wire can wait for a caller who does not read. Meanwhile, only the bytes of its
+    message are kept.
+
+    Args:
+        context: The call's context. On the wire, its method has no serializer.
+        messages: The messages. On the wire, they are removed as they are written.
+        serialize: Serializes a message for the wire.
+    """
     if isinstance(context, InProcessContext):
         await context.write_all(messages)
     else:
-        for message in messages:
-            await context.write(message)
+        messages.reverse()
+        while messages:
+            await context.write(serialize(messages.pop()))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from threading import Event
 from typing import Final, Protocol
 
-from process import log
+from process import free_memory, log
 
 SECOND: Final = "a second signal ends the remaining calls immediately"
 """What a person can do during a drain; on its log line."""
@@ -79,7 +79,9 @@ class Signals:
     async def drain(
         self, logger: str, stop: Stop, hurry: Callable[[], None], reload: Reload | None = None
     ) -> None:
-        """Wait for a signal that ends the process, then drain. Until then, reload at each SIGHUP.
+        """Wait for a signal that ends the process, then drain.
+
+        Until then, reload at each SIGHUP, and return freed memory to the system.
 
         Args:
             logger: The name of the logger.
@@ -87,11 +89,16 @@ class Signals:
             hurry: Makes `stop` end the remaining work immediately.
             reload: Reloads what can be reloaded; None if that is nothing.
         """
-        reloading = asyncio.create_task(self._reload(logger, reload))
+        besides = (
+            asyncio.create_task(self._reload(logger, reload)),
+            asyncio.create_task(free_memory.keep_returning()),
+        )
         first = await self._received.get()
-        reloading.cancel()
-        with suppress(asyncio.CancelledError):
-            await reloading
+        for task in besides:
+            task.cancel()
+        for task in besides:
+            with suppress(asyncio.CancelledError):
+                await task
         log.event(logger, "draining", signal=first.name, hint=SECOND)
         stopping = asyncio.ensure_future(stop(delay=0 if first == signal.SIGINT else None))
         second = asyncio.create_task(self._received.get())

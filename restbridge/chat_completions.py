@@ -10,7 +10,7 @@ response.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -116,8 +116,8 @@ class ChatCompletions:
 class Responses(Protocol):
     """The methods of a streaming call that `relay` uses."""
 
-    def __aiter__(self) -> AsyncIterator[StreamChatCompletionResponse]:
-        """Iterate over the messages. The iteration raises if the call failed."""
+    async def read(self) -> object:
+        """Return the next message, or `grpc.aio.EOF` at the end. Raise if the call failed."""
 
     async def initial_metadata(self) -> headers.Metadata:
         """Return the initial metadata of the call."""
@@ -135,7 +135,9 @@ async def relay(call: Responses, events: EventStream) -> None:
     async def send(responses: Sequence[StreamChatCompletionResponse]) -> None:
         if not events.is_open:
             await events.open(headers.answer(await call.initial_metadata()))
-        await events.write(*(encode_chunk(response.chunk) for response in responses))
+        writing = events.write(*(encode_chunk(response.chunk) for response in responses))
+        del responses  # a client who does not read would keep them in memory
+        await writing
 
     await each(call, send)
     if not events.is_open:

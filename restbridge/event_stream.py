@@ -101,7 +101,10 @@ class EventStream:
         self._last = self._clock.time()
         self._exchange.events += len(documents)
         body = b"".join(map(event, documents))
+        del documents  # it is in memory once
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        del body
+        await self._exchange.connection.drained()
 
     async def finish(self, before: bytes = b"") -> None:
         """Send `data: [DONE]` and end the stream.

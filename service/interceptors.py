@@ -11,7 +11,7 @@ A call is counted and has a deadline as soon as its headers arrive. Its message 
 its key is valid and the number of calls is below the maximum, so that callers without a key cannot
 fill the memory.
 
-A handler of a stream yields sequences of responses that are available together. The interceptor
+A handler of a stream yields lists of responses that are available together. The interceptor
 writes the responses instead of yielding them to grpcio. The deadline therefore also applies to a
 caller who does not read, and every call ends in one place.
 """
@@ -27,7 +27,6 @@ from collections.abc import (
     Callable,
     Collection,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -139,16 +138,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[method]
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
-        codecs = {
-            "request_deserializer": forgiving(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
+        deserialize = forgiving(handler.request_deserializer)
+        serialize = cast("Any", handler.response_serializer)
         if handler.response_streaming:
+            # `write_all` serializes the responses; without a serializer, they are bytes.
+            serialize = serialize or cast("Any", _as_is)
             return grpc.stream_stream_rpc_method_handler(
-                self._streamed(method, cast("Any", handler.unary_stream)), **codecs
+                self._streamed(method, cast("Any", handler.unary_stream), serialize),
+                request_deserializer=deserialize,
             )
         return grpc.stream_unary_rpc_method_handler(
-            self._unary(method, cast("Any", handler.unary_unary)), **codecs
+            self._unary(method, cast("Any", handler.unary_unary)),
+            request_deserializer=deserialize,
+            response_serializer=serialize,
         )
 
     def _unary(
@@ -165,7 +167,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return serve
 
     def _streamed(
-        self, method: str, handler: Callable[[Any, _Context], AsyncGenerator[Sequence[_Response]]]
+        self,
+        method: str,
+        handler: Callable[[Any, _Context], AsyncGenerator[list[_Response]]],
+        serialize: Callable[[_Response], bytes],
     ) -> Callable[[object, _Context], Awaitable[None]]:
         async def serve(_: object, context: _Context) -> None:
             async with self._call(method, context) as call:
@@ -174,7 +179,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for responses in stream:
                         if not call.begun:
                             await self._begin_response(call, context)
-                        await write_all(context, responses)
+                        await write_all(context, responses, serialize)
 
         return serve
 
@@ -335,6 +340,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             f"{errors.Internal.default_message} Request id: {call.record.request_id}",
             dispatched=call.dispatched,
         )
+
+
+def _as_is(response: object) -> object:
+    return response
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

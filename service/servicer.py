@@ -84,7 +84,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
 
     async def StreamChatCompletion(  # type: ignore[override]  # noqa: N802  (named by the contract; the interceptor writes what it yields)
         self, request: chat_completion_service_pb2.StreamChatCompletionRequest, context: _Context
-    ) -> AsyncGenerator[Sequence[chat_completion_service_pb2.StreamChatCompletionResponse]]:
+    ) -> AsyncGenerator[list[chat_completion_service_pb2.StreamChatCompletionResponse]]:
         """Yield the chunks as they arrive: for a caller in this process, all that are there."""
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
@@ -97,10 +97,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             async with aclosing(stream):
                 async for chunks in stream:
                     call.record.note_chunks(len(chunks), self._clock())
-                    yield [
+                    responses = [
                         chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
                         for chunk in chunks
                     ]
+                    chunks.clear()  # the responses have copies
+                    yield responses
         if progress.kept is not None and call.charge is not None:
             call.record.note_chunks(1, self._clock())
             receipts.add(progress.kept.usage, call.charge)

@@ -42,6 +42,9 @@ class ClientConnection(Protocol):
     def cut(self) -> None:
         """Close it after sending all written data, without the end of the response."""
 
+    async def drained(self) -> None:
+        """Wait until the client has read enough for the next write, or has disconnected."""
+
     def watch(self, left: Callable[[], None] | None) -> None:
         """Call `left` once when the client disconnects, or now if it has. None cancels this."""
 

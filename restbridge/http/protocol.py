@@ -103,6 +103,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Accept a connection, or reject it if there are too many."""
         super().connection_made(transport)
         self._telemetry.connections.inc()
+        # A stream waits for its client as soon as the socket does not accept everything. With
+        # high=0, TLS would pause forever.
+        transport.set_write_buffer_limits(high=1, low=0)
         _limit_stall(transport, self._limits.stall_seconds)
         if self._closing():
             # It was accepted just before the shutdown, which has not seen it.
@@ -144,6 +147,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def has_body(self) -> bool:
         """Whether all of the request's body has arrived."""
         return not self.cycle.more_body
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough for the next write, or has disconnected."""
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     def watch(self, left: Callable[[], None] | None) -> None:
         """Call `left` once when the client disconnects, or now if it has. None cancels this."""

@@ -70,6 +70,8 @@ from service.metering.usage_parts import NO_PARTS, Parts, parts_of, prompt_of
 # Globals of this module, because looking them up for each chunk is faster.
 _BYTES_PER_TOKEN: Final = tokens.BYTES_PER_TOKEN
 _LONG_TOKEN: Final = tokens.LONG_TOKEN
+_OWN: Final = frozenset({"choices", "usage", "null_fields", "extra_json"})
+"""Fields of a chunk that other chunks of its stream do not share."""
 _MOST_NAMES: Final = 64
 """Maximum number of member names that are remembered."""
 _SPARE: Final = 64
@@ -244,7 +246,7 @@ class Progress:
         """
         unfinished = self._begun - self._finished
         if unfinished:
-            ending = _alike(last)
+            ending = alike(last)
             for index in sorted(unfinished):
                 ending.choices.add(index=index, finish_reason="length").delta.SetInParent()
             yield ending
@@ -260,7 +262,7 @@ class Progress:
         if not self.wants_usage or self._delivered_usage:
             return
         self._delivered_usage = True
-        made = _alike(last)
+        made = alike(last)
         made.extra_json["choices"] = "[]"  # empty instead of absent, as the SDKs expect
         prompt, completion, estimated = self.used
         if self._reported is not None and not estimated and completion == self._last:
@@ -393,10 +395,8 @@ def _says_something(choice: ChunkChoice) -> bool:
     return bool(choice.finish_reason) or said(choice.delta)[0] > 0 or choice.HasField("logprobs")
 
 
-def _alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+def alike(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
     """Return a chunk with the attributes of another, but without choices."""
-    made = ChatCompletionChunk()
-    made.CopyFrom(chunk)
-    for name in ("choices", "usage", "null_fields", "extra_json"):
-        made.ClearField(name)
-    return made
+    return ChatCompletionChunk(
+        **{field.name: value for field, value in chunk.ListFields() if field.name not in _OWN}
+    )

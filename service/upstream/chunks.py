@@ -17,10 +17,11 @@ The first byte of the body decides what the body is. Its content type does not.
     lenient     [DONE] after a choice began, or a clean end after the finish_reason of each choice
     strict      [DONE] after the finish_reason of each choice
 
-`apart` and `together` group the chunks into the sequences that a caller receives.
+`apart` and `together` group the chunks into the lists that a caller receives. The receiver of a
+list owns it: no other reference to a large chunk is kept, so that a receiver who waits can drop it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -28,7 +29,7 @@ from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
 from service import errors
 from service.call_trace import CallTrace
-from service.metering.progress import Progress
+from service.metering.progress import Progress, alike
 from service.models import Model
 from service.telemetry import CallRecord
 from service.upstream import error_bodies, refusals
@@ -42,6 +43,8 @@ _ERROR: Final = b'"error"'
 """Every chunk that reports an error contains this word; upstreams do not escape its letters."""
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
 """The bytes of a byte-order mark and of empty lines, which can precede the first event."""
+_LARGE: Final = 4096
+"""Bytes of an event above which its chunk is not kept after it was delivered."""
 _LARGEST_DOCUMENT: Final = 64 * 1024
 """Maximum bytes of a JSON text instead of events."""
 _NO_ERROR: Final = frozenset({"null", "false", "0", '""', "{}", "[]"})
@@ -92,7 +95,7 @@ class ChunkReader:
         self._unreadable: type[errors.Failure] = errors.UpstreamInvalidResponse
         """The failure that an unreadable event raises."""
         self._last: ChatCompletionChunk | None = None
-        """The last chunk."""
+        """The last chunk; of a large one, only the attributes that all chunks share."""
         self.is_done = False
         """Whether the response is complete."""
         self.is_cut = False
@@ -163,7 +166,7 @@ class ChunkReader:
         return found or errors.UpstreamInvalidResponse(dispatched=True)
 
     def _read(self, events: list[tuple[bytes, bytes]]) -> Chunks:
-        """Yield the chunks of events, each of which is removed before its chunk is yielded.
+        """Yield the chunks of events. Keep neither the event nor, if it is large, the chunk.
 
         Otherwise, a caller who does not read would keep all of them in memory.
         """
@@ -180,22 +183,25 @@ class ChunkReader:
                 yield from self._usage()
                 return
             chunk = self._decode(name, data)
+            is_large = len(data) > _LARGE
             del data
             if self._trace is not None:
                 self._trace.hear(chunk)
             reports = chunk.HasField("usage")
             if self._finishes or reports:
                 restyle(chunk, self._model, gives_receipt=self._keeps_usage)
-            self._last = chunk
+            self._last = alike(chunk) if is_large else chunk
             if progress.observe(chunk):
                 rename(chunk, self._model)
                 if reports or progress.kept is not None:
                     yield from self._keep(chunk)
                 else:
-                    yield chunk
+                    ready = [chunk]
+                    del chunk
+                    yield ready.pop()
             if progress.overruns:
                 self.is_cut = self._record.overran = True
-                yield from self._cut(chunk)
+                yield from self._cut(self._last)
                 return
 
     def _decode(self, name: bytes, data: bytes) -> ChatCompletionChunk:
@@ -248,19 +254,19 @@ def _too_large() -> errors.Failure:
     return errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
 
 
-def apart(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
-    """Yield each chunk in its own sequence. The next is observed after this one is delivered."""
-    for chunk in chunks:
-        yield (chunk,)
+def apart(chunks: Chunks) -> Iterator[list[ChatCompletionChunk]]:
+    """Yield each chunk in its own list. The next is observed after this one is delivered."""
+    while one := list(islice(chunks, 1)):
+        yield one
 
 
 MOST_TOGETHER: Final = 16
-"""Maximum chunks in a sequence. Between two of a burst, other calls have their turn, and a caller
+"""Maximum chunks in a list. Between two of a burst, other calls have their turn, and a caller
 receives its first chunks before the rest is decoded."""
 
 
-def together(chunks: Chunks) -> Iterator[Sequence[ChatCompletionChunk]]:
-    """Yield the chunks in sequences of up to `MOST_TOGETHER`, including those before a failure."""
+def together(chunks: Chunks) -> Iterator[list[ChatCompletionChunk]]:
+    """Yield the chunks in lists of up to `MOST_TOGETHER`, including those before a failure."""
     ready: list[ChatCompletionChunk] = []
     try:
         while True:

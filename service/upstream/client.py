@@ -131,14 +131,14 @@ class UpstreamClient:
 
     async def stream(
         self, request: AcceptedRequest, call: Call, progress: Progress, *, at_once: bool = False
-    ) -> AsyncGenerator[Sequence[ChatCompletionChunk]]:
-        """Yield the chunks for the caller as they arrive.
+    ) -> AsyncGenerator[list[ChatCompletionChunk]]:
+        """Yield the chunks for the caller as they arrive. The receiver owns each list.
 
         Args:
             request: The request.
             call: The call of the request.
             progress: Counts every chunk, including those that are withheld from the caller.
-            at_once: Whether to yield chunks that arrive together in one sequence.
+            at_once: Whether to yield chunks that arrive together in one list.
 
         Raises:
             Failure: The stream is not complete. All chunks that arrived were yielded.
@@ -168,8 +168,9 @@ class UpstreamClient:
                             ready = reader.take(piece)
                             del piece  # a caller who does not read would keep it in memory
                             for chunks in deliver(ready):
+                                is_full = len(chunks) >= MOST_TOGETHER
                                 yield chunks
-                                if len(chunks) >= MOST_TOGETHER:
+                                if is_full:
                                     await asyncio.sleep(0)
                             if reader.is_cut:
                                 return

@@ -46,7 +46,7 @@ LAYERS = {
         {"otlp_export"},
         {"tls"},
         {"in_process", "lifetime", "metrics", "probe", "scripts", "distribution", "taken_ports"},
-        {"descriptors", "unix_sockets", "otel_settings"},
+        {"descriptors", "unix_sockets", "otel_settings", "free_memory"},
         {"trace_context"},
         {"log", "request_id", "settings", "command_line", "launch"},
         {"found_values", "randomness", "variables", "log_text", "interrupts"},

@@ -26,10 +26,12 @@ CROWD: Final = 500
 IDLE_CONNECTIONS: Final = 10
 """Connections to the upstream that the service may keep for its next calls."""
 WARM: Final = 20
-MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 768 * 1024}
+MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 352 * 1024, 100_000: 640 * 1024}
 """Maximum memory of one reader in both processes together, by the size of chunks, in bytes."""
-TOTAL: Final = 4 * 1024 * 1024
-"""The least bytes of a stream."""
+MOST_LEFT: Final = 96 * 1024
+"""Maximum memory that stays of each reader of a crowd, in both processes together, in bytes."""
+TOTAL: Final = 16 * 1024 * 1024
+"""The least bytes of a stream, more than the buffers of all sockets on its way."""
 
 
 def _event(content: str) -> bytes:
@@ -159,10 +161,15 @@ async def test_nothing_is_left_of_500_who_stalled(tmp_path: Path) -> None:
             await _stands_still(upstream, WARM)
         await _all_left(upstream)
         before = _descriptors(service), _descriptors(bridge)
+        memory = _resident(service, bridge)
         upstream.records.clear()
         async with _readers(address, CROWD):
             await _stands_still(upstream, CROWD)
             assert _descriptors(bridge) > CROWD
+            most = _resident(service, bridge)
         await _all_left(upstream)
         await until(lambda: _descriptors(service) <= before[0] + IDLE_CONNECTIONS)
         await until(lambda: _descriptors(bridge) <= before[1])
+        # Both look at their memory every 10 s.
+        await until(lambda: _resident(service, bridge) - memory < CROWD * MOST_LEFT)
+        assert most - memory < CROWD * MOST_OF_ONE[size]

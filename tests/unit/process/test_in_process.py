@@ -1,6 +1,7 @@
 """The in-process channel, without a service: what callers and handlers see of each other."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,9 +98,43 @@ async def test_an_abort_is_the_error_of_a_channel(streamed: bool) -> None:
 async def test_messages_that_are_there_together_are_taken_together() -> None:
     async def several(_: object, context: Any) -> None:
         await context.write(1)
-        await write_all(context, [2, 3])
+        await write_all(context, [2, 3], lambda number: b"%d" % number)
 
     assert await collect(channel(stream=several).unary_stream(STREAM)(0)) == [[1], [2, 3]]
+
+
+async def test_on_the_wire_only_the_bytes_of_a_message_wait_for_the_caller() -> None:
+    messages = ["a", "b"]
+    left: list[tuple[object, list[str]]] = []
+
+    class Context:
+        async def write(self, message: object) -> None:
+            left.append((message, messages[:]))
+
+    await write_all(Context(), messages, str.encode)
+
+    assert left == [(b"a", ["b"]), (b"b", [])]
+
+
+async def test_a_message_belongs_to_its_receiver_alone() -> None:
+    class Message:
+        pass
+
+    class Call:
+        def __init__(self) -> None:
+            self.messages = [Message()]
+            self.known = [weakref.ref(self.messages[0])]
+
+        async def read(self) -> object:
+            return self.messages.pop() if self.messages else grpc.aio.EOF
+
+    call = Call()
+
+    async def take(messages: Sequence[object]) -> None:
+        del messages
+        assert call.known[0]() is None
+
+    await each(call, take)
 
 
 async def test_a_handler_waits_until_its_message_is_taken() -> None:
@@ -203,9 +238,11 @@ async def test_an_unknown_method_is_unimplemented() -> None:
 
 async def test_messages_of_a_call_on_the_wire_are_taken_one_by_one() -> None:
     class Call:
-        async def __aiter__(self) -> Any:
-            for number in range(3):
-                yield number
+        def __init__(self) -> None:
+            self.messages = iter([0, 1, 2, grpc.aio.EOF])
+
+        async def read(self) -> object:
+            return next(self.messages)
 
     assert await collect(Call()) == [[0], [1], [2]]
 

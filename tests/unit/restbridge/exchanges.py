@@ -60,7 +60,10 @@ async def turn() -> None:
 
 
 class Wire:
-    """The ASGI channels of one exchange, and its connection. `gate` delays sent messages."""
+    """The ASGI channels of one exchange, and its connection.
+
+    `gate` delays sent messages, and `unread` the client's reading of them.
+    """
 
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
@@ -68,6 +71,8 @@ class Wire:
         self.has_body = False
         self.gate = asyncio.Event()
         self.gate.set()
+        self.unread = asyncio.Event()
+        self.unread.set()
         self._received: asyncio.Queue[Message] = asyncio.Queue()
         self._left: Callable[[], None] | None = None
         for message in received:
@@ -82,6 +87,9 @@ class Wire:
 
     def cut(self) -> None:
         self.was_cut = True
+
+    async def drained(self) -> None:
+        await self.unread.wait()
 
     def watch(self, left: Callable[[], None] | None) -> None:
         self._left = left

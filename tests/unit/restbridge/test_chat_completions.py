@@ -1,7 +1,6 @@
 """The status depends on the first message: tests with iterators."""
 
-from collections.abc import AsyncIterator
-
+import grpc
 import pytest
 
 from chatcompletion import charges
@@ -25,18 +24,21 @@ class FakeCall:
         charge: Charge | None = None,
     ) -> None:
         self._messages = messages
+        self._read = 0
         self._charge = charge
         self._fails = fails
         self._clock = clock
 
-    async def __aiter__(self) -> AsyncIterator[StreamChatCompletionResponse]:
-        for number in range(self._messages):
-            await self._clock.advance(20 if self._messages > 5 else 0)
-            response = StreamChatCompletionResponse()
-            response.chunk.id = str(number)
-            yield response
-        if self._fails is not None:
-            raise self._fails
+    async def read(self) -> object:
+        if self._read == self._messages:
+            if self._fails is not None:
+                raise self._fails
+            return grpc.aio.EOF
+        await self._clock.advance(20 if self._messages > 5 else 0)
+        response = StreamChatCompletionResponse()
+        response.chunk.id = str(self._read)
+        self._read += 1
+        return response
 
     async def initial_metadata(self) -> Metadata:
         return (("openai-processing-ms", "3"), ("set-cookie", "a"))

@@ -142,3 +142,16 @@ async def test_what_was_sent_is_counted() -> None:
         await events.write(b"1")
         await events.write(b"2")
     assert (of.first_event, of.events) == (7, 2)
+
+
+async def test_a_write_waits_until_the_client_has_read_enough() -> None:
+    wire, clock = Wire(), FakeClock()
+    of = exchange(connection=wire)
+    async with stream(wire, clock, of) as events:
+        await events.open([])
+        wire.unread.clear()
+        writing = asyncio.create_task(events.write(b"1"))
+        await turn()
+        assert (wire.body, writing.done()) == (b"data: 1\n\n", False)
+        wire.unread.set()
+        await writing

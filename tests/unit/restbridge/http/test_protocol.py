@@ -26,6 +26,7 @@ class Pretended(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
+        self.limits: tuple[int | None, int | None] | None = None
         self.closed = False
         self.socket = socket.socket(socket.AF_UNIX)
 
@@ -45,6 +46,9 @@ class Pretended(asyncio.Transport):
 
     def resume_reading(self) -> None:
         pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.limits = high, low
 
     def pause_reading(self) -> None:
         pass
@@ -100,6 +104,28 @@ async def test_of_a_stream_only_the_first_event_waits_for_nothing_but_the_head()
 
     assert transport.writes[0].endswith(b"\r\n\r\n1\r\na\r\n")
     assert transport.writes[1:] == [b"1\r\nb\r\n", b"0\r\n\r\n"]
+
+
+async def test_a_stream_waits_as_soon_as_the_socket_does_not_accept_everything() -> None:
+    order: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["state"]["restbridge.connection"]
+        await send(HEAD)
+        await connection.drained()
+        order.append("accepted")
+        connection.pause_writing()
+        asyncio.get_running_loop().call_soon(order.append, "read")
+        asyncio.get_running_loop().call_soon(connection.resume_writing)
+        await connection.drained()
+        order.append("drained")
+        await send(body(b""))
+
+    transport = await served(app)
+
+    assert order == ["accepted", "read", "drained"]
+    # High 0 would pause TLS forever; a higher one would keep more than one event.
+    assert transport.limits == (1, 0)
 
 
 async def test_a_large_document_is_not_copied() -> None:

@@ -52,6 +52,15 @@ def test_what_was_read_is_not_kept_while_its_chunk_is_delivered() -> None:
     assert kept < size / 2
 
 
+def test_of_a_large_chunk_only_what_others_share_is_kept() -> None:
+    made, _ = reader()
+    for size, choices in ((10, 1), (5_000, 0)):
+        delivered = next(apart(made.take(event("x" * size))))
+        assert [len(each.choices) for each in delivered] == [1]
+        assert made._last is not None
+        assert (made._last.id, len(made._last.choices)) == (delivered[0].id, choices)
+
+
 def texts(batches: Iterator[Any]) -> list[list[str]]:
     return [[each.choices[0].delta.content_text for each in chunks] for chunks in batches]
 
