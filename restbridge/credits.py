@@ -5,8 +5,9 @@
      "limits": {"models": null, "requests_per_minute": 60, …, "expires_at": null},
      "usage": [{"start": 1767225600, "model": "default", "requests": 3, …, "charged": "0.25", …}]}
 
-Each amount has two members: credits as a decimal string, and nano-credits as an integer. No float
-is involved. Times are seconds since the Unix epoch, as in OpenAI's objects. A null limit means "no
+Each amount has two members: credits as a decimal string, and nano-credits as an integer. If the
+service shows the worth of credit, `balance_worth` and `charged_worth` have it. No float is
+involved. Times are seconds since the Unix epoch, as in OpenAI's objects. A null limit means "no
 limit".
 """
 
@@ -58,6 +59,7 @@ def document(response: GetCreditsResponse) -> dict[str, Any]:
         **members("balance", account.balance_nano_credits),
         **members("held", account.held_nano_credits),
         **members("available", account.available_nano_credits),
+        **_worth(account, "balance_worth"),
         "limits": _limits(key.limits),
         "usage": [
             {
@@ -67,10 +69,19 @@ def document(response: GetCreditsResponse) -> dict[str, Any]:
                 "prompt_tokens": total.prompt_tokens,
                 "completion_tokens": total.completion_tokens,
                 **members("charged", total.charged_nano_credits),
+                **_worth(total, "charged_worth"),
             }
             for total in response.usage
         ],
     }
+
+
+def _worth(message: Message, name: str) -> dict[str, Any]:
+    """Return the member for the worth of an amount, if the service shows it."""
+    if not message.HasField(name):
+        return {}
+    worth = getattr(message, name)
+    return {name: {"currency": worth.currency_code, "amount": worth.amount}}
 
 
 def _limits(limits: account_pb2.KeyLimits) -> dict[str, Any]:

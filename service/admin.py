@@ -23,6 +23,7 @@ from service.accounts.account_servicer import AccountServicer
 from service.accounts.directory import Directory
 from service.accounts.store_access import Access
 from service.call import Calls
+from service.credit_worth import CreditWorth
 from service.health import NOT_SERVING, SERVING, HealthServicer
 from service.interceptors import CONTRACT, CallInterceptor
 from service.listener_tls import ListenerTls, bind
@@ -54,6 +55,7 @@ class AdminServer:
         shares_port: Whether the listener shares its port with other workers.
         models: Returns the names and patterns of the models that exist, or None if they are not
             known.
+        worth: The worth of a credit, if responses show it.
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class AdminServer:
         tls: ListenerTls | None = None,
         shares_port: bool = False,
         models: Callable[[], Collection[str] | None] = lambda: None,
+        worth: CreditWorth | None = None,
     ) -> None:
         self._listen = listen
         self._tls = tls
         self._shares_port = shares_port
-        self._servicer = AccountServicer(access, directory, token=token, models=models)
+        self._servicer = AccountServicer(access, directory, token=token, models=models, worth=worth)
         self._calls = Calls(MOST_CALLS)
         self._telemetry = telemetry
         self._health = HealthServicer()

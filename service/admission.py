@@ -21,6 +21,7 @@ from chatcompletion.default_messages import quoted
 from service import errors, rate_limit_headers, receipts
 from service.accounts.keys import Caller
 from service.call import Call
+from service.credit_worth import CreditWorth
 from service.ledger.batches import ANSWER_WITHIN, Batches, answered
 from service.ledger.ids import hold_id
 from service.ledger.rows import Outcome, Place, Placed, Refusal, Refused, Settle
@@ -47,6 +48,7 @@ class Admission:
         owner: The name of this process, stored in its holds.
         patience: Maximum seconds that a call waits for the store.
         gives_receipts: Whether each call gets the receipt of its charge.
+        worth: The worth of a credit, if receipts show it.
         wall_clock: Nanoseconds since the Unix epoch, for the ids of holds.
     """
 
@@ -58,6 +60,7 @@ class Admission:
         owner: str,
         patience: float,
         gives_receipts: bool = True,
+        worth: CreditWorth | None = None,
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._batches = batches
@@ -65,6 +68,7 @@ class Admission:
         self._owner = owner
         self._patience = patience
         self._gives_receipts = gives_receipts
+        self._worth = worth
         self._wall_clock = wall_clock
         self.open_holds = 0
         """The number of holds that were placed and are not settled."""
@@ -139,7 +143,7 @@ class Admission:
                 raise
             self.open_holds -= 1
             if call.gives_receipt and charged is not None:
-                call.charge = receipts.charge_of(ending, charged)
+                call.charge = receipts.charge_of(ending, charged, self._worth)
         if charged is None:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True

@@ -1,6 +1,6 @@
 """`python -m service COMMAND`: accounts, keys, credit and the ledger, without a server.
 
-    accounts create ACCOUNT [--credit 25]       accounts list
+    accounts create ACCOUNT [--credit 25]       accounts list           accounts show ACCOUNT
     accounts suspend ACCOUNT                    accounts resume ACCOUNT accounts delete ACCOUNT
     keys rotate ACCOUNT NAME [--grace 1d]       keys find SECRET
     keys suspend ACCOUNT NAME                   keys resume ACCOUNT NAME
@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from chatcompletion.credit_amounts import to_nano
-from process import interrupts
+from process import found_values, interrupts
 from process.command_line import CommandParser, discard, show
 from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
 from service.accounts import field_rules, months
 from service.accounts.field_rules import FieldRule
-from service.config import Settings
+from service.config import Settings, credit_worth_of
 from service.models_document import CatalogueError
 from service.models_source import names_of_models
 
@@ -63,6 +63,7 @@ AREAS: Final[Mapping[str, str]] = {
 """The first word of each command, and its help."""
 
 _DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
+_WORTH: Final = next(row for row in rows(Settings) if row.name == "CHAT_CREDIT_WORTH")
 _JOURNAL: Final = next(row for row in rows(Settings) if row.name == "CHAT_JOURNAL_DIRECTORY")
 _UNITS: Final = {"m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
 _DURATION: Final = re.compile(r"([0-9]{1,6})([mhd])")
@@ -128,6 +129,11 @@ def _on_store(
         url = database_url(environment.get(_DATABASE.name) or _DATABASE.default)
     except ValueError:
         return _failed(program, f"{_DATABASE.name} must be {_DATABASE.allowed}", 2)
+    try:
+        asked.worth = credit_worth_of(environment.get(_WORTH.name, ""))
+    except ValueError:
+        found = found_values.found(environment[_WORTH.name])
+        return _failed(program, f"{_WORTH.name} must be {_WORTH.allowed}; found {found}", 2)
     asked.is_default_store = not environment.get(_DATABASE.name)
     asked.known_models = partial(_known_models, environment)
     asked.journal_directory = environment.get(_JOURNAL.name) or _JOURNAL.default
@@ -256,6 +262,7 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     )
     create.add_argument("--credit", type=_credits, default=0, help="initial credit; default: 0")
     _command(accounts, "accounts list", "list all accounts")
+    _account(_command(accounts, "accounts show", "show an account"))
     for verb, help_ in (
         ("suspend", "reject calls with the keys of an account"),
         ("resume", "resume a suspended account"),

@@ -42,6 +42,8 @@ from process.tls.files import File, ServerFiles
 from process.tls.plaintext import Listener
 from process.variables import unknown_variables
 from process.workers.ports import unshareable
+from service import credit_worth
+from service.credit_worth import CreditWorth
 from service.models import Catalogue
 from service.models_document import CatalogueError, catalogue, key_variables
 from service.models_source import SELECTING, SIMULATOR, document_of
@@ -62,6 +64,14 @@ def model_name(value: str) -> str:
     if not (0 < len(value) <= 256 and value.isprintable()):
         raise ValueError
     return value
+
+
+@parser(
+    "a rate above 0 with at most 9 decimals, a space and a currency code of ISO 4217", "0.01 EUR"
+)
+def credit_worth_of(value: str) -> CreditWorth | None:
+    """Parse the worth of a credit, or None if it is absent."""
+    return credit_worth.parse(value) if value else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +193,12 @@ class Settings(OtelSettings):
         "chatcompletion.journal",
         path,
         "The directory in which charges wait while the store is away; use a persistent disk.",
+    )
+    credit_worth: CreditWorth | None = setting(
+        "CHAT_CREDIT_WORTH",
+        "",
+        credit_worth_of,
+        "What a credit is worth, such as `0.01 EUR`; with it, amounts show their worth too.",
     )
     receipts: bool = setting(
         "CHAT_RECEIPTS",

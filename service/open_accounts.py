@@ -108,6 +108,7 @@ async def open_accounts(
         owner=f"{socket.gethostname()}:{os.getpid()}",
         patience=PATIENCE,
         gives_receipts=settings.receipts,
+        worth=settings.credit_worth,
     )
     telemetry.store_up.set(1)
     telemetry.watch(

@@ -16,6 +16,7 @@ from chatcompletion import openai_json
 from chatcompletion.credit_amounts import to_text
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, Usage
 from chatcompletion.v1.chat_completion_service_pb2 import Charge
+from service.credit_worth import CreditWorth
 from service.ledger.journal import Ending
 from service.ledger.rows import Settle
 from service.metering.progress import Used
@@ -27,16 +28,18 @@ _NUMBER: Final = re.compile(r"-?[0-9][0-9.eE+-]{0,63}")
 """The JSON texts of numbers, and of nothing else that a member can have."""
 
 
-def charge_of(ending: Ending, charged: int) -> Charge:
+def charge_of(ending: Ending, charged: int, worth: CreditWorth | None = None) -> Charge:
     """Return the receipt of a call.
 
     Args:
         ending: The ending of its hold.
         charged: The charge that the store or the journal has, in nano-credits: less than that of
             the ending if it is above the hold.
+        worth: The worth of a credit, if it is shown.
     """
+    shown = None if worth is None else worth.of(charged)
     if not isinstance(ending, Settle):
-        return Charge(hold_id=ending.hold_id)
+        return Charge(hold_id=ending.hold_id, worth=shown)
     prompt = min(ending.prompt_charge, charged)
     return Charge(
         hold_id=ending.hold_id,
@@ -45,6 +48,7 @@ def charge_of(ending: Ending, charged: int) -> Charge:
         completion_nano_credits=charged - prompt,
         estimated=ending.estimated,
         partial=ending.partial,
+        worth=shown,
     )
 
 
@@ -70,7 +74,8 @@ def add(usage: Usage, charge: Charge) -> None:
         f'{told[:-1]},"upstream_inference_prompt_cost":{to_text(prompt)},'
         f'"upstream_inference_completions_cost":{to_text(completion)},'
         f'"nano_credits":{charge.amount_nano_credits},"hold_id":"{charge.hold_id}",'
-        f'"estimated":{_boolean(charge.estimated)},"partial":{_boolean(charge.partial)}}}'
+        f'"estimated":{_boolean(charge.estimated)},"partial":{_boolean(charge.partial)}'
+        f"{_worth(charge)}}}"
     )
 
 
@@ -89,6 +94,14 @@ def add_to_completion(completion: ChatCompletion, charge: Charge, used: Used) ->
         usage.total_tokens = used.prompt + used.completion
         usage.extra_json["estimated"] = "true"
     add(completion.usage, charge)
+
+
+def _worth(charge: Charge) -> str:
+    if not charge.HasField("worth"):
+        return ""
+    # A code and decimal text, which need no escapes.
+    worth = charge.worth
+    return f',"worth":{{"currency":"{worth.currency_code}","amount":"{worth.amount}"}}'
 
 
 def _boolean(value: bool) -> str:

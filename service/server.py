@@ -255,7 +255,13 @@ class Server:
             ModelServicer(authentication, self._models), server
         )
         credit_service_pb2_grpc.add_CreditServiceServicer_to_server(
-            CreditServicer(authentication.authenticate, access, accounts.directory), server
+            CreditServicer(
+                authentication.authenticate,
+                access,
+                accounts.directory,
+                worth=settings.credit_worth,
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if load is not None:
@@ -366,6 +372,7 @@ class Server:
             tls=self._tls_of("admin_tls"),
             shares_port=self._shares_ports,
             models=self._models.names,
+            worth=settings.credit_worth,
         )
         await admin.start()
         self._resources.push_async_callback(admin.stop)

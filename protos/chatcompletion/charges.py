@@ -34,6 +34,8 @@ def of(trailers: Iterable[tuple[str, str | bytes]] | None) -> Charge | None:
 def text(charge: Charge) -> str:
     """Return a charge as a dictionary of HTTP's structured fields (RFC 9651), in nano-credits."""
     marks = [name for name in ("estimated", "partial") if getattr(charge, name)]
+    if charge.HasField("worth"):
+        marks.append(f'worth="{charge.worth.amount} {charge.worth.currency_code}"')
     return ", ".join(
         (
             f"nano-credits={charge.amount_nano_credits}",

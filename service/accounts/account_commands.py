@@ -32,6 +32,11 @@ def _create_account(operations: Operations, asked: argparse.Namespace) -> Answer
     )
 
 
+def _show_account(operations: Operations, asked: argparse.Namespace) -> Answer:
+    response = ask(operations.get_account, pb.GetAccountRequest(account=asked.account))
+    return Answer(document=response, text=rows_table(ACCOUNT, [response.account]))
+
+
 def _suspend_account(operations: Operations, asked: argparse.Namespace) -> Answer:
     request = pb.SuspendAccountRequest(account=asked.account)
     response = ask(operations.suspend_account, request)
@@ -102,6 +107,7 @@ def _once(
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "accounts create": on_store(_create_account),
+    "accounts show": on_store(_show_account),
     "accounts list": on_store(_list_accounts),
     "accounts suspend": on_store(_suspend_account),
     "accounts resume": on_store(_resume_account),

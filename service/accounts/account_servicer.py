@@ -20,6 +20,7 @@ from service.accounts.guesses import Guesses, address_of
 from service.accounts.operations import Operations, check, recorded
 from service.accounts.store_access import Access
 from service.call import CURRENT, Call
+from service.credit_worth import CreditWorth
 
 SHORTEST_TOKEN: Final = 16
 """Characters."""
@@ -44,6 +45,7 @@ class AccountServicer(AccountServiceServicer):
         now: Returns the current time in nanoseconds since the Unix epoch.
         models: Returns the names and patterns of the models that exist, or None if they are not
             known.
+        worth: The worth of a credit, if responses show it.
 
     Raises:
         ValueError: The token is shorter. An empty one would admit everybody.
@@ -58,9 +60,10 @@ class AccountServicer(AccountServiceServicer):
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], int] = time.time_ns,
         models: Callable[[], Collection[str] | None] = lambda: None,
+        worth: CreditWorth | None = None,
     ) -> None:
         self._access = access
-        self._operations = Operations(directory, now=now, models=models)
+        self._operations = Operations(directory, now=now, models=models, worth=worth)
         if len(token) < SHORTEST_TOKEN:
             raise ValueError(f"the admin token has fewer than {SHORTEST_TOKEN} characters")
         self._token = keys.digest(token)

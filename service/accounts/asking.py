@@ -32,7 +32,10 @@ def on_store(run: Callable[[Operations, argparse.Namespace], Answer]) -> Command
 
     def on_store(store: Store, asked: argparse.Namespace) -> Answer:
         operations = Operations(
-            Directory(store), now=lambda: int(asked.now), models=asked.known_models
+            Directory(store),
+            now=lambda: int(asked.now),
+            models=asked.known_models,
+            worth=asked.worth,
         )
         return run(operations, asked)
 

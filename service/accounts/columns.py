@@ -74,6 +74,13 @@ USAGE: Final[Columns] = {
     "charged": "charged_nano_credits",
 }
 
+_WORTHS: Final[Mapping[str, str]] = {
+    "Account": "balance_worth",
+    "LedgerEntry": "amount_worth",
+    "UsageTotal": "charged_worth",
+}
+"""The field of each message with the worth of its amount."""
+
 _NUMBERS: Final = frozenset(
     {
         *("balance", "held", "available", "rpm", "tpm", "concurrency"),
@@ -84,12 +91,20 @@ _NUMBERS: Final = frozenset(
 
 
 def rows_table(columns: Columns, rows: Iterable[Message]) -> str:
-    """Return a table of messages, with a line for each."""
+    """Return a table of messages, with a line for each.
+
+    If the messages have the worth of an amount, its column has the name of the currency.
+    """
+    rows, numbers = [*rows], _NUMBERS
+    worth = _WORTHS.get(rows[0].DESCRIPTOR.name, "") if rows else ""
+    if worth and rows[0].HasField(worth):
+        currency = getattr(rows[0], worth).currency_code
+        columns, numbers = {**columns, currency: f"{worth}.amount"}, numbers | {currency}
     cells = [
         [shown(row) if callable(shown) else cell(row, shown) for shown in columns.values()]
         for row in rows
     ]
-    return table([*columns], cells, numbers=_NUMBERS)
+    return table([*columns], cells, numbers=numbers)
 
 
 def cell(value: Any, path: str) -> str:

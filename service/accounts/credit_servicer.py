@@ -7,6 +7,7 @@ Simultaneous calls with the same key share one query, so that they do not delay 
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from grpc.aio import ServicerContext
@@ -20,6 +21,7 @@ from service.accounts.keys import Caller
 from service.accounts.reports import month_back
 from service.accounts.store_access import Access
 from service.call import CURRENT, Call
+from service.credit_worth import CreditWorth
 
 MOST_USAGE: Final = 1000
 """Maximum usage totals in a response."""
@@ -39,6 +41,7 @@ class CreditServicer(CreditServiceServicer):
         access: Access to the store.
         directory: The accounts and keys in it.
         now: Returns the current time in nanoseconds since the Unix epoch.
+        worth: The worth of a credit, if responses show it.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class CreditServicer(CreditServiceServicer):
         directory: Directory,
         *,
         now: Callable[[], int] = time.time_ns,
+        worth: CreditWorth | None = None,
     ) -> None:
+        self._worth = worth
         self._authenticate = authenticate
         self._access = access
         self._directory = directory
@@ -72,7 +77,7 @@ class CreditServicer(CreditServiceServicer):
             raise errors.InvalidApiKey(errors.KEY_ENDED)
         account, key, usage = seen
         return pb.GetCreditsResponse(
-            account=messages.account(account),
+            account=messages.account(account, worth=self._worth),
             api_key=messages.api_key(key),
-            usage=map(messages.usage, usage),
+            usage=map(partial(messages.usage, worth=self._worth), usage),
         )

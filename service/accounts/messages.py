@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
 from service.accounts.key_rows import StoredRow
+from service.credit_worth import CreditWorth
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -24,8 +25,8 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
 """The contract's value for each kind of ledger entry."""
 
 
-def account(row: StoredRow) -> account_pb2.Account:
-    """Return the message for an account."""
+def account(row: StoredRow, *, worth: CreditWorth | None = None) -> account_pb2.Account:
+    """Return the message for an account, with the worth of its balance if there is one."""
     return account_pb2.Account(
         name=row.name,
         balance_nano_credits=row.balance,
@@ -34,6 +35,7 @@ def account(row: StoredRow) -> account_pb2.Account:
         create_time=timestamp(row.created_at),
         suspend_time=timestamp(row.suspended_at),
         delete_time=timestamp(row.deleted_at),
+        balance_worth=None if worth is None else worth.of(row.balance),
     )
 
 
@@ -60,8 +62,8 @@ def api_key(row: StoredRow) -> account_pb2.ApiKey:
     )
 
 
-def entry(row: StoredRow) -> account_pb2.LedgerEntry:
-    """Return the message for a ledger entry."""
+def entry(row: StoredRow, *, worth: CreditWorth | None = None) -> account_pb2.LedgerEntry:
+    """Return the message for a ledger entry, with the worth of its amount if there is one."""
     return account_pb2.LedgerEntry(
         id=row.id,
         kind=KINDS[row.kind],
@@ -76,6 +78,7 @@ def entry(row: StoredRow) -> account_pb2.LedgerEntry:
         partial=row.partial,
         estimated=row.estimated,
         price_time=timestamp(row.prices_from),
+        amount_worth=None if worth is None else worth.of(row.amount),
     )
 
 
@@ -91,8 +94,8 @@ def audit_entry(row: StoredRow) -> account_pb2.AuditEntry:
     )
 
 
-def usage(row: StoredRow) -> account_pb2.UsageTotal:
-    """Return the message for a usage total."""
+def usage(row: StoredRow, *, worth: CreditWorth | None = None) -> account_pb2.UsageTotal:
+    """Return the message for a usage total, with the worth of its charge if there is one."""
     return account_pb2.UsageTotal(
         account=row.account,
         start_time=timestamp(row.start),
@@ -102,6 +105,7 @@ def usage(row: StoredRow) -> account_pb2.UsageTotal:
         prompt_tokens=row.prompt_tokens,
         completion_tokens=row.completion_tokens,
         charged_nano_credits=row.charged,
+        charged_worth=None if worth is None else worth.of(row.charged),
     )
 
 

@@ -8,6 +8,7 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -20,6 +21,7 @@ from chatcompletion.v1 import account_service_pb2 as pb
 from service.accounts import audit, field_rules, messages, page_tokens
 from service.accounts.directory import Directory
 from service.accounts.reports import DAY, month_back
+from service.credit_worth import CreditWorth
 from service.errors import InvalidRequest, Violation
 from service.ledger.usage import HOUR
 
@@ -120,6 +122,7 @@ class Operations:
         now: Returns the current time in nanoseconds since the Unix epoch.
         models: Returns the names and patterns of the models that exist, or None if they are not
             known. The models of a key must be among them.
+        worth: The worth of a credit, if responses show it.
     """
 
     def __init__(
@@ -128,15 +131,19 @@ class Operations:
         *,
         now: Callable[[], int] = time.time_ns,
         models: Callable[[], Collection[str] | None] = lambda: None,
+        worth: CreditWorth | None = None,
     ) -> None:
         self._directory = directory
+        self._account = partial(messages.account, worth=worth)
+        self._entry = partial(messages.entry, worth=worth)
+        self._usage = partial(messages.usage, worth=worth)
         self._now = now
         self._models = models
 
     def create_account(self, request: pb.CreateAccountRequest) -> pb.CreateAccountResponse:
         """Create an account."""
         created = self._directory.create_account(request.name)
-        return pb.CreateAccountResponse(account=messages.account(created))
+        return pb.CreateAccountResponse(account=self._account(created))
 
     def list_accounts(self, request: pb.ListAccountsRequest) -> pb.ListAccountsResponse:
         """Return a page of accounts."""
@@ -145,45 +152,43 @@ class Operations:
         size = page_tokens.size(request.page_size)
         found = self._directory.accounts(after=after, limit=size + 1)
         return pb.ListAccountsResponse(
-            accounts=map(messages.account, found[:size]),
+            accounts=map(self._account, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.id,)),
         )
 
     def get_account(self, request: pb.GetAccountRequest) -> pb.GetAccountResponse:
         """Return an account."""
         found = self._directory.account(request.account)
-        return pb.GetAccountResponse(account=messages.account(found))
+        return pb.GetAccountResponse(account=self._account(found))
 
     def suspend_account(self, request: pb.SuspendAccountRequest) -> pb.SuspendAccountResponse:
         """Suspend an account."""
         suspended = self._directory.lifecycle.suspend_account(request.account)
-        return pb.SuspendAccountResponse(account=messages.account(suspended))
+        return pb.SuspendAccountResponse(account=self._account(suspended))
 
     def resume_account(self, request: pb.ResumeAccountRequest) -> pb.ResumeAccountResponse:
         """Resume an account."""
         resumed = self._directory.lifecycle.resume_account(request.account)
-        return pb.ResumeAccountResponse(account=messages.account(resumed))
+        return pb.ResumeAccountResponse(account=self._account(resumed))
 
     def delete_account(self, request: pb.DeleteAccountRequest) -> pb.DeleteAccountResponse:
         """Delete an account."""
         deleted = self._directory.lifecycle.delete_account(request.account)
-        return pb.DeleteAccountResponse(account=messages.account(deleted))
+        return pb.DeleteAccountResponse(account=self._account(deleted))
 
     def add_credit(self, request: pb.AddCreditRequest) -> pb.AddCreditResponse:
         """Add credit once."""
         entry, account = self._directory.add_credit(
             request.account, request.amount_nano_credits, request.idempotency_id
         )
-        return pb.AddCreditResponse(entry=messages.entry(entry), account=messages.account(account))
+        return pb.AddCreditResponse(entry=self._entry(entry), account=self._account(account))
 
     def deduct_credit(self, request: pb.DeductCreditRequest) -> pb.DeductCreditResponse:
         """Take credit back once."""
         entry, account = self._directory.deduct_credit(
             request.account, request.amount_nano_credits, request.idempotency_id
         )
-        return pb.DeductCreditResponse(
-            entry=messages.entry(entry), account=messages.account(account)
-        )
+        return pb.DeductCreditResponse(entry=self._entry(entry), account=self._account(account))
 
     def create_api_key(self, request: pb.CreateApiKeyRequest) -> pb.CreateApiKeyResponse:
         """Create a key and return its secret."""
@@ -262,7 +267,7 @@ class Operations:
         size = page_tokens.size(request.page_size)
         found = self._directory.reports.ledger(request.account, before=before, limit=size + 1)
         return pb.ListLedgerEntriesResponse(
-            entries=map(messages.entry, found[:size]),
+            entries=map(self._entry, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.created_at, row.id)),
         )
 
@@ -289,7 +294,7 @@ class Operations:
             limit=size + 1,
         )
         return pb.ListUsageResponse(
-            usage=map(messages.usage, found[:size]),
+            usage=map(self._usage, found[:size]),
             next_page_token=_more(
                 of,
                 found,

@@ -89,7 +89,7 @@ LAYERS = {
         },
         {"upstream_metrics"},
         {
-            *("certificate_identity", "model_names", "orca_messages"),
+            *("certificate_identity", "credit_worth", "model_names", "orca_messages"),
             *("upstream_dialect", "upstream_report"),
         },
     ),

@@ -180,7 +180,13 @@ usage { start_time { seconds: 1767225600 } model: "default" requests: 3 charged_
 """
 
 
-@pytest.mark.parametrize("text", [CREDITS, ""], ids=["full", "empty"])
+WORTHS: Final = """
+account { balance_worth { currency_code: "EUR" amount: "-0.245" } }
+usage { charged_worth { currency_code: "EUR" amount: "0.000000000000000001" } }
+"""
+
+
+@pytest.mark.parametrize("text", [CREDITS, WORTHS, ""], ids=["full", "worths", "empty"])
 def test_the_credits_document_is_valid(text: str) -> None:
     response = text_format.Parse(text, GetCreditsResponse())
     assert errors("Credits", credits_document(response)) == []

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import sys
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -85,6 +86,23 @@ async def test_each_kind_of_token_has_its_price(
                 shares = f"prompt={prompt}, completion={COMPLETION}"
                 assert shares in answer.charge
         running.books.nothing_is_open()
+
+
+async def test_the_commands_of_the_page_show_the_worth_of_a_credit(tmp_path: Path) -> None:
+    [commands] = re.findall(r"<!-- worth -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-ec", commands.replace("python", sys.executable)),
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(PATIENCE):
+        printed, _ = await process.communicate()
+
+    assert process.returncode == 0
+    head, line = printed.decode().splitlines()[-2:]
+    assert (head.split()[-1], line.split()[-1]) == ("EUR", "0.245")
 
 
 async def test_the_models_of_the_page_have_the_prices_that_it_shows(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from service.accounts.key_rows import StoredRow
+from service.credit_worth import CreditWorth
 from service.ledger.rows import EntryKind
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, Answer, document
@@ -154,6 +155,39 @@ async def test_without_receipts_nothing_is_added(door: Any, streamed: bool) -> N
         assert answer.charge == ""
         assert not {"cost", "cost_details"} & answer.usage.keys()
         assert len(running.books.charges(team)) == 1
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_receipts_and_credits_show_the_worth_of_a_credit(door: Any, database: str) -> None:
+    worth = CreditWorth(12_345_678, "EUR")
+    async with accounts_stack(
+        {"default": priced()}, database=database, credit_worth=worth
+    ) as running:
+        team = running.books.team()
+        for streamed in (False, True):
+            asked = document("default")
+            if streamed:
+                asked["stream_options"] = {"include_usage": True}
+
+            answer = await running.ask(door, team.key, asked, streamed=streamed)
+
+            details = answer.usage["cost_details"]
+            amount = worth.of(details["nano_credits"]).amount
+            assert details["worth"] == {"currency": "EUR", "amount": amount}
+            assert answer.charge.endswith(f', worth="{amount} EUR"')
+        await running.rests()
+        response = await running.web.get("/v1/credits", headers=_bearer(team))
+        shown = response.json()
+        for name, amount in (
+            ("balance", shown["balance_nano_credits"]),
+            ("charged", shown["usage"][0]["charged_nano_credits"]),
+        ):
+            of = shown if name == "balance" else shown["usage"][0]
+            assert of[f"{name}_worth"] == {"currency": "EUR", "amount": worth.of(amount).amount}
+
+
+def _bearer(team: Team) -> dict[str, str]:
+    return {"Authorization": f"Bearer {team.key}"}
 
 
 SH: Final = re.compile(r"```sh\n(curl .*?)```", re.DOTALL)

@@ -42,3 +42,5 @@ def test_a_charge_is_a_dictionary_of_structured_fields(marks: dict[str, bool], e
 
     text = 'nano-credits=206000, prompt=6000, completion=200000, hold="01-ab"'
     assert charges.text(charge) == text + end
+    charge.worth.amount, charge.worth.currency_code = "0.00000206", "EUR"
+    assert charges.text(charge) == text + end + ', worth="0.00000206 EUR"'

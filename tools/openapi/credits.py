@@ -36,6 +36,28 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
             f"{name}_nano_credits": {"description": text, **_INTEGER},
         }
 
+    def worth(name: str, field: str) -> dict[str, Schema]:
+        return {
+            name: {
+                "description": about(field),
+                "type": "object",
+                "required": ["currency", "amount"],
+                "properties": {
+                    "currency": {
+                        "description": about("Worth.currency_code"),
+                        "type": "string",
+                        "pattern": "^[A-Z]{3}$",
+                    },
+                    "amount": {
+                        "description": about("Worth.amount"),
+                        "type": "string",
+                        "pattern": r"^-?[0-9]+(\.[0-9]{1,18})?$",
+                    },
+                },
+                "additionalProperties": False,
+            }
+        }
+
     def limit(name: str, field: str | None = None) -> Schema:
         return {"description": about(f"KeyLimits.{field or name}"), "type": ["integer", "null"]}
 
@@ -49,6 +71,7 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                 **amount("balance", "Account.balance_nano_credits"),
                 **amount("held", "Account.held_nano_credits"),
                 **amount("available", "Account.available_nano_credits"),
+                **worth("balance_worth", "Account.balance_worth"),
                 "limits": {"$ref": "#/components/schemas/KeyLimits"},
                 "usage": {
                     "description": about("GetCreditsResponse.usage"),
@@ -91,6 +114,7 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                     **_INTEGER,
                 },
                 **amount("charged", "UsageTotal.charged_nano_credits"),
+                **worth("charged_worth", "UsageTotal.charged_worth"),
             },
         ),
     }
@@ -100,7 +124,7 @@ def _closed(description: str, properties: dict[str, Schema]) -> Schema:
     return {
         "type": "object",
         "description": description,
-        "required": list(properties),
+        "required": [name for name in properties if not name.endswith("_worth")],
         "properties": properties,
         "additionalProperties": False,
     }

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63hatcompletion/v1/account.proto\x12\x11\x63hatcompletion.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n\x07\x41\x63\x63ount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14\x62\x61lance_nano_credits\x18\x02 \x01(\x03\x12\x19\n\x11held_nano_credits\x18\x03 \x01(\x03\x12\x1e\n\x16\x61vailable_nano_credits\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspend_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1e\n\rAllowedModels\x12\r\n\x05names\x18\x01 \x03(\t\"\x88\x02\n\tKeyLimits\x12\x30\n\x06models\x18\x01 \x01(\x0b\x32 .chatcompletion.v1.AllowedModels\x12 \n\x13requests_per_minute\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x0e\n\x0c_concurrency\"\x84\x03\n\x06\x41piKey\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspend_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsecret_prefix\x18\x07 \x01(\t\x12=\n\x19\x66ormer_secret_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08identity\x18\n \x01(\t\"\xe9\x02\n\x0bLedgerEntry\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".chatcompletion.v1.LedgerEntryKind\x12\x1b\n\x13\x61mount_nano_credits\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eidempotency_id\x18\x05 \x01(\t\x12\x0f\n\x07hold_id\x18\x06 \x01(\t\x12\x10\n\x08key_name\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\n \x01(\x03\x12\x0f\n\x07partial\x18\x0b \x01(\x08\x12\x11\n\testimated\x18\x0c \x01(\x08\x12.\n\nprice_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x01\n\nAuditEntry\x12\n\n\x02id\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x14\n\x0crequest_json\x18\x06 \x01(\t\"\xd0\x01\n\nUsageTotal\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\x03\x12\x1c\n\x14\x63harged_nano_credits\x18\x07 \x01(\x03\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t*\xb6\x01\n\x0fLedgerEntryKind\x12!\n\x1dLEDGER_ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEDGER_ENTRY_KIND_GRANT\x10\x01\x12 \n\x1cLEDGER_ENTRY_KIND_SETTLEMENT\x10\x02\x12 \n\x1cLEDGER_ENTRY_KIND_ADJUSTMENT\x10\x03\x12\x1f\n\x1bLEDGER_ENTRY_KIND_DEDUCTION\x10\x04*z\n\rUsageInterval\x12\x1e\n\x1aUSAGE_INTERVAL_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_INTERVAL_HOUR\x10\x01\x12\x16\n\x12USAGE_INTERVAL_DAY\x10\x02\x12\x18\n\x14USAGE_INTERVAL_RANGE\x10\x03\x42i\n\x19\x65xample.chatcompletion.v1B\x0c\x41\x63\x63ountProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63hatcompletion/v1/account.proto\x12\x11\x63hatcompletion.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x05Worth\x12\x15\n\rcurrency_code\x18\x01 \x01(\t\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"\xb5\x02\n\x07\x41\x63\x63ount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x14\x62\x61lance_nano_credits\x18\x02 \x01(\x03\x12\x19\n\x11held_nano_credits\x18\x03 \x01(\x03\x12\x1e\n\x16\x61vailable_nano_credits\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspend_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\rbalance_worth\x18\x08 \x01(\x0b\x32\x18.chatcompletion.v1.Worth\"\x1e\n\rAllowedModels\x12\r\n\x05names\x18\x01 \x03(\t\"\x88\x02\n\tKeyLimits\x12\x30\n\x06models\x18\x01 \x01(\x0b\x32 .chatcompletion.v1.AllowedModels\x12 \n\x13requests_per_minute\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0b\x63oncurrency\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x0e\n\x0c_concurrency\"\x84\x03\n\x06\x41piKey\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.chatcompletion.v1.KeyLimits\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspend_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsecret_prefix\x18\x07 \x01(\t\x12=\n\x19\x66ormer_secret_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08identity\x18\n \x01(\t\"\x99\x03\n\x0bLedgerEntry\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".chatcompletion.v1.LedgerEntryKind\x12\x1b\n\x13\x61mount_nano_credits\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eidempotency_id\x18\x05 \x01(\t\x12\x0f\n\x07hold_id\x18\x06 \x01(\t\x12\x10\n\x08key_name\x18\x07 \x01(\t\x12\r\n\x05model\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\n \x01(\x03\x12\x0f\n\x07partial\x18\x0b \x01(\x08\x12\x11\n\testimated\x18\x0c \x01(\x08\x12.\n\nprice_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0c\x61mount_worth\x18\x0e \x01(\x0b\x32\x18.chatcompletion.v1.Worth\"\x8f\x01\n\nAuditEntry\x12\n\n\x02id\x18\x01 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x05 \x01(\t\x12\x14\n\x0crequest_json\x18\x06 \x01(\t\"\x81\x02\n\nUsageTotal\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x10\n\x08requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x06 \x01(\x03\x12\x1c\n\x14\x63harged_nano_credits\x18\x07 \x01(\x03\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x12/\n\rcharged_worth\x18\t \x01(\x0b\x32\x18.chatcompletion.v1.Worth*\xb6\x01\n\x0fLedgerEntryKind\x12!\n\x1dLEDGER_ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEDGER_ENTRY_KIND_GRANT\x10\x01\x12 \n\x1cLEDGER_ENTRY_KIND_SETTLEMENT\x10\x02\x12 \n\x1cLEDGER_ENTRY_KIND_ADJUSTMENT\x10\x03\x12\x1f\n\x1bLEDGER_ENTRY_KIND_DEDUCTION\x10\x04*z\n\rUsageInterval\x12\x1e\n\x1aUSAGE_INTERVAL_UNSPECIFIED\x10\x00\x12\x17\n\x13USAGE_INTERVAL_HOUR\x10\x01\x12\x16\n\x12USAGE_INTERVAL_DAY\x10\x02\x12\x18\n\x14USAGE_INTERVAL_RANGE\x10\x03\x42i\n\x19\x65xample.chatcompletion.v1B\x0c\x41\x63\x63ountProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +33,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chatcompletion.v1.account_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\014AccountProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
-  _globals['_LEDGERENTRYKIND']._serialized_start=1762
-  _globals['_LEDGERENTRYKIND']._serialized_end=1944
-  _globals['_USAGEINTERVAL']._serialized_start=1946
-  _globals['_USAGEINTERVAL']._serialized_end=2068
-  _globals['_ACCOUNT']._serialized_start=88
-  _globals['_ACCOUNT']._serialized_end=348
-  _globals['_ALLOWEDMODELS']._serialized_start=350
-  _globals['_ALLOWEDMODELS']._serialized_end=380
-  _globals['_KEYLIMITS']._serialized_start=383
-  _globals['_KEYLIMITS']._serialized_end=647
-  _globals['_APIKEY']._serialized_start=650
-  _globals['_APIKEY']._serialized_end=1038
-  _globals['_LEDGERENTRY']._serialized_start=1041
-  _globals['_LEDGERENTRY']._serialized_end=1402
-  _globals['_AUDITENTRY']._serialized_start=1405
-  _globals['_AUDITENTRY']._serialized_end=1548
-  _globals['_USAGETOTAL']._serialized_start=1551
-  _globals['_USAGETOTAL']._serialized_end=1759
+  _globals['_LEDGERENTRYKIND']._serialized_start=1956
+  _globals['_LEDGERENTRYKIND']._serialized_end=2138
+  _globals['_USAGEINTERVAL']._serialized_start=2140
+  _globals['_USAGEINTERVAL']._serialized_end=2262
+  _globals['_WORTH']._serialized_start=87
+  _globals['_WORTH']._serialized_end=133
+  _globals['_ACCOUNT']._serialized_start=136
+  _globals['_ACCOUNT']._serialized_end=445
+  _globals['_ALLOWEDMODELS']._serialized_start=447
+  _globals['_ALLOWEDMODELS']._serialized_end=477
+  _globals['_KEYLIMITS']._serialized_start=480
+  _globals['_KEYLIMITS']._serialized_end=744
+  _globals['_APIKEY']._serialized_start=747
+  _globals['_APIKEY']._serialized_end=1135
+  _globals['_LEDGERENTRY']._serialized_start=1138
+  _globals['_LEDGERENTRY']._serialized_end=1547
+  _globals['_AUDITENTRY']._serialized_start=1550
+  _globals['_AUDITENTRY']._serialized_end=1693
+  _globals['_USAGETOTAL']._serialized_start=1696
+  _globals['_USAGETOTAL']._serialized_end=1953
 # @@protoc_insertion_point(module_scope)

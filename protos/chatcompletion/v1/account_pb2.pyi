@@ -81,7 +81,7 @@ USAGE_INTERVAL_RANGE: UsageInterval.ValueType  # 3
 Global___UsageInterval: _TypeAlias = UsageInterval  # noqa: Y015
 
 @_typing.final
-class Account(_message.Message):
+class Worth(_message.Message):
     """---------------------------------------------------------------------------
     Accounts, API keys, the ledger and usage: the resources of AccountService
     and CreditService.
@@ -91,8 +91,38 @@ class Account(_message.Message):
     its comment states the meaning of absence.
     ---------------------------------------------------------------------------
 
-    A holder of prepaid credit. The API keys of an account spend its credit.
+    The worth of an amount of credit in a currency. Only a server that is
+    configured with the worth of a credit returns it.
     """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    currency_code: _builtins.str
+    """The code of the currency in ISO 4217, such as "EUR"."""
+    amount: _builtins.str
+    """The amount in units of the currency, as exact decimal text with up to 18
+    decimals, without an exponent. It is not rounded to the currency's smallest
+    unit.
+    """
+    def __init__(
+        self,
+        *,
+        currency_code: _builtins.str = ...,
+        amount: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency_code", b"currency_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worth: _TypeAlias = Worth  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    """A holder of prepaid credit. The API keys of an account spend its credit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,6 +133,7 @@ class Account(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
+    BALANCE_WORTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the account: unique, 1 to 128 characters of a-z, 0-9, ".", "_"
     and "-", with a letter or digit first. An account that an earlier version
@@ -134,6 +165,12 @@ class Account(_message.Message):
         deleted.
         """
 
+    @_builtins.property
+    def balance_worth(self) -> Global___Worth:
+        """Output only. The worth of the balance. Absent if the server is configured
+        without the worth of a credit.
+        """
+
     def __init__(
         self,
         *,
@@ -144,10 +181,11 @@ class Account(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         suspend_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
+        balance_worth: Global___Worth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "suspend_time", b"suspend_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_worth", b"balance_worth", "create_time", b"create_time", "delete_time", b"delete_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "create_time", b"create_time", "delete_time", b"delete_time", "held_nano_credits", b"held_nano_credits", "name", b"name", "suspend_time", b"suspend_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "balance_worth", b"balance_worth", "create_time", b"create_time", "delete_time", b"delete_time", "held_nano_credits", b"held_nano_credits", "name", b"name", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -347,6 +385,7 @@ class LedgerEntry(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
     PRICE_TIME_FIELD_NUMBER: _builtins.int
+    AMOUNT_WORTH_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """The number of the entry, unique in the ledger. In one account, a larger
     number is a newer entry.
@@ -383,6 +422,12 @@ class LedgerEntry(_message.Message):
         time, and for a grant.
         """
 
+    @_builtins.property
+    def amount_worth(self) -> Global___Worth:
+        """The worth of the change, at the rate with which the server is configured now.
+        Absent if it is configured without one.
+        """
+
     def __init__(
         self,
         *,
@@ -399,10 +444,11 @@ class LedgerEntry(_message.Message):
         partial: _builtins.bool = ...,
         estimated: _builtins.bool = ...,
         price_time: _timestamp_pb2.Timestamp | None = ...,
+        amount_worth: Global___Worth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "price_time", b"price_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount_worth", b"amount_worth", "create_time", b"create_time", "price_time", b"price_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_tokens", b"completion_tokens", "create_time", b"create_time", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "price_time", b"price_time", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "amount_worth", b"amount_worth", "completion_tokens", b"completion_tokens", "create_time", b"create_time", "estimated", b"estimated", "hold_id", b"hold_id", "id", b"id", "idempotency_id", b"idempotency_id", "key_name", b"key_name", "kind", b"kind", "model", b"model", "partial", b"partial", "price_time", b"price_time", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +516,7 @@ class UsageTotal(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CHARGED_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    CHARGED_WORTH_FIELD_NUMBER: _builtins.int
     key_name: _builtins.str
     """The name of the API key."""
     model: _builtins.str
@@ -488,6 +535,12 @@ class UsageTotal(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the interval starts."""
 
+    @_builtins.property
+    def charged_worth(self) -> Global___Worth:
+        """The worth of the total charge. Absent if the server is configured without
+        the worth of a credit.
+        """
+
     def __init__(
         self,
         *,
@@ -499,10 +552,11 @@ class UsageTotal(_message.Message):
         completion_tokens: _builtins.int = ...,
         charged_nano_credits: _builtins.int = ...,
         account: _builtins.str = ...,
+        charged_worth: Global___Worth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_worth", b"charged_worth", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "charged_nano_credits", b"charged_nano_credits", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "charged_nano_credits", b"charged_nano_credits", "charged_worth", b"charged_worth", "completion_tokens", b"completion_tokens", "key_name", b"key_name", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from chatcompletion.v1 import account_pb2 as _account_pb2
 from chatcompletion.v1 import chat_completion_pb2 as _chat_completion_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -147,6 +148,7 @@ class Charge(_message.Message):
     COMPLETION_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    WORTH_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The hold that the charge ended, as in LedgerEntry.hold_id."""
     amount_nano_credits: _builtins.int
@@ -161,6 +163,12 @@ class Charge(_message.Message):
     """Whether the server counted the tokens because the upstream reported none."""
     partial: _builtins.bool
     """Whether the caller received only a part of the completion."""
+    @_builtins.property
+    def worth(self) -> _account_pb2.Worth:
+        """The worth of the amount. Absent if the server is configured without the worth
+        of a credit.
+        """
+
     def __init__(
         self,
         *,
@@ -170,10 +178,11 @@ class Charge(_message.Message):
         completion_nano_credits: _builtins.int = ...,
         estimated: _builtins.bool = ...,
         partial: _builtins.bool = ...,
+        worth: _account_pb2.Worth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worth", b"worth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_nano_credits", b"completion_nano_credits", "estimated", b"estimated", "hold_id", b"hold_id", "partial", b"partial", "prompt_nano_credits", b"prompt_nano_credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_nano_credits", b"amount_nano_credits", "completion_nano_credits", b"completion_nano_credits", "estimated", b"estimated", "hold_id", b"hold_id", "partial", b"partial", "prompt_nano_credits", b"prompt_nano_credits", "worth", b"worth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

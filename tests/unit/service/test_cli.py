@@ -331,6 +331,38 @@ def test_credit_is_taken_back_once_and_only_if_it_is_there(
     assert run("ledger", "verify")[0] == 0
 
 
+def test_amounts_show_their_worth_if_a_credit_has_one(
+    run: Run, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("accounts", "create", "acme", "--credit", "25")
+    run("keys", "create", "acme", "--name", "ci")
+    spend(url, "acme", "ci", 206_000)
+    environment = {"CHAT_DATABASE_URL": url, "CHAT_CREDIT_WORTH": "0.01 EUR"}
+
+    def printed(*arguments: str) -> str:
+        capsys.readouterr()
+        assert cli.run(arguments, environment) == 0
+        return capsys.readouterr().out
+
+    for arguments, amount in (
+        (("accounts", "show", "acme"), "0.24999794"),
+        (("accounts", "list"), "0.24999794"),
+        (("ledger", "show", "acme"), "-0.00000206"),
+        (("usage", "show", "acme", "--since", "2000-01-01"), "0.00000206"),
+    ):
+        head, line, *_ = printed(*arguments).splitlines()
+        assert (head.split()[-1], line.split()[-1]) == ("EUR", amount)
+        assert "EUR" not in run(*arguments)[1]
+        assert "worth" not in run(*arguments, "--json")[1]
+    shown = json.loads(printed("accounts", "show", "acme", "--json"))["account"]
+    assert shown["balance_worth"] == {"currency_code": "EUR", "amount": "0.24999794"}
+    assert printed("keys", "list", "acme")
+
+    environment["CHAT_CREDIT_WORTH"] = "0.01 euro"
+    assert cli.run(("accounts", "list"), environment) == 2
+    assert "CHAT_CREDIT_WORTH must be a rate" in capsys.readouterr().err
+
+
 def test_the_ledger_shows_the_time_of_prices_that_have_one(run: Run, url: str) -> None:
     run("accounts", "create", "acme", "--credit", "1")
     run("keys", "create", "acme", "--name", "ci")
@@ -805,6 +837,7 @@ def test_times_are_in_utc_unless_they_say_otherwise(text: str, seconds: int) -> 
 def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
+        "accounts show": ["a"],
         "audit": [],
         "backup": ["a"],
         "accounts suspend": ["a"],

@@ -7,6 +7,7 @@ import trustme
 from process.otel_settings import OtelSettings
 from process.settings import Address, SettingsError, rows
 from service.config import Settings, load
+from service.credit_worth import CreditWorth
 from service.models import Model
 from service.models_source import NO_UPSTREAM, SIMPLISMART_BASE_URL
 from tests.support.certificates import written, written_authority
@@ -85,6 +86,10 @@ SETTINGS: dict[str, Case] = {
     "CHAT_JOURNAL_DIRECTORY": (
         *("journal_directory", "chatcompletion.journal", "/var/lib/chat", "/var/lib/chat"),
         ("a\0b",),
+    ),
+    "CHAT_CREDIT_WORTH": (
+        *("credit_worth", None, "0.01 EUR", CreditWorth(10_000_000, "EUR")),
+        ("0.01", "EUR", "0 EUR", "0.01 eur", "1e-2 EUR"),
     ),
     "CHAT_RECEIPTS": ("receipts", True, "off", False, ("On", "0", "true")),
     "CHAT_MAX_REQUEST_BYTES": (

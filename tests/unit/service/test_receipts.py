@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, Usage
 from chatcompletion.v1.chat_completion_service_pb2 import Charge
 from service import receipts
+from service.credit_worth import CreditWorth
 from service.ledger.rows import Release, Settle
 from service.metering.progress import Used
 
@@ -38,6 +39,20 @@ def test_a_receipt_has_the_charge_of_the_ledger(charged: int, prompt: int) -> No
         completion_nano_credits=charged - prompt,
         estimated=True,
     )
+
+
+def test_a_receipt_shows_what_is_charged_in_a_currency() -> None:
+    worth = CreditWorth(10_000_000, "EUR")
+    charge = receipts.charge_of(SETTLE, 40, worth)
+    usage = Usage()
+    receipts.add(usage, charge)
+
+    assert (charge.worth.amount, charge.worth.currency_code) == ("0.0000000004", "EUR")
+    shown = read(usage)["cost_details"]
+    assert shown["worth"] == {"currency": "EUR", "amount": "0.0000000004"}
+    assert shown["partial"] is False
+    free = receipts.charge_of(Release(hold_id="h", account_id=1, key_id=2), 0, worth)
+    assert free.worth.amount == "0"
 
 
 def test_a_released_hold_costs_nothing() -> None:
