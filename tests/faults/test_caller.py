@@ -356,11 +356,12 @@ async def test_a_request_over_the_limit(streamed: bool) -> None:
 
 async def test_metadata_over_the_limit_costs_the_call_and_no_more() -> None:
     async with _service() as (running, upstream, before):
-        for size in (100 * 1024, 1024 * 1024):
+        await running.client.create("any", metadata=(("x-large", "x" * 15_000),))
+        for size in (17 * 1024, 100 * 1024, 1024 * 1024):
             failure = await running.client.refusal("any", metadata=(("x-large", "x" * size),))
             assert failure.code == grpc.StatusCode.RESOURCE_EXHAUSTED
         await running.client.create("any")
-        assert len(upstream.records) == 2
+        assert len(upstream.records) == 3
         await before.returns()
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import grpc
 import hpack
 import pytest
 
@@ -22,6 +23,8 @@ MOST_MEMORY: Final = 64 * 1024 * 1024
 """Maximum growth of the process, in bytes."""
 CALLS: Final = 10
 """The number of calls of others at the same time."""
+CROWD: Final = 1000
+"""The number of calls with large headers at once."""
 CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 
 
@@ -68,6 +71,15 @@ def continuations() -> Iterator[bytes]:
     header = headers(CHECK, ("x-junk", "j" * 8000))
     for _ in range(40_000):
         yield frame(CONTINUATION, 0, 1, header)
+
+
+def continuations_below_the_limit() -> Iterator[bytes]:
+    """Headers that do not end, each frame of which is below the limit of all: 240 MB."""
+    yield frame(HEADERS, 0, 1, headers(CHECK))
+    encoder = hpack.Encoder()
+    for number in range(20_000):
+        pairs = [hpack.NeverIndexedHeaderTuple(f"x-{number}-{n}", "j" * 4000) for n in range(3)]
+        yield frame(CONTINUATION, 0, 1, bytes(encoder.encode(pairs, huffman=False)))
 
 
 def empty_continuations() -> Iterator[bytes]:
@@ -122,8 +134,9 @@ def hpack_bomb() -> Iterator[bytes]:
 
 
 FLOODS: Final = (
-    *(resets, resets_of_probes, continuations, empty_continuations, pings, settings),
-    *(empty_data, windows, overflowing_windows, hpack_bomb),
+    *(resets, resets_of_probes, pings, settings),
+    *(continuations, continuations_below_the_limit, empty_continuations, empty_data),
+    *(windows, overflowing_windows, hpack_bomb),
 )
 
 
@@ -175,3 +188,17 @@ async def test_a_flood_costs_little_and_nobody_else(flood: "type[Iterator[bytes]
         await caller.create("default")
         assert running.process.returncode is None
         assert not [line for line in running.lines if '"level":"error"' in line]
+
+
+@pytest.mark.alone
+async def test_a_crowd_with_large_headers_costs_little() -> None:
+    large = tuple((f"x-{number}", "j" * 4000) for number in range(15))
+    async with service_process() as (running, caller):
+        await caller.create("default")
+        _forget_peak(running)
+        before = _status(running, "VmRSS")
+        calls = (caller.refusal("default", metadata=large) for _ in range(CROWD))
+        codes = {failure.code for failure in await asyncio.gather(*calls)}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert _status(running, "VmHWM") - before < MOST_MEMORY
+        await caller.create("default")

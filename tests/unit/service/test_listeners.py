@@ -9,7 +9,7 @@ SHARED = {
     "grpc.so_reuseport": 1,
     "grpc.http2.hpack_table_size.decoder": 0,
     "grpc.max_metadata_size": 16_384,
-    "grpc.absolute_max_metadata_size": 65_536,
+    "grpc.absolute_max_metadata_size": 16_384,
     "grpc.experimental.tcp_max_read_buffer_size": 1024 * 1024,
     "grpc.server.max_pending_requests": 4_000,
     "grpc.server.max_pending_requests_hard_limit": 4_000,
