@@ -15,6 +15,7 @@ import restbridge.telemetry
 import service.config
 import service.telemetry
 from process.otel_settings import OtelSettings
+from process.probe import _parser as probe_parser
 from process.settings import read, rows
 from process.workers.plan import LONGEST_ENDING
 from service.models import Catalogue
@@ -28,10 +29,12 @@ VERSIONS: Final = ("1.33", "1.37")
 """The oldest and the newest version of Kubernetes against which the objects are checked."""
 
 CUSTOM: Final = {
+    "Certificate": "cert-manager.io",
     "DestinationRule": "networking.istio.io",
     "GRPCRoute": "gateway.networking.k8s.io",
     "Gateway": "gateway.networking.k8s.io",
     "HTTPRoute": "gateway.networking.k8s.io",
+    "Issuer": "cert-manager.io",
     "PeerAuthentication": "security.istio.io",
     "PrometheusRule": "monitoring.coreos.com",
     "ServiceMonitor": "monitoring.coreos.com",
@@ -70,24 +73,34 @@ LONGEST_LIVES: Final = {
 """Seconds from SIGTERM to the end of a process, by its command."""
 
 
+COMBINED: Final = {
+    "istio": ("istio",),
+    "tls": ("tls",),
+    "tls and others": ("persistent-journal", "tracing", "tls"),
+}
+"""Kustomizations that have no folder, which add components to the base."""
+
+
 @pytest.fixture(scope="module")
-def with_istio(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a kustomization of the base with Istio."""
-    folder = tmp_path_factory.mktemp("istio")
-    # kustomize accepts relative paths only.
-    up = "../" * len(folder.parts[1:])
-    document = {
-        "resources": [f"{up}{FOLDER}/base".replace("//", "/")],
-        "components": [f"{up}{FOLDER}/components/istio".replace("//", "/")],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(document))
-    return folder
+def combined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write the kustomizations that have no folder."""
+    found = {}
+    for name, components in COMBINED.items():
+        written = found[name] = tmp_path_factory.mktemp("combined")
+        # kustomize accepts relative paths only.
+        up = "../" * len(written.parts[1:]) + str(FOLDER).lstrip("/")
+        document = {
+            "resources": [f"{up}/base"],
+            "components": [f"{up}/components/{each}" for each in components],
+        }
+        (written / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    return found
 
 
-@pytest.fixture(params=["base", "overlays/production", "overlays/single", "istio"])
-def objects(request: pytest.FixtureRequest, with_istio: Path) -> list[Object]:
+@pytest.fixture(params=["base", "overlays/production", "overlays/single", *COMBINED])
+def objects(request: pytest.FixtureRequest, combined: dict[str, Path]) -> list[Object]:
     name: str = request.param
-    return rendered(with_istio if name == "istio" else FOLDER / name)
+    return rendered(combined.get(name, FOLDER / name))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -99,10 +112,10 @@ def test_objects_are_valid_for_kubernetes(objects: list[Object], version: str) -
             kubernetes_validate.validate(each, version, strict=True)
 
 
-def test_every_component_is_rendered(with_istio: Path) -> None:
+def test_every_component_is_rendered(combined: dict[str, Path]) -> None:
     kinds = {
         each["kind"]
-        for folder in (FOLDER / "overlays/production", with_istio)
+        for folder in (FOLDER / "overlays/production", *combined.values())
         for each in rendered(folder)
     }
     assert set(CUSTOM) <= kinds
@@ -154,6 +167,53 @@ def test_ports_are_those_of_the_settings(objects: list[Object]) -> None:
             assert {port["port"] for port in rule["ports"]} <= PORTS | OTHERS_PORTS
 
 
+def _variables(container: Object, objects: list[Object]) -> dict[str, str]:
+    """Return the variables of a container that are in the objects, which Secrets are not."""
+    maps = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        found |= maps.get(source.get("configMapRef", {}).get("name", ""), {})
+    return found | {each["name"]: each["value"] for each in container.get("env", ())}
+
+
+@pytest.mark.parametrize("name", ["tls", "tls and others"])
+def test_files_of_tls_are_mounted_from_certificates_for_the_names_that_are_used(
+    name: str, combined: dict[str, Path]
+) -> None:
+    objects = rendered(combined[name])
+    names = {
+        each["spec"]["secretName"]: each["spec"].get("dnsNames", ())
+        for each in of_kind(objects, "Certificate")
+    }
+    expected = {
+        "chat-service": {"CHAT_TLS_CERT_FILE": "tls.crt", "CHAT_TLS_KEY_FILE": "tls.key"},
+        "chat-bridge": {
+            "CHAT_BRIDGE_TLS_CERT_FILE": "tls.crt",
+            "CHAT_BRIDGE_TLS_KEY_FILE": "tls.key",
+            "CHAT_SERVICE_TLS_CA_FILE": "ca.crt",
+        },
+    }
+    for workload, template in templates(objects):
+        pod = template["spec"]
+        (container,) = pod["containers"]
+        (volume,) = (each for each in pod["volumes"] if each["name"] == "tls")
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "tls")
+        assert workload["metadata"]["name"] in names[volume["secret"]["secretName"]]
+        variables = _variables(container, objects)
+        files = {key: value for key, value in variables.items() if "_TLS_" in key}
+        assert files == {
+            key: f"{mount['mountPath']}/{file}"
+            for key, file in expected[workload["metadata"]["name"]].items()
+        }
+        if target := variables.get("CHAT_SERVICE_TARGET"):
+            assert target.removeprefix("dns:///").rpartition(":")[0] in names["chat-service-tls"]
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if command := container.get(kind, {}).get("exec", {}).get("command"):
+                asked = probe_parser().parse_args(command[1:])
+                assert asked.ca == f"{mount['mountPath']}/ca.crt"
+                assert asked.server_name in names["chat-service-tls"]
+
+
 def test_probes_ask_for_what_exists(objects: list[Object]) -> None:
     for container in containers(objects):
         named = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -165,6 +225,17 @@ def test_probes_ask_for_what_exists(objects: list[Object]) -> None:
             if "httpGet" in probe:
                 assert probe["httpGet"]["path"] in {"/healthz", "/readyz"}
                 assert probe["httpGet"]["port"] in named
+                has_tls = "CHAT_BRIDGE_TLS_CERT_FILE" in _variables(container, objects)
+                assert probe["httpGet"].get("scheme", "HTTP") == ("HTTPS" if has_tls else "HTTP")
+            if "exec" in probe:
+                command, *arguments = probe["exec"]["command"]
+                assert command in PROJECT["scripts"]
+                asked = probe_parser().parse_args(arguments)
+                assert asked.target == f"127.0.0.1:{named['grpc']}"
+                assert asked.name == ("" if kind == "readinessProbe" else LIVENESS)
+                assert asked.timeout < probe["timeoutSeconds"]
+            is_grpc_with_tls = "CHAT_TLS_CERT_FILE" in _variables(container, objects)
+            assert not (probe and "grpc" in probe and is_grpc_with_tls)
         assert {"readinessProbe", "livenessProbe"} <= set(container)
 
 
