@@ -16,7 +16,13 @@ from typing import Final, Protocol
 from starlette.types import Receive, Scope, Send
 
 from chatcompletion import charges
-from chatcompletion.openai_json import DecodeError, decode_request, encode_chunk, encode_completion
+from chatcompletion.openai_json import (
+    DecodeError,
+    TextChunk,
+    decode_request,
+    encode_chunk,
+    encode_completion,
+)
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from chatcompletion.v1.chat_completion_service_pb2 import (
     CreateChatCompletionRequest,
@@ -132,10 +138,10 @@ async def relay(call: Responses, events: EventStream) -> None:
     Send nothing before the first message, so that an earlier failure has its own HTTP status.
     """
 
-    async def send(responses: Sequence[StreamChatCompletionResponse]) -> None:
+    async def send(responses: Sequence[StreamChatCompletionResponse | TextChunk]) -> None:
         if not events.is_open:
             await events.open(headers.answer(await call.initial_metadata()))
-        writing = events.write(*(encode_chunk(response.chunk) for response in responses))
+        writing = events.write(*map(encoded, responses))
         del responses  # a client who does not read would keep them in memory
         await writing
 
@@ -144,6 +150,11 @@ async def relay(call: Responses, events: EventStream) -> None:
         await events.open(headers.answer(await call.initial_metadata()))
     charge = charges.of(await call.trailing_metadata())
     await events.finish(b"" if charge is None else receipt(charges.text(charge).encode()))
+
+
+def encoded(response: StreamChatCompletionResponse | TextChunk) -> bytes:
+    """Return the chunk of a response as JSON; a service in this process also sends `TextChunk`s."""
+    return response.encode() if isinstance(response, TextChunk) else encode_chunk(response.chunk)
 
 
 async def _decode(body: bytes) -> ChatCompletionParams:

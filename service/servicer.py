@@ -30,6 +30,7 @@ from service.metering.bound import output_limit
 from service.model_names import allows
 from service.models import Models
 from service.request import AcceptedRequest
+from service.upstream.chunks import Response
 from service.upstream.client import UpstreamClient
 
 # Quoted, because it is generic for type checkers only.
@@ -84,7 +85,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
 
     async def StreamChatCompletion(  # type: ignore[override]  # noqa: N802  (named by the contract; the interceptor writes what it yields)
         self, request: chat_completion_service_pb2.StreamChatCompletionRequest, context: _Context
-    ) -> AsyncGenerator[list[chat_completion_service_pb2.StreamChatCompletionResponse]]:
+    ) -> AsyncGenerator[list[Response]]:
         """Yield the chunks as they arrive: for a caller in this process, all that are there."""
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
@@ -92,25 +93,17 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         wants_usage = accepted.params.stream_options.include_usage
         admitted = self._admission.admit(caller, call, accepted, wants_usage=wants_usage)
         async with admitted as progress:
-            at_once = isinstance(context, InProcessContext)
-            stream = self._upstream.stream(accepted, call, progress, at_once=at_once)
+            in_process = isinstance(context, InProcessContext)
+            stream = self._upstream.stream(accepted, call, progress, in_process=in_process)
             async with aclosing(stream):
-                async for chunks in stream:
-                    call.record.note_chunks(len(chunks), self._clock())
-                    responses = [
-                        chat_completion_service_pb2.StreamChatCompletionResponse(chunk=chunk)
-                        for chunk in chunks
-                    ]
-                    chunks.clear()  # the responses have copies
+                async for responses in stream:
+                    call.record.note_chunks(len(responses), self._clock())
                     yield responses
         if progress.kept is not None and call.charge is not None:
             call.record.note_chunks(1, self._clock())
-            receipts.add(progress.kept.usage, call.charge)
-            yield [
-                chat_completion_service_pb2.StreamChatCompletionResponse(
-                    chunk=progress.kept, charge=call.charge
-                )
-            ]
+            receipts.add(progress.kept.chunk.usage, call.charge)
+            progress.kept.charge.CopyFrom(call.charge)
+            yield [progress.kept]
 
     def _accept(
         self, params: ChatCompletionParams, call: Call, context: _Context, *, streamed: bool

@@ -61,6 +61,11 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
     return annotated + _unknown(message.extra_json), 0, calls
 
 
+def is_text_alone(delta: ChatMessageDelta) -> bool:
+    """Return whether a piece has only a role, a text and nulls, so that its text alone counts."""
+    return _TEXT_ALONE.issuperset(member.name for member, _ in delta.ListFields())
+
+
 def names(delta: ChatMessageDelta) -> Iterator[tuple[int, str, str]]:
     """Yield the index, id and name of each call in a piece; the index of a function call is -1."""
     for call in delta.tool_calls:
@@ -137,6 +142,7 @@ _ANSWER: Final[Mapping[str, Callable[[Any], int]]] = {
 """The fields of a message that count as output, each with a function that returns its bytes."""
 
 _PLAIN: Final = frozenset({"content_text", "refusal"})
+_TEXT_ALONE: Final = frozenset({"role", "content_text", "null_fields"})
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
 _REASONING: Final = frozenset({"reasoning", "reasoning_content"})
 _THOUGHTS: Final = frozenset({"thinking", "reasoning"})

@@ -63,6 +63,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
     ChunkChoice,
     Usage,
 )
+from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionResponse
 from service.metering import tokens
 from service.metering.output_size import names, said, texts
 from service.metering.usage_parts import NO_PARTS, Parts, parts_of, prompt_of
@@ -104,8 +105,8 @@ class Progress:
     """The number of choices that the caller requested."""
     cached_outside: bool = False
     """Whether the upstream's `prompt_tokens` lacks the tokens of its cache."""
-    kept: ChatCompletionChunk | None = None
-    """The usage chunk at the end of a stream, which is sent with the receipt."""
+    kept: StreamChatCompletionResponse | None = None
+    """The response with the usage chunk at the end of a stream, which is sent with the receipt."""
     _counted: int = 0
     """The counted completion tokens so far."""
     _letters: float = 0
@@ -167,10 +168,7 @@ class Progress:
             if size:
                 if self.choices > 1:
                     self._letters += sum(map(tokens.letters, texts(choice.delta)))
-                self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
-                if bounded:
-                    self._pieces += 1
-                    self._bytes += bounded
+                self._count(size, bounded)
         if reports:
             self._take_usage(chunk)
         if self.wants_usage:
@@ -181,6 +179,25 @@ class Progress:
         if others and len(self._told) < _MOST_NAMES:
             self._told.update(others)
         return True
+
+    def observe_text(self, text: str) -> None:
+        """Count a chunk that differs from an observed one only in its text.
+
+        Args:
+            text: The content of its only choice. The chunk has no usage and no finish_reason, and
+                its delta has nothing else that counts: see `is_text_alone`.
+        """
+        size = len(text) if text.isascii() else len(text.encode())
+        if size:
+            if self.choices > 1:
+                self._letters += tokens.letters(text)
+            self._count(size, size)
+
+    def _count(self, size: int, bounded: int) -> None:
+        self._counted += 1 if size <= _LONG_TOKEN else -(-size // _BYTES_PER_TOKEN)
+        if bounded:
+            self._pieces += 1
+            self._bytes += bounded
 
     def _take_usage(self, chunk: ChatCompletionChunk) -> None:
         """Read the usage of a chunk, and withhold it unless the caller requested it there."""

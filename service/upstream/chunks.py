@@ -1,6 +1,6 @@
 """Reads the chunks of a stream from the bytes of its body: decodes, observes, renames. No I/O.
 
-    piece -> take -> chunk, chunk, …         lazily: each is observed when it is taken
+    piece -> take -> response, response, …   lazily: each is observed when it is taken
     clean end of the body -> finish -> …     the last ones
                      is_done                 the response is complete
                      is_cut                  the upstream ignored the output limit
@@ -17,18 +17,21 @@ The first byte of the body decides what the body is. Its content type does not.
     lenient     [DONE] after a choice began, or a clean end after the finish_reason of each choice
     strict      [DONE] after the finish_reason of each choice
 
-`apart` and `together` group the chunks into the lists that a caller receives. The receiver of a
+`apart` and `together` group the responses into the lists that a caller receives. The receiver of a
 list owns it: no other reference to a large chunk is kept, so that a receiver who waits can drop it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from chatcompletion import openai_json
+from chatcompletion.openai_json import TextChunk, TextChunks
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletion, ChatCompletionChunk
+from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionResponse
 from service import errors
 from service.call_trace import CallTrace
+from service.metering.output_size import is_text_alone
 from service.metering.progress import Progress, alike
 from service.models import Model
 from service.telemetry import CallRecord
@@ -52,7 +55,10 @@ _NO_ERROR: Final = frozenset({"null", "false", "0", '""', "{}", "[]"})
 
 _Answer = TypeVar("_Answer")
 
-Chunks = Iterator[ChatCompletionChunk]
+Response: TypeAlias = StreamChatCompletionResponse | TextChunk
+"""What a caller receives of a stream; a `TextChunk` only in this process."""
+
+_Responses: TypeAlias = Iterator[Response]
 
 
 class ChunkReader:
@@ -66,6 +72,7 @@ class ChunkReader:
         trace: Notes what the upstream's chunks say; None if no spans are exported.
         keeps_usage: Whether the usage chunk at the end stays in `progress.kept`, because it gets
             the receipt.
+        in_process: Whether a chunk that repeats another can be a `TextChunk`.
     """
 
     def __init__(
@@ -77,7 +84,10 @@ class ChunkReader:
         max_event_bytes: int,
         trace: CallTrace | None = None,
         keeps_usage: bool = False,
+        in_process: bool = False,
     ) -> None:
+        self._in_process = in_process
+        self._texts = TextChunks()
         self._trace = trace
         self._model = model
         self._strict = model.dialect.stream_end == "strict"
@@ -101,8 +111,8 @@ class ChunkReader:
         self.is_cut = False
         """Whether the upstream ignored the output limit, so that the rest is not read."""
 
-    def take(self, piece: bytes) -> Chunks:
-        """Yield the chunks for the caller that the next bytes complete.
+    def take(self, piece: bytes) -> _Responses:
+        """Yield the responses for the caller that the next bytes complete.
 
         Raises:
             Failure: The upstream reported a failure, or the stream is malformed or incomplete.
@@ -121,8 +131,8 @@ class ChunkReader:
         self._heard = self._heard or bool(events)
         return self._read(events)
 
-    def finish(self) -> Chunks:
-        """Yield the chunks for the caller that the clean end of the body completes.
+    def finish(self) -> _Responses:
+        """Yield the responses for the caller that the clean end of the body completes.
 
         Raises:
             Failure: As for `take`.
@@ -144,7 +154,7 @@ class ChunkReader:
         self.is_done = True
         yield from self._usage()
 
-    def _usage(self) -> Chunks:
+    def _usage(self) -> _Responses:
         """Yield the usage chunk that the caller requested, if the upstream sent none."""
         if self._last is None:
             return
@@ -165,51 +175,71 @@ class ChunkReader:
         found = reported(bytes(document.lstrip(_BLANK)), self._model)
         return found or errors.UpstreamInvalidResponse(dispatched=True)
 
-    def _read(self, events: list[tuple[bytes, bytes]]) -> Chunks:
-        """Yield the chunks of events. Keep neither the event nor, if it is large, the chunk.
+    def _read(self, events: list[tuple[bytes, bytes]]) -> _Responses:
+        """Yield the responses of events. Keep neither the event nor, if it is large, the chunk.
 
         Otherwise, a caller who does not read would keep all of them in memory.
         """
-        progress = self._progress
+        progress, texts = self._progress, self._texts
         events.reverse()
         while events:
             name, data = events.pop()
-            if data.startswith(_DONE):
-                if not self._strict:
-                    progress.end()
-                if not progress.complete:
-                    raise errors.UpstreamTruncated(dispatched=True)
-                self.is_done = True
-                yield from self._usage()
+            can_repeat = name != b"error" and progress.kept is None
+            repetition = texts.repetition(data) if can_repeat else None
+            if repetition is not None:
+                del data
+                self._last = repetition.template.chunk
+                progress.observe_text(repetition.text)
+                yield repetition if self._in_process else _response(repetition)
+            elif data.startswith(_DONE):
+                yield from self._end()
                 return
-            chunk = self._decode(name, data)
-            is_large = len(data) > _LARGE
-            del data
-            if self._trace is not None:
-                self._trace.hear(chunk)
-            reports = chunk.HasField("usage")
-            if self._finishes or reports:
-                restyle(chunk, self._model, gives_receipt=self._keeps_usage)
-            self._last = alike(chunk) if is_large else chunk
-            if progress.observe(chunk):
-                rename(chunk, self._model)
-                if reports or progress.kept is not None:
-                    yield from self._keep(chunk)
-                else:
-                    ready = [chunk]
-                    del chunk
-                    yield ready.pop()
+            else:
+                ready = self._observed(name, data)
+                del data
+                while ready:
+                    yield ready.pop(0)
             if progress.overruns:
-                self.is_cut = self._record.overran = True
-                yield from self._cut(self._last)
+                yield from self._overrun()
                 return
 
-    def _decode(self, name: bytes, data: bytes) -> ChatCompletionChunk:
+    def _observed(self, name: bytes, data: bytes) -> list[Response]:
+        """Decode and observe the chunk of an event. Return what to deliver now."""
+        progress = self._progress
+        response = self._decode(name, data)
+        chunk = response.chunk
+        is_pattern = self._texts.learn(data, chunk)
+        if self._trace is not None:
+            self._trace.hear(chunk)
+        reports = chunk.HasField("usage")
+        if self._finishes or reports:
+            restyle(chunk, self._model, gives_receipt=self._keeps_usage)
+        self._last = alike(chunk) if len(data) > _LARGE else chunk
+        if not progress.observe(chunk):
+            return []
+        rename(chunk, self._model)
+        if reports or progress.kept is not None:
+            return self._keep(response)
+        if is_pattern and _text_alone_counts(chunk):
+            self._texts.repeat(chunk)
+        return [response]
+
+    def _end(self) -> _Responses:
+        """End the stream with `[DONE]`."""
+        if not self._strict:
+            self._progress.end()
+        if not self._progress.complete:
+            raise errors.UpstreamTruncated(dispatched=True)
+        self.is_done = True
+        yield from self._usage()
+
+    def _decode(self, name: bytes, data: bytes) -> StreamChatCompletionResponse:
         try:
-            chunk = decoded(openai_json.decode_chunk, data, self._record)
+            response = decoded(_decode_response, data, self._record)
         except openai_json.DecodeError as error:
             unreadable = self._unreadable(dispatched=True)
             raise self._failure(reported(data, self._model) or unreadable) from error
+        chunk = response.chunk
         # Per chunk, a search for the word costs less than reading the members. `in` would raise and
         # catch an exception first.
         if name == b"error" or (data.find(_ERROR) >= 0 and has_error(chunk)):
@@ -219,7 +249,7 @@ class ChunkReader:
             fault = refusals.bare_account_fault(error_bodies.read(data), self._model)
             if fault is not None:
                 raise fault
-        return chunk
+        return response
 
     def _failure(self, failure: errors.Failure) -> errors.Failure:
         """Return the failure of a stream. After some output, a retry would pay for it twice."""
@@ -227,50 +257,76 @@ class ChunkReader:
             failure.dispatched = True
         return failure
 
-    def _cut(self, last: ChatCompletionChunk) -> Chunks:
+    def _overrun(self) -> _Responses:
+        """End a stream whose upstream ignores the output limit."""
+        self.is_cut = self._record.overran = True
         if self._progress.is_calling:
             raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
-        yield from self._made(self._progress.cut(last))
+        if self._last is not None:
+            yield from self._made(self._progress.cut(self._last))
 
-    def _made(self, chunks: Chunks) -> Chunks:
-        """Yield chunks that the upstream did not send."""
+    def _made(self, chunks: Iterator[ChatCompletionChunk]) -> _Responses:
+        """Yield the responses for chunks that the upstream did not send."""
         for chunk in chunks:
             rename(chunk, self._model)
-            yield from self._keep(chunk)
+            yield from self._keep(StreamChatCompletionResponse(chunk=chunk))
 
-    def _keep(self, chunk: ChatCompletionChunk) -> Chunks:
-        """Keep a usage chunk, which can be the last, and yield what was kept before it."""
-        progress = self._progress
+    def _keep(self, response: StreamChatCompletionResponse) -> list[Response]:
+        """Keep a usage chunk, which can be the last. Return what to deliver now."""
+        progress, chunk = self._progress, response.chunk
+        ready: list[Response] = []
         if progress.kept is not None:
-            yield progress.kept
+            ready.append(progress.kept)
             progress.kept = None
         if self._keeps_usage and not chunk.choices and chunk.HasField("usage"):
-            progress.kept = chunk
+            progress.kept = response
         else:
-            yield chunk
+            ready.append(response)
+        return ready
 
 
 def _too_large() -> errors.Failure:
     return errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
 
 
-def apart(chunks: Chunks) -> Iterator[list[ChatCompletionChunk]]:
-    """Yield each chunk in its own list. The next is observed after this one is delivered."""
-    while one := list(islice(chunks, 1)):
+def _decode_response(data: bytes) -> StreamChatCompletionResponse:
+    """Decode a chunk in the place that it has in its response: copying it there costs a quarter."""
+    response = StreamChatCompletionResponse()
+    chunk = response.chunk
+    chunk.SetInParent()
+    openai_json.decode_chunk(data, into=chunk)
+    return response
+
+
+def _response(repetition: TextChunk) -> StreamChatCompletionResponse:
+    response = StreamChatCompletionResponse()
+    repetition.into(response.chunk)
+    return response
+
+
+def _text_alone_counts(chunk: ChatCompletionChunk) -> bool:
+    """Return whether all that counts in a chunk with one choice is its text."""
+    (choice,) = chunk.choices
+    return not chunk.HasField("usage") and not choice.finish_reason and is_text_alone(choice.delta)
+
+
+def apart(responses: _Responses) -> Iterator[list[Response]]:
+    """Yield each response in its own list. The next is observed after this one is delivered."""
+    while one := list(islice(responses, 1)):
         yield one
 
 
 MOST_TOGETHER: Final = 16
-"""Maximum chunks in a list. Between two of a burst, other calls have their turn, and a caller
-receives its first chunks before the rest is decoded."""
+"""Maximum responses in a list. Between two of a burst, other calls have their turn, and a
+caller receives its first chunks before the rest is decoded."""
 
 
-def together(chunks: Chunks) -> Iterator[list[ChatCompletionChunk]]:
-    """Yield the chunks in lists of up to `MOST_TOGETHER`, including those before a failure."""
-    ready: list[ChatCompletionChunk] = []
+def together(responses: _Responses) -> Iterator[list[Response]]:
+    """Yield the responses in lists of up to `MOST_TOGETHER`, including those before a failure."""
+    ready: list[Response] = []
     try:
         while True:
-            ready.extend(islice(chunks, MOST_TOGETHER))
+            ready.extend(islice(responses, MOST_TOGETHER))
             if len(ready) < MOST_TOGETHER:
                 break
             yield ready

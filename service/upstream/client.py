@@ -1,7 +1,7 @@
 """The client of the upstreams: sends a request and returns its response.
 
     complete -> dispatch.open -> complete body -> ChatCompletion
-    stream   -> dispatch.open -> events        -> ChatCompletionChunk, …
+    stream   -> dispatch.open -> events        -> StreamChatCompletionResponse, …
                               -> Failure
 
 The client uses httpx's `Request` and `Response` through httpx's transport interface, which follows
@@ -24,10 +24,7 @@ from typing import Final
 import httpx
 
 from chatcompletion import openai_json
-from chatcompletion.v1.chat_completion_pb2 import (
-    ChatCompletion,
-    ChatCompletionChunk,
-)
+from chatcompletion.v1.chat_completion_pb2 import ChatCompletion
 from service import errors
 from service.call import Call
 from service.metering.progress import Progress
@@ -38,6 +35,7 @@ from service.upstream import bodies, refusals
 from service.upstream.chunks import (
     MOST_TOGETHER,
     ChunkReader,
+    Response,
     apart,
     decoded,
     has_error,
@@ -130,21 +128,22 @@ class UpstreamClient:
             return _completion(data, model, call)
 
     async def stream(
-        self, request: AcceptedRequest, call: Call, progress: Progress, *, at_once: bool = False
-    ) -> AsyncGenerator[list[ChatCompletionChunk]]:
-        """Yield the chunks for the caller as they arrive. The receiver owns each list.
+        self, request: AcceptedRequest, call: Call, progress: Progress, *, in_process: bool = False
+    ) -> AsyncGenerator[list[Response]]:
+        """Yield the responses for the caller as the chunks arrive. The receiver owns each list.
 
         Args:
             request: The request.
             call: The call of the request.
             progress: Counts every chunk, including those that are withheld from the caller.
-            at_once: Whether to yield chunks that arrive together in one list.
+            in_process: Whether to yield chunks that arrive together in one list, and chunks that
+                repeat others as `TextChunk`.
 
         Raises:
             Failure: The stream is not complete. All chunks that arrived were yielded.
         """
         limits = self._limits
-        deliver = together if at_once else apart
+        deliver = together if in_process else apart
         with self._telemetry.upstream_streams.track_inprogress():
             try:
                 async with self._dispatcher.open(request, call, streamed=True) as visit:
@@ -157,6 +156,7 @@ class UpstreamClient:
                         max_event_bytes=limits.max_response_bytes,
                         trace=call.trace,
                         keeps_usage=call.gives_receipt,
+                        in_process=in_process,
                     )
                     arriving = bodies.pieces(
                         visit.response,
@@ -167,9 +167,9 @@ class UpstreamClient:
                         async for piece in pieces:
                             ready = reader.take(piece)
                             del piece  # a caller who does not read would keep it in memory
-                            for chunks in deliver(ready):
-                                is_full = len(chunks) >= MOST_TOGETHER
-                                yield chunks
+                            for responses in deliver(ready):
+                                is_full = len(responses) >= MOST_TOGETHER
+                                yield responses
                                 if is_full:
                                     await asyncio.sleep(0)
                             if reader.is_cut:
@@ -179,8 +179,8 @@ class UpstreamClient:
                                 return
                             if visit.is_probe():
                                 visit.answered(asyncio.get_running_loop().time())
-                    for chunks in deliver(reader.finish()):
-                        yield chunks
+                    for responses in deliver(reader.finish()):
+                        yield responses
             except errors.Failure:
                 if progress.kept is not None:  # a failed call has its receipt in the trailers
                     yield [progress.kept]

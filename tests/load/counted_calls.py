@@ -30,6 +30,7 @@ from chatcompletion.v1 import chat_completion_service_pb2 as messages
 from chatcompletion.v1 import chat_completion_service_pb2_grpc as services
 from process import log
 from process.in_process import InProcessChannel, each
+from restbridge.chat_completions import encoded
 from service.accounts.bootstrap import bootstrap
 from service.accounts.directory import Directory
 from service.admission import Admission
@@ -202,7 +203,7 @@ class Stack:
 
 async def _encode(responses: Sequence[messages.StreamChatCompletionResponse]) -> None:
     for response in responses:
-        openai_json.encode_chunk(response.chunk)
+        encoded(response)
 
 
 async def run(commands: Iterable[str]) -> None:

@@ -101,10 +101,10 @@ class _Codec(Generic[AnyMessage]):
             is_plain=_CHECKS[name],
         )
 
-    def decode(self, data: bytes) -> AnyMessage:
+    def decode(self, data: bytes, into: AnyMessage | None = None) -> AnyMessage:
         """Decode a document whose depth and number of values were checked."""
-        message = self.message()
         members, strict = _members(data)
+        message = self.message() if into is None else into
         (self.read if strict else self.read_lenient)(message, members)
         return message
 
@@ -244,10 +244,18 @@ def encode_completion(completion: ChatCompletion) -> bytes:
     return _COMPLETION.encode(completion)
 
 
-def decode_chunk(data: bytes, *, max_depth: int = MAX_DEPTH) -> ChatCompletionChunk:
-    """Read a `chat.completion.chunk`. Arguments and errors are those of `decode_request`."""
+def decode_chunk(
+    data: bytes, *, max_depth: int = MAX_DEPTH, into: ChatCompletionChunk | None = None
+) -> ChatCompletionChunk:
+    """Read a `chat.completion.chunk`. Other arguments and errors are those of `decode_request`.
+
+    Args:
+        data: The document.
+        max_depth: Maximum levels of arrays and objects.
+        into: The empty message to fill; None for a new one.
+    """
     check_shape(data, max_depth=max_depth)
-    return _CHUNK.decode(data)
+    return _CHUNK.decode(data, into)
 
 
 def encode_chunk(chunk: ChatCompletionChunk) -> bytes:

@@ -17,6 +17,7 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from chatcompletion.v1.chat_completion_service_pb2 import (
     CreateChatCompletionRequest,
     StreamChatCompletionRequest,
+    StreamChatCompletionResponse,
 )
 from service import errors
 from service.accounts.verification import differences
@@ -365,12 +366,12 @@ class FakeUpstream:
         return completion({"prompt_tokens": 11, "completion_tokens": 3})
 
     async def stream(
-        self, _: object, __: object, progress: Progress, *, at_once: bool
-    ) -> AsyncGenerator[Sequence[ChatCompletionChunk]]:
+        self, _: object, __: object, progress: Progress, *, in_process: bool
+    ) -> AsyncGenerator[Sequence[StreamChatCompletionResponse]]:
         for each in (chunk(""), chunk(), chunk(), chunk(finish="stop"), usage_chunk(11, 3)):
             await asyncio.sleep(0)
             if progress.observe(each):
-                yield [each]
+                yield [StreamChatCompletionResponse(chunk=each)]
         await asyncio.sleep(0)
 
 

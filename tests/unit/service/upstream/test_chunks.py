@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatcompletion import openai_json
 from service import errors
 from service.metering.progress import Progress
 from service.models import Model
@@ -44,11 +45,11 @@ def test_what_was_read_is_not_kept_while_its_chunk_is_delivered() -> None:
     tracemalloc.start()
     try:
         chunks = made.take(event("a" * size) + event("b"))
-        chunk = next(chunks)
+        response = next(chunks)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(chunk.choices[0].delta.content_text) == size
+    assert len(response.chunk.choices[0].delta.content_text) == size
     assert kept < size / 2
 
 
@@ -56,13 +57,18 @@ def test_of_a_large_chunk_only_what_others_share_is_kept() -> None:
     made, _ = reader()
     for size, choices in ((10, 1), (5_000, 0)):
         delivered = next(apart(made.take(event("x" * size))))
-        assert [len(each.choices) for each in delivered] == [1]
+        assert [len(each.chunk.choices) for each in delivered] == [1]
         assert made._last is not None
-        assert (made._last.id, len(made._last.choices)) == (delivered[0].id, choices)
+        assert (made._last.id, len(made._last.choices)) == (delivered[0].chunk.id, choices)
+
+
+def text_of(response: Any) -> str:
+    text: str = response.chunk.choices[0].delta.content_text
+    return text
 
 
 def texts(batches: Iterator[Any]) -> list[list[str]]:
-    return [[each.choices[0].delta.content_text for each in chunks] for chunks in batches]
+    return [[text_of(each) for each in responses] for responses in batches]
 
 
 def test_chunks_apart_are_observed_one_after_the_other() -> None:
@@ -86,16 +92,15 @@ def test_the_usage_chunk_at_the_end_is_kept_for_the_receipt() -> None:
     made = ChunkReader(MODEL, progress, record(), max_event_bytes=10_000, keeps_usage=True)
     body = usage(1) + event("a", "stop") + usage(2) + usage(3) + DONE
 
-    delivered = [
-        each.usage.completion_tokens or each.choices[0].delta.content_text
-        for each in made.take(body)
-    ]
+    delivered = [each.chunk.usage.completion_tokens or text_of(each) for each in made.take(body)]
 
     assert delivered == [1, "a", 2]
     assert made.is_done
     assert progress.kept is not None
-    assert progress.kept.usage.completion_tokens == 3
-    assert dict(progress.kept.usage.extra_json) == {"cost_details": '{"upstream_inference_cost":2}'}
+    assert progress.kept.chunk.usage.completion_tokens == 3
+    assert dict(progress.kept.chunk.usage.extra_json) == {
+        "cost_details": '{"upstream_inference_cost":2}'
+    }
 
 
 def test_a_usage_chunk_that_is_made_is_kept_too() -> None:
@@ -104,7 +109,7 @@ def test_a_usage_chunk_that_is_made_is_kept_too() -> None:
 
     assert len([*made.take(event("a", "stop") + DONE)]) == 1
     assert progress.kept is not None
-    assert progress.kept.usage.extra_json["estimated"] == "true"
+    assert progress.kept.chunk.usage.extra_json["estimated"] == "true"
 
 
 def test_chunks_together_are_those_of_a_piece() -> None:
@@ -131,7 +136,7 @@ def test_what_came_before_a_failure_is_delivered(deliver: Any) -> None:
 
     def take() -> None:
         for chunks in deliver(made.take(event("a") + event("b") + BROKEN)):
-            delivered.extend(each.choices[0].delta.content_text for each in chunks)
+            delivered.extend(map(text_of, chunks))
 
     with pytest.raises(errors.UpstreamInvalidResponse):
         take()
@@ -158,10 +163,10 @@ def read(pieces: Iterable[bytes], made: ChunkReader) -> tuple[list[str], str]:
     found: list[str] = []
     try:
         for piece in pieces:
-            found += (each.choices[0].delta.content_text for each in made.take(piece))
+            found += map(text_of, made.take(piece))
             if made.is_done or made.is_cut:
                 return found, "done" if made.is_done else "cut"
-        found += (each.choices[0].delta.content_text for each in made.finish())
+        found += map(text_of, made.finish())
     except errors.Failure as failure:
         return found, type(failure).__name__
     return found, "done" if made.is_done else "cut"
@@ -284,7 +289,73 @@ def test_an_answer_beyond_its_limit_is_cut_also_where_all_of_it_comes_at_once() 
     chunks = list(chain.from_iterable(sequences))
 
     assert 66 < len(chunks) < 2000
-    assert chunks[-1].choices[0].finish_reason == "length"
+    assert chunks[-1].chunk.choices[0].finish_reason == "length"
     assert made.is_cut
     assert not made.is_done
     assert progress.complete
+
+
+def test_a_chunk_that_repeats_others_is_an_error_if_its_event_says_so() -> None:
+    made, _ = reader()
+    same = event("a") * 3
+    named = b"event: message\n" + event("a") + b"event: error\n" + event("a")
+
+    assert read([same + named], made) == (["a"] * 4, "UpstreamError")
+
+
+def test_a_chunk_that_repeats_others_follows_the_usage_that_was_kept() -> None:
+    progress = Progress(wants_usage=True)
+    made = ChunkReader(MODEL, progress, record(), max_event_bytes=10_000, keeps_usage=True)
+    body = event("a") * 3 + usage(1) + event("a") + event("a", "stop") + DONE
+
+    delivered = [each.chunk.usage.completion_tokens or text_of(each) for each in made.take(body)]
+    assert delivered == ["a", "a", "a", 1, "a", "a"]
+
+
+WORDS = st.text(max_size=30) | st.sampled_from(["", ":", "stop", "a", "é" * 20])
+DELTAS = st.sampled_from(
+    [
+        {},
+        {"role": "assistant", "refusal": None},
+        {"reasoning": "hm"},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "x"}}]},
+        {"annotations": [{"type": "url_citation"}]},
+        {"vendor": "x"},
+    ]
+)
+MEMBERS = st.sampled_from(
+    [{}, {"finish_reason": "length"}, {"logprobs": None}, {"index": 1}, {"error": {"code": 1}}]
+)
+
+
+@examples(300)
+@given(st.lists(WORDS, min_size=3, max_size=8), DELTAS, MEMBERS, st.booleans(), st.booleans())
+def test_chunks_that_repeat_others_are_delivered_and_counted_like_any(
+    words: list[str], delta: dict[str, Any], members: dict[str, Any], reports: bool, local: bool
+) -> None:
+    counts = {"prompt_tokens": 1, "completion_tokens": 3}
+    documents = [
+        {
+            "id": "1",
+            "choices": [{"index": 0, "delta": {**delta, "content": word}, **members}],
+            **({"usage": counts} if reports else {}),
+        }
+        for word in words
+    ]
+    model_of = model(dialect=Dialect(finish_reasons={"length": "stop"}))
+    results = []
+    for learns in (True, False):
+        progress = Progress(wants_usage=False, choices=2, most=5)
+        made = ChunkReader(model_of, progress, record(), max_event_bytes=10_000, in_process=local)
+        found: list[Any] = []
+        try:
+            for document in documents:
+                # A space gives each document another form, of which nothing can be learned.
+                pad = b" " * (0 if learns else len(found))
+                data = b"data: " + pad + json.dumps(document).encode() + b"\n\n"
+                found += (openai_json.encode_chunk(each.chunk) for each in made.take(data))
+        except errors.Failure as failure:
+            found.append(type(failure))
+        results.append((found, progress))
+
+    assert results[0] == results[1]

@@ -187,7 +187,7 @@ class Bench:
         stream = self.client.stream(accepted(**members), current or call(), progress)
         async with aclosing(stream):
             async for some in stream:
-                chunks += [json.loads(openai_json.encode_chunk(answer)) for answer in some]
+                chunks += [json.loads(openai_json.encode_chunk(answer.chunk)) for answer in some]
 
     async def fail(self, current: Call | None = None) -> errors.Failure:
         """Return the failure of a completion."""
@@ -527,7 +527,7 @@ async def test_an_upstream_that_disregards_its_limit_is_cut() -> None:
     progress = Progress(wants_usage=False, most=10)
     stream = bench.client.stream(accepted(), current, progress)
     async with aclosing(stream):
-        chunks = [json.loads(openai_json.encode_chunk(answer)) async for (answer,) in stream]
+        chunks = [json.loads(openai_json.encode_chunk(answer.chunk)) async for (answer,) in stream]
 
     assert contents(chunks) == "a" * (16 * (10 + 64) + 1)
     assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
@@ -643,7 +643,7 @@ async def test_it_does_not_matter_how_a_stream_is_cut() -> None:
 async def test_other_calls_have_their_turn_within_a_burst() -> None:
     bench = Bench(says(200, event(chunk("a")) * (4 * MOST_TOGETHER) + b"".join(STREAM)))
     progress = Progress(wants_usage=False)
-    stream = bench.client.stream(accepted(), call(), progress, at_once=True)
+    stream = bench.client.stream(accepted(), call(), progress, in_process=True)
     counted: list[int] = []
     async with aclosing(stream):
         async for _ in stream:
