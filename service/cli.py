@@ -9,7 +9,7 @@
     usage show [ACCOUNT]                        usage export --month 2026-11
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
     ledger show ACCOUNT                         ledger verify           audit [ACCOUNT]
-    backup FILE
+    backup FILE                                 models measure [NAME …]
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
 
@@ -58,6 +58,7 @@ AREAS: Final[Mapping[str, str]] = {
     "audit": "show what operators changed: who, when, what",
     "migrate": "migrate the schema of the store",
     "backup": "copy a SQLite store, with the charges in the journal, while it is in use",
+    "models": "measure what the templates of models add to prompts",
     "check": "verify the settings, and ask each upstream for its models",
 }
 """The first word of each command, and its help."""
@@ -113,6 +114,10 @@ def _run(program: str, asked: argparse.Namespace, environment: Mapping[str, str]
                 from service import check  # noqa: PLC0415  (imports the client of upstreams)
 
                 return check.run(environment, show)
+            if asked.command == "models measure":
+                from service import measuring  # noqa: PLC0415  (as above)
+
+                return measuring.run(environment, asked.models, show)
             return _on_store(program, asked, environment, failed)
     except KeyboardInterrupt:
         return 130
@@ -302,6 +307,12 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     if program != ADMIN:  # which is installed without the client of upstreams
         check = areas.add_parser("check", help=AREAS["check"], description=AREAS["check"])
         check.set_defaults(command="check")
+        help_ = "measure what templates add to prompts, with a few requests to each upstream"
+        measure = _area(areas, "models").add_parser("measure", help=help_, description=help_)
+        measure.add_argument(
+            "models", nargs="*", type=_text(field_rules.MODEL), help="default: all"
+        )
+        measure.set_defaults(command="models measure")
     return top
 
 

@@ -164,6 +164,9 @@ MODEL: Final[Mapping[str, ModelEntry]] = {
         accepts=_is_price,
         default=0,
     ),
+    # If absent, the maximum of all templates.
+    "template_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
+    "message_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),
     "attachment_tokens": ModelEntry(allowed=_COUNT, accepts=_is_count, default=16384),
     # If absent, the smaller of ATTACHMENT_ESTIMATE and attachment_tokens.
     "attachment_estimate": ModelEntry(allowed=_COUNT, accepts=_is_count, default=0),

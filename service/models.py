@@ -142,6 +142,11 @@ class Model:
     """Later prices, in the order of their times."""
     margin: int
     """The margin on both prices, in nano-percent: 10^9 is one percent."""
+    template_tokens: int | None = None
+    """Maximum tokens that the template adds to a prompt of messages of text; None for the
+    default."""
+    message_tokens: int | None = None
+    """Maximum tokens that it adds to each of these messages; None for the default."""
     attachment_tokens: int
     """Maximum prompt tokens of one picture, sound or file."""
     attachment_estimate: int = ATTACHMENT_ESTIMATE

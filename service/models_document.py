@@ -294,6 +294,8 @@ def _model(
         unknown_members=members.pop("unknown_members") or None,
         allowed_tools=None if tools is False else frozenset(tools),
         context_length=context_length or None,
+        template_tokens=members.pop("template_tokens") or None,
+        message_tokens=members.pop("message_tokens") or None,
         **members,
     )
 

@@ -17,26 +17,15 @@ from chatcompletion.v1.chat_completion_pb2 import (
     Prediction,
 )
 from service.errors import InvalidRequest, Violation
-from service.metering import tokens
+from service.metering import overhead, tokens
 from service.metering.price import most
 from service.models import OUTPUT_LIMITS, Model
-
-TOKENS_PER_PROMPT: Final = 512
-"""Maximum tokens that chat templates and upstreams add to a prompt by themselves: a default system
-message, the date, instructions for tools."""
-
-TOKENS_PER_MESSAGE: Final = 16
-"""Maximum tokens that a chat template adds to a message."""
 
 TOKENS_PER_TOOL: Final = 64
 """Maximum tokens that a chat template adds to a tool or a tool call."""
 
 MOST_PROMPT_TOKENS: Final = 10**9
 """More tokens than any model reads."""
-
-_SPOKEN: Final = frozenset({"system", "developer", "user", "assistant"})
-"""The roles whose contents go into the prompt unchanged. Some templates, such as Llama's, write the
-content of a tool message as JSON."""
 
 _TEXTS: Final = frozenset({"text", "refusal", "thinking", "reasoning"})
 """The types of parts with a text, including reasoning that is sent back."""
@@ -110,7 +99,7 @@ def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> B
         model: The model, with the maximum tokens of an attachment.
         output_limit: Maximum tokens per choice.
     """
-    prompt = TOKENS_PER_PROMPT + TOKENS_PER_MESSAGE * len(params.messages)
+    prompt = overhead.of_messages(params, model)
     size = params.ByteSize() - _output_limits(params).ByteSize()
     for attachment in _attachments(params):
         prompt += max(model.attachment_tokens, tokens.of_sound(attachment.heard))
@@ -221,7 +210,7 @@ def _read(params: ChatCompletionParams) -> _Parts:
     arguments: list[str] = []
     for message in params.messages[:]:
         arguments += _arguments(message)
-        if message.role in _SPOKEN:
+        if message.role in overhead.SPOKEN:
             texts += [text for text in _texts(message) if not text.isascii()]
             written.messages.extend(_written(message))
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations  # the types of grpc are generic for type che
 import asyncio
 import json
 import signal
+import tomllib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from chatcompletion import openai_json
+from service.metering.bound import bound_of
+from service.metering.overhead import TOKENS_PER_PROMPT
+from service.models_document import catalogue
 from tests.clients.scenarios import require
 from tests.clients.servers import CONTEXT, LLAMA_CPP, TINY, llama_cpp
 from tests.support import running_service
@@ -27,6 +31,7 @@ from tests.support.grpc_client import KEY, failed, params
 from tests.support.processes import process
 from tests.support.running_bridge import PATH, bridge
 from tests.support.running_service import Running
+from tests.support.tree import ROOT
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.time_limit(180)
@@ -161,6 +166,37 @@ async def test_a_whole_and_a_streamed_answer_are_the_same(user: User) -> None:
     assert whole["usage"]["completion_tokens"] == 64
     assert {chunk["model"] for chunk in (whole, *chunks)} == {TINY}
     assert not any("usage" in chunk for chunk in chunks)
+
+
+async def test_a_measured_template_bounds_every_conversation(directory: Path) -> None:
+    async with llama_cpp(directory) as base_url:
+        settings = {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}",
+            "CHAT_UPSTREAM_BASE_URL": base_url,
+            "CHAT_UPSTREAM_MODEL": TINY,
+        }
+        async with process("service", settings, "models", "measure") as measuring:
+            assert await measuring.exit_status() == 0, measuring.output
+        table = measuring.output.decode().partition("\n\n")[2]
+        own = tomllib.loads(table)["models"]["default"]
+        assert own["template_tokens"] < TOKENS_PER_PROMPT / 4
+        entry = {"upstream": "u", "upstream_model": TINY, "maximum_output_tokens": 8, **own}
+        upstreams = {"u": {"base_url": base_url}}
+        model = catalogue({"upstreams": upstreams, "models": {TINY: entry}}, {}).get(TINY)
+        assert model is not None
+        async with httpx.AsyncClient(base_url=base_url, timeout=PATIENCE, trust_env=False) as web:
+            for texts in (["hi"], ["Hello, world", "é中😀" * 9, "\n\n  x"], ["a b"] * 15, [""]):
+                roles = ("user", "assistant")
+                messages = [
+                    {"role": roles[number % 2], "content": text}
+                    for number, text in enumerate(texts)
+                ]
+                for first in ([], [{"role": "system", "content": "Be brief."}]):
+                    asked = {"model": TINY, "messages": [*first, *messages], "max_tokens": 1}
+                    found = await web.post("/v1/chat/completions", json=asked)
+                    used = found.json()["usage"]["prompt_tokens"]
+                    request = openai_json.decode_request(json.dumps(asked).encode())
+                    assert used <= bound_of(request, model, 1).prompt_tokens
 
 
 async def test_the_usage_of_a_stream(user: User) -> None:

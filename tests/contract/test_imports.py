@@ -66,6 +66,7 @@ LAYERS = {
         {"reloading"},
         {"server"},
         {"admin", "simulation", "cli", "open_accounts"},
+        {"measuring"},
         {"check"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
@@ -126,7 +127,7 @@ LAYERS = {
         {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal", "months"},
     ),
     "service.upstream": (
-        {"client", "model_listing"},
+        {"client", "model_listing", "prompt_sizes"},
         {"dispatch"},
         {"chunks", "visit"},
         {"upstreams"},
@@ -135,6 +136,7 @@ LAYERS = {
         {"account_faults", "model_faults", "mending", "retries", "rewriting", "silence", "sse"},
         {
             *("client_failures", "error_bodies", "scrubbing", "sent_request", "surrogates"),
+            "single_request",
             *("bulkhead", "choosing", "client_limits", "key_ring", "verdicts"),
         },
         {"transport"},
@@ -149,7 +151,7 @@ LAYERS = {
     "service.metering": (
         {"progress"},
         {"bound", "output_size"},
-        {"price", "tokens"},
+        {"price", "tokens", "overhead"},
         {"usage_parts"},
     ),
     "service.validation": (
@@ -199,7 +201,9 @@ CLIENT_MODULES = {
     "service.upstream.client_failures",
     "service.upstream.dispatch",
     "service.upstream.model_listing",
+    "service.upstream.prompt_sizes",
     "service.upstream.sent_request",
+    "service.upstream.single_request",
     "service.upstream.visit",
 }
 """The modules, besides the transport, that import an HTTP client."""

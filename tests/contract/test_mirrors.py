@@ -85,6 +85,8 @@ WITH_SOCKETS: Final = {
     "service/start_error.py": "tests/faults/test_store_sqlite.py",
     "service/check.py": "tests/e2e/test_check.py",
     "service/upstream/model_listing.py": "tests/e2e/test_check.py",
+    "service/upstream/prompt_sizes.py": "tests/e2e/test_measuring.py",
+    "service/upstream/single_request.py": "tests/e2e/test_check.py",
     "service/listener_tls.py": "tests/faults/test_tls.py",
     "service/simulation.py": "tests/faults/test_process.py",
     "service/simulator/connection.py": "tests/faults/test_simulator.py",

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from chatcompletion import openai_json
-from service.metering.bound import TOKENS_PER_PROMPT
+from service.metering.overhead import TOKENS_PER_PROMPT
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, HELLO
 from tests.support.golden_responses import COMPLETIONS

@@ -860,7 +860,7 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
         asked = cli.parser(NOW).parse_args([*command.split(), *minimal.get(command, [])])
         assert asked.command == command
     named = {command.partition(" ")[0] for command in COMMANDS}
-    assert {*named, "check"} == set(cli.AREAS)  # which needs no store
+    assert {*named, "check", "models"} == set(cli.AREAS)  # which need no store
 
 
 def test_help_shows_the_commands_and_the_settings(run: Run) -> None:

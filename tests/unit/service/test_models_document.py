@@ -54,6 +54,7 @@ def test_a_model_has_defaults() -> None:
     assert found.output_limit == "max_tokens"
     assert (found.input_price, found.output_price) == (0, 0)
     assert (found.attachment_tokens, found.attachment_estimate) == (16384, 256)
+    assert (found.template_tokens, found.message_tokens) == (None, None)
     assert (found.refused_members, found.allowed_members) == (frozenset(), frozenset())
     assert (found.unknown_members, found.allowed_tools) == (None, None)
     assert found.owned_by == "chatcompletion"
@@ -66,6 +67,8 @@ def test_a_model_has_what_the_document_says() -> None:
         input_price=2,
         output_price=Decimal("0.000000001"),
         attachment_tokens=1000,
+        template_tokens=41,
+        message_tokens=9,
         attachment_estimate=1000,
         refused_members=["service_tier", "a vendor's"],
         allowed_members=["documents", "messages.content.uuid"],
@@ -78,6 +81,7 @@ def test_a_model_has_what_the_document_says() -> None:
     assert found.output_limit == "max_completion_tokens"
     assert (found.input_price, found.output_price) == (2 * 10**9, 1)
     assert (found.attachment_tokens, found.attachment_estimate) == (1000, 1000)
+    assert (found.template_tokens, found.message_tokens) == (41, 9)
     assert found.refused_members == {"service_tier", "a vendor's"}
     assert found.allowed_members == {"documents", "messages.content.uuid"}
     assert (found.unknown_members, found.unknown) == ("refuse", "refuse")
@@ -221,7 +225,8 @@ PRICE = "credits per million tokens, from 0 to 1000000, with at most 9 decimals"
 NAME = "a name has 1 to 256 printable characters"
 MEMBERS_OF_A_MODEL = (
     "The members are upstream, upstreams, upstream_model, default_output_tokens, "
-    f"maximum_output_tokens, {', '.join(PRICES)}, price_changes, margin, attachment_tokens, "
+    f"maximum_output_tokens, {', '.join(PRICES)}, price_changes, margin, template_tokens, "
+    "message_tokens, attachment_tokens, "
     "attachment_estimate, refused_members, allowed_members, unknown_members, allowed_tools, "
     "output_limit, output_limit_excess, tool_names, "
     f"{', '.join(ENTRIES)}, context_length, owned_by, created"
@@ -318,8 +323,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         )
     ),
     *(
-        (document(attachment_tokens=value), f"models.default.attachment_tokens must be {COUNT}")
+        (made, f"models.default.{name} must be {COUNT}")
         for value in (0, -1, 10_000_001, True, "1")
+        for name, made in (
+            ("attachment_tokens", document(attachment_tokens=value)),
+            ("template_tokens", document(template_tokens=value)),
+            ("message_tokens", document(message_tokens=value)),
+        )
     ),
     *(
         (document(attachment_estimate=value), f"models.default.attachment_estimate must be {COUNT}")

@@ -14,7 +14,7 @@ from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service.errors import InvalidRequest
 from service.metering import bound as bounds
-from service.metering import price
+from service.metering import overhead, price
 from service.metering.usage_parts import Parts
 from service.models import (
     NANO,
@@ -84,13 +84,13 @@ def prompt_bound(asked: ChatCompletionParams, model: Model = MODEL) -> int:
 
 def text_bound(asked: ChatCompletionParams) -> int:
     """Return the bound of the texts, without the overhead of templates."""
-    around = bounds.TOKENS_PER_PROMPT + bounds.TOKENS_PER_MESSAGE * len(asked.messages)
+    around = overhead.TOKENS_PER_PROMPT + overhead.TOKENS_PER_MESSAGE * len(asked.messages)
     return prompt_bound(asked) - around
 
 
 def test_the_margins_are_these() -> None:
-    assert (bounds.TOKENS_PER_PROMPT, bounds.MOST_PROMPT_TOKENS) == (512, 10**9)
-    assert (bounds.TOKENS_PER_MESSAGE, bounds.TOKENS_PER_TOOL) == (16, 64)
+    assert (overhead.TOKENS_PER_PROMPT, bounds.MOST_PROMPT_TOKENS) == (512, 10**9)
+    assert (overhead.TOKENS_PER_MESSAGE, bounds.TOKENS_PER_TOOL) == (16, 64)
 
 
 # --------------------------------------------------------------------------------------- price
@@ -280,7 +280,7 @@ def test_a_template_may_add_to_the_prompt_and_to_each_message() -> None:
         for count in range(1, 50)
     ]
     for count, bound in enumerate(found, 1):
-        assert bound >= bounds.TOKENS_PER_PROMPT + count * bounds.TOKENS_PER_MESSAGE
+        assert bound >= overhead.TOKENS_PER_PROMPT + count * overhead.TOKENS_PER_MESSAGE
 
 
 @pytest.mark.parametrize("output_limit", [1, 100, 8192])
