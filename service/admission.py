@@ -2,7 +2,8 @@
 
     admit(caller, call, request) -> hold -> Progress -> settlement, also after a failure
                                  -> SUSPENDED, MODEL_NOT_ALLOWED, INSUFFICIENT_CREDITS,
-                                    CREDITS_HELD, RATE_LIMITED, STORE_UNAVAILABLE
+                                    CREDITS_HELD, BUDGET_EXCEEDED, RATE_LIMITED,
+                                    STORE_UNAVAILABLE
 
 The hold is placed before anything is sent upstream.
 """
@@ -18,7 +19,7 @@ from typing import Final
 
 from chatcompletion.credit_amounts import to_text
 from chatcompletion.default_messages import quoted
-from service import errors, rate_limit_headers, receipts
+from service import budget_failures, errors, rate_limit_headers, receipts
 from service.accounts.keys import Caller
 from service.call import Call
 from service.credit_worth import CreditWorth
@@ -107,6 +108,7 @@ class Admission:
             lease=_lease(call),
             key_created_at=caller.key_created_at,
             key_rotated_at=caller.key_rotated_at,
+            parents=caller.parent_ids,
         )
         progress = Progress(
             wants_usage=wants_usage,
@@ -118,7 +120,7 @@ class Admission:
         outcome = await self._place(place)
         call.rate_limit = rate_limit_headers.headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
-            raise _failure(outcome, place, bound, request)
+            raise _failure(outcome, place, bound, request, caller)
         failed = True
         call.gives_receipt = self._gives_receipts
         self.open_holds += 1
@@ -187,7 +189,7 @@ def _lease(call: Call) -> int:
 
 
 def _failure(
-    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest
+    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest, caller: Caller
 ) -> errors.Failure:
     """Return the failure for a rejected hold."""
     match refused.refusal:
@@ -201,8 +203,8 @@ def _failure(
                 "Use another model or another key.",
                 param="model",
             )
-        case Refusal.CREDIT | Refusal.HELD:
-            return _no_credit(refused, place, bound, request)
+        case Refusal.CREDIT | Refusal.HELD | Refusal.BUDGET | Refusal.BUDGET_HELD:
+            return _no_credit(refused, place, bound, request, caller)
         case Refusal.TOKENS:
             return _too_many_tokens(refused, bound, request)
         case limit:
@@ -214,11 +216,15 @@ def _failure(
 
 
 def _no_credit(
-    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest
+    refused: Refused, place: Place, bound: Bound, request: AcceptedRequest, caller: Caller
 ) -> errors.Failure:
     cost, available = to_text(place.amount), to_text(refused.available)
     fits = largest_output(request.model, bound, request.choices, refused.available)
     less = f", or set {_limit_of(request)} to at most {fits}" if fits else ""
+    if refused.budget is not None:
+        is_spent = refused.refusal is Refusal.BUDGET
+        failure = budget_failures.exceeded if is_spent else budget_failures.held
+        return failure(caller, refused.budget, place.amount, less)
     if refused.refusal is Refusal.CREDIT:
         return errors.InsufficientCredits(
             f"Insufficient credits: this request can cost up to {cost}, but {available} is "

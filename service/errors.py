@@ -67,6 +67,8 @@ class Failure(Exception):  # noqa: N818  (its subclasses are named after the rea
     """The HTTP status in place of the reason's; None for the reason's."""
     members: Mapping[str, str] = MappingProxyType({})
     """Further members of the error object, as JSON texts."""
+    metadata: Mapping[str, str] = MappingProxyType({})
+    """Further metadata of `google.rpc.ErrorInfo`."""
     asks_operator = False
     """Whether only an operator can help, so that the message has the request id."""
     refuses_key = False
@@ -154,10 +156,16 @@ class InsufficientCredits(Failure):
 
 
 class CreditsHeld(Failure):
-    """The balance could cover the request, but calls in flight hold a part of it."""
+    """The balance, or a budget, could cover the request, but calls in flight hold a part of it."""
 
     reason = "CREDITS_HELD"
     default_retry_after = 1.0
+
+
+class BudgetExceeded(Failure):
+    """A budget of the API key or of an account above it is spent."""
+
+    reason = "BUDGET_EXCEEDED"
 
 
 class ModelNotAllowed(Failure):
@@ -400,6 +408,7 @@ def status(failure: Failure, request_id: str) -> Status:
         metadata={
             "retryable": "true" if failure.retryable else "false",
             "request_id": request_id,
+            **failure.metadata,
         },
     )
     detail = error_pb2.ErrorDetail(

@@ -178,6 +178,7 @@ def ending_of(place: Place, progress: Progress, model: Model, *, failed: bool) -
         estimated=estimated,
         prices_from=model.prices_from,
         place=place,
+        parents=place.parents,
     )
 
 
@@ -197,4 +198,6 @@ def unkept(ending: Ending, *, streamed: bool) -> Ending:
 
 def release(of: Place | Ending) -> Release:
     """Return the ending of a hold that charges nothing."""
-    return Release(hold_id=of.hold_id, account_id=of.account_id, key_id=of.key_id)
+    return Release(
+        hold_id=of.hold_id, account_id=of.account_id, key_id=of.key_id, parents=of.parents
+    )

@@ -15,6 +15,7 @@ DEFAULT_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
         "SUSPENDED": "This account or API key is suspended. Contact the operator.",
         "INSUFFICIENT_CREDITS": "The account's credit does not cover this request.",
         "CREDITS_HELD": "The account's credit is held for requests in flight; try again shortly.",
+        "BUDGET_EXCEEDED": "A budget does not cover this request until it is reset.",
         "MODEL_NOT_ALLOWED": "The API key may not use this model.",
         "MODEL_NOT_FOUND": "The model does not exist.",
         "REQUEST_TOO_LARGE": "The request is too large.",

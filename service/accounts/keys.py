@@ -99,3 +99,10 @@ class Caller:
     """The names and patterns of models that the key can use; None for all."""
     is_limited: bool = False
     """Whether the key has a limit per minute."""
+    parents: tuple[tuple[int, str], ...] = ()
+    """The ids and names of the accounts above, from the parent to the one that pays."""
+
+    @property
+    def parent_ids(self) -> tuple[int, ...]:
+        """The ids of the accounts above."""
+        return tuple(id_ for id_, _ in self.parents)

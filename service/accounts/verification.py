@@ -1,11 +1,14 @@
 """Checks stored values against the ledger and the holds: `ledger verify`."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
+from service.ledger.budgets import Budgets
 from service.ledger.rows import HoldState
 from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.ledger.store import Store
@@ -17,7 +20,8 @@ class Difference:
 
     account: str
     of: str
-    """`balance`, `held`, `charged` (the usage totals), or `running KEY`."""
+    """`balance`, `held`, `charged` (the usage totals), `running KEY`, or what a budget holds:
+    `held of day` or `held of day KEY`."""
     stored: int
     """In nano-credits; for `running`, in calls."""
     recomputed: int
@@ -37,18 +41,34 @@ def differences(store: Store) -> Iterator[Difference]:
     with store.reading_at_once() as connection:
         store.take_time(connection)
         balances = _sums(connection, ledger.c.account_id, sa.func.sum(ledger.c.amount))
-        charged = _sums(connection, ledger.c.account_id, sa.func.sum(-ledger.c.amount), charges)
+        # A group's calls are charged to the account that pays, and counted as the group's.
+        charged = _sums(
+            connection,
+            api_keys.c.account_id,
+            sa.func.sum(-ledger.c.amount),
+            charges,
+            ledger.c.key_id == api_keys.c.id,
+        )
         told = _sums(connection, usage_totals.c.account_id, sa.func.sum(usage_totals.c.charged))
         held = _sums(connection, holds.c.account_id, sa.func.sum(holds.c.amount), is_open)
         running = _sums(connection, holds.c.key_id, sa.func.count(), is_open)
         rows = connection.execute(
-            sa.select(accounts.c.id, accounts.c.name, accounts.c.balance, accounts.c.held)
+            sa.select(
+                *(accounts.c.id, accounts.c.name, accounts.c.balance, accounts.c.held),
+                *(accounts.c.parent_id, accounts.c.budgets),
+            )
         ).all()
         keys_found = connection.execute(
             sa.select(
                 accounts.c.name.label("account"),
                 *(api_keys.c.id, api_keys.c.name, api_keys.c.running),
+                *(api_keys.c.account_id, api_keys.c.budgets),
             ).join(accounts, accounts.c.id == api_keys.c.account_id)
+        ).all()
+        counted = connection.execute(
+            sa.select(holds.c.key_id, holds.c.amount, holds.c.windows).where(
+                is_open, holds.c.windows.is_not(None)
+            )
         ).all()
     seen = [
         (row.name, of, stored, recomputed.get(row.id, 0))
@@ -62,9 +82,39 @@ def differences(store: Store) -> Iterator[Difference]:
         (row.account, f"running {row.name}", row.running, running.get(row.id, 0))
         for row in keys_found
     ]
+    seen += _held(rows, keys_found, counted)
     for account, of, stored, recomputed in sorted(seen):
         if stored != recomputed:
             yield Difference(account=account, of=of, stored=stored, recomputed=recomputed)
+
+
+def _held(
+    rows: Sequence[Any], keys: Sequence[Any], counted: Sequence[Any]
+) -> list[tuple[str, str, int, int]]:
+    """Return what each budget holds, stored and recomputed from the open holds."""
+    parents = {row.id: row.parent_id for row in rows}
+    owners = {key.id: key.account_id for key in keys}
+    held: Counter[tuple[str, int, str]] = Counter()
+    """By scope and the serial of a window."""
+    for hold in counted:
+        scopes = [("key", hold.key_id), *_accounts(parents, owners[hold.key_id])]
+        for (of, id_), serials in zip(scopes, hold.windows.split(";"), strict=True):
+            for serial in filter(None, serials.split(",")):
+                held[of, id_, serial] += hold.amount
+    named = [(row.name, "", ("account", row.id), row.budgets) for row in rows]
+    named += [(key.account, f" {key.name}", ("key", key.id), key.budgets) for key in keys]
+    return [
+        (account, f"held of {budget.window}{key}", budget.held, held[*scope, str(budget.serial)])
+        for account, key, scope, stored in named
+        if stored is not None
+        for budget in msgspec.convert(stored, Budgets).of
+    ]
+
+
+def _accounts(parents: Mapping[int, int | None], account: int | None) -> Iterator[tuple[str, int]]:
+    while account is not None:
+        yield "account", account
+        account = parents[account]
 
 
 def _sums(

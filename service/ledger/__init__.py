@@ -4,6 +4,7 @@
 
     decisions     the operations, as pure functions on rows
     rate_limits   limits over time
+    budgets       limits of what is spent in a window of time
     rows          stored rows and operations, as values
     database      the interface of a database, in a thread or on an event loop
     sqlite, postgres    the databases; schema has the tables

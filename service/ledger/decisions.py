@@ -7,11 +7,12 @@ result of the preceding ones. A rejected operation changes nothing.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from service.ledger import rate_limits
+from service.ledger import budgets, rate_limits
+from service.ledger.budgets import Budgets
 from service.ledger.ids import first_at
 from service.ledger.rows import (
     Account,
@@ -19,6 +20,7 @@ from service.ledger.rows import (
     Ended,
     Entry,
     EntryKind,
+    Exceeded,
     Expire,
     Grant,
     Granted,
@@ -76,8 +78,8 @@ def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[
 
 def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Refused:
     key = rows.keys.get(place.key_id)
-    account = rows.accounts.get(place.account_id)
-    if key is None or account is None or key.account_id != account.id:
+    chain = _chain(rows, place.account_id)
+    if key is None or not chain or key.account_id != place.account_id:
         return Refused(refusal=Refusal.KEY)
     placed = rows.holds.get(place.hold_id)
     if placed is not None:
@@ -87,17 +89,19 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
     if not (is_valid(key, now) and _is_secret_valid(key, place, now)):
         return Refused(refusal=Refusal.KEY)
-    if account.suspended_at is not None or key.suspended_at is not None:
+    if key.suspended_at is not None or any(one.suspended_at is not None for one in chain):
         return Refused(refusal=Refusal.SUSPENDED)
-    refused = _beyond_account(account, key, place) or _take(key, place, now, changes)
+    payer = chain[-1]
+    scopes = _scopes(key, chain, now, changes)
+    refused = _beyond_credit(payer, key, scopes, place) or _take(key, place, now, changes)
     if refused is not None:
         return structs.replace(refused, requests=_requests(key, now), tokens=_tokens(key, now))
     key.running += 1
     key.used_at = now
-    account.held += place.amount
+    payer.held += place.amount
     rows.holds[place.hold_id] = Hold(
         id=place.hold_id,
-        account_id=account.id,
+        account_id=payer.id,
         key_id=key.id,
         amount=place.amount,
         tokens=place.tokens,
@@ -105,8 +109,11 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         owner=place.owner,
         created_at=now,
         lease_until=now + place.lease,
+        windows=_held(scopes, place.amount) if scopes else None,
     )
-    changes.accounts.add(account.id)
+    changes.accounts.add(payer.id)
+    if scopes:
+        changes.accounts.update(one.id for one in chain)
     changes.keys.add(key.id)
     changes.placed.append(place.hold_id)
     return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
@@ -133,15 +140,83 @@ def _heed_clock(key: Key, now: int, changes: Changes) -> None:
         changes.keys.add(key.id)
 
 
-def _beyond_account(account: Account, key: Key, place: Place) -> Refused | None:
+def _chain(rows: Rows, account_id: int) -> list[Account]:
+    """Return an account and those above it. The last one pays. Empty if one is missing."""
+    chain: list[Account] = []
+    wanted: int | None = account_id
+    while wanted is not None:
+        account = rows.accounts.get(wanted)
+        if account is None:
+            return []
+        chain.append(account)
+        wanted = account.parent_id
+    return chain
+
+
+_Scopes: TypeAlias = Sequence[tuple[int | None, Budgets | None]]
+"""The budgets of a key (None), of its account, and of each account above it. Empty if there are
+none."""
+
+
+def _scopes(key: Key, chain: Sequence[Account], now: int, changes: Changes) -> _Scopes:
+    """Return the budgets that bind a key at this time."""
+    if key.budgets is None and all(account.budgets is None for account in chain):
+        return ()
+    if key.budgets is not None and budgets.heed_time(key.budgets, now):
+        changes.keys.add(key.id)
+    for account in chain:
+        if account.budgets is not None and budgets.heed_time(account.budgets, now):
+            changes.accounts.add(account.id)
+    return [(None, key.budgets), *((account.id, account.budgets) for account in chain)]
+
+
+def _held(scopes: _Scopes, amount: int) -> str:
+    """Hold an amount in all budgets, and return the windows of the hold."""
+    return ";".join([budgets.hold(scope, amount) for _, scope in scopes])
+
+
+def _beyond_credit(payer: Account, key: Key, scopes: _Scopes, place: Place) -> Refused | None:
+    """Return the rejection of a hold that the model, the balance or a budget does not allow.
+
+    If several reject it, report first what no ending hold can change.
+    """
     if not allows(key.models, place.model):
         return Refused(refusal=Refusal.MODEL)
-    if place.amount > account.balance:
-        return Refused(refusal=Refusal.CREDIT, available=account.balance)
-    available = account.balance - account.held
-    if place.amount > available:
-        return Refused(refusal=Refusal.HELD, available=available)
-    return None
+    free = payer.balance - payer.held
+    if not scopes and place.amount <= free:
+        return None
+    every = [budget for _, scope in scopes if scope is not None for budget in scope.of]
+    refusing = budgets.refusing(every, place.amount)
+    refusal, available = None, min([free, *map(budgets.available, every)])
+    if place.amount > payer.balance:
+        refusal = Refusal.CREDIT
+    elif refusing is not None and place.amount > budgets.unspent(refusing):
+        refusal = Refusal.BUDGET
+    elif place.amount > free:
+        refusal = Refusal.HELD
+    elif refusing is not None:
+        refusal = Refusal.BUDGET_HELD
+    else:
+        return None
+    if refusal in (Refusal.CREDIT, Refusal.BUDGET):
+        available = min([payer.balance, *map(budgets.unspent, every)])
+    exceeded = None
+    if refusing is not None and refusal in (Refusal.BUDGET, Refusal.BUDGET_HELD):
+        exceeded = _exceeded(scopes, refusing)
+    return Refused(refusal=refusal, available=available, budget=exceeded)
+
+
+def _exceeded(scopes: _Scopes, budget: budgets.Budget) -> Exceeded:
+    (of,) = (id_ for id_, scope in scopes if scope and any(budget is one for one in scope.of))
+    return Exceeded(
+        account_id=of,
+        window=budget.window,
+        time_zone=budget.time_zone,
+        limit=budget.limit,
+        spent=budget.spent,
+        held=budget.held,
+        end=budget.end,
+    )
 
 
 def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
@@ -218,6 +293,8 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         changes.ended.append(hold.id)
     account.balance -= hold.charged
     changes.accounts.add(account.id)
+    if hold.windows is not None:
+        _end_in_budgets(rows, hold, changes, charge=hold.charged)
     changes.entries.append(
         Entry(
             account_id=account.id,
@@ -245,14 +322,16 @@ def _lost_hold(rows: Rows, settle: Settle, now: int, changes: Changes) -> Hold |
     """
     place = settle.place
     key = rows.keys.get(settle.key_id)
-    if place is None or key is None or settle.account_id not in rows.accounts:
+    chain = _chain(rows, settle.account_id)
+    if place is None or key is None or not chain:
         return None
     is_ours = key.account_id == settle.account_id and key.created_at == place.key_created_at
     if not is_ours or settle.hold_id < first_at(max(now - KEPT, 0)):
         return None
+    scopes = _scopes(key, chain, now, changes)
     hold = rows.holds[settle.hold_id] = Hold(
         id=settle.hold_id,
-        account_id=settle.account_id,
+        account_id=chain[-1].id,
         key_id=settle.key_id,
         amount=place.amount,
         tokens=place.tokens,
@@ -262,6 +341,8 @@ def _lost_hold(rows: Rows, settle: Settle, now: int, changes: Changes) -> Hold |
         lease_until=now,
         state=HoldState.EXPIRED,
         ended_at=now,
+        # The windows in which it was placed are lost too: its charge counts now.
+        windows=";".join([budgets.serials(scope) for _, scope in scopes]) if scopes else None,
     )
     changes.placed.append(hold.id)
     return hold
@@ -294,10 +375,26 @@ def _end(rows: Rows, hold: Hold, state: HoldState, now: int, changes: Changes) -
     hold.state = state
     hold.ended_at = now
     account.held -= hold.amount
+    if hold.windows is not None:
+        _end_in_budgets(rows, hold, changes, held=hold.amount)
     key.running -= 1
     changes.accounts.add(account.id)
     changes.keys.add(key.id)
     changes.ended.append(hold.id)
+
+
+def _end_in_budgets(
+    rows: Rows, hold: Hold, changes: Changes, *, held: int = 0, charge: int = 0
+) -> None:
+    """End a hold, or count its charge, in the windows in which it was placed."""
+    key = rows.keys[hold.key_id]
+    chain = _chain(rows, key.account_id)
+    of_key, *of_accounts = (hold.windows or "").split(";")
+    budgets.end(key.budgets, of_key, held=held, charge=charge)
+    changes.keys.add(key.id)
+    for account, counted in zip(chain, of_accounts, strict=True):
+        budgets.end(account.budgets, counted, held=held, charge=charge)
+        changes.accounts.add(account.id)
 
 
 def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:
@@ -308,7 +405,7 @@ def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:
 
 def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:
     account = rows.accounts.get(grant.account_id)
-    if account is None:
+    if account is None or account.parent_id is not None:
         return Granted(balance=None)
     done = (account.id, grant.idempotency_id)
     if done in rows.grants:

@@ -265,7 +265,7 @@ class _Transaction:
             # in one batch is inserted in its final state.
             "ended": [rows.holds[id_] for id_ in changes.ended if id_ not in placed],
             "entries": changes.entries,
-            "totals": usage.totals(changes.entries),
+            "totals": usage.totals(changes.entries, rows.keys),
         }
         if any(values.values()):
             self._send(smallest(WRITES, values), values)

@@ -18,6 +18,7 @@ import enum
 
 import msgspec
 
+from service.ledger.budgets import Budgets, Window
 from service.ledger.rate_limits import Level
 
 
@@ -50,21 +51,26 @@ class Refusal(enum.Enum):
     MODEL = "the key may not use the model"
     CREDIT = "the balance does not cover it"
     HELD = "the balance would cover it, but for other holds"
+    BUDGET = "a budget is spent"
+    BUDGET_HELD = "a budget would cover it, but for other holds"
     REQUESTS = "requests per minute"
     TOKENS = "tokens per minute"
     CONCURRENCY = "concurrent calls"
 
 
 class Account(msgspec.Struct, kw_only=True, gc=False):
-    """A row of accounts."""
+    """A row of accounts: one that pays, or a group below it."""
 
     id: int
     balance: int
-    """The sum of the ledger entries, including the held part."""
+    """The sum of the ledger entries, including the held part. A group has neither."""
     held: int
-    """The sum of the open holds."""
+    """The sum of the open holds, those of its groups included."""
     suspended_at: int | None = None
-    """The time since which its keys are refused."""
+    """The time since which its keys and those of its groups are refused."""
+    parent_id: int | None = None
+    """The account above a group; None for one that pays."""
+    budgets: Budgets | None = None
 
 
 class Key(msgspec.Struct, kw_only=True, gc=False):
@@ -90,6 +96,7 @@ class Key(msgspec.Struct, kw_only=True, gc=False):
     """The time until which its former secret is valid too."""
     used_at: int | None = None
     """The time of its last hold."""
+    budgets: Budgets | None = None
 
 
 class Hold(msgspec.Struct, kw_only=True, gc=False):
@@ -97,6 +104,7 @@ class Hold(msgspec.Struct, kw_only=True, gc=False):
 
     id: str
     account_id: int
+    """The account that pays."""
     key_id: int
     amount: int
     """The held amount, which is the maximum charge."""
@@ -111,12 +119,16 @@ class Hold(msgspec.Struct, kw_only=True, gc=False):
     ended_at: int | None = None
     charged: int = 0
     """The charge of its settlement."""
+    windows: str | None = None
+    """The serials of the windows that it counts in: those of its key, a semicolon, those of the
+    key's account, and so on to the account that pays. None without budgets."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A row of the ledger, without its id."""
 
     account_id: int
+    """The account that pays."""
     kind: EntryKind
     amount: int
     """Positive for credit; negative for a charge and for credit that was taken back."""
@@ -142,6 +154,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hold_id: str
     """A new id for each request. Callers must not choose it: they could pay for two with one."""
     account_id: int
+    """The account of the key, as in the other operations on holds."""
     key_id: int
     amount: int
     """At least 0."""
@@ -156,6 +169,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key_rotated_at: int | None = None
     """The time at which the key got the secret that the caller sent; None for its first or a former
     secret."""
+    parents: tuple[int, ...] = ()
+    """The accounts above the key's, from its parent to the one that pays, as in the other
+    operations on holds."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):
@@ -176,6 +192,7 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     estimated: bool = False
     place: Place | None = None
     """The hold, in case the store has lost it: SQLite does not flush a hold to disk."""
+    parents: tuple[int, ...] = ()
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="release"):
@@ -184,6 +201,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
     hold_id: str
     account_id: int
     key_id: int
+    parents: tuple[int, ...] = ()
 
 
 class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -192,6 +210,7 @@ class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hold_id: str
     account_id: int
     key_id: int
+    parents: tuple[int, ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -217,12 +236,29 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: Level | None
 
 
+class Exceeded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The budget that rejected a hold, as it was."""
+
+    account_id: int | None
+    """The account whose budget it is; None for the key's."""
+    window: Window
+    time_zone: str
+    limit: int
+    spent: int
+    held: int
+    end: int | None
+    """The time at which the next window begins; None for TOTAL."""
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The hold was rejected; nothing changed."""
 
     refusal: Refusal
     available: int = 0
-    """Nano-credits that a hold could have: the balance or, for HELD, its available part."""
+    """Nano-credits that a hold could have of the balance and of every budget; for CREDIT and BUDGET
+    those that could be available once the open holds have ended."""
+    budget: Exceeded | None = None
+    """For BUDGET and BUDGET_HELD, the budget."""
     wait: int = 0
     """Nanoseconds after which it can succeed; 0 if waiting does not help."""
     requests: Level | None = None
@@ -244,8 +280,8 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a grant."""
 
     balance: int | None
-    """The balance after the grant. None if there is no such account, or if the balance would be too
-    large or below the held amount."""
+    """The balance after the grant. None if there is no such account, if it is a group, or if the
+    balance would be too large or below the held amount."""
 
 
 Outcome = Placed | Refused | Ended | Granted

@@ -1,6 +1,7 @@
 """The tables. `migrations/` creates them; a test compares the two.
 
     accounts 1 -> n api_keys 1 -> n holds 1 -> 0..1 ledger
+    accounts 1 -> n accounts, its groups: holds and ledger entries are those of the topmost account
     accounts 1 -> n ledger -> usage_totals, its sums by hour
 
 Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The database
@@ -34,6 +35,8 @@ accounts: Final = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("suspended_at", sa.BigInteger),
     sa.Column("deleted_at", sa.BigInteger),
+    sa.Column("parent_id", sa.BigInteger, index=True),
+    sa.Column("budgets", sa.JSON(none_as_null=True)),
     sa.CheckConstraint("held >= 0", "held_not_negative"),
     sa.CheckConstraint("balance >= held", "balance_covers_held"),
 )
@@ -62,6 +65,7 @@ api_keys: Final = sa.Table(
     sa.Column("former_digest", sa.LargeBinary),
     sa.Column("secret_prefix", sa.Text, index=True),
     sa.Column("identity", sa.Text),
+    sa.Column("budgets", sa.JSON(none_as_null=True)),
     sa.Index("ix_api_keys_former_digest", "former_digest", unique=True),
     sa.CheckConstraint("running >= 0", "running_not_negative"),
     sa.UniqueConstraint("account_id", "name"),
@@ -82,6 +86,7 @@ holds: Final = sa.Table(
     sa.Column("state", sa.SmallInteger, nullable=False),
     sa.Column("ended_at", sa.BigInteger),
     sa.Column("charged", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("windows", sa.Text),
     sa.Index(
         "ix_holds_open_lease",
         "lease_until",

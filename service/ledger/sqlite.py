@@ -257,12 +257,18 @@ class _Transaction:
         return self._driver.execute(statement, (_listed(ids),)) if ids else ()
 
     def write(self, rows: Rows, changes: Changes) -> None:
-        self._write(statements.UPDATE_ACCOUNT, [rows.accounts[id_] for id_ in changes.accounts])
-        self._write(statements.UPDATE_KEY, [rows.keys[id_] for id_ in changes.keys])
+        accounts = [rows.accounts[id_] for id_ in changes.accounts]
+        keys = [rows.keys[id_] for id_ in changes.keys]
+        self._write(statements.UPDATE_ACCOUNT, accounts)
+        self._write(
+            statements.UPDATE_ACCOUNT_BUDGETS, [row for row in accounts if row.budgets is not None]
+        )
+        self._write(statements.UPDATE_KEY, keys)
+        self._write(statements.UPDATE_KEY_BUDGETS, [row for row in keys if row.budgets is not None])
         self._write(statements.INSERT_HOLD, [rows.holds[id_] for id_ in changes.placed])
         self._write(statements.UPDATE_HOLD, [rows.holds[id_] for id_ in changes.ended])
         self._write(statements.INSERT_ENTRY, changes.entries)
-        self._write(statements.ADD_TOTAL, usage.totals(changes.entries))
+        self._write(statements.ADD_TOTAL, usage.totals(changes.entries, rows.keys))
 
     def _write(self, write: statements.Write, rows: Sequence[object]) -> None:
         if rows:

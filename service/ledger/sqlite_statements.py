@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, cast
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.ledger import usage
+from service.ledger.budgets import Budgets
 from service.ledger.rows import Account, Hold, HoldState, Key, Rows
 from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
 from service.ledger.statements import (
@@ -65,6 +67,16 @@ def _update(table: sa.Table, names: Sequence[str]) -> Write:
     return _write(sa.update(table).where(table.c.id == sa.bindparam("row")).values(changed))
 
 
+def _without_budgets(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != "budgets"]
+
+
+def _budgets(table: sa.Table) -> Write:
+    """Return the statement that writes the budgets of a row that has some."""
+    write = _update(table, ("budgets",))
+    return Write(text=write.text, values=lambda row: (_encode(row.budgets).decode(), row.id))
+
+
 def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str]) -> Write:
     statement = sqlite.insert(table)
     added = {name: table.c[name] + statement.excluded[name] for name in sums}
@@ -82,8 +94,10 @@ GRANTS: Final = str(
     )
     .compile(dialect=_DIALECT)
 )
-UPDATE_ACCOUNT: Final = _update(accounts, ACCOUNT_CHANGES)
-UPDATE_KEY: Final = _update(api_keys, KEY_CHANGES)
+UPDATE_ACCOUNT: Final = _update(accounts, _without_budgets(ACCOUNT_CHANGES))
+UPDATE_KEY: Final = _update(api_keys, _without_budgets(KEY_CHANGES))
+UPDATE_ACCOUNT_BUDGETS: Final = _budgets(accounts)
+UPDATE_KEY_BUDGETS: Final = _budgets(api_keys)
 UPDATE_HOLD: Final = _update(holds, HOLD_CHANGES)
 INSERT_HOLD: Final = _write(sa.insert(holds), HOLD)
 INSERT_ENTRY: Final = _write(sa.insert(ledger), ENTRY)
@@ -99,8 +113,15 @@ def rows_of(
     """Return the rows as values."""
     return Rows(
         accounts={
-            id_: Account(id=id_, balance=balance, held=amount, suspended_at=suspended_at)
-            for id_, balance, amount, suspended_at in accounts
+            id_: Account(
+                id=id_,
+                balance=balance,
+                held=amount,
+                suspended_at=suspended_at,
+                parent_id=parent_id,
+                budgets=None if budgets is None else _decode(budgets),
+            )
+            for id_, balance, amount, suspended_at, parent_id, budgets in accounts
         },
         keys={row[0]: _key(row) for row in keys},
         holds={row[0]: _hold(*row) for row in held},
@@ -112,6 +133,8 @@ def _key(row: Values) -> Key:
     columns: dict[str, Any] = dict(zip(KEY, row, strict=True))
     if columns["models"] is not None:
         columns["models"] = frozenset(json.loads(columns["models"]))
+    if columns["budgets"] is not None:
+        columns["budgets"] = _decode(columns["budgets"])
     return Key(**columns)
 
 
@@ -129,6 +152,7 @@ def _hold(  # noqa: PLR0917  (a row is positional)
     state: int,
     ended_at: int | None,
     charged: int,
+    windows: str | None,
 ) -> Hold:
     return Hold(
         id=id_,
@@ -143,7 +167,10 @@ def _hold(  # noqa: PLR0917  (a row is positional)
         state=_STATES[state],
         ended_at=ended_at,
         charged=charged,
+        windows=windows,
     )
 
 
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Budgets).decode
 _STATES: Final = {state.value: state for state in HoldState}

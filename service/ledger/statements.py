@@ -32,8 +32,8 @@ HOLD: Final = _fields(Hold)
 ENTRY: Final = _fields(Entry)
 GRANT: Final = ("account_id", "idempotency_id")
 
-ACCOUNT_CHANGES: Final = ("balance", "held")
-KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running", "used_at")
+ACCOUNT_CHANGES: Final = ("balance", "held", "budgets")
+KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running", "used_at", "budgets")
 HOLD_CHANGES: Final = ("state", "ended_at", "charged")
 """The columns of existing rows that a batch can change."""
 
@@ -65,6 +65,8 @@ class Wanted:
                 grants.append(operation.idempotency_id)
                 continue
             keys.add(operation.key_id)
+            if operation.parents:
+                accounts.update(operation.parents)
             if sent_again or not isinstance(operation, Place):
                 held.append(operation.hold_id)
         return cls(accounts=sorted(accounts), keys=list(keys), holds=held, grants=grants)

@@ -6,12 +6,12 @@ The cost of a usage query depends on the number of totals, not of entries. `ledg
 that the two agree.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from service.ledger.rows import Entry
+from service.ledger.rows import Entry, Key
 
 HOUR: Final = 3600 * 10**9
 """The interval of a stored total in nanoseconds: one hour, in UTC."""
@@ -21,6 +21,7 @@ class Total(msgspec.Struct, kw_only=True, gc=False):
     """A row of usage_totals, or an increment of one."""
 
     account_id: int
+    """The account of the key, also if another one pays."""
     start: int
     """The start of the hour."""
     key_id: int
@@ -39,18 +40,26 @@ SUMS: Final = ("requests", "prompt_tokens", "completion_tokens", "charged")
 """The columns that are summed."""
 
 
-def totals(entries: Iterable[Entry]) -> list[Total]:
-    """Return the totals of charges, in the order of the first entry of each total."""
-    found: dict[tuple[int, int, int, str], Total] = {}
+def totals(entries: Iterable[Entry], keys: Mapping[int, Key]) -> list[Total]:
+    """Return the totals of charges, in the order of the first entry of each total.
+
+    Args:
+        entries: Entries of the ledger.
+        keys: The keys that were charged.
+    """
+    found: dict[tuple[int, int, str], Total] = {}
     for entry in entries:
         if entry.key_id is None or entry.model is None:
             continue  # a grant
         start = entry.created_at - entry.created_at % HOUR
-        of = entry.account_id, start, entry.key_id, entry.model
+        of = start, entry.key_id, entry.model
         total = found.get(of)
         if total is None:
             total = found[of] = Total(
-                account_id=entry.account_id, start=start, key_id=entry.key_id, model=entry.model
+                account_id=keys[entry.key_id].account_id,
+                start=start,
+                key_id=entry.key_id,
+                model=entry.model,
             )
         total.requests += 1
         total.prompt_tokens += entry.prompt_tokens

@@ -70,7 +70,7 @@ LAYERS = {
         {"check"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
-        {"authentication", "settlement", "upstream", "listener_tls"},
+        {"authentication", "settlement", "upstream", "listener_tls", "budget_failures"},
         {"receipts"},
         {
             *("accounts", "metering", "health", "request_message", "rate_limit_headers"),
@@ -105,6 +105,7 @@ LAYERS = {
         {"rows"},
         {
             "rate_limits",
+            "budgets",
             "ids",
             "schema",
             "pipeline",

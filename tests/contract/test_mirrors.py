@@ -135,6 +135,7 @@ WITH_DATABASES: Final = {
 OF_NO_FILE: Final = {
     "tests/unit/openai_json/test_syntax.py": "what is JSON: lenient_values.py, strict_values.py",
     "tests/unit/restbridge/http/test_uvicorn.py": "the private names of uvicorn",
+    "tests/unit/service/ledger/test_decided_budgets.py": "budgets and groups: decisions.py",
     "tests/unit/service/test_grpcio.py": "the private names of grpcio",
     "tests/unit/simulator/test_faults_table.py": "every fault, as a table",
 }

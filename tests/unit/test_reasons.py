@@ -15,6 +15,10 @@ TOLD = {
         False,
     ),
     "CREDITS_HELD": ("RESOURCE_EXHAUSTED", 402, "insufficient_quota", "credits_held", True),
+    "BUDGET_EXCEEDED": (
+        *("RESOURCE_EXHAUSTED", 402, "insufficient_quota", "budget_exceeded"),
+        False,
+    ),
     "MODEL_NOT_ALLOWED": (
         *("PERMISSION_DENIED", 403, "invalid_request_error", "model_not_allowed"),
         False,

@@ -36,8 +36,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INSUFFICIENT_CREDITS: _ErrorReason.ValueType  # 2
     """The balance of the account cannot cover the request."""
     ERROR_REASON_CREDITS_HELD: _ErrorReason.ValueType  # 3
-    """The balance could cover the request if calls in flight did not hold a part of
-    it. With google.rpc.RetryInfo.
+    """The balance, or a budget, could cover the request if calls in flight did not
+    hold a part of it. With google.rpc.RetryInfo. If it is a budget,
+    ErrorInfo.metadata names it: see ERROR_REASON_BUDGET_EXCEEDED.
     """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 4
     """The API key is not allowed to use the model."""
@@ -93,6 +94,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The name or the idempotency id is already used. AccountService only."""
     ERROR_REASON_SUSPENDED: _ErrorReason.ValueType  # 25
     """The operator has suspended the account or the API key. It can be resumed."""
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 26
+    """A budget of the API key, of its account or of an account above it is spent:
+    the rest of it cannot cover the request. Not retryable before the budget's
+    next window begins. ErrorInfo.metadata names the budget: budget_scope
+    ("api_key" or "account"), budget_account (the name of the account),
+    budget_window ("day", "week", "month" or "total"), budget_time_zone,
+    budget_limit_nano_credits, budget_remaining_nano_credits and, unless the
+    window is "total", budget_reset_time (RFC 3339). The member "budget" of the
+    error object has the same.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
@@ -110,8 +121,9 @@ for all four, so that a caller cannot tell them apart.
 ERROR_REASON_INSUFFICIENT_CREDITS: ErrorReason.ValueType  # 2
 """The balance of the account cannot cover the request."""
 ERROR_REASON_CREDITS_HELD: ErrorReason.ValueType  # 3
-"""The balance could cover the request if calls in flight did not hold a part of
-it. With google.rpc.RetryInfo.
+"""The balance, or a budget, could cover the request if calls in flight did not
+hold a part of it. With google.rpc.RetryInfo. If it is a budget,
+ErrorInfo.metadata names it: see ERROR_REASON_BUDGET_EXCEEDED.
 """
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 4
 """The API key is not allowed to use the model."""
@@ -167,6 +179,16 @@ ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 24
 """The name or the idempotency id is already used. AccountService only."""
 ERROR_REASON_SUSPENDED: ErrorReason.ValueType  # 25
 """The operator has suspended the account or the API key. It can be resumed."""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 26
+"""A budget of the API key, of its account or of an account above it is spent:
+the rest of it cannot cover the request. Not retryable before the budget's
+next window begins. ErrorInfo.metadata names the budget: budget_scope
+("api_key" or "account"), budget_account (the name of the account),
+budget_window ("day", "week", "month" or "total"), budget_time_zone,
+budget_limit_nano_credits, budget_remaining_nano_credits and, unless the
+window is "total", budget_reset_time (RFC 3339). The member "budget" of the
+error object has the same.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

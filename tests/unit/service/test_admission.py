@@ -9,10 +9,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service import admission as module
 from service import errors
+from service.accounts.keys import Caller
 from service.admission import Admission
 from service.call import Call
 from service.ledger.batches import PATIENCE
+from service.ledger.budgets import Window
 from service.ledger.rows import (
+    Exceeded,
     Place,
     Refusal,
     Refused,
@@ -201,6 +204,17 @@ async def test_the_lease_outlives_the_deadline_by_a_minute(books: Books) -> None
 
 # ----------------------------------------------------------------------------------- rejections
 
+CALLER = Caller(account_id=1, account_name="acme", key_id=1, key_name="ci", parents=((7, "all"),))
+BUDGET = Exceeded(
+    account_id=None,
+    window=Window.MONTH,
+    time_zone="Europe/Berlin",
+    limit=10 * NANO,
+    spent=9 * NANO,
+    held=NANO // 2,
+    end=1_796_079_600 * NANO,
+)
+
 
 def limits(call: Call) -> dict[str, str]:
     return dict(call.rate_limit)
@@ -302,6 +316,8 @@ async def test_every_refusal_is_told_as_something(refusal: Refusal) -> None:
     place = Place(
         hold_id="h", account_id=1, key_id=1, amount=5, tokens=1, model="m", owner="o", lease=1
     )
-    failure = module._failure(Refused(refusal=refusal), place, bound, accepted())
+    is_of_budget = refusal in (Refusal.BUDGET, Refusal.BUDGET_HELD)
+    refused = Refused(refusal=refusal, budget=BUDGET if is_of_budget else None)
+    failure = module._failure(refused, place, bound, accepted(), CALLER)
 
     assert failure.rule.http_status in (401, 402, 403, 429)

@@ -23,6 +23,7 @@ PROMISED: dict[str, tuple[str, int, bool, bool]] = {
     "INVALID_API_KEY": ("UNAUTHENTICATED", 401, False, False),
     "INSUFFICIENT_CREDITS": ("FAILED_PRECONDITION", 402, False, False),
     "CREDITS_HELD": ("RESOURCE_EXHAUSTED", 402, True, True),
+    "BUDGET_EXCEEDED": ("RESOURCE_EXHAUSTED", 402, False, False),
     "MODEL_NOT_ALLOWED": ("PERMISSION_DENIED", 403, False, False),
     "MODEL_NOT_FOUND": ("NOT_FOUND", 404, False, False),
     "ACCOUNT_NOT_FOUND": ("NOT_FOUND", 404, False, False),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.ledger.rows import Entry, EntryKind
+from service.ledger.rows import Entry, EntryKind, Key
 from service.ledger.usage import HOUR, OF, SUMS, Total, totals
 
 
@@ -31,13 +31,16 @@ def total(start: int, requests: int, charged: int, **of: Any) -> Total:
     )
 
 
+KEYS = {id_: Key(id=id_, account_id=account) for id_, account in ((1, 1), (2, 1), (3, 2))}
+
+
 def test_the_columns_are_those_of_a_total() -> None:
     assert (*OF, *SUMS) == Total.__struct_fields__
 
 
 def test_nothing_is_the_sum_of_nothing_and_of_grants() -> None:
-    assert totals([]) == []
-    assert totals([entry(5, 0, kind=EntryKind.GRANT, key_id=None, model=None)]) == []
+    assert totals([], KEYS) == []
+    assert totals([entry(5, 0, kind=EntryKind.GRANT, key_id=None, model=None)], KEYS) == []
 
 
 def test_what_shares_hour_key_and_model_is_added_up() -> None:
@@ -47,11 +50,12 @@ def test_what_shares_hour_key_and_model_is_added_up() -> None:
             entry(-7, 2 * HOUR - 1, kind=EntryKind.ADJUST),
             entry(-1, 2 * HOUR),
             entry(0, HOUR, key_id=2),
-            entry(-4, HOUR, model="n", account_id=2),
-        ]
+            entry(-4, HOUR, model="n", key_id=3),
+        ],
+        KEYS,
     ) == [
         total(HOUR, 2, 17),
         total(2 * HOUR, 1, 1),
         total(HOUR, 1, 0, key_id=2),
-        total(HOUR, 1, 4, model="n", account_id=2),
+        total(HOUR, 1, 4, model="n", account_id=2, key_id=3),  # the account of the key
     ]
