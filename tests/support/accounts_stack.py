@@ -180,7 +180,7 @@ def _web(door: Bridge) -> httpx.AsyncClient:
         timeout=PATIENCE,
         trust_env=False,
         verify=False,  # noqa: S501  (plaintext: there are no certificates to load)
-        event_hooks={"response": [canaries.search_refusal]},
+        event_hooks=canaries.HOOKS,
     )
 
 

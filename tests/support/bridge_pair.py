@@ -98,7 +98,7 @@ async def bridge_to(
             timeout=PATIENCE,
             trust_env=False,
             limits=httpx.Limits(max_connections=None),
-            event_hooks={"response": [canaries.search_refusal]},
+            event_hooks=canaries.HOOKS,
         ) as http:
             yield Pair(service=fake, bridge=bridge, http=http)
     finally:

@@ -2,21 +2,23 @@
 
     keys        of callers, operators and upstreams, and every key that a store creates
     password    of the database, in its address
-    prompts     the texts of messages of calls over gRPC, of at least 12 characters
+    prompts     the texts of messages of calls over gRPC and REST, of at least 12 characters
     completions the texts that the simulator writes
 
     logs        of our code in this process, and of processes at the level debug, with their output
-    metrics     of every service and bridge in this process
+    metrics     of every service and bridge in this process, and of processes as scraped over HTTP
+    exports     spans and metrics by OTLP, with their metadata, as the receiver gets them
     errors      of calls over gRPC and REST: their texts, details and headers, except for prompts,
                 which the error about a value can quote
 
 The plugin `shown_secrets` fails a test in which one is found.
 """
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -45,6 +47,11 @@ def prompts(texts: Iterable[object]) -> None:
     )
 
 
+def registered() -> set[str]:
+    """Return the secrets and prompts that are searched."""
+    return _secrets | _prompts
+
+
 def search(where: str, text: str, *, quotes_prompts: bool = False) -> None:
     """Search a text for secrets. The test fails when it ends.
 
@@ -71,6 +78,25 @@ def found() -> Sequence[str]:
     return sorted(set(_found))
 
 
+async def register_prompts(request: httpx.Request) -> None:
+    """Register the texts of a request for the rest of the test: a hook of httpx."""
+    try:
+        document = json.loads(request.content)
+    except (ValueError, RecursionError, httpx.RequestNotRead):
+        return  # it is no JSON, or it is a stream
+    if isinstance(document, dict):
+        prompts(_texts(document.get("messages")))
+
+
+def _texts(messages: Any) -> Iterator[object]:
+    """Yield the contents of messages, and the texts of their parts."""
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        yield content
+        for part in content if isinstance(content, list) else ():
+            yield part.get("text") if isinstance(part, dict) else None
+
+
 async def search_refusal(response: httpx.Response) -> None:
     """Search the headers and, if it is an error, the body of a response: a hook of httpx."""
     text = str(dict(response.headers))
@@ -78,3 +104,12 @@ async def search_refusal(response: httpx.Response) -> None:
         await response.aread()
         text += response.text
     search("a response", text, quotes_prompts=True)
+
+
+HOOKS: Final[dict[str, list[Any]]] = {"request": [register_prompts], "response": [search_refusal]}
+"""The hooks of httpx for clients of the bridge."""
+
+
+def search_message(where: str, data: bytes) -> None:
+    """Search a serialized message of protobuf, in which texts are as they are."""
+    search(where, data.decode("utf-8", errors="replace"))

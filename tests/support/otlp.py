@@ -18,6 +18,8 @@ from opentelemetry.proto.collector.metrics.v1 import (
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support import canaries
+
 
 @dataclass(kw_only=True, slots=True)
 class Received:
@@ -31,6 +33,13 @@ class Received:
     """The requests with metrics."""
     metadata: list[dict[str, Any]] = field(default_factory=list)
     """The metadata of each request."""
+
+    def take(self, requests: list[Any], request: Any, context: Any) -> None:
+        """Keep a request, and search it for secrets."""
+        requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        canaries.search_message("an export", request.SerializeToString())
+        canaries.search("the metadata of an export", str(self.metadata[-1]))
 
     def spans(self) -> "list[ReceivedSpan]":
         """Return the spans in the order of their beginning."""
@@ -76,14 +85,12 @@ async def receiver() -> AsyncIterator[Received]:
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            received.traces.append(request)
-            received.metadata.append(dict(context.invocation_metadata()))
+            received.take(received.traces, request, context)
             return trace_service_pb2.ExportTraceServiceResponse()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            received.metrics.append(request)
-            received.metadata.append(dict(context.invocation_metadata()))
+            received.take(received.metrics, request, context)
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     server = grpc.aio.server()

@@ -16,11 +16,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
+
+import httpx
 
 from tests.support import canaries
 from tests.support.grpc_client import KEY, Client, client, serving
 from tests.support.waiting import PATIENCE
+
+SCRAPE: Final = 2.0
+"""Maximum seconds of a scrape."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -91,6 +96,18 @@ class Process:
         self._news.set()
 
 
+async def _search_metrics(running: Process) -> None:
+    """Search the metrics of a process that serves some, as a scraper reads them."""
+    if running.process.returncode is not None:
+        return
+    for line in running.events("serving"):
+        if port := line.get("metrics_port"):
+            with suppress(httpx.HTTPError):  # the process is stopped, or ends
+                async with httpx.AsyncClient(trust_env=False, timeout=SCRAPE) as client:
+                    scraped = await client.get(f"http://127.0.0.1:{port}/metrics")
+                canaries.search("a scrape", scraped.text)
+
+
 @asynccontextmanager
 async def process(
     module: str, environment: Mapping[str, str], *arguments: str
@@ -132,6 +149,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIt
     try:
         yield running
     finally:
+        await _search_metrics(running)
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.send_signal(signal.SIGCONT)

@@ -70,7 +70,7 @@ class Stack:
             "timeout": PATIENCE,
             "trust_env": False,
             "verify": False,  # plaintext: there are no certificates to load
-            "event_hooks": {"response": [canaries.search_refusal]},
+            "event_hooks": canaries.HOOKS,
         }
         return httpx.AsyncClient(**{**usual, **options})
 
