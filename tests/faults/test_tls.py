@@ -17,6 +17,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -179,6 +180,34 @@ async def test_grpc_requires_the_certificate_of_a_client(place: Place) -> None:
         _, output = await _run("openssl", "s_client", *verified, *shown)
         assert "Verify return code: 0 (ok)" in output
         assert "ALPN protocol: h2" in output
+
+
+async def test_grpc_names_the_cause_of_each_failed_handshake_if_it_may_write(place: Place) -> None:
+    """gRPC has no function that reports a handshake; its own lines on stderr are all there is."""
+    old = written(place.folder, OURS, "old", "localhost", expired=True)
+    causes = {
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE": place.credentials(client=None),
+        "CERTIFICATE_VERIFY_FAILED: unable to get local issuer": place.credentials(
+            client=place.stranger
+        ),
+        "CERTIFICATE_VERIFY_FAILED: certificate has expired": place.credentials(client=old),
+        "WRONG_VERSION_NUMBER": None,
+    }
+    for verbosity in ("NONE", "INFO"):
+        async with process("service", place.service(GRPC_VERBOSITY=verbosity)) as running:
+            target = await running.address()
+            for cause, credentials in causes.items():
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await _models(target, credentials)
+                if verbosity == "INFO":
+                    await until(partial(_has, running.lines, cause), cause)
+            assert await _models(target, place.credentials(client=place.client)) == ["default"]
+        if verbosity == "NONE":
+            assert all(line.startswith("{") for line in running.lines)
+
+
+def _has(lines: list[str], cause: str) -> bool:
+    return any(cause in line for line in lines)
 
 
 async def test_grpcurl_shows_a_certificate(place: Place) -> None:
