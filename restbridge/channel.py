@@ -78,10 +78,11 @@ def options(
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-        # Limits the buffer of a stream whose client does not read to 32 KiB and one message,
-        # instead of megabytes. With frames of the default of 16 KiB, it takes 1.5 times that.
+        # Limits the buffer of a stream whose client does not read to 8 KiB and one message, instead
+        # of megabytes. With frames of the default of 16 KiB, it takes 1.5 times that. gRPC extends
+        # the window to the message that the bridge waits for, of any size.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 32 * 1024),
+        ("grpc.http2.lookahead_bytes", 8 * 1024),
         ("grpc.http2.max_frame_size", 64 * 1024),
         # Only the settings determine the address of the service, not a proxy variable.
         ("grpc.enable_http_proxy", 0),

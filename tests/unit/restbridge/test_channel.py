@@ -46,7 +46,7 @@ def test_every_channel_has_these_options() -> None:
         "grpc.max_reconnect_backoff_ms": 1_000,
         "grpc.dns_min_time_between_resolutions_ms": 1_000,
         "grpc.http2.bdp_probe": 0,
-        "grpc.http2.lookahead_bytes": 32_768,
+        "grpc.http2.lookahead_bytes": 8_192,
         "grpc.http2.max_frame_size": 65_536,
         "grpc.enable_http_proxy": 0,
         "grpc.service_config_disable_resolution": 1,
