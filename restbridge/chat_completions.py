@@ -95,28 +95,35 @@ class ChatCompletions:
             request=CreateChatCompletionRequest(params=params),
             encode=lambda response: encode_completion(response.completion),
             deadline=self._service.timeout,
+            more=headers.idempotency(scope["headers"]),
         )
 
     async def _stream(
         self, scope: Scope, receive: Receive, send: Send, params: ChatCompletionParams
     ) -> None:
         exchange = exchange_of(scope)
+        key = headers.idempotency(scope["headers"])
         call = self._service.stubs().completions.StreamChatCompletion(
-            StreamChatCompletionRequest(params=params),
+            StreamChatCompletionRequest(
+                params=params, resume_token=headers.last_event_id(scope["headers"])
+            ),
             metadata=headers.metadata(
                 scope["headers"], exchange.request_id, exchange.calling(STREAM)
-            ),
+            )
+            + key,
             timeout=self._service.timeout,
         )
         try:
             with Departure(exchange, receive), self._telemetry.streams.track_inprogress():
-                async with self._events(exchange, send) as events:
+                async with self._events(exchange, send, has_ids=bool(key)) as events:
                     await relay(call, events)
         finally:
             call.cancel()
 
-    def _events(self, exchange: Exchange, send: Send) -> EventStream:
-        return EventStream(exchange, send, clock=self._clock, silence=self._silence)
+    def _events(self, exchange: Exchange, send: Send, *, has_ids: bool) -> EventStream:
+        return EventStream(
+            exchange, send, clock=self._clock, silence=self._silence, has_ids=has_ids
+        )
 
 
 class Responses(Protocol):
@@ -132,6 +139,11 @@ class Responses(Protocol):
         """Return the trailing metadata of the call, which has ended."""
 
 
+def _id_of(response: StreamChatCompletionResponse | TextChunk) -> str:
+    """Return the id of an event; "" if the service gives none, because it ignores the key."""
+    return "" if isinstance(response, TextChunk) else response.resume_token
+
+
 async def relay(call: Responses, events: EventStream) -> None:
     """Send the messages of a call as events.
 
@@ -141,7 +153,8 @@ async def relay(call: Responses, events: EventStream) -> None:
     async def send(responses: Sequence[StreamChatCompletionResponse | TextChunk]) -> None:
         if not events.is_open:
             await events.open(headers.answer(await call.initial_metadata()))
-        writing = events.write(*map(encoded, responses))
+        ids = [_id_of(response) for response in responses] if events.has_ids else None
+        writing = events.write(*map(encoded, responses), ids=ids)
         del responses  # a client who does not read would keep them in memory
         await writing
 

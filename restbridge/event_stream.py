@@ -7,12 +7,16 @@
     data: {"error":{ … }}             (`error_middleware`)  it failed: nothing follows, and the
                                                bridge closes the connection without the last chunk
 
-The stream has no `id:`, `event:` or `retry:` lines: if a blank line follows one, some SDKs fail to
-parse it. `open` sends the status line, or the first keep-alive if it comes earlier. There is no
-queue: a write returns when the client has read.
+The stream has no `event:` or `retry:` lines, and `id:` lines only if the request has an idempotency
+key. OpenAI's SDKs take every blank line after an `id:` for an event, and fail to parse its empty
+data. In such a stream, no blank line follows a comment; the comment is a part of the next event.
+
+`open` sends the status line, or the first keep-alive if it comes earlier. There is no queue: a
+write returns when the client has read.
 """
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -39,6 +43,13 @@ def event(document: bytes) -> bytes:
     return b"data: %b\n\n" % document
 
 
+def identified(document: bytes, id_: str) -> bytes:
+    """Frame a JSON document of one line as an event with an id; "" for none."""
+    if not id_:
+        return event(document)
+    return b"id: %b\ndata: %b\n\n" % (id_.encode("ascii"), document)
+
+
 def receipt(charge: bytes) -> bytes:
     """Frame the receipt of a stream as a comment, which every client ignores.
 
@@ -56,12 +67,20 @@ class EventStream:
         send: The ASGI channel.
         clock: The clock of the exchange.
         silence: Seconds of silence before a comment is sent.
+        has_ids: Whether each event has an id with which the client can resume the stream.
     """
 
     def __init__(
-        self, exchange: Exchange, send: Send, *, clock: Clock, silence: float = SILENCE
+        self,
+        exchange: Exchange,
+        send: Send,
+        *,
+        clock: Clock,
+        silence: float = SILENCE,
+        has_ids: bool = False,
     ) -> None:
         self._exchange = exchange
+        self.has_ids = has_ids
         self._send = send
         self._clock = clock
         self._silence = silence
@@ -94,14 +113,20 @@ class EventStream:
         self.is_open = True
         self._exchange.first_event = self._clock.time()
 
-    async def write(self, *documents: bytes) -> None:
-        """Send several events at once. Return when the client has read enough."""
+    async def write(self, *documents: bytes, ids: Sequence[str] | None = None) -> None:
+        """Send several events at once. Return when the client has read enough.
+
+        Args:
+            documents: The document of each event.
+            ids: The id of each event, "" for none; None for events without ids.
+        """
         if self._comment is not None:
             await self._after_comment()
         self._last = self._clock.time()
         self._exchange.events += len(documents)
-        body = b"".join(map(event, documents))
-        del documents  # it is in memory once
+        framed = map(event, documents) if ids is None else map(identified, documents, ids)
+        body = b"".join(framed)
+        del documents, framed  # it is in memory once
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         del body
         await self._exchange.connection.drained()
@@ -114,7 +139,12 @@ class EventStream:
         """
         await self._after_comment()
         self._hush()
-        await self._send({"type": "http.response.body", "body": before + DONE, "more_body": False})
+        body = self._comment_of(before) + DONE
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _comment_of(self, framed: bytes) -> bytes:
+        """Return a comment as this stream has it: without its blank line if events have ids."""
+        return framed.removesuffix(b"\n") if self.has_ids else framed
 
     def _hush(self) -> None:
         if self._timer is not None:
@@ -138,7 +168,8 @@ class EventStream:
     async def _say_nothing(self) -> None:
         if not self._exchange.streams_events:
             await self._begin([])
-        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        comment = self._comment_of(KEEP_ALIVE)
+        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
         self._last = self._clock.time()
         self._comment = None
 

@@ -25,6 +25,7 @@ async def forward(
     encode: Callable[[_Response], bytes],
     deadline: float,
     besides: Sequence[tuple[bytes, bytes]] = (),
+    more: tuple[tuple[str, str], ...] = (),
 ) -> None:
     """Call a unary method of the service and send its response. The request body has been read.
 
@@ -38,11 +39,13 @@ async def forward(
         encode: Encodes the response message as a JSON document.
         deadline: The deadline of the call, in seconds.
         besides: Response headers in addition to those from the service.
+        more: Metadata in addition to those of every call.
     """
     exchange = exchange_of(scope)
     call = method(
         request,
-        metadata=headers.metadata(scope["headers"], exchange.request_id, exchange.calling(rpc)),
+        metadata=headers.metadata(scope["headers"], exchange.request_id, exchange.calling(rpc))
+        + more,
         timeout=deadline,
     )
     with Departure(exchange, receive):

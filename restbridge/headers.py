@@ -3,6 +3,9 @@
 request header        -> metadata         condition
 authorization           authorization     one, printable ASCII, at most 4 KiB
 x-api-key, api-key      same name         without its value, if there is no authorization
+idempotency-key         idempotency-key   one, printable ASCII, at most 255; otherwise as an empty
+                                          one, which the service rejects
+last-event-id           (a field of the request of a stream)
 x-request-id            x-request-id      the caller's id if it is valid, otherwise a new one
 traceparent, tracestate same name         W3C Trace Context, well formed
 baggage                 same name         W3C Baggage, at most 4 KiB
@@ -10,6 +13,7 @@ baggage                 same name         W3C Baggage, at most 4 KiB
 metadata              -> response header
 x-ratelimit-* (six)     same name         printable ASCII, at most 256
 openai-processing-ms    same name         same
+idempotent-replayed     same name         same
 retry-after(-ms)        same name         same
 x-chat-upstream         same name         same
 chatcompletion-charge-bin  x-charge       a Charge, as text
@@ -40,6 +44,7 @@ ANSWER: Final = frozenset(
     {
         *RATE_LIMIT,
         *("openai-processing-ms", "retry-after", "retry-after-ms", "x-chat-upstream"),
+        "idempotent-replayed",
     }
 )
 """The metadata of the service that become response headers."""
@@ -49,6 +54,11 @@ CHARGE: Final = b"x-charge"
 
 EXPOSED: Final = (request_id.HEADER, "x-should-retry", CHARGE.decode(), *sorted(ANSWER))
 """The response headers that web pages can read."""
+
+IDEMPOTENCY_KEY: Final = b"idempotency-key"
+LAST_EVENT_ID: Final = b"last-event-id"
+_LONGEST_IDEMPOTENCY_KEY: Final = 255
+_LONGEST_EVENT_ID: Final = 256
 
 _OTHER_KEYS: Final = frozenset({b"x-api-key", b"api-key"})
 _LONGEST_KEY: Final = 4096
@@ -84,6 +94,28 @@ def metadata(
     elif other := next((name for name, _ in headers if name in _OTHER_KEYS), None):
         pairs.append((other.decode("ascii"), "-"))  # for the message of the error
     return (*pairs, *carried)
+
+
+def idempotency(headers: RawHeaders) -> tuple[tuple[str, str], ...]:
+    """Return the metadata with the idempotency key of a request; none if it has no key.
+
+    Replace a key that metadata cannot carry, or that is sent twice, by an empty one: the service
+    rejects it. Without it, the request could be paid twice.
+    """
+    values = [value for name, value in headers if name == IDEMPOTENCY_KEY]
+    if not values:
+        return ()
+    text = values[0].decode("latin-1")
+    is_one = len(values) == 1 and len(text) <= _LONGEST_IDEMPOTENCY_KEY
+    return (("idempotency-key", text if is_one and _PRINTABLE.fullmatch(text) else ""),)
+
+
+def last_event_id(headers: RawHeaders) -> str | None:
+    """Return the id of the last event that the client received; None if it sends none."""
+    values = [value for name, value in headers if name == LAST_EVENT_ID]
+    if not values:
+        return None
+    return values[0][:_LONGEST_EVENT_ID].decode("latin-1") if len(values) == 1 else ""
 
 
 def answer(*metadata: Metadata | None) -> list[tuple[bytes, bytes]]:

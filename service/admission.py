@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from chatcompletion.credit_amounts import to_text
 from chatcompletion.default_messages import quoted
@@ -25,13 +25,46 @@ from service.call import Call
 from service.credit_worth import CreditWorth
 from service.ledger.batches import ANSWER_WITHIN, Batches, answered
 from service.ledger.ids import hold_id
-from service.ledger.rows import Outcome, Place, Placed, Refusal, Refused, Settle
+from service.ledger.journal import Ending
+from service.ledger.rows import (
+    Claim,
+    Claimed,
+    Outcome,
+    Place,
+    Placed,
+    Refusal,
+    Refused,
+    Settle,
+)
 from service.ledger.store import StoreError
 from service.metering.bound import Bound, bound_of, estimate, largest_output
 from service.metering.price import most
 from service.metering.progress import Progress
 from service.request import AcceptedRequest
 from service.settlement import Settlement, ending_of, release, unkept
+
+
+class ClaimedError(Exception):
+    """Another call has the idempotency key. Nothing is held."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        super().__init__("another call has the idempotency key")
+        self.claimed = claimed
+
+
+class HoldRecording(Protocol):
+    """What a call with an idempotency key adds to its hold and its settlement."""
+
+    @property
+    def claim(self) -> Claim:
+        """The idempotency key."""
+
+    def placed(self, hold_id: str) -> None:
+        """Note that the hold was placed."""
+
+    def ending(self, ending: Ending, progress: Progress) -> Ending:
+        """Return the ending of the hold with the answer to store."""
+
 
 LEASE_BEYOND_DEADLINE: Final = 60.0
 """Seconds from the deadline of a call until its hold expires."""
@@ -69,7 +102,8 @@ class Admission:
         self._owner = owner
         self._patience = patience
         self._gives_receipts = gives_receipts
-        self._worth = worth
+        self.worth = worth
+        """The worth of a credit, if receipts show it."""
         self._wall_clock = wall_clock
         self.open_holds = 0
         """The number of holds that were placed and are not settled."""
@@ -82,13 +116,22 @@ class Admission:
         request: AcceptedRequest,
         *,
         wants_usage: bool,
+        recording: HoldRecording | None = None,
     ) -> AsyncIterator[Progress]:
         """Hold the maximum cost of a call. Settle its usage when the context ends in any way.
+
+        Args:
+            caller: The caller.
+            call: The call.
+            request: Its request.
+            wants_usage: Whether the caller requested the usage chunk.
+            recording: The idempotency key and the answer to store; None for a call without a key.
 
         Yields:
             The progress of the response, which counts its usage.
 
         Raises:
+            ClaimedError: Another call has the idempotency key. Nothing is held.
             Failure: The call is rejected and nothing is held; or, at the end of a complete call,
                 neither the store nor the journal could save the settlement.
         """
@@ -109,6 +152,7 @@ class Admission:
             key_created_at=caller.key_created_at,
             key_rotated_at=caller.key_rotated_at,
             parents=caller.parent_ids,
+            claim=None if recording is None else recording.claim,
         )
         progress = Progress(
             wants_usage=wants_usage,
@@ -121,6 +165,10 @@ class Admission:
         call.rate_limit = rate_limit_headers.headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
             raise _failure(outcome, place, bound, request, caller)
+        if isinstance(outcome, Claimed):
+            raise ClaimedError(outcome)
+        if recording is not None:
+            recording.placed(place.hold_id)
         failed = True
         call.gives_receipt = self._gives_receipts
         self.open_holds += 1
@@ -129,6 +177,8 @@ class Admission:
             failed = False
         finally:
             ending = ending_of(place, progress, model, failed=failed)
+            if recording is not None:
+                ending = recording.ending(ending, progress)
             if isinstance(ending, Settle):
                 call.record.prompt_tokens = ending.prompt_tokens
                 call.record.completion_tokens = ending.completion_tokens
@@ -145,7 +195,7 @@ class Admission:
                 raise
             self.open_holds -= 1
             if call.gives_receipt and charged is not None:
-                call.charge = receipts.charge_of(ending, charged, self._worth)
+                call.charge = receipts.charge_of(ending, charged, self.worth)
         if charged is None:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True
@@ -154,7 +204,7 @@ class Admission:
     def _settled(self, _: object) -> None:
         self.open_holds -= 1
 
-    async def _place(self, place: Place) -> Placed | Refused:
+    async def _place(self, place: Place) -> Placed | Refused | Claimed:
         waiter = self._batches.submit(place)
         try:
             outcome = await answered(waiter, self._patience)
@@ -164,7 +214,7 @@ class Admission:
             if isinstance(error, (StoreError, TimeoutError)):
                 raise errors.StoreUnavailable from error
             raise
-        if not isinstance(outcome, (Placed, Refused)):
+        if not isinstance(outcome, (Placed, Refused, Claimed)):
             raise TypeError("not the outcome of a Place")
         return outcome
 
@@ -173,7 +223,7 @@ class Admission:
         await asyncio.wait((waiter,), timeout=ANSWER_WITHIN)
         # After an error, the transaction may still have been committed.
         answered = waiter.done() and waiter.exception() is None
-        if answered and isinstance(waiter.result(), Refused):
+        if answered and isinstance(waiter.result(), (Refused, Claimed)):
             return 0
         return await self._settlement.end(release(place), release(place))
 

@@ -40,6 +40,10 @@ class Call:
     """Returns the identity of the caller's certificate; "" without one."""
     other_key: str = ""
     """The name under which the metadata has a key instead of `authorization`."""
+    idempotency_key: str | None = None
+    """The metadata `idempotency-key` as received; "" if it was sent twice; never logged."""
+    is_replayed: bool = False
+    """Whether the response is the answer to another call with the idempotency key."""
     caller: object = None
     """The caller, set by the authentication."""
     receiving: bool = False

@@ -207,6 +207,31 @@ class Settings(OtelSettings):
         "Whether each response has the receipt of its charge: `on`, or `off` for OpenAI's bytes "
         "only.",
     )
+    idempotency_seconds: int = setting(
+        "CHAT_IDEMPOTENCY_SECONDS",
+        "3600",
+        integer(0, 7 * 24 * 3600),
+        "How long an answer to a request with an Idempotency-Key is kept, in seconds; 0 ignores "
+        "the header.",
+    )
+    idempotency_max_bytes: int = setting(
+        "CHAT_IDEMPOTENCY_MAX_BYTES",
+        "1048576",
+        integer(1024, 32 * 1024 * 1024),
+        "Maximum size of an answer that is kept, in bytes.",
+    )
+    idempotency_account_bytes: int = setting(
+        "CHAT_IDEMPOTENCY_ACCOUNT_BYTES",
+        "67108864",
+        integer(1024, 64 * 1024 * 1024 * 1024),
+        "Maximum size of all kept answers of an account, in bytes after compression.",
+    )
+    idempotency_linger: float = setting(
+        "CHAT_IDEMPOTENCY_LINGER",
+        "30",
+        seconds(0, 600),
+        "How long a request with an Idempotency-Key continues after its caller left, in seconds.",
+    )
     max_request_bytes: int = setting(
         "CHAT_MAX_REQUEST_BYTES",
         str(32 * 1024 * 1024),

@@ -369,6 +369,18 @@ class AlreadyExists(Failure):
     reason = "ALREADY_EXISTS"
 
 
+class IdempotencyConflict(Failure):
+    """The idempotency key was used for another request."""
+
+    reason = "IDEMPOTENCY_CONFLICT"
+
+
+class AnswerNotKept(Failure):
+    """A call with the idempotency key was charged, and its answer is not available."""
+
+    reason = "ANSWER_NOT_KEPT"
+
+
 # ------------------------------------------------------------------------------ on the wire
 
 

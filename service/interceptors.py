@@ -65,6 +65,11 @@ _Continuation: TypeAlias = (
 CONTRACT: Final = "/chatcompletion."
 """The prefix of the contract's methods."""
 
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+"""The metadata with the caller's idempotency key."""
+REPLAYED: Final = "idempotent-replayed"
+"""The metadata that marks the answer to another call with the same idempotency key."""
+
 UPSTREAM: Final = "x-chat-upstream"
 """The metadata with the name of the upstream that answered, in percent-encoding."""
 _PLAIN: Final = "/:@+"
@@ -216,6 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             ("openai-processing-ms", str(round(elapsed * 1000))),
             *call.rate_limit,
             *self._upstream_of(call),
+            *_replayed(call),
         )
 
     def _upstream_of(self, call: Call) -> tuple[tuple[str, str], ...]:
@@ -269,6 +275,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             peer=context.peer,
             identity=partial(identity_of, context),
             other_key=next((name for name in _OTHER_KEYS if name in metadata), ""),
+            idempotency_key=metadata.get(IDEMPOTENCY_KEY),
             carried=carried,
             deadline=now + (remaining if callers else self._longest),
             deadline_is_callers=callers,
@@ -305,7 +312,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await self._look_at_limits(call)
         status = errors.status(failure, call.record.request_id)
         cost = self._cost_of(call)
-        trailers = (*status.trailing_metadata, *call.rate_limit, *cost, *self._upstream_of(call))
+        trailers = (
+            *(*status.trailing_metadata, *call.rate_limit, *cost),
+            *(*self._upstream_of(call), *_replayed(call)),
+        )
         try:
             if (failure.dispatched or call.dispatched) and not call.begun:
                 # Proxies retry a call that ends with UNAVAILABLE in a Trailers-Only response; the
@@ -346,8 +356,17 @@ def _as_is(response: object) -> object:
     return response
 
 
+def _replayed(call: Call) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that marks the answer to another call."""
+    return ((REPLAYED, "true"),) if call.is_replayed else ()
+
+
 def _single_values(context: _Context) -> Mapping[str, str]:
-    """Return the text metadata. A repeated key counts as absent."""
+    """Return the text metadata. A repeated key counts as absent.
+
+    A repeated idempotency key counts as an empty one, which is refused: without it, the call could
+    be paid twice.
+    """
     values: dict[str, str] = {}
     twice: set[str] = set()
     for key, value in context.invocation_metadata() or ():
@@ -355,4 +374,7 @@ def _single_values(context: _Context) -> Mapping[str, str]:
             twice.add(key)
         if isinstance(value, str):
             values[key] = value
+    if IDEMPOTENCY_KEY in twice:
+        values[IDEMPOTENCY_KEY] = ""
+        twice.discard(IDEMPOTENCY_KEY)
     return {key: value for key, value in values.items() if key not in twice}

@@ -27,6 +27,7 @@ from service.ledger.housekeeping import Housekeeping
 from service.ledger.journal import Journal, JournalError
 from service.ledger.migrations import migrate
 from service.ledger.store import Store, StoreError, Timeouts
+from service.ledger.stored_answers import Answers
 from service.settlement import Settlement
 from service.start_error import StartError
 from service.telemetry import Telemetry
@@ -39,6 +40,7 @@ class OpenAccounts:
     """The accounts of a running service."""
 
     batches: Batches
+    answers: Answers
     directory: Directory
     housekeeping: Housekeeping
     authentication: Authentication
@@ -121,6 +123,7 @@ async def open_accounts(
     resources.push_async_callback(settlement.settled)
     return OpenAccounts(
         batches=batches,
+        answers=Answers(store),
         directory=directory,
         housekeeping=housekeeping,
         authentication=Authentication(batches, directory, patience=PATIENCE, clock=time.monotonic),

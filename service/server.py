@@ -48,6 +48,10 @@ from service.admin import AdminServer
 from service.call import MOST_BYTES, Calls
 from service.config import Settings, listens
 from service.health import NOT_SERVING, SERVING, HealthServicer
+from service.idempotency.completions import LEASE, IdempotentChatCompletions
+from service.idempotency.logs import Memory
+from service.idempotency.runs import RunParts
+from service.idempotency.upkeep import Upkeep
 from service.interceptors import CONTRACT, CallInterceptor
 from service.ledger.batches import PATIENCE, Batches
 from service.ledger.store import TIMEOUTS, Timeouts
@@ -241,15 +245,7 @@ class Server:
         )
         server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
-            ChatCompletionServicer(
-                authentication,
-                accounts.admission,
-                self._models,
-                upstream,
-                max_request_bytes=settings.max_request_bytes,
-                clock=time.monotonic,
-            ),
-            server,
+            self._completions(accounts, upstream), server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(authentication, self._models), server
@@ -352,6 +348,53 @@ class Server:
             except TakenError as error:
                 raise StartError(str(error)) from error
         return held
+
+    def _completions(
+        self, accounts: OpenAccounts, upstream: UpstreamClient
+    ) -> ChatCompletionServicer | IdempotentChatCompletions:
+        """Return the servicer of completions, and keep the answers of the store in order."""
+        settings = self._settings
+        plain = ChatCompletionServicer(
+            accounts.authentication,
+            accounts.admission,
+            self._models,
+            upstream,
+            max_request_bytes=settings.max_request_bytes,
+            clock=time.monotonic,
+        )
+        parts = RunParts(
+            authentication=accounts.authentication,
+            admission=accounts.admission,
+            catalogue=self._models,
+            upstream=upstream,
+            batches=accounts.batches,
+            answers=accounts.answers,
+            calls=self._calls,
+            telemetry=self._telemetry,
+            memory=Memory(),
+            max_request_bytes=settings.max_request_bytes,
+            max_answer_bytes=settings.idempotency_max_bytes,
+            linger=settings.idempotency_linger,
+            longest=settings.request_timeout,
+            clock=time.monotonic,
+        )
+        idempotent = IdempotentChatCompletions(
+            plain,
+            parts,
+            keep=settings.idempotency_seconds,
+            most=settings.idempotency_account_bytes,
+        )
+        upkeep = Upkeep(
+            accounts.answers,
+            accounts.batches,
+            runner=idempotent.runner,
+            running=lambda: idempotent.running,
+            lease=LEASE,
+        )
+        self._run(upkeep.run())
+        self._resources.push_async_callback(idempotent.close)
+        # Answers that were kept before the setting changed are deleted when they expire.
+        return idempotent if settings.idempotency_seconds else plain
 
     def _open_access(self, batches: Batches) -> Access:
         """Open access to the store. Callers and operators have separate ones, with their limits."""

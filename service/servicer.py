@@ -6,9 +6,9 @@ settles the usage when it ends.
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from grpc.aio import ServicerContext
 
@@ -20,21 +20,47 @@ from chatcompletion.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
-from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
+from chatcompletion.v1.chat_completion_pb2 import (
+    ChatCompletion,
+    ChatCompletionParams,
+)
 from process.in_process import InProcessContext
 from service import errors, receipts, validation
-from service.admission import Admission
+from service.accounts.keys import Caller
 from service.authentication import Authentication
 from service.call import CURRENT, Call
 from service.metering.bound import output_limit
+from service.metering.progress import Progress
 from service.model_names import allows
 from service.models import Models
 from service.request import AcceptedRequest
 from service.upstream.chunks import Response
-from service.upstream.client import UpstreamClient
 
 # Quoted, because it is generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
+
+
+class Admits(Protocol):
+    """Holds the cost of a call and settles it: `Admission`."""
+
+    def admit(
+        self, caller: Caller, call: Call, request: AcceptedRequest, *, wants_usage: bool
+    ) -> AbstractAsyncContextManager[Progress]:
+        """Hold the maximum cost of a call. Settle its usage when the context ends in any way."""
+
+
+class Completes(Protocol):
+    """Asks the upstreams: `UpstreamClient`."""
+
+    async def complete(
+        self, request: AcceptedRequest, call: Call, progress: Progress
+    ) -> ChatCompletion:
+        """Return the completion."""
+
+    def stream(
+        self, request: AcceptedRequest, call: Call, progress: Progress, *, in_process: bool
+    ) -> AsyncGenerator[list[Response]]:
+        """Yield the responses for the caller as they arrive."""
 
 
 class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServiceServicer):
@@ -52,9 +78,9 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
     def __init__(
         self,
         authentication: Authentication,
-        admission: Admission,
+        admission: Admits,
         catalogue: Models,
-        upstream: UpstreamClient,
+        upstream: Completes,
         *,
         max_request_bytes: int,
         clock: Callable[[], float],

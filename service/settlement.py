@@ -142,7 +142,7 @@ class Settlement:
 
     async def _keep(self, ending: Ending, otherwise: Ending) -> bool:
         try:
-            error = await self._appends.get(ending)
+            error = await self._appends.get(_without_answer(ending))
             if error is not None:
                 raise error
         except Exception:  # noqa: BLE001  (it is logged, and the ending kept)
@@ -192,12 +192,31 @@ def _charged(ending: Ending) -> int:
 def unkept(ending: Ending, *, streamed: bool) -> Ending:
     """Return the ending for a call that fails because its own ending could not be saved."""
     if isinstance(ending, Settle) and streamed:
-        return structs.replace(ending, partial=True)
+        return structs.replace(ending, partial=True, answer=None)
     return release(ending)
 
 
 def release(of: Place | Ending) -> Release:
     """Return the ending of a hold that charges nothing."""
     return Release(
-        hold_id=of.hold_id, account_id=of.account_id, key_id=of.key_id, parents=of.parents
+        hold_id=of.hold_id,
+        account_id=of.account_id,
+        key_id=of.key_id,
+        parents=of.parents,
+        claim=_claim_of(of),
     )
+
+
+def _claim_of(of: Place | Ending) -> str:
+    """Return the id of the claim of a hold, "" if it has none."""
+    if isinstance(of, Release):
+        return of.claim
+    place = of.place if isinstance(of, Settle) else of
+    return "" if place is None or place.claim is None else place.claim.id
+
+
+def _without_answer(ending: Ending) -> Ending:
+    """Return an ending as the journal keeps it. It keeps charges, not answers."""
+    if isinstance(ending, Settle) and ending.answer is not None:
+        return structs.replace(ending, answer=None)
+    return ending

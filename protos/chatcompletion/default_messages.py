@@ -37,6 +37,13 @@ DEFAULT_MESSAGES: Final[Mapping[str, str]] = MappingProxyType(
         "ACCOUNT_NOT_FOUND": "There is no account of this name.",
         "API_KEY_NOT_FOUND": "The account has no key of this name.",
         "ALREADY_EXISTS": "The name is taken.",
+        "IDEMPOTENCY_CONFLICT": (
+            "This idempotency key was used for another request. Use a new key for each request."
+        ),
+        "ANSWER_NOT_KEPT": (
+            "The request with this idempotency key was completed and charged, but its answer was "
+            "not kept. It is not run again; to run it again, use a new key."
+        ),
     }
 )
 """One sentence or two for each reason of `chatcompletion.reasons.RULES`."""

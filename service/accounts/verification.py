@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from service.ledger.budgets import Budgets
 from service.ledger.rows import HoldState
-from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+from service.ledger.schema import accounts, answers, api_keys, holds, ledger, usage_totals
 from service.ledger.store import Store
 
 
@@ -20,10 +20,10 @@ class Difference:
 
     account: str
     of: str
-    """`balance`, `held`, `charged` (the usage totals), `running KEY`, or what a budget holds:
-    `held of day` or `held of day KEY`."""
+    """`balance`, `held`, `charged` (the usage totals), `answers`, `running KEY`, or what a budget
+    holds: `held of day` or `held of day KEY`."""
     stored: int
-    """In nano-credits; for `running`, in calls."""
+    """In nano-credits; for `running`, in calls; for `answers`, in bytes."""
     recomputed: int
 
 
@@ -52,10 +52,11 @@ def differences(store: Store) -> Iterator[Difference]:
         told = _sums(connection, usage_totals.c.account_id, sa.func.sum(usage_totals.c.charged))
         held = _sums(connection, holds.c.account_id, sa.func.sum(holds.c.amount), is_open)
         running = _sums(connection, holds.c.key_id, sa.func.count(), is_open)
+        kept = _sums(connection, answers.c.account_id, sa.func.sum(answers.c.size))
         rows = connection.execute(
             sa.select(
                 *(accounts.c.id, accounts.c.name, accounts.c.balance, accounts.c.held),
-                *(accounts.c.parent_id, accounts.c.budgets),
+                *(accounts.c.parent_id, accounts.c.budgets, accounts.c.answer_bytes),
             )
         ).all()
         keys_found = connection.execute(
@@ -77,6 +78,7 @@ def differences(store: Store) -> Iterator[Difference]:
             ("balance", row.balance, balances),
             ("held", row.held, held),
             ("charged", told.get(row.id, 0), charged),
+            ("answers", row.answer_bytes, kept),
         )
     ] + [
         (row.account, f"running {row.name}", row.running, running.get(row.id, 0))

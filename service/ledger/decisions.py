@@ -11,17 +11,19 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from service.ledger import budgets, rate_limits
+from service.ledger import budgets, claims, rate_limits
 from service.ledger.budgets import Budgets
 from service.ledger.ids import first_at
 from service.ledger.rows import (
     Account,
     Changes,
+    Claimed,
     Ended,
     Entry,
     EntryKind,
     Exceeded,
     Expire,
+    Forget,
     Grant,
     Granted,
     Hold,
@@ -72,11 +74,13 @@ def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[
                 outcome = _expire(rows, operation, now, changes)
             case Grant():
                 outcome = _grant(rows, operation, now, changes)
+            case Forget():
+                outcome = claims.forget(rows, operation, now, changes)
         outcomes.append(outcome)
     return outcomes, changes
 
 
-def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Refused:
+def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Refused | Claimed:
     key = rows.keys.get(place.key_id)
     chain = _chain(rows, place.account_id)
     if key is None or not chain or key.account_id != place.account_id:
@@ -87,10 +91,12 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
             raise ValueError("the id is that of another hold")
         # Sent again, because the response was lost. A revocation in the meantime changes nothing.
         return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
-    if not (is_valid(key, now) and _is_secret_valid(key, place, now)):
-        return Refused(refusal=Refusal.KEY)
-    if key.suspended_at is not None or any(one.suspended_at is not None for one in chain):
-        return Refused(refusal=Refusal.SUSPENDED)
+    barred = _barred(key, chain, place, now)
+    if barred is not None:
+        return Refused(refusal=barred)
+    claimed = claims.taken(rows, place, now)
+    if claimed is not None:
+        return structs.replace(claimed, requests=_requests(key, now), tokens=_tokens(key, now))
     payer = chain[-1]
     scopes = _scopes(key, chain, now, changes)
     refused = _beyond_credit(payer, key, scopes, place) or _take(key, place, now, changes)
@@ -116,7 +122,17 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         changes.accounts.update(one.id for one in chain)
     changes.keys.add(key.id)
     changes.placed.append(place.hold_id)
+    claims.take(rows, place, now, changes)
     return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
+
+
+def _barred(key: Key, chain: Sequence[Account], place: Place, now: int) -> Refusal | None:
+    """Return the reason why a key can make no calls at all, or None if it can."""
+    if not (is_valid(key, now) and _is_secret_valid(key, place, now)):
+        return Refusal.KEY
+    if key.suspended_at is not None or any(one.suspended_at is not None for one in chain):
+        return Refusal.SUSPENDED
+    return None
 
 
 def _is_same(hold: Hold, place: Place) -> bool:
@@ -278,6 +294,8 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
     if hold.state not in (HoldState.OPEN, HoldState.EXPIRED):
         lost = max(charge - hold.charged, 0)
         return Ended(state=hold.state, charged=hold.charged, lost=lost)
+    if claims.is_lost(rows, settle):
+        return _give_up(rows, hold, now, changes)
     account = rows.accounts[hold.account_id]
     hold.charged = min(charge, hold.amount)
     if hold.state is HoldState.OPEN:
@@ -295,6 +313,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
     changes.accounts.add(account.id)
     if hold.windows is not None:
         _end_in_budgets(rows, hold, changes, charge=hold.charged)
+    claims.store(rows, settle, hold.charged, now, changes)
     changes.entries.append(
         Entry(
             account_id=account.id,
@@ -352,6 +371,13 @@ def _release(rows: Rows, release: Release, now: int, changes: Changes) -> Ended:
     hold = rows.holds.get(release.hold_id)
     if hold is None:
         return Ended(state=None)
+    if release.claim and hold.state is not HoldState.SETTLED:
+        claims.free(rows, release.claim, hold.id, changes)
+    return _give_up(rows, hold, now, changes)
+
+
+def _give_up(rows: Rows, hold: Hold, now: int, changes: Changes) -> Ended:
+    """End a hold without a charge, unless it has ended."""
     if hold.state is HoldState.OPEN:
         _end(rows, hold, HoldState.RELEASED, now, changes)
         _give_back_tokens(rows.keys[hold.key_id], hold, hold.tokens, now)

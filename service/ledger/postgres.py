@@ -32,6 +32,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import psycopg
 import sqlalchemy as sa
+from msgspec import structs
 
 from service.ledger import usage
 from service.ledger.database import ConnectionLostError, InThread, Spare, Transaction, blocking
@@ -49,8 +50,8 @@ from service.ledger.postgres_statements import (
     Query,
     smallest,
 )
-from service.ledger.rows import Account, Changes, Hold, Key, Rows
-from service.ledger.statements import Values, Wanted
+from service.ledger.rows import Account, AnswerRow, Changes, Hold, Key, Rows
+from service.ledger.statements import Values, Wanted, put_and_deleted
 
 _T = TypeVar("_T")
 
@@ -229,7 +230,12 @@ class _Transaction:
         """Statement that sets the settings of the transaction; None if the session has them."""
 
     async def read(self, wanted: Wanted) -> tuple[Rows, int]:
-        ids = {"keys": wanted.keys, "holds": wanted.holds, "grants": wanted.grants}
+        ids = {
+            "keys": wanted.keys,
+            "holds": wanted.holds,
+            "grants": wanted.grants,
+            "answers": wanted.answers,
+        }
         query = smallest(READS, ids)
         self._pipeline.send(BEGIN)
         if self._settings is not None:
@@ -247,6 +253,7 @@ class _Transaction:
                 (row.account_id, row.idempotency_id)
                 for row in _decode(_GRANTS, texts.get("grants"))
             },
+            answers={row.id: row for row in _decode(_ANSWERS, texts.get("answers"))},
         )
         return rows, int(now or 0)
 
@@ -267,11 +274,16 @@ class _Transaction:
             "entries": changes.entries,
             "totals": usage.totals(changes.entries, rows.keys),
         }
+        if changes.answers:
+            put, deleted = put_and_deleted(rows, changes)
+            values["answers"] = [_with_hex(answer) for answer in put]
+            values["deleted"] = [answer.id for answer in deleted]
         if any(values.values()):
             self._send(smallest(WRITES, values), values)
 
     def _send(self, query: Query, values: Mapping[str, object]) -> None:
-        self._pipeline.send(query.statement, *(_encode(values[name]) for name in query.parameters))
+        texts = (_encode(values.get(name, ())) for name in query.parameters)
+        self._pipeline.send(query.statement, *texts)
 
     async def commit(self) -> None:
         self._pipeline.send(COMMIT)
@@ -289,7 +301,17 @@ _ACCOUNTS: Final = msgspec.json.Decoder(list[Account])
 _KEYS: Final = msgspec.json.Decoder(list[Key])
 _HOLDS: Final = msgspec.json.Decoder(list[Hold])
 _GRANTS: Final = msgspec.json.Decoder(list[_Grant])
+_ANSWERS: Final = msgspec.json.Decoder(list[AnswerRow])
 _encode: Final = msgspec.json.encode
+
+
+def _with_hex(answer: AnswerRow) -> dict[str, object]:
+    """Return an answer with its content as PostgreSQL reads bytes in JSON."""
+    content = answer.content
+    return {
+        **structs.asdict(answer),
+        "content": None if content is None else f"\\x{content.hex()}",
+    }
 
 
 def _decode(decoder: msgspec.json.Decoder[list[_T]], text: bytes | None) -> list[_T]:

@@ -20,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.ledger import statements, usage
 from service.ledger.pipeline import PreparedStatement
-from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+from service.ledger.schema import accounts, answers, api_keys, holds, ledger, usage_totals
 
 _DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
@@ -112,6 +112,15 @@ def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str], parameter: str
     )
 
 
+def _put(table: sa.Table, names: Sequence[str], parameter: str) -> Any:
+    """Insert rows, or replace those with their ids."""
+    statement = _insert(table, names, parameter)
+    return statement.on_conflict_do_update(
+        index_elements=("id",),
+        set_={name: statement.excluded[name] for name in names if name != "id"},
+    )
+
+
 BEGIN: Final = PreparedStatement(
     # READ must see rows committed before LOCK, with any default of the database.
     name=b"BEGIN",
@@ -156,6 +165,10 @@ _READING: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
         ),
         ("accounts", "grants"),
     ),
+    "answers": (
+        _found(answers, statements.CLAIM, answers.c.id == _listed("answers", sa.Text)),
+        ("answers",),
+    ),
 }
 """The part of a READ for each kind of rows, and its parameters."""
 
@@ -166,6 +179,8 @@ _WRITING: Final = {
     "ended": _update(holds, statements.HOLD_CHANGES, "ended"),
     "entries": _insert(ledger, statements.ENTRY, "entries"),
     "totals": _add(usage_totals, usage.OF, usage.SUMS, "totals"),
+    "answers": _put(answers, statements.ANSWER, "answers"),
+    "deleted": sa.delete(answers).where(answers.c.id == _listed("deleted", sa.Text)),
 }
 """The part of a WRITE for each kind of rows, whose parameter has the same name."""
 
@@ -187,11 +202,18 @@ def _write(*kinds: str) -> Query:
     return Query(statement=statement, kinds=kinds, parameters=kinds)
 
 
-READS: Final = (_read("keys"), _read("keys", "holds"), _read("keys", "holds", "grants"))
+READS: Final = (
+    _read("keys"),
+    _read("keys", "holds"),
+    _read("keys", "holds", "grants"),
+    _read("keys", "holds", "answers"),
+    _read("keys", "holds", "grants", "answers"),
+)
 WRITES: Final = (
     _write("accounts", "keys", "placed"),
     _write("accounts", "keys", "ended", "entries", "totals"),
     _write("accounts", "keys", "placed", "ended", "entries", "totals"),
+    _write("accounts", "keys", "placed", "ended", "entries", "answers", "deleted", "totals"),
 )
 STATEMENTS: Final = (
     *(BEGIN, LOCK, ANY_HOLD, COMMIT),

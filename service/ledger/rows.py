@@ -1,10 +1,12 @@
 """Stored rows as values in memory, and the operations on them.
 
     Place -> Placed | Refused          hold credit and take from all limits, or from none
+          -> Claimed                   another call has the idempotency key: nothing changes
     Settle -> Ended                    charge and end a hold, even if it has expired
     Release -> Ended                   end a hold without a charge
     Expire -> Ended                    end a hold whose lease has expired
     Grant -> Granted                   add credit, or take credit back
+    Forget -> Forgotten                delete an answer that has expired
 
 Operations are idempotent: sending one again has no further effect and returns the same outcome. A
 rejected operation has no effect; sending it again tries it again.
@@ -30,6 +32,18 @@ class HoldState(enum.IntEnum):
     RELEASED = 2
     EXPIRED = 3
     """Its lease expired. A later settlement makes it SETTLED."""
+
+
+class AnswerState(enum.IntEnum):
+    """The state of the answer to a call with an idempotency key."""
+
+    RUNNING = 0
+    """The call runs, as long as its process renews the claim."""
+    KEPT = 1
+    """The call was charged, and the answer is stored."""
+    NOT_KEPT = 2
+    """The call was charged, but its answer is not stored: it was too large, or the store was away
+    when the call ended."""
 
 
 class EntryKind(enum.IntEnum):
@@ -71,6 +85,8 @@ class Account(msgspec.Struct, kw_only=True, gc=False):
     parent_id: int | None = None
     """The account above a group; None for one that pays."""
     budgets: Budgets | None = None
+    answer_bytes: int = 0
+    """The size of its stored answers."""
 
 
 class Key(msgspec.Struct, kw_only=True, gc=False):
@@ -124,6 +140,27 @@ class Hold(msgspec.Struct, kw_only=True, gc=False):
     key's account, and so on to the account that pays. None without budgets."""
 
 
+class AnswerRow(msgspec.Struct, kw_only=True, gc=False):
+    """A row of answers. A batch reads it without its content."""
+
+    id: str
+    account_id: int
+    key_id: int
+    body: str
+    """The digest of the request."""
+    hold_id: str
+    """The hold of the call, which distinguishes it from other calls with the key."""
+    runner: str
+    """The process that runs the call."""
+    state: AnswerState
+    until: int
+    """The time at which a claim that is not renewed lapses, or a stored answer expires."""
+    created_at: int
+    charged: int = 0
+    size: int = 0
+    content: bytes | None = None
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A row of the ledger, without its id."""
 
@@ -146,6 +183,23 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 # ---------------------------------------------------------------------------------- operations
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The idempotency key of a call, which one call at a time can have."""
+
+    id: str
+    """The API key and the digest of the idempotency key."""
+    body: str
+    """The digest of the request."""
+    runner: str
+    """The process that runs the call, by a name that no other process ever had."""
+    lease: int
+    """Nanoseconds until the claim lapses if it is not renewed."""
+    keep: int
+    """Nanoseconds for which the answer is stored."""
+    most: int
+    """Maximum bytes of all stored answers of the account."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -172,6 +226,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parents: tuple[int, ...] = ()
     """The accounts above the key's, from its parent to the one that pays, as in the other
     operations on holds."""
+    claim: Claim | None = None
+    """The idempotency key of the call; None for none."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="settle"):
@@ -193,6 +249,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kin
     place: Place | None = None
     """The hold, in case the store has lost it: SQLite does not flush a hold to disk."""
     parents: tuple[int, ...] = ()
+    answer: bytes | None = None
+    """The answer to store for the claim of the hold; None to store none."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="release"):
@@ -202,6 +260,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
     account_id: int
     key_id: int
     parents: tuple[int, ...] = ()
+    claim: str = ""
+    """The id of the claim of the hold, which becomes free; "" for none."""
 
 
 class Expire(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -223,7 +283,14 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The idempotency id, unique in the account. The first grant with it counts."""
 
 
-Operation = Place | Settle | Release | Expire | Grant
+class Forget(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Delete an answer that has expired."""
+
+    answer_id: str
+    account_id: int
+
+
+Operation = Place | Settle | Release | Expire | Grant | Forget
 
 
 # ------------------------------------------------------------------------------------ outcomes
@@ -265,6 +332,18 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: Level | None = None
 
 
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Another call has the idempotency key, or had it; nothing changed."""
+
+    body: str
+    """The digest of the request of that call."""
+    hold_id: str
+    state: AnswerState
+    charged: int
+    requests: Level | None = None
+    tokens: Level | None = None
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The hold has ended."""
 
@@ -284,7 +363,13 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     balance would be too large or below the held amount."""
 
 
-Outcome = Placed | Refused | Ended | Granted
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The outcome of a Forget."""
+
+    deleted: bool
+
+
+Outcome = Placed | Refused | Claimed | Ended | Granted | Forgotten
 
 
 class Rows(msgspec.Struct, kw_only=True):
@@ -295,6 +380,7 @@ class Rows(msgspec.Struct, kw_only=True):
     holds: dict[str, Hold] = msgspec.field(default_factory=dict)
     grants: set[tuple[int, str]] = msgspec.field(default_factory=set)
     """The account and idempotency id of each existing grant."""
+    answers: dict[str, AnswerRow] = msgspec.field(default_factory=dict)
 
 
 class Changes(msgspec.Struct, kw_only=True):
@@ -305,3 +391,5 @@ class Changes(msgspec.Struct, kw_only=True):
     placed: list[str] = msgspec.field(default_factory=list)
     ended: list[str] = msgspec.field(default_factory=list)
     entries: list[Entry] = msgspec.field(default_factory=list)
+    answers: set[str] = msgspec.field(default_factory=set)
+    """The answers to insert or to replace, or to delete if the rows do not have them any more."""

@@ -2,6 +2,7 @@
 
     accounts 1 -> n api_keys 1 -> n holds 1 -> 0..1 ledger
     accounts 1 -> n accounts, its groups: holds and ledger entries are those of the topmost account
+                    api_keys 1 -> n answers
     accounts 1 -> n ledger -> usage_totals, its sums by hour
 
 Times are nanoseconds since the Unix epoch, amounts nano-credits, both 64-bit integers. The database
@@ -37,6 +38,7 @@ accounts: Final = sa.Table(
     sa.Column("deleted_at", sa.BigInteger),
     sa.Column("parent_id", sa.BigInteger, index=True),
     sa.Column("budgets", sa.JSON(none_as_null=True)),
+    sa.Column("answer_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("held >= 0", "held_not_negative"),
     sa.CheckConstraint("balance >= held", "balance_covers_held"),
 )
@@ -151,3 +153,28 @@ audit: Final = sa.Table(
     sa.Index("ix_audit_account_id", "account", "id"),
 )
 """The acts of operators. Triggers of `append_only` reject every change of a row."""
+
+answers: Final = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("key_id", _Id, sa.ForeignKey("api_keys.id"), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hold_id", sa.Text, nullable=False),
+    sa.Column("runner", sa.Text, nullable=False),
+    sa.Column("state", sa.SmallInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("charged", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary),
+    sa.Index("ix_answers_until", "until"),
+    sa.Index(
+        "ix_answers_runner",
+        "runner",
+        sqlite_where=sa.text("state = 0"),
+        postgresql_where=sa.text("state = 0"),
+    ),
+)
+"""The answers to calls with an idempotency key, and the claims of those that run."""

@@ -38,7 +38,7 @@ from service.ledger.database import (
     run,
 )
 from service.ledger.rows import Changes, Rows
-from service.ledger.statements import Values, Wanted
+from service.ledger.statements import Values, Wanted, put_and_deleted
 from service.ledger.turns import Turns
 
 _T = TypeVar("_T")
@@ -247,6 +247,7 @@ class _Transaction:
             self._select(statements.KEYS, wanted.keys),
             self._select(statements.HOLDS, wanted.holds),
             grants,
+            self._select(statements.ANSWERS, wanted.answers),
         )
         return rows, self._clock()
 
@@ -269,6 +270,10 @@ class _Transaction:
         self._write(statements.UPDATE_HOLD, [rows.holds[id_] for id_ in changes.ended])
         self._write(statements.INSERT_ENTRY, changes.entries)
         self._write(statements.ADD_TOTAL, usage.totals(changes.entries, rows.keys))
+        if changes.answers:
+            put, deleted = put_and_deleted(rows, changes)
+            self._write(statements.PUT_ANSWER, put)
+            self._write(statements.DELETE_ANSWER, deleted)
 
     def _write(self, write: statements.Write, rows: Sequence[object]) -> None:
         if rows:

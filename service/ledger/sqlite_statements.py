@@ -17,11 +17,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.ledger import usage
 from service.ledger.budgets import Budgets
-from service.ledger.rows import Account, Hold, HoldState, Key, Rows
-from service.ledger.schema import accounts, api_keys, holds, ledger, usage_totals
+from service.ledger.rows import Account, AnswerRow, AnswerState, Hold, HoldState, Key, Rows
+from service.ledger.schema import accounts, answers, api_keys, holds, ledger, usage_totals
 from service.ledger.statements import (
     ACCOUNT,
     ACCOUNT_CHANGES,
+    ANSWER,
+    CLAIM,
     ENTRY,
     HOLD,
     HOLD_CHANGES,
@@ -58,8 +60,11 @@ def _select(table: sa.Table, names: Sequence[str]) -> str:
 def _write(statement: Any, names: Sequence[str] | None = None) -> Write:
     compiled = cast("SQLCompiler", statement.compile(dialect=_DIALECT, column_keys=names))
     # The id selects the row. Only a parameter that sets a column can have the column's name.
-    order = ("id" if name == "row" else name for name in compiled.positiontup or ())
-    return Write(text=str(compiled), values=attrgetter(*order))
+    order = ["id" if name == "row" else name for name in compiled.positiontup or ()]
+    values = attrgetter(*order)
+    if len(order) == 1:  # attrgetter returns the value alone
+        return Write(text=str(compiled), values=lambda row: (values(row),))
+    return Write(text=str(compiled), values=values)
 
 
 def _update(table: sa.Table, names: Sequence[str]) -> Write:
@@ -83,9 +88,17 @@ def _add(table: sa.Table, of: Sequence[str], sums: Sequence[str]) -> Write:
     return _write(statement.on_conflict_do_update(index_elements=of, set_=added), [*of, *sums])
 
 
+def _put(table: sa.Table, names: Sequence[str]) -> Write:
+    """Insert a row, or replace the one with its id."""
+    statement = sqlite.insert(table)
+    new = {name: statement.excluded[name] for name in names if name != "id"}
+    return _write(statement.on_conflict_do_update(index_elements=("id",), set_=new), names)
+
+
 ACCOUNTS: Final = _select(accounts, ACCOUNT)
 KEYS: Final = _select(api_keys, KEY)
 HOLDS: Final = _select(holds, HOLD)
+ANSWERS: Final = _select(answers, CLAIM)
 GRANTS: Final = str(
     sa.select(ledger.c.account_id, ledger.c.idempotency_id)
     .where(
@@ -102,6 +115,8 @@ UPDATE_HOLD: Final = _update(holds, HOLD_CHANGES)
 INSERT_HOLD: Final = _write(sa.insert(holds), HOLD)
 INSERT_ENTRY: Final = _write(sa.insert(ledger), ENTRY)
 ADD_TOTAL: Final = _add(usage_totals, usage.OF, usage.SUMS)
+PUT_ANSWER: Final = _put(answers, ANSWER)
+DELETE_ANSWER: Final = _write(sa.delete(answers).where(answers.c.id == sa.bindparam("row")))
 
 
 def rows_of(
@@ -109,6 +124,7 @@ def rows_of(
     keys: Iterable[Values],
     held: Iterable[Values],
     grants: Iterable[Values],
+    answers: Iterable[Values],
 ) -> Rows:
     """Return the rows as values."""
     return Rows(
@@ -120,12 +136,14 @@ def rows_of(
                 suspended_at=suspended_at,
                 parent_id=parent_id,
                 budgets=None if budgets is None else _decode(budgets),
+                answer_bytes=answer_bytes,
             )
-            for id_, balance, amount, suspended_at, parent_id, budgets in accounts
+            for id_, balance, amount, suspended_at, parent_id, budgets, answer_bytes in accounts
         },
         keys={row[0]: _key(row) for row in keys},
         holds={row[0]: _hold(*row) for row in held},
         grants={(account_id, idempotency_id) for account_id, idempotency_id in grants},
+        answers={row[0]: _answer(row) for row in answers},
     )
 
 
@@ -136,6 +154,12 @@ def _key(row: Values) -> Key:
     if columns["budgets"] is not None:
         columns["budgets"] = _decode(columns["budgets"])
     return Key(**columns)
+
+
+def _answer(row: Values) -> AnswerRow:
+    columns: dict[str, Any] = dict(zip(CLAIM, row, strict=True))
+    columns["state"] = AnswerState(columns["state"])
+    return AnswerRow(**columns)
 
 
 # Each request reads its hold. Naming the columns one by one is the fastest.

@@ -12,10 +12,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import structs
 
-from service.ledger.rows import Account, Entry, Grant, Hold, Key, Operation, Place
+from service.ledger.rows import (
+    Account,
+    AnswerRow,
+    Changes,
+    Entry,
+    Forget,
+    Grant,
+    Hold,
+    Key,
+    Operation,
+    Place,
+    Release,
+    Rows,
+    Settle,
+)
 
 Values = tuple[Any, ...]
 """A row, as drivers return and accept it."""
@@ -31,8 +46,11 @@ KEY: Final = _fields(Key)
 HOLD: Final = _fields(Hold)
 ENTRY: Final = _fields(Entry)
 GRANT: Final = ("account_id", "idempotency_id")
+ANSWER: Final = _fields(AnswerRow)
+CLAIM: Final = tuple(name for name in ANSWER if name != "content")
+"""The columns of an answer that a batch reads."""
 
-ACCOUNT_CHANGES: Final = ("balance", "held", "budgets")
+ACCOUNT_CHANGES: Final = ("balance", "held", "budgets", "answer_bytes")
 KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running", "used_at", "budgets")
 HOLD_CHANGES: Final = ("state", "ended_at", "charged")
 """The columns of existing rows that a batch can change."""
@@ -48,6 +66,7 @@ class Wanted:
     holds: Sequence[str]
     grants: Sequence[str]
     """Idempotency ids."""
+    answers: Sequence[str] = ()
 
     @classmethod
     def of(cls, operations: Iterable[Operation], *, sent_again: bool) -> "Wanted":
@@ -58,20 +77,55 @@ class Wanted:
             sent_again: Whether to read the hold of a `Place` too. It exists only if the `Place` was
                 sent before.
         """
-        accounts, keys, held, grants = set(), set(), [], []
+        accounts, keys, held, grants, answers = set(), set(), [], [], set()
         for operation in operations:
             accounts.add(operation.account_id)
             if isinstance(operation, Grant):
                 grants.append(operation.idempotency_id)
+                continue
+            if answer := _answer_of(operation):
+                answers.add(answer)
+            if isinstance(operation, Forget):
                 continue
             keys.add(operation.key_id)
             if operation.parents:
                 accounts.update(operation.parents)
             if sent_again or not isinstance(operation, Place):
                 held.append(operation.hold_id)
-        return cls(accounts=sorted(accounts), keys=list(keys), holds=held, grants=grants)
+        return cls(
+            accounts=sorted(accounts),
+            keys=list(keys),
+            holds=held,
+            grants=grants,
+            answers=list(answers),
+        )
+
+
+def _answer_of(operation: Operation) -> str:
+    """Return the id of the answer that an operation touches, or "" if there is none."""
+    if isinstance(operation, Settle):
+        place = operation.place
+    elif isinstance(operation, Place):
+        place = operation
+    elif isinstance(operation, Release):
+        return operation.claim
+    else:
+        return operation.answer_id if isinstance(operation, Forget) else ""
+    return "" if place is None or place.claim is None else place.claim.id
 
 
 def columns(table: sa.Table, names: Sequence[str]) -> list[sa.Column[Any]]:
     """Return columns of a table by their names."""
     return [table.c[name] for name in names]
+
+
+class DeletedAnswer(msgspec.Struct, gc=False):
+    """The id of an answer to delete."""
+
+    id: str
+
+
+def put_and_deleted(rows: Rows, changes: Changes) -> tuple[list[AnswerRow], list[DeletedAnswer]]:
+    """Return the changed answers: those to insert or to replace, and those to delete."""
+    put = [rows.answers[id_] for id_ in changes.answers if id_ in rows.answers]
+    return put, [DeletedAnswer(id_) for id_ in changes.answers if id_ not in rows.answers]

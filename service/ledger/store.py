@@ -46,7 +46,7 @@ from service.ledger.database import (
 )
 from service.ledger.decisions import KEPT, decide
 from service.ledger.ids import first_at, hold_id
-from service.ledger.rows import Expire, HoldState, Operation, Outcome, Place, Refused
+from service.ledger.rows import Claimed, Expire, HoldState, Operation, Outcome, Place, Refused
 from service.ledger.schema import accounts, api_keys, holds
 from service.ledger.sqlite import SQLite
 from service.ledger.statements import Wanted
@@ -295,7 +295,7 @@ class Store:
                 refused = [
                     operation.hold_id
                     for operation, outcome in zip(operations, outcomes, strict=True)
-                    if isinstance(outcome, Refused) and isinstance(operation, Place)
+                    if isinstance(outcome, (Refused, Claimed)) and isinstance(operation, Place)
                 ]
                 if refused and await transaction.any_hold(refused):
                     raise _SentAgainError

@@ -101,6 +101,10 @@ ABSENCE_SAYS_SOMETHING = {
     "chatcompletion.v1.KeyLimits.requests_per_minute",
     "chatcompletion.v1.KeyLimits.tokens_per_minute",
     "chatcompletion.v1.KeyLimits.concurrency",
+    # An empty resume token is a malformed one, which is refused.
+    "chatcompletion.v1.StreamChatCompletionRequest.resume_token",
+    # A message without a token cannot be resumed.
+    "chatcompletion.v1.StreamChatCompletionResponse.resume_token",
 }
 """The scalar fields outside of mirrors that have presence."""
 

@@ -8,6 +8,7 @@ service, from above to below:
     reloading
     server
     admin  cli  simulation  open_accounts
+    idempotency
     servicer  interceptors  probes
     admission  validation  config
     authentication  settlement  upstream
@@ -68,6 +69,7 @@ LAYERS = {
         {"admin", "simulation", "cli", "open_accounts"},
         {"measuring"},
         {"check"},
+        {"idempotency"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
         {"authentication", "settlement", "upstream", "listener_tls", "budget_failures"},
@@ -96,12 +98,13 @@ LAYERS = {
     ),
     "service.ledger": (
         {"housekeeping"},
-        {"batches", "migrations", "journal", "history"},
+        {"stored_answers", "batches", "migrations", "journal", "history"},
         {"store"},
         {"postgres", "sqlite"},
         {"postgres_session"},
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
+        {"claims"},
         {"rows"},
         {
             "rate_limits",
@@ -126,6 +129,12 @@ LAYERS = {
         {"lifecycle", "callers", "reports"},
         {"audit"},
         {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal", "months"},
+    ),
+    "service.idempotency": (
+        {"completions", "upkeep"},
+        {"runs"},
+        {"recording"},
+        {"idempotency_keys", "logs", "answer_form"},
     ),
     "service.upstream": (
         {"client", "model_listing", "prompt_sizes"},

@@ -19,6 +19,7 @@ stack.py            bridge, service and upstream, for the SDKs
 accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
 asking.py           a call over gRPC or REST, with the same form of answer
+idempotent_asking.py  a call with an idempotency key over gRPC or REST
 odd_answers.py      odd responses of an upstream as bytes, and what each door makes of them
 books.py            balances, holds and charges, read from the store
 in_place.py         the store on the event loop

@@ -27,6 +27,14 @@ TOLD = {
     "ACCOUNT_NOT_FOUND": ("NOT_FOUND", 404, "invalid_request_error", "account_not_found", False),
     "API_KEY_NOT_FOUND": ("NOT_FOUND", 404, "invalid_request_error", "api_key_not_found", False),
     "SUSPENDED": ("PERMISSION_DENIED", 403, "invalid_request_error", "suspended", False),
+    "IDEMPOTENCY_CONFLICT": (
+        *("FAILED_PRECONDITION", 409, "invalid_request_error", "idempotency_conflict"),
+        False,
+    ),
+    "ANSWER_NOT_KEPT": (
+        *("FAILED_PRECONDITION", 409, "invalid_request_error", "answer_not_kept"),
+        False,
+    ),
     "ALREADY_EXISTS": ("ALREADY_EXISTS", 409, "invalid_request_error", "already_exists", False),
     "REQUEST_TOO_LARGE": (
         *("INVALID_ARGUMENT", 413, "invalid_request_error", "request_too_large"),

@@ -65,6 +65,18 @@ def document() -> dict[str, Any]:
                     "The id of the request. If it is absent or invalid, the server creates one.",
                     r"^[A-Za-z0-9._-]{1,128}$",
                 ),
+                "idempotency-key": _header(
+                    "idempotency-key",
+                    "A new value for each request. A repeated request with the same value and body "
+                    "gets the same answer and costs nothing.",
+                    r"^[ -~]{1,255}$",
+                ),
+                "last-event-id": _header(
+                    "last-event-id",
+                    "The id of the last event that was received from a stream with the same "
+                    "idempotency key. The stream begins after it.",
+                    r"^[0-9A-Za-z_]{1,64}-[0-9]{1,9}$",
+                ),
                 "traceparent": _header(
                     "traceparent",
                     "W3C Trace Context, which is forwarded to the upstream.",

@@ -125,6 +125,10 @@ HEADERS: Final[Mapping[str, tuple[str, str]]] = {
         "string",
         "The upstream that answered, if the operator shows it.",
     ),
+    "idempotent-replayed": (
+        "string",
+        "`true` if the answer is that of another request with the same idempotency key.",
+    ),
     "retry-after": ("integer", "How long to wait before a retry, in seconds."),
     "retry-after-ms": ("integer", "How long to wait before a retry, in milliseconds."),
     "www-authenticate": ("string", "`Bearer`."),

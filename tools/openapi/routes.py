@@ -23,6 +23,10 @@ _TRACED: Final = [
     for name in ("x-request-id", "traceparent", "tracestate", "baggage")
 ]
 
+_KEYED: Final = [
+    {"$ref": f"#/components/parameters/{name}"} for name in ("idempotency-key", "last-event-id")
+]
+
 _REQUESTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "message": (
         "One message",
@@ -107,7 +111,7 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                 "summary": "Create a chat completion",
                 "description": _CHAT,
                 "security": _KEY,
-                "parameters": _TRACED,
+                "parameters": [*_TRACED, *_KEYED],
                 "requestBody": {
                     "required": True,
                     "content": {
@@ -124,7 +128,8 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                     "200": {
                         "description": "The completion, or its chunks.",
                         "headers": _headers(
-                            "openai-processing-ms", "x-charge", "x-chat-upstream", *RATE_LIMIT
+                            *("openai-processing-ms", "x-charge", "x-chat-upstream"),
+                            *("idempotent-replayed", *RATE_LIMIT),
                         ),
                         "content": {
                             "application/json": {"schema": _schema("ChatCompletion")},

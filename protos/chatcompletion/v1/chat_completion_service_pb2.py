@@ -26,7 +26,7 @@ from chatcompletion.v1 import account_pb2 as chatcompletion_dot_v1_dot_account__
 from chatcompletion.v1 import chat_completion_pb2 as chatcompletion_dot_v1_dot_chat__completion__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\'chatcompletion/v1/chat_completion.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\x80\x01\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\"V\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\x80\x01\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\"\xc1\x01\n\x06\x43harge\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x1b\n\x13prompt_nano_credits\x18\x03 \x01(\x03\x12\x1f\n\x17\x63ompletion_nano_credits\x18\x04 \x01(\x03\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\'\n\x05worth\x18\x07 \x01(\x0b\x32\x18.chatcompletion.v1.Worth2\x8b\x02\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x42w\n\x19\x65xample.chatcompletion.v1B\x1a\x43hatCompletionServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\'chatcompletion/v1/chat_completion.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\x80\x01\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\"\x82\x01\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\x12\x19\n\x0cresume_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xac\x01\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\x12\x19\n\x0cresume_token\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xc1\x01\n\x06\x43harge\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x1b\n\x13prompt_nano_credits\x18\x03 \x01(\x03\x12\x1f\n\x17\x63ompletion_nano_credits\x18\x04 \x01(\x03\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\'\n\x05worth\x18\x07 \x01(\x0b\x32\x18.chatcompletion.v1.Worth2\x8b\x02\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x42w\n\x19\x65xample.chatcompletion.v1B\x1a\x43hatCompletionServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=230
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=233
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=361
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=363
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=449
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=452
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=580
-  _globals['_CHARGE']._serialized_start=583
-  _globals['_CHARGE']._serialized_end=776
-  _globals['_CHATCOMPLETIONSERVICE']._serialized_start=779
-  _globals['_CHATCOMPLETIONSERVICE']._serialized_end=1046
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=364
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=494
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=497
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=669
+  _globals['_CHARGE']._serialized_start=672
+  _globals['_CHARGE']._serialized_end=865
+  _globals['_CHATCOMPLETIONSERVICE']._serialized_start=868
+  _globals['_CHATCOMPLETIONSERVICE']._serialized_end=1135
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,12 @@ class ChatCompletionServiceStub:
     x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
     generates one if it is absent and returns it in the initial
     metadata.
+    idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+    with the same key and request joins the running call or gets
+    its stored answer, and costs nothing. Another request with
+    the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+    of a call that got the answer of another one have
+    idempotent-replayed: true.
     traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
     are tracestate and baggage.
 
@@ -45,7 +51,9 @@ class ChatCompletionServiceStub:
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
@@ -79,6 +87,12 @@ class ChatCompletionServiceServicer:
     x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
     generates one if it is absent and returns it in the initial
     metadata.
+    idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+    with the same key and request joins the running call or gets
+    its stored answer, and costs nothing. Another request with
+    the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+    of a call that got the answer of another one have
+    idempotent-replayed: true.
     traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
     are tracestate and baggage.
 
@@ -90,7 +104,9 @@ class ChatCompletionServiceServicer:
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
@@ -150,6 +166,12 @@ class ChatCompletionService:
     x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
     generates one if it is absent and returns it in the initial
     metadata.
+    idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+    with the same key and request joins the running call or gets
+    its stored answer, and costs nothing. Another request with
+    the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+    of a call that got the answer of another one have
+    idempotent-replayed: true.
     traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
     are tracestate and baggage.
 
@@ -161,7 +183,9 @@ class ChatCompletionService:
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and

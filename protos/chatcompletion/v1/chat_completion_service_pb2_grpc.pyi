@@ -35,6 +35,12 @@ class ChatCompletionServiceStub:
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
+      idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+                      with the same key and request joins the running call or gets
+                      its stored answer, and costs nothing. Another request with
+                      the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+                      of a call that got the answer of another one have
+                      idempotent-replayed: true.
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
 
@@ -46,7 +52,9 @@ class ChatCompletionServiceStub:
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
@@ -83,6 +91,12 @@ class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
+      idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+                      with the same key and request joins the running call or gets
+                      its stored answer, and costs nothing. Another request with
+                      the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+                      of a call that got the answer of another one have
+                      idempotent-replayed: true.
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
 
@@ -94,7 +108,9 @@ class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and
@@ -127,6 +143,12 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
       x-request-id    Optional. 1 to 128 characters of [A-Za-z0-9._-]. The server
                       generates one if it is absent and returns it in the initial
                       metadata.
+      idempotency-key Optional. 1 to 255 printable ASCII characters. A further call
+                      with the same key and request joins the running call or gets
+                      its stored answer, and costs nothing. Another request with
+                      the key fails with IDEMPOTENCY_CONFLICT. The initial metadata
+                      of a call that got the answer of another one have
+                      idempotent-replayed: true.
       traceparent     Optional. W3C Trace Context, forwarded to the upstream. So
                       are tracestate and baggage.
 
@@ -138,7 +160,9 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
 
     The deadline of a call bounds all work that is done for it, including the
     upstream's. The server's maximum applies to a call without a deadline. If the
-    caller cancels a call, the server closes the request to the upstream.
+    caller cancels a call, the server closes the request to the upstream; that of
+    a call with an idempotency key continues for a moment, so that the caller can
+    come back.
 
     The status details of a failed call contain a google.rpc.ErrorInfo, whose
     reason is a value of ErrorReason and whose domain is "chatcompletion.v1", and

@@ -104,6 +104,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     window is "total", budget_reset_time (RFC 3339). The member "budget" of the
     error object has the same.
     """
+    ERROR_REASON_IDEMPOTENCY_CONFLICT: _ErrorReason.ValueType  # 27
+    """The idempotency key was used for another request. Use a new key."""
+    ERROR_REASON_ANSWER_NOT_KEPT: _ErrorReason.ValueType  # 28
+    """A call with the idempotency key was charged, but its answer was not kept, or
+    it cannot be resumed at the given place. The request is not run again. Use a
+    new key to run it again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons why a call fails. google.rpc.ErrorInfo.reason is the name of the
@@ -188,6 +195,13 @@ budget_window ("day", "week", "month" or "total"), budget_time_zone,
 budget_limit_nano_credits, budget_remaining_nano_credits and, unless the
 window is "total", budget_reset_time (RFC 3339). The member "budget" of the
 error object has the same.
+"""
+ERROR_REASON_IDEMPOTENCY_CONFLICT: ErrorReason.ValueType  # 27
+"""The idempotency key was used for another request. Use a new key."""
+ERROR_REASON_ANSWER_NOT_KEPT: ErrorReason.ValueType  # 28
+"""A call with the idempotency key was charged, but its answer was not kept, or
+it cannot be resumed at the given place. The request is not run again. Use a
+new key to run it again.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -312,6 +312,8 @@ def _kind_of(outcome: Outcome) -> str:
             return f"{outcome.state.name if outcome.state is not None else 'nothing'} ended{lost}"
         case Granted():
             return "not granted" if outcome.balance is None else "granted"
+        case _:
+            raise TypeError("an outcome of claims")
 
 
 EVERYTHING: Final = {

@@ -12,6 +12,7 @@ from service.ledger.rows import (
     Account,
     Changes,
     Entry,
+    Forget,
     Grant,
     Hold,
     Key,
@@ -56,6 +57,8 @@ class Tables:
                 if named in self.grants:
                     rows.grants.add(named)
                 continue
+            if isinstance(operation, Forget):
+                raise TypeError("an answer; test_claims_machine has those")
             key = self.keys.get(operation.key_id)
             if key is not None and key.id not in rows.keys:
                 rows.keys[key.id] = _copy(key)

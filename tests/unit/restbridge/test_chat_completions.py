@@ -37,6 +37,7 @@ class FakeCall:
         await self._clock.advance(20 if self._messages > 5 else 0)
         response = StreamChatCompletionResponse()
         response.chunk.id = str(self._read)
+        response.resume_token = f"h-{self._read}"
         self._read += 1
         return response
 
@@ -48,12 +49,17 @@ class FakeCall:
 
 
 async def run(
-    messages: int, fails: Exception | None = None, charge: Charge | None = None
+    messages: int,
+    fails: Exception | None = None,
+    charge: Charge | None = None,
+    *,
+    has_ids: bool = False,
 ) -> tuple[Wire, Exchange, Exception | None]:
     wire, clock, of = Wire(), FakeClock(), exchange()
     try:
-        async with EventStream(of, wire.send, clock=clock) as events:
-            await relay(FakeCall(messages, fails, clock=clock, charge=charge), events)
+        async with EventStream(of, wire.send, clock=clock, has_ids=has_ids) as events:
+            call = FakeCall(messages, fails, clock=clock, charge=charge)
+            await relay(call, events)
     except ValueError as error:
         return wire, of, error
     return wire, of, None
@@ -65,6 +71,11 @@ async def test_messages_become_events() -> None:
     assert wire.ended
     assert wire.headers[b"openai-processing-ms"] == b"3"
     assert b"set-cookie" not in wire.headers
+
+
+async def test_events_have_ids_if_the_stream_can_be_resumed() -> None:
+    wire, _, _ = await run(2, has_ids=True)
+    assert wire.body == b'id: h-0\ndata: {"id":"0"}\n\nid: h-1\ndata: {"id":"1"}\n\n' + DONE
 
 
 async def test_no_message_is_a_complete_stream() -> None:
@@ -101,3 +112,13 @@ async def test_the_receipt_is_a_comment_before_the_end() -> None:
 
     text = b'nano-credits=9, prompt=4, completion=0, hold="h-1", partial'
     assert wire.body.endswith(b": charge " + text + b"\n\n" + DONE)
+
+
+async def test_no_blank_line_follows_a_comment_of_a_stream_with_ids() -> None:
+    charge = Charge(hold_id="h-1", amount_nano_credits=9)
+
+    wire, _, _ = await run(6, charge=charge, has_ids=True)
+
+    assert wire.body.count(b": keep-alive\n") == 6
+    assert b": keep-alive\n\n" not in wire.body
+    assert wire.body.endswith(b'hold="h-1"\ndata: [DONE]\n\n')

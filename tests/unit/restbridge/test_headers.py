@@ -2,7 +2,16 @@ import pytest
 
 from chatcompletion import charges
 from chatcompletion.v1.chat_completion_service_pb2 import Charge
-from restbridge.headers import ANSWER, EXPOSED, RATE_LIMIT, answer, metadata, single
+from restbridge.headers import (
+    ANSWER,
+    EXPOSED,
+    RATE_LIMIT,
+    answer,
+    idempotency,
+    last_event_id,
+    metadata,
+    single,
+)
 
 
 def sent(*headers: tuple[bytes, bytes]) -> dict[str, str]:
@@ -92,3 +101,25 @@ def test_the_limits_are_openais_six() -> None:
 def test_a_single_header_is_there_once() -> None:
     headers = [(b"a", b"1"), (b"b", b"2"), (b"b", b"3")]
     assert [single(headers, name) for name in (b"a", b"b", b"c")] == [b"1", None, None]
+
+
+@pytest.mark.parametrize("key", [b"a", b"a b", b"x" * 255])
+def test_an_idempotency_key_is_carried_as_it_is(key: bytes) -> None:
+    assert idempotency([(b"idempotency-key", key)]) == (("idempotency-key", key.decode()),)
+
+
+@pytest.mark.parametrize("keys", [[b""], [b"x" * 256], [b"a\xff"], [b"a\tb"], [b"a", b"a"]])
+def test_a_key_that_cannot_be_carried_becomes_one_that_is_refused(keys: list[bytes]) -> None:
+    headers = [(b"idempotency-key", key) for key in keys]
+    assert idempotency(headers) == (("idempotency-key", ""),)
+
+
+def test_without_a_key_there_is_none() -> None:
+    assert idempotency([(b"x-request-id", b"a")]) == ()
+
+
+def test_a_last_event_id_is_there_once() -> None:
+    assert last_event_id([(b"a", b"1")]) is None
+    assert last_event_id([(b"last-event-id", b"h-1")]) == "h-1"
+    assert last_event_id([(b"last-event-id", b"x" * 999)]) == "x" * 256
+    assert last_event_id([(b"last-event-id", b"h-1"), (b"last-event-id", b"h-2")]) == ""

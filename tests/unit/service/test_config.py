@@ -92,6 +92,22 @@ SETTINGS: dict[str, Case] = {
         ("0.01", "EUR", "0 EUR", "0.01 eur", "1e-2 EUR"),
     ),
     "CHAT_RECEIPTS": ("receipts", True, "off", False, ("On", "0", "true")),
+    "CHAT_IDEMPOTENCY_SECONDS": (
+        *("idempotency_seconds", 3600, "0", 0),
+        ("-1", "604801", "1.5", "1h"),
+    ),
+    "CHAT_IDEMPOTENCY_MAX_BYTES": (
+        *("idempotency_max_bytes", 1048576, "1024", 1024),
+        ("1023", "33554433", "1e6", "1MB"),
+    ),
+    "CHAT_IDEMPOTENCY_ACCOUNT_BYTES": (
+        *("idempotency_account_bytes", 67108864, "1024", 1024),
+        ("1023", "68719476737", "1e6", "1GB"),
+    ),
+    "CHAT_IDEMPOTENCY_LINGER": (
+        *("idempotency_linger", 30.0, "0", 0.0),
+        ("-1", "601", "x", "inf"),
+    ),
     "CHAT_MAX_REQUEST_BYTES": (
         *("max_request_bytes", 33554432, "1024", 1024),
         ("1023", "268435457", "1e6", "x", "8MB"),

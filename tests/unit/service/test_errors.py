@@ -30,6 +30,8 @@ PROMISED: dict[str, tuple[str, int, bool, bool]] = {
     "API_KEY_NOT_FOUND": ("NOT_FOUND", 404, False, False),
     "SUSPENDED": ("PERMISSION_DENIED", 403, False, False),
     "ALREADY_EXISTS": ("ALREADY_EXISTS", 409, False, False),
+    "IDEMPOTENCY_CONFLICT": ("FAILED_PRECONDITION", 409, False, False),
+    "ANSWER_NOT_KEPT": ("FAILED_PRECONDITION", 409, False, False),
     "REQUEST_TOO_LARGE": ("INVALID_ARGUMENT", 413, False, False),
     "INVALID_REQUEST": ("INVALID_ARGUMENT", 422, False, False),
     "RATE_LIMITED": ("RESOURCE_EXHAUSTED", 429, True, True),

@@ -245,6 +245,14 @@ async def test_what_is_given_twice_counts_as_absent() -> None:
     assert (call.authorization, call.carried) == (None, ())
 
 
+async def test_an_idempotency_key_that_is_given_twice_counts_as_an_empty_one() -> None:
+    twice = (("idempotency-key", "a"), ("idempotency-key", "b"))
+
+    assert (await seen(FakeContext(metadata=twice))).idempotency_key == ""
+    assert (await seen(FakeContext(metadata=twice[:1]))).idempotency_key == "a"
+    assert (await seen(FakeContext(metadata=()))).idempotency_key is None
+
+
 async def test_binary_and_very_long_metadata_count_as_absent() -> None:
     call = await seen(
         FakeContext(metadata=(("authorization", b"Bearer a"), ("traceparent", "0" * 129)))
