@@ -46,6 +46,8 @@ class Parser(Protocol[_T_co]):
     """The allowed values, as the end of the sentence "NAME must be …"."""
     example: str
     """A valid text, for errors about a variable without a default; "" for none."""
+    is_secret: bool
+    """Whether its values are never shown."""
 
     def __call__(self, text: str) -> _T_co:
         """Parse `text`."""
@@ -85,7 +87,7 @@ def setting(name: str, default: str, parse: Callable[[str], _T], meaning: str) -
     """
     allowed = cast("Parser[_T]", parse).allowed
     row = Row(name=name, default=default, allowed=allowed, meaning=meaning)
-    shown = parse not in (api_key, header_key, database_url)
+    shown = parse is not database_url and not cast("Parser[_T]", parse).is_secret
     # dataclasses replaces the field with its value, which has type _T.
     return cast("_T", dataclasses.field(metadata={_ROW: (row, parse)}, repr=shown))
 
@@ -132,7 +134,7 @@ def parse(settings: type[Any], environment: Mapping[str, str]) -> tuple[dict[str
 
 
 def _wrong(row: Row, parse_text: Parser[Any], text: str) -> str:
-    quoted = found(text, is_secret=parse_text in (api_key, header_key))
+    quoted = found(text, is_secret=parse_text.is_secret)
     example = row.default or parse_text.example
     hint = f". Write for example: {row.name}={example}" if example else ""
     return f"{row.name} must be {row.allowed}; found {quoted}{hint}"
@@ -147,17 +149,21 @@ def usage(command: str, tables: tuple[type[Any], ...]) -> str:
     return "\n".join(lines)
 
 
-def parser(allowed: str, example: str = "") -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
+def parser(
+    allowed: str, example: str = "", *, is_secret: bool = False
+) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
     """Decorate a function as a parser.
 
     Args:
         allowed: The end of the sentence "NAME must be …".
         example: A valid text, for a variable without a default.
+        is_secret: Whether its values are never shown.
     """
 
     def mark(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         cast("Parser[_T]", parse).allowed = allowed
         cast("Parser[_T]", parse).example = example
+        cast("Parser[_T]", parse).is_secret = is_secret
         return parse
 
     return mark
@@ -300,7 +306,11 @@ def credits_amount(value: str) -> Decimal:
     return amount
 
 
-@parser("a key of 16 to 256 printable ASCII characters without spaces", "$(openssl rand -hex 24)")
+@parser(
+    "a key of 16 to 256 printable ASCII characters without spaces",
+    "$(openssl rand -hex 24)",
+    is_secret=True,
+)
 def api_key(value: str) -> str:
     """Parse an API key, or "" if the variable is absent."""
     if value and not (16 <= len(value) <= 256 and all("!" <= c <= "~" for c in value)):
@@ -308,7 +318,9 @@ def api_key(value: str) -> str:
     return value
 
 
-@parser("a key of up to 16384 characters without line breaks and control characters")
+@parser(
+    "a key of up to 16384 characters without line breaks and control characters", is_secret=True
+)
 def header_key(value: str) -> str:
     """Parse the key of an upstream, or "" if the variable is absent.
 

@@ -9,6 +9,7 @@
     usage show [ACCOUNT]                        usage export --month 2026-11
     credit add ACCOUNT CREDITS [--id ID]        credit deduct ACCOUNT CREDITS [--id ID]
     ledger show ACCOUNT                         ledger verify           audit [ACCOUNT]
+    events list [--dead]                        events retry ID         events drop ID
     backup FILE                                 models measure [NAME …]
 
     arguments -> argparse.Namespace -> `accounts.commands` on CHAT_DATABASE_URL -> a table or JSON
@@ -37,6 +38,7 @@ from process.workers.arguments import USAGE
 from service.accounts import field_rules, months
 from service.accounts.field_rules import FieldRule
 from service.config import Settings, credit_worth_of
+from service.event_settings import thresholds_of
 from service.models_document import CatalogueError
 from service.models_source import names_of_models
 
@@ -55,6 +57,7 @@ AREAS: Final[Mapping[str, str]] = {
     "credit": "add credit to accounts, or take it back",
     "usage": "show usage and charges by time, key and model, or export those of a month",
     "ledger": "show and verify the ledger",
+    "events": "list events that were not delivered, and send or delete dead letters",
     "audit": "show what operators changed: who, when, what",
     "migrate": "migrate the schema of the store",
     "backup": "copy a SQLite store, with the charges in the journal, while it is in use",
@@ -66,6 +69,7 @@ AREAS: Final[Mapping[str, str]] = {
 _DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
 _WORTH: Final = next(row for row in rows(Settings) if row.name == "CHAT_CREDIT_WORTH")
 _JOURNAL: Final = next(row for row in rows(Settings) if row.name == "CHAT_JOURNAL_DIRECTORY")
+_THRESHOLDS: Final = next(row for row in rows(Settings) if row.name == "CHAT_EVENTS_THRESHOLDS")
 _UNITS: Final = {"m": 60 * 10**9, "h": 3600 * 10**9, "d": 86_400 * 10**9}
 _DURATION: Final = re.compile(r"([0-9]{1,6})([mhd])")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -142,6 +146,10 @@ def _on_store(
     asked.is_default_store = not environment.get(_DATABASE.name)
     asked.known_models = partial(_known_models, environment)
     asked.journal_directory = environment.get(_JOURNAL.name) or _JOURNAL.default
+    try:
+        asked.thresholds = thresholds_of(environment)
+    except ValueError:
+        return _failed(program, f"{_THRESHOLDS.name} must be {_THRESHOLDS.allowed}", 2)
     return _carry_out(program, asked, url, failed)
 
 
@@ -171,7 +179,7 @@ def _carry_out(program: str, asked: argparse.Namespace, url: str, failed: int) -
     elif creation is Creation.FIRST and asked.is_default_store:
         creation = Creation.UNNAMED
     try:
-        with open_store(url, creation=creation) as store:
+        with open_store(url, creation=creation, thresholds=asked.thresholds) as store:
             asked.place = place(store)
             answer = COMMANDS[asked.command](store, asked)
             if isinstance(answer, Streamed):
@@ -301,6 +309,8 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
     )
     acts.add_argument("--limit", type=_limit, default=100, help="maximum entries; default: 100")
 
+    _add_events(areas)
+
     _command(areas, "migrate", AREAS["migrate"])
     backup = _command(areas, "backup", AREAS["backup"])
     backup.add_argument("file", help="the new file")
@@ -386,6 +396,20 @@ def _add_usage(areas: Any, now: int) -> None:
     export.add_argument(
         "--time-zone", type=_zone, default=UTC, help="where the month begins and ends; default: UTC"
     )
+
+
+def _add_events(areas: Any) -> None:
+    events = _area(areas, "events")
+    listed = _command(events, "events list", "list events that wait for their delivery")
+    listed.add_argument("--dead", action="store_true", help="list dead letters instead")
+    listed.add_argument("--limit", type=_limit, default=100, help="maximum events; default: 100")
+    for verb, help_ in (
+        ("retry", "send dead letters again"),
+        ("drop", "delete dead letters; their charges stay in the ledger"),
+    ):
+        which = _command(events, f"events {verb}", help_)
+        which.add_argument("id", nargs="?", help="the id of the event")
+        which.add_argument("--all", action="store_true", help="all dead letters")
 
 
 def _area(areas: Any, name: str, *, otherwise: str = "") -> Any:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from process import log
-from process.otel_settings import OtelSettings, missing_extra
+from process.otel_settings import missing_extra
 from process.settings import (
     MOST_WORKERS,
     Listen,
@@ -44,6 +44,7 @@ from process.variables import unknown_variables
 from process.workers.ports import unshareable
 from service import credit_worth
 from service.credit_worth import CreditWorth
+from service.event_settings import EventSettings
 from service.models import Catalogue
 from service.models_document import CatalogueError, catalogue, key_variables
 from service.models_source import SELECTING, SIMULATOR, document_of
@@ -75,7 +76,7 @@ def credit_worth_of(value: str) -> CreditWorth | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings(OtelSettings):
+class Settings(EventSettings):
     """The settings of the service; docs/configuration.md has the same table."""
 
     listen: Listen = setting(
@@ -443,8 +444,11 @@ def load(environment: Mapping[str, str], *, simulates: bool = False) -> tuple[Se
     wrong += missing_extra(values)
     wrong += unknown_variables(environment, keys)
     wrong += tls.wrong(*(ServerFiles.of(values, prefix) for prefix in TLS.values()))
-    upstream_ca = File(variable="CHAT_UPSTREAM_CA_FILE", path=values.get("upstream_ca_file", ""))
-    wrong += tls.wrong_authorities(upstream_ca)
+    for variable, field in (
+        ("CHAT_UPSTREAM_CA_FILE", "upstream_ca_file"),
+        ("CHAT_EVENTS_CA_FILE", "events_ca_file"),
+    ):
+        wrong += tls.wrong_authorities(File(variable=variable, path=values.get(field, "")))
     if not simulates:
         wrong += unshareable(listens(values), workers=values.get("workers", 1))
     if wrong or models is None:

@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 class OpenAccounts:
     """The accounts of a running service."""
 
+    store: Store
     batches: Batches
     answers: Answers
     directory: Directory
@@ -72,7 +73,11 @@ async def open_accounts(
         StartError: The store, the journal or the file of the key cannot be used.
     """
     try:
-        store = Store(settings.database_url, timeouts=timeouts)
+        store = Store(
+            settings.database_url,
+            timeouts=timeouts,
+            thresholds=settings.events_thresholds if settings.events_url else None,
+        )
     except ValueError as error:
         raise StartError(f"CHAT_DATABASE_URL: {error}") from error
     try:
@@ -122,6 +127,7 @@ async def open_accounts(
     resources.push_async_callback(housekeeping.round)
     resources.push_async_callback(settlement.settled)
     return OpenAccounts(
+        store=store,
         batches=batches,
         answers=Answers(store),
         directory=directory,

@@ -60,6 +60,7 @@ from service.listeners import Options, listener, options
 from service.load_reports import Load
 from service.models import Catalogue, CurrentModels
 from service.open_accounts import OpenAccounts, open_accounts
+from service.open_webhooks import open_webhooks
 from service.probes import ProbeInterceptor
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulation import Simulation
@@ -225,6 +226,9 @@ class Server:
             timeouts=self._timeouts,
             key_file=self._key_file,
             store_changed=self._store_changed,
+        )
+        open_webhooks(
+            settings, accounts.store, accounts.batches, self._telemetry.webhooks, self._resources
         )
         self.bootstrap_key = accounts.bootstrap_key
         authentication = accounts.authentication

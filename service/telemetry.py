@@ -21,6 +21,7 @@ from process import log
 from process.distribution import Distribution
 from service.upstream_metrics import UpstreamMetrics
 from service.upstream_report import OPERATORS, UpstreamReport, status_label
+from service.webhook_metrics import WebhookMetrics
 
 UNKNOWN_MODEL: Final = "unknown"
 """The label of a call whose model was not resolved."""
@@ -233,6 +234,8 @@ class Telemetry:
             "Settlements in the journal that the store cannot apply.",
             registry=self.registry,
         )
+        self.webhooks = WebhookMetrics(self.registry)
+        """The delivery of events."""
         self._upstream_close = Histogram(
             "chat_cancel_to_upstream_close_seconds",
             "Time from the cancellation of a call to the close of its upstream request.",

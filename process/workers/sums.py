@@ -3,6 +3,7 @@
     counters, histograms   the sum over all workers, living and ended, of the last known values
     gauges                 the sum over the workers that answered, except:
     …_up, …_start_time_…   the lowest
+    chat_events_…          the highest of its gauges, which all workers read from the store
     …_info                 one value, as of one process
 
 A counter therefore never goes backwards: not if a worker ends, nor if one does not answer in time.
@@ -16,6 +17,7 @@ from process.workers.frames import Family, Sample
 
 _GAUGE: Final = "gauge"
 _LOWEST: Final = ("_up", "_start_time_seconds")
+_HIGHEST: Final = ("chat_events_pending", "chat_events_dead", "chat_events_oldest_age_seconds")
 _INFO: Final = "_info"
 
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
@@ -36,6 +38,8 @@ class _Sum:
                 self._values[key] = sample.value
             elif sample.name.endswith(_LOWEST):
                 self._values[key] = min(known, sample.value)
+            elif sample.name in _HIGHEST:
+                self._values[key] = max(known, sample.value)
             elif not sample.name.endswith(_INFO):
                 self._values[key] = known + sample.value
 

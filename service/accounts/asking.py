@@ -46,14 +46,15 @@ def ask(operation: _Operation[_Request, _Response], request: _Request) -> _Respo
     """Check a request and run its operation, as AccountService does."""
     try:
         check(request)
-        return recorded(f"cli:{_user()}", operation, request)
+        return recorded(f"cli:{user()}", operation, request)
     except Failure as failure:
         # The text follows the program's name and a colon.
         text = failure.message[:1].lower() + failure.message[1:].removesuffix(".")
         raise CommandError(text) from failure
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of the user who runs the command."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -62,7 +62,7 @@ def back_up(store: Store, file: Path, *, journal: str) -> Backup:
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as directory:
             path = Path(directory) / _NAME
             _copy(store, path)
-            backup = _complete(path, endings)
+            backup = _complete(path, endings, store.thresholds)
             _publish(path, file)
     except FileExistsError as error:
         raise CommandError(f"the file {file} exists") from error
@@ -77,9 +77,9 @@ def _copy(store: Store, path: Path) -> None:
         cast("sqlite3.Connection", connection.connection.driver_connection).backup(copy)
 
 
-def _complete(path: Path, endings: Sequence[Ending]) -> Backup:
-    """Apply endings to a copy, check its balances, and count its rows."""
-    copy = Store(f"sqlite:///{path}")
+def _complete(path: Path, endings: Sequence[Ending], thresholds: tuple[int, ...] | None) -> Backup:
+    """Apply endings to a copy, with their events, check its balances, and count its rows."""
+    copy = Store(f"sqlite:///{path}", thresholds=thresholds)
     try:
         for begin in range(0, len(endings), LARGEST_BATCH):
             copy.apply(endings[begin : begin + LARGEST_BATCH])

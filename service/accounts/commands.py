@@ -10,6 +10,7 @@ from typing import Final
 
 from service.accounts import (
     account_commands,
+    event_commands,
     export_command,
     key_commands,
     report_commands,
@@ -22,6 +23,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     **key_commands.COMMANDS,
     **report_commands.COMMANDS,
     **export_command.COMMANDS,
+    **event_commands.COMMANDS,
     **store_commands.COMMANDS,
 }
 """Each receives the arguments of its command line, and `now` in nanoseconds."""

@@ -36,18 +36,24 @@ class Creation(enum.Enum):
 
 
 @contextmanager
-def open_store(url: str, *, creation: Creation = Creation.NEVER) -> Iterator[Store]:
+def open_store(
+    url: str,
+    *,
+    creation: Creation = Creation.NEVER,
+    thresholds: tuple[int, ...] | None = None,
+) -> Iterator[Store]:
     """Open a store and migrate its schema.
 
     Args:
         url: The URL of the store.
         creation: What to do if its SQLite file is missing.
+        thresholds: The percentages of credit that are reported as events; None for no events.
 
     Raises:
         CommandError: There is no such store, or it cannot be used.
     """
     try:
-        store = Store(url)
+        store = Store(url, thresholds=thresholds)
     except ValueError as error:
         raise CommandError(f"CHAT_DATABASE_URL: {error}") from error
     try:

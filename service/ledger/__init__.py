@@ -13,6 +13,8 @@
     usage         usage totals by hour
     coalescing    merges simultaneous queries or flushes into one
     ids           the ids of holds
+    entry_events  the events of an entry
+    outbox        events that wait to be sent
     journal       settlements that wait for the store
     housekeeping  checks the store, replays the journal, expires and prunes holds
     migrations/   the changes of the tables over time

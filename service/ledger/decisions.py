@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from msgspec import structs
 
-from service.ledger import budgets, claims, rate_limits
+from service.ledger import budgets, claims, entry_events, rate_limits
 from service.ledger.budgets import Budgets
 from service.ledger.ids import first_at
 from service.ledger.rows import (
@@ -52,15 +52,21 @@ CONCURRENCY_WAIT: Final = 10**9
 """The wait in nanoseconds that is reported at the limit of concurrent calls."""
 
 
-def decide(rows: Rows, operations: Sequence[Operation], now: int) -> tuple[list[Outcome], Changes]:
+def decide(
+    rows: Rows,
+    operations: Sequence[Operation],
+    now: int,
+    thresholds: tuple[int, ...] | None = None,
+) -> tuple[list[Outcome], Changes]:
     """Apply operations to rows.
 
     Args:
         rows: Every existing row that an operation names.
         operations: The operations in the order of their arrival.
         now: The store's clock.
+        thresholds: The percentages of credit that are reported as events; None for no events.
     """
-    changes = Changes()
+    changes = Changes(thresholds=thresholds)
     outcomes: list[Outcome] = []
     for operation in operations:
         match operation:
@@ -330,6 +336,7 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
             prices_from=settle.prices_from,
         )
     )
+    entry_events.note(changes, changes.entries[-1], account)
     return Ended(state=hold.state, charged=hold.charged, lost=charge - hold.charged)
 
 
@@ -450,4 +457,8 @@ def _grant(rows: Rows, grant: Grant, now: int, changes: Changes) -> Granted:
             idempotency_id=grant.idempotency_id,
         )
     )
+    if grant.amount > 0:
+        account.full_balance = account.balance
+    else:
+        entry_events.note(changes, changes.entries[-1], account)
     return Granted(balance=account.balance)

@@ -273,6 +273,7 @@ class _Transaction:
             "ended": [rows.holds[id_] for id_ in changes.ended if id_ not in placed],
             "entries": changes.entries,
             "totals": usage.totals(changes.entries, rows.keys),
+            "events": changes.events,
         }
         if changes.answers:
             put, deleted = put_and_deleted(rows, changes)

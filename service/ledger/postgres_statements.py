@@ -20,7 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from service.ledger import statements, usage
 from service.ledger.pipeline import PreparedStatement
-from service.ledger.schema import accounts, answers, api_keys, holds, ledger, usage_totals
+from service.ledger.schema import accounts, answers, api_keys, events, holds, ledger, usage_totals
 
 _DIALECT: Final = psycopg_dialect.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
@@ -181,6 +181,8 @@ _WRITING: Final = {
     "totals": _add(usage_totals, usage.OF, usage.SUMS, "totals"),
     "answers": _put(answers, statements.ANSWER, "answers"),
     "deleted": sa.delete(answers).where(answers.c.id == _listed("deleted", sa.Text)),
+    # An event must never make a transaction fail.
+    "events": _insert(events, statements.EVENT, "events").on_conflict_do_nothing(),
 }
 """The part of a WRITE for each kind of rows, whose parameter has the same name."""
 
@@ -198,7 +200,9 @@ def _write(*kinds: str) -> Query:
     *others, last = kinds
     # A part must not have the name of a table.
     parts = [_WRITING[kind].cte(f"written_{kind}") for kind in others]
-    statement = _statement("_".join(("write", *kinds)), _WRITING[last].add_cte(*parts), *kinds)
+    # The server cuts names after 63 bytes.
+    name = "_".join(("write", *(kind[:4] for kind in kinds)))
+    statement = _statement(name, _WRITING[last].add_cte(*parts), *kinds)
     return Query(statement=statement, kinds=kinds, parameters=kinds)
 
 
@@ -213,7 +217,12 @@ WRITES: Final = (
     _write("accounts", "keys", "placed"),
     _write("accounts", "keys", "ended", "entries", "totals"),
     _write("accounts", "keys", "placed", "ended", "entries", "totals"),
+    _write("accounts", "keys", "ended", "entries", "totals", "events"),
     _write("accounts", "keys", "placed", "ended", "entries", "answers", "deleted", "totals"),
+    _write(
+        *("accounts", "keys", "placed", "ended", "entries", "answers", "deleted", "totals"),
+        "events",
+    ),
 )
 STATEMENTS: Final = (
     *(BEGIN, LOCK, ANY_HOLD, COMMIT),

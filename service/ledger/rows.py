@@ -87,6 +87,8 @@ class Account(msgspec.Struct, kw_only=True, gc=False):
     budgets: Budgets | None = None
     answer_bytes: int = 0
     """The size of its stored answers."""
+    full_balance: int = 0
+    """The balance after credit was last added, of which thresholds are percentages."""
 
 
 class Key(msgspec.Struct, kw_only=True, gc=False):
@@ -180,6 +182,36 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     idempotency_id: str | None = None
     prices_from: int | None = None
     """The time from which the applied prices hold; None for prices without a time."""
+
+
+class EventKind(enum.IntEnum):
+    """What an event reports."""
+
+    USAGE = 0
+    """A charge."""
+    CREDIT_THRESHOLD = 1
+    """So many percent of the credit of an account are used."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A row of events that is to be sent, without its id."""
+
+    event_id: str
+    """The id for receivers: the hold of a charge, or the threshold and the entry that crossed it.
+    If an event is sent again, it has the same id."""
+    kind: EventKind
+    account_id: int
+    created_at: int
+    due_at: int
+    """The time of the next attempt to send it."""
+    hold_id: str | None = None
+    """The hold of the charge."""
+    percent: int | None = None
+    """The threshold."""
+    whole: int | None = None
+    """The amount of which the threshold is a part."""
+    remaining: int | None = None
+    """The amount that remains."""
 
 
 # ---------------------------------------------------------------------------------- operations
@@ -393,3 +425,6 @@ class Changes(msgspec.Struct, kw_only=True):
     entries: list[Entry] = msgspec.field(default_factory=list)
     answers: set[str] = msgspec.field(default_factory=set)
     """The answers to insert or to replace, or to delete if the rows do not have them any more."""
+    events: list[Event] = msgspec.field(default_factory=list)
+    thresholds: tuple[int, ...] | None = None
+    """The percentages of credit that are reported; None if nobody wants events."""

@@ -39,6 +39,7 @@ accounts: Final = sa.Table(
     sa.Column("parent_id", sa.BigInteger, index=True),
     sa.Column("budgets", sa.JSON(none_as_null=True)),
     sa.Column("answer_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("full_balance", sa.BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("held >= 0", "held_not_negative"),
     sa.CheckConstraint("balance >= held", "balance_covers_held"),
 )
@@ -140,6 +141,38 @@ usage_totals: Final = sa.Table(
     sa.PrimaryKeyConstraint("account_id", "start", "key_id", "model"),
     sqlite_with_rowid=False,
 )
+
+events: Final = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("event_id", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.SmallInteger, nullable=False),
+    sa.Column("account_id", _Id, sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("due_at", sa.BigInteger, nullable=False),
+    sa.Column("hold_id", sa.Text),
+    sa.Column("percent", sa.SmallInteger),
+    sa.Column("whole", sa.BigInteger),
+    sa.Column("remaining", sa.BigInteger),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("dead_at", sa.BigInteger),
+    sa.Column("failure", sa.Text),
+    sa.Column("retried_at", sa.BigInteger),
+    sa.Index(
+        "ix_events_due",
+        "due_at",
+        sqlite_where=sa.text("dead_at IS NULL"),
+        postgresql_where=sa.text("dead_at IS NULL"),
+    ),
+    sa.Index(
+        "ix_events_dead",
+        "dead_at",
+        sqlite_where=sa.text("dead_at IS NOT NULL"),
+        postgresql_where=sa.text("dead_at IS NOT NULL"),
+    ),
+)
+"""The outbox: events that are not delivered yet, and dead letters. Delivered events are deleted."""
 
 audit: Final = sa.Table(
     "audit",

@@ -270,6 +270,7 @@ class _Transaction:
         self._write(statements.UPDATE_HOLD, [rows.holds[id_] for id_ in changes.ended])
         self._write(statements.INSERT_ENTRY, changes.entries)
         self._write(statements.ADD_TOTAL, usage.totals(changes.entries, rows.keys))
+        self._write(statements.INSERT_EVENT, changes.events)
         if changes.answers:
             put, deleted = put_and_deleted(rows, changes)
             self._write(statements.PUT_ANSWER, put)

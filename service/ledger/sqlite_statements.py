@@ -18,13 +18,22 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from service.ledger import usage
 from service.ledger.budgets import Budgets
 from service.ledger.rows import Account, AnswerRow, AnswerState, Hold, HoldState, Key, Rows
-from service.ledger.schema import accounts, answers, api_keys, holds, ledger, usage_totals
+from service.ledger.schema import (
+    accounts,
+    answers,
+    api_keys,
+    events,
+    holds,
+    ledger,
+    usage_totals,
+)
 from service.ledger.statements import (
     ACCOUNT,
     ACCOUNT_CHANGES,
     ANSWER,
     CLAIM,
     ENTRY,
+    EVENT,
     HOLD,
     HOLD_CHANGES,
     KEY,
@@ -114,6 +123,8 @@ UPDATE_KEY_BUDGETS: Final = _budgets(api_keys)
 UPDATE_HOLD: Final = _update(holds, HOLD_CHANGES)
 INSERT_HOLD: Final = _write(sa.insert(holds), HOLD)
 INSERT_ENTRY: Final = _write(sa.insert(ledger), ENTRY)
+# An event must never make a transaction fail.
+INSERT_EVENT: Final = _write(sqlite.insert(events).on_conflict_do_nothing(), EVENT)
 ADD_TOTAL: Final = _add(usage_totals, usage.OF, usage.SUMS)
 PUT_ANSWER: Final = _put(answers, ANSWER)
 DELETE_ANSWER: Final = _write(sa.delete(answers).where(answers.c.id == sa.bindparam("row")))
@@ -137,8 +148,18 @@ def rows_of(
                 parent_id=parent_id,
                 budgets=None if budgets is None else _decode(budgets),
                 answer_bytes=answer_bytes,
+                full_balance=full_balance,
             )
-            for id_, balance, amount, suspended_at, parent_id, budgets, answer_bytes in accounts
+            for (
+                id_,
+                balance,
+                amount,
+                suspended_at,
+                parent_id,
+                budgets,
+                answer_bytes,
+                full_balance,
+            ) in accounts
         },
         keys={row[0]: _key(row) for row in keys},
         holds={row[0]: _hold(*row) for row in held},

@@ -21,6 +21,7 @@ from service.ledger.rows import (
     AnswerRow,
     Changes,
     Entry,
+    Event,
     Forget,
     Grant,
     Hold,
@@ -45,12 +46,13 @@ ACCOUNT: Final = _fields(Account)
 KEY: Final = _fields(Key)
 HOLD: Final = _fields(Hold)
 ENTRY: Final = _fields(Entry)
+EVENT: Final = _fields(Event)
 GRANT: Final = ("account_id", "idempotency_id")
 ANSWER: Final = _fields(AnswerRow)
 CLAIM: Final = tuple(name for name in ANSWER if name != "content")
 """The columns of an answer that a batch reads."""
 
-ACCOUNT_CHANGES: Final = ("balance", "held", "budgets", "answer_bytes")
+ACCOUNT_CHANGES: Final = ("balance", "held", "budgets", "answer_bytes", "full_balance")
 KEY_CHANGES: Final = ("requests_tat", "tokens_tat", "running", "used_at", "budgets")
 HOLD_CHANGES: Final = ("state", "ended_at", "charged")
 """The columns of existing rows that a batch can change."""

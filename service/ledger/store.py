@@ -89,6 +89,7 @@ class Store:
         url: The URL in SQLAlchemy's form: `sqlite:///file` or `postgresql://…`.
         clock: Returns nanoseconds since the Unix epoch, for databases without a clock.
         timeouts: The timeouts.
+        thresholds: The percentages of credit that are reported as events; None for no events.
 
     Raises:
         ValueError: The URL has another form.
@@ -100,6 +101,7 @@ class Store:
         *,
         clock: Callable[[], int] = time.time_ns,
         timeouts: Timeouts = TIMEOUTS,
+        thresholds: tuple[int, ...] | None = None,
     ) -> None:
         self._database = _database(url, clock, timeouts)
         self.name = self._database.name
@@ -107,6 +109,8 @@ class Store:
         self.engine = self._database.engine
         self.writer = self.engine.execution_options(writes=True)
         """The same engine. On SQLite, its transactions take the writer's lock when they begin."""
+        self.thresholds = thresholds
+        """The percentages of credit that are reported as events; None for no events."""
         self._open: set[Any] = set()
         self._undecided: tuple[type[Exception], ...] = (_SentAgainError, *self._database.faults)
         self._interruptions = 0
@@ -290,7 +294,7 @@ class Store:
 
         async def decided(transaction: Transaction) -> list[Outcome]:
             rows, now = await transaction.read(wanted)
-            outcomes, changes = decide(rows, operations, now)
+            outcomes, changes = decide(rows, operations, now, self.thresholds)
             if not sent_again:
                 refused = [
                     operation.hold_id

@@ -11,6 +11,8 @@ service, from above to below:
     idempotency
     servicer  interceptors  probes
     admission  validation  config
+    event_settings
+    webhooks
     authentication  settlement  upstream
     accounts  metering  health  request_message  rate_limit_headers  models_source  start_lines
     call  ledger  request  models_document
@@ -66,12 +68,14 @@ LAYERS = {
         {"__main__", "scripts"},
         {"reloading"},
         {"server"},
-        {"admin", "simulation", "cli", "open_accounts"},
+        {"admin", "simulation", "cli", "open_accounts", "open_webhooks"},
         {"measuring"},
         {"check"},
         {"idempotency"},
         {"servicer", "interceptors", "probes"},
         {"admission", "validation", "config"},
+        {"event_settings"},
+        {"webhooks"},
         {"authentication", "settlement", "upstream", "listener_tls", "budget_failures"},
         {"receipts"},
         {
@@ -90,7 +94,7 @@ LAYERS = {
             "listeners",
             "reflection",
         },
-        {"upstream_metrics"},
+        {"upstream_metrics", "webhook_metrics"},
         {
             *("certificate_identity", "credit_worth", "model_names", "orca_messages"),
             *("upstream_dialect", "upstream_report"),
@@ -98,13 +102,13 @@ LAYERS = {
     ),
     "service.ledger": (
         {"housekeeping"},
-        {"stored_answers", "batches", "migrations", "journal", "history"},
+        {"stored_answers", "batches", "migrations", "journal", "history", "outbox"},
         {"store"},
         {"postgres", "sqlite"},
         {"postgres_session"},
         {"postgres_statements", "sqlite_statements", "database"},
         {"decisions", "statements", "usage"},
-        {"claims"},
+        {"claims", "entry_events"},
         {"rows"},
         {
             "rate_limits",
@@ -120,7 +124,10 @@ LAYERS = {
     ),
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
-        {"account_commands", "key_commands", "report_commands", "export_command"},
+        {
+            *("account_commands", "key_commands", "report_commands"),
+            *("event_commands", "export_command"),
+        },
         {"asking"},
         {"operations", "store_access", "store_commands"},
         {"backup"},
@@ -135,6 +142,11 @@ LAYERS = {
         {"runs"},
         {"recording"},
         {"idempotency_keys", "logs", "answer_form"},
+    ),
+    "service.webhooks": (
+        {"delivery"},
+        {"endpoint"},
+        {"schedule", "cloud_events", "signatures"},
     ),
     "service.upstream": (
         {"client", "model_listing", "prompt_sizes"},
@@ -215,6 +227,7 @@ CLIENT_MODULES = {
     "service.upstream.sent_request",
     "service.upstream.single_request",
     "service.upstream.visit",
+    "service.webhooks.endpoint",
 }
 """The modules, besides the transport, that import an HTTP client."""
 

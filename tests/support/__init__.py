@@ -16,6 +16,7 @@ spans.py            spans in memory, with everything that was set on them
 otlp.py             a real OTLP receiver of spans and metrics
 prometheus.py       a real Prometheus that reads metrics
 stack.py            bridge, service and upstream, for the SDKs
+webhook_receiver.py  a receiver of events that fails as a test wants
 accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
 asking.py           a call over gRPC or REST, with the same form of answer

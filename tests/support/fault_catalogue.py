@@ -20,6 +20,7 @@ SECTIONS: Final = {
     "D": "Stores",
     "E": "Money and limits",
     "F": "TLS",
+    "G": "Receivers of events",
     "P": "Weaknesses of other gateways",
 }
 """The headings of the sections."""

@@ -17,7 +17,7 @@ from service.ledger import append_only
 from service.ledger.schema import audit, metadata
 from service.ledger.store import Store, StoreError
 
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 """The last revision. A test compares it with the files."""
 
 LOCK: Final = 0x63686174

@@ -10,6 +10,7 @@
     drawing        operations from random bytes
     rates          what limits per minute allow
     budget_books   what budgets allow
+    told_events    the events that entries should have
     specification  the expected outcomes
     machine        the rules and the invariants
     __main__       `make machine`: many steps, on each engine

@@ -22,6 +22,7 @@ from service.ledger.rows import (
 )
 from tests.contract.accounts_machine.cast import ACCOUNTS, KEYS, Scope
 from tests.contract.accounts_machine.checks import check
+from tests.contract.accounts_machine.told_events import THRESHOLDS, ToldEvents
 
 _Row = TypeVar("_Row", Account, Key)
 
@@ -43,6 +44,7 @@ class Tables:
     ledger: list[Entry] = field(default_factory=list)
     entry_of_hold: dict[str, Entry] = field(default_factory=dict)
     grants: set[tuple[int, str]] = field(default_factory=set)
+    events: ToldEvents = field(default_factory=ToldEvents)
 
     def apply(self, operations: Sequence[Operation], now: int) -> list[Outcome]:
         """One transaction."""
@@ -65,8 +67,10 @@ class Tables:
             hold = self.holds.get(operation.hold_id)
             if hold is not None and hold.id not in rows.holds:
                 rows.holds[hold.id] = replace(hold)
-        outcomes, changes = decide(rows, operations, now)
+        outcomes, changes = decide(rows, operations, now, THRESHOLDS)
         self._write(rows, changes)
+        wrong = self.events.follow(changes.entries, changes.events)
+        check(not wrong, wrong)
         return outcomes
 
     def change(self, scope: Scope, **columns: Any) -> None:
@@ -83,7 +87,7 @@ class Tables:
         for account_id in changes.accounts:
             changed, account = rows.accounts[account_id], self.accounts[account_id]
             account.balance, account.held = changed.balance, changed.held
-            account.budgets = changed.budgets
+            account.budgets, account.full_balance = changed.budgets, changed.full_balance
             check(0 <= account.held <= account.balance, f"{account} is in the red")
             check(account.balance <= LARGEST_BALANCE, f"{account} is too rich")
         for key_id in changes.keys:

@@ -1,3 +1,4 @@
+import base64
 from decimal import Decimal
 from pathlib import Path
 
@@ -38,6 +39,8 @@ default_output_tokens = 10
 maximum_output_tokens = 20
 input_price = 0.1
 """
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
 # variable: field, its default, a text, its value, texts that are refused
 Case = tuple[str, object, str, object, tuple[str, ...]]
@@ -167,12 +170,38 @@ SETTINGS: dict[str, Case] = {
         *("simulator_inter_token_delay", 0.02, "0", 0.0),
         ("61", *DURATIONS),
     ),
+    "CHAT_EVENTS_URL": (
+        *("events_url", "", "https://hooks.example/a?token=b", "https://hooks.example/a?token=b"),
+        ("hooks.example", "https://", "https://u:p@h/", "https://h/#f", "https://h/ü", "ftp://h"),
+    ),
+    "CHAT_EVENTS_SECRETS": (
+        *("events_secrets", (), f"{SECRET}, {SECRET}", (b"k" * 24, b"k" * 24)),
+        (SECRET.removeprefix("whsec_"), f"{SECRET},", "whsec_", ",".join([SECRET] * 6)),
+    ),
+    "CHAT_EVENTS_AUTHORIZATION": (
+        *("events_authorization", "", "Bearer x", "Bearer x"),
+        ("a\nb", "x" * 16385),
+    ),
+    "CHAT_EVENTS_SOURCE": (
+        *("events_source", "/chatcompletion", "urn:example:eu", "urn:example:eu"),
+        ("a b", "<a>", "ü", "x" * 257),
+    ),
+    "CHAT_EVENTS_THRESHOLDS": (
+        *("events_thresholds", (50, 80, 100), "90,10", (10, 90)),
+        ("0", "101", "50,50", "50,", "a", ",".join(map(str, range(1, 12)))),
+    ),
+    "CHAT_EVENTS_TIMEOUT": ("events_timeout", 10.0, "0.05", 0.05, ("0.04", "61", *DURATIONS)),
+    "CHAT_EVENTS_MAX_AGE": (
+        *("events_max_age", 259_200.0, "1", 1.0),
+        ("0.9", "2592001", *DURATIONS),
+    ),
     "CHAT_LOG_LEVEL": ("log_level", "info", "debug", "debug", ("DEBUG", "trace", "critical")),
     "CHAT_LOG_FORMAT": ("log_format", "auto", "text", "text", ("JSON", "logfmt")),
 }
 FILES = {
     "CHAT_MODELS_FILE": "models_file",
     "CHAT_UPSTREAM_CA_FILE": "upstream_ca_file",
+    "CHAT_EVENTS_CA_FILE": "events_ca_file",
     **{
         f"CHAT_{name.upper()}": name
         for listener in ("tls", "admin_tls")

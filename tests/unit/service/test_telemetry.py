@@ -185,6 +185,8 @@ def test_metrics_have_the_names_that_are_documented() -> None:
         *("chat_upstream_mended", "chat_upstream_failures", "chat_store_up"),
         *("chat_charge_nano_credits", "chat_holds_open", "chat_settlements_waiting"),
         *("chat_upstream_request_duration_seconds", "chat_journal_bytes"),
+        *("chat_events_pending", "chat_events_dead"),
+        *("chat_events_oldest_age_seconds", "chat_events_attempts"),
     }
 
 

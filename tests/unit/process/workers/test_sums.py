@@ -106,9 +106,12 @@ def test_of_what_cannot_be_added_up_there_is_one_value() -> None:
         metrics.describe(registry)
         Gauge("store_up", "Up.", registry=registry).set(is_up)
         Gauge("worker_start_time_seconds", "Start.", registry=registry).set(started)
+        Gauge("chat_events_pending", "Events.", registry=registry).set(worker)
+        Gauge("chat_events_dead", "Dead.", registry=registry).set(-worker)
         sums.take(worker, families(registry))
 
     found = values(sums.total((1, 2)))
 
+    assert (found["chat_events_pending"], found["chat_events_dead"]) == (2, -1)
     assert (found["store_up"], found["worker_start_time_seconds"]) == (0, 10.0)
     assert [value for name, value in found.items() if name.startswith("chat_build_info")] == [1]

@@ -1,0 +1,65 @@
+"""What the state machine of accounts expects of events: each entry's usage, each threshold once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+from service.ledger.rows import Entry, EntryKind, Event, EventKind
+
+THRESHOLDS: Final = (1, 50, 80, 100)
+
+
+@dataclass(slots=True)
+class _Credit:
+    """The credit of an account since credit was last added."""
+
+    balance: int = 0
+    whole: int = 0
+    crossed: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class ToldEvents:
+    """The events that entries should have, in their order."""
+
+    _accounts: dict[int, _Credit] = field(default_factory=dict)
+    _ids: set[str] = field(default_factory=set)
+
+    def follow(self, entries: Sequence[Entry], events: Sequence[Event]) -> str:
+        """Compare the events of a transaction with its entries, and return what is wrong.
+
+        Args:
+            entries: The entries of the transaction.
+            events: Its events.
+
+        Returns:
+            What is wrong; "" for nothing.
+        """
+        expected = [told for entry in entries for told in self._of(entry)]
+        seen = [(event.kind, event.hold_id, event.percent, event.remaining) for event in events]
+        ids = {event.event_id for event in events}
+        if len(ids) < len(events) or ids & self._ids:
+            return f"an id of {events} was used before"
+        self._ids |= ids
+        if any(event.event_id != event.hold_id for event in events if event.percent is None):
+            return f"the id of a usage event in {events} is not its hold"
+        return "" if seen == expected else f"{events} instead of {expected}"
+
+    def _of(self, entry: Entry) -> list[tuple[EventKind, str | None, int | None, int | None]]:
+        found: list[tuple[EventKind, str | None, int | None, int | None]] = []
+        if entry.kind in (EntryKind.SETTLE, EntryKind.ADJUST):
+            found.append((EventKind.USAGE, entry.hold_id, None, None))
+        credit = self._accounts.setdefault(entry.account_id, _Credit())
+        credit.balance += entry.amount
+        if entry.kind is EntryKind.GRANT:
+            self._accounts[entry.account_id] = _Credit(credit.balance, credit.balance)
+            return found
+        if credit.whole:
+            used = Fraction(credit.whole - credit.balance, credit.whole)
+            for percent in THRESHOLDS:
+                if percent not in credit.crossed and used >= Fraction(percent, 100):
+                    credit.crossed.add(percent)
+                    kind = EventKind.CREDIT_THRESHOLD
+                    found.append((kind, entry.hold_id, percent, credit.balance))
+        return found

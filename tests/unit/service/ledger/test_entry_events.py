@@ -1,0 +1,158 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.ledger.decisions import decide
+from service.ledger.entry_events import crossed
+from service.ledger.rows import (
+    Account,
+    Changes,
+    Event,
+    EventKind,
+    Expire,
+    Grant,
+    Key,
+    Operation,
+    Place,
+    Release,
+    Rows,
+    Settle,
+)
+
+NOW = 1_800_000_000 * 10**9
+USUAL = (50, 80, 100)
+
+
+def rows(balance: int = 100, full: int = 100) -> Rows:
+    return Rows(
+        accounts={1: Account(id=1, balance=balance, held=0, full_balance=full)},
+        keys={1: Key(id=1, account_id=1)},
+    )
+
+
+def call(name: str, charge: int, **members: Any) -> list[Operation]:
+    of: dict[str, Any] = {"hold_id": name, "account_id": 1, "key_id": 1}
+    return [
+        Place(**of, amount=charge, tokens=0, model="m", owner="o", lease=10**9),
+        Settle(**of, charge=charge, prompt_tokens=1, completion_tokens=2, **members),
+    ]
+
+
+def grant(amount: int, name: str = "grant") -> Grant:
+    return Grant(account_id=1, amount=amount, idempotency_id=name)
+
+
+def applied(
+    known: Rows, *operations: Operation, thresholds: tuple[int, ...] | None = USUAL
+) -> Changes:
+    return decide(known, operations, NOW, thresholds)[1]
+
+
+def told(changes: Changes) -> list[tuple[int | None, int | None, int | None]]:
+    return [
+        (event.percent, event.whole, event.remaining)
+        for event in changes.events
+        if event.kind is EventKind.CREDIT_THRESHOLD
+    ]
+
+
+def test_each_charge_has_one_event_with_the_id_of_its_hold() -> None:
+    changes = applied(rows(), *call("a", 7), *call("b", 0))
+    assert changes.events == [
+        Event(
+            event_id=name,
+            kind=EventKind.USAGE,
+            account_id=1,
+            created_at=NOW,
+            due_at=NOW,
+            hold_id=name,
+        )
+        for name in ("a", "b")
+    ]
+
+
+def test_a_late_charge_has_an_event_and_a_repeated_one_none() -> None:
+    known = rows()
+    of: dict[str, Any] = {"hold_id": "a", "account_id": 1, "key_id": 1}
+    place, settle = call("a", 7)
+    decide(known, [place, Expire(**of)], NOW, USUAL)
+    known.holds["a"].lease_until = NOW
+    decide(known, [Expire(**of)], NOW, USUAL)
+    assert [event.event_id for event in applied(known, settle, settle).events] == ["a"]
+    assert applied(known, settle).events == []
+
+
+def test_nothing_else_has_an_event() -> None:
+    place, _ = call("a", 7)
+    release = Release(hold_id="a", account_id=1, key_id=1)
+    assert applied(rows(), place, release, grant(5)).events == []
+
+
+def test_without_receivers_there_are_no_events() -> None:
+    changes = applied(rows(), *call("a", 100), grant(-0 or 1), thresholds=None)
+    assert (changes.events, len(changes.entries)) == ([], 2)
+
+
+def test_without_thresholds_there_is_usage_alone() -> None:
+    changes = applied(rows(), *call("a", 100), thresholds=())
+    assert [event.kind for event in changes.events] == [EventKind.USAGE]
+
+
+@pytest.mark.parametrize(
+    ("before", "charge", "expected"),
+    [
+        (100, 49, []),
+        (100, 50, [50]),
+        (51, 1, [50]),
+        (50, 1, []),
+        (100, 80, [50, 80]),
+        (21, 1, [80]),
+        (100, 99, [50, 80]),
+        (100, 100, [50, 80, 100]),
+        (1, 1, [100]),
+    ],
+)
+def test_a_threshold_is_crossed_where_its_part_is_used(
+    before: int, charge: int, expected: list[int]
+) -> None:
+    changes = applied(rows(before), *call("a", charge))
+    assert told(changes) == [(percent, 100, before - charge) for percent in expected]
+    ids = [event.event_id for event in changes.events if event.percent]
+    assert ids == [f"credit-{percent}-a" for percent in expected]
+
+
+def test_credit_makes_the_balance_after_it_the_whole() -> None:
+    known = rows(100)
+    changes = applied(known, *call("a", 90), grant(30), *call("b", 19), *call("c", 1))
+    assert told(changes) == [(50, 100, 10), (80, 100, 10), (50, 40, 20)]
+    assert known.accounts[1].full_balance == 40
+
+
+def test_credit_that_is_taken_back_crosses_thresholds() -> None:
+    changes = applied(rows(), grant(-60, "back"))
+    assert told(changes) == [(50, 100, 40)]
+    assert changes.events[0].event_id == "credit-50-1-back"
+    assert changes.events[0].hold_id is None
+
+
+def test_credit_that_was_added_without_events_is_part_of_the_whole() -> None:
+    known = rows(balance=1000, full=100)
+    assert told(applied(known, *call("a", 500))) == [(50, 1000, 500)]
+    known = rows()
+    decide(known, [grant(900)], NOW)
+    assert known.accounts[1].full_balance == 1000
+
+
+@given(st.lists(st.integers(1, 2**62), min_size=1, max_size=20), st.integers(0, 2**62))
+def test_between_two_additions_each_threshold_is_crossed_at_most_once(
+    charges: list[int], extra: int
+) -> None:
+    whole = sum(charges) + extra
+    seen: list[int] = []
+    left = whole
+    for charge in charges:
+        seen += crossed(whole, left, left - charge, USUAL)
+        left -= charge
+    assert seen == [percent for percent in USUAL if (whole - left) * 100 >= whole * percent]
