@@ -9,8 +9,13 @@
                 -> open, if it failed
 
 A call that began before the last change of the state does not change it.
+
+Some requests make a healthy upstream fail. While other accounts are served, at most 3 of the last
+20 calls count as failures of one account that the upstream answered, so that no account alone opens
+the breaker for all.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +24,12 @@ from service.upstream_report import BreakerState
 
 WINDOW: Final = 20
 """The number of the last calls of which half must not fail."""
-_COUNTED: Final = frozenset({"served", "failed"})
+MOST_OF_ONE: Final = 3
+"""The number of failures of one account that count, while other accounts are served."""
+MEMORY: Final = 60.0
+"""Seconds for which a call that was served says that other accounts are served."""
+_COUNTED: Final = frozenset({"served", "failed", "broke"})
+_FAILURES: Final = frozenset({"failed", "broke"})
 _ALL: Final = (1 << WINDOW) - 1
 _PROBE_ENDS: Final = 1.0
 """Seconds after which another call can try its luck while a probe runs."""
@@ -49,6 +59,14 @@ class Breaker:
         """The number of changes of the state."""
         self._opened = 0.0
         self._probing = False
+        self._number = 0
+        """The number of counted calls."""
+        self._broke: list[tuple[int, str]] = []
+        """The number and the account of each counted failure that the upstream answered."""
+        self._served: tuple[str, float] = ("", -math.inf)
+        """The account and the time of the last call that was served."""
+        self._served_before = self._served
+        """The same of the last one of another account."""
         self.state: BreakerState = "closed"
         """An open breaker is half open only when a call comes after the pause."""
 
@@ -72,29 +90,46 @@ class Breaker:
         """Return whether a call with this permit is the probe."""
         return self.state == "half_open" and permit == self._epoch
 
-    def end(self, permit: int, verdict: Verdict, now: float) -> None:
+    def end(self, permit: int, verdict: Verdict, now: float, account: str = "") -> None:
         """Count a call that ended, or a probe whose response began.
 
         Args:
             permit: The permit of the call.
             verdict: What the call says about the upstream.
             now: The time in seconds.
+            account: The account of the caller; "" if it is not known.
         """
+        if verdict == "served" and account:
+            if account != self._served[0]:
+                self._served_before = self._served
+            self._served = account, now
         if permit != self._epoch:
             return
         if self.state == "half_open":
             self._probing = False
-            if verdict == "failed":
+            if verdict in _FAILURES:
                 self._open(now)
             elif verdict != "unknown":
                 self._change("closed")
-        elif verdict in _COUNTED:
-            failed = verdict == "failed"
+        elif verdict in _COUNTED and not (verdict == "broke" and self._spares(account, now)):
+            failed = verdict in _FAILURES
+            self._number += 1
             self._bits = ((self._bits << 1) | failed) & _ALL
             if self._count < WINDOW:
                 self._count += 1
             if failed and self._consecutive and self._fails():
                 self._open(now)
+
+    def _spares(self, account: str, now: float) -> bool:
+        """Return whether a failure of this account, which the upstream answered, does not count."""
+        other, at = self._served if self._served[0] != account else self._served_before
+        first = self._number - WINDOW
+        self._broke = [each for each in self._broke if each[0] > first]
+        is_served = bool(other) and now - at <= MEMORY
+        if is_served and sum(each[1] == account for each in self._broke) >= MOST_OF_ONE:
+            return True
+        self._broke.append((self._number + 1, account))
+        return False
 
     def _fails(self) -> bool:
         if self._bits & self._consecutive == self._consecutive:
@@ -108,5 +143,6 @@ class Breaker:
     def _change(self, state: BreakerState) -> None:
         self._epoch += 1
         self._bits = self._count = 0
+        self._broke = []
         self.state = state
         self._changed(state)

@@ -167,7 +167,7 @@ class Dispatcher:
     def _leave(self, visit: Visit, call: Call, error: BaseException | None) -> None:
         now = _clock()
         if error is None:
-            visit.leave("served", now)
+            visit.leave("served", now, call.record.account)
             return
         if isinstance(error, errors.Failure) and error.refuses_key:
             upstream = visit.model.upstream
@@ -182,7 +182,7 @@ class Dispatcher:
             unanswered=now - visit.started if is_late else 0.0,
             patience=self._limits.first_byte_of(visit.model),
         )
-        visit.leave(verdict, now)
+        visit.leave(verdict, now, call.record.account)
 
     async def _again(
         self,

@@ -3,7 +3,9 @@
     served     the upstream answered
     refused    it is well, and refused the call: the caller's mistake, a rate limit, our key, a
                model that it does not have
-    failed     it could not be reached, was too busy, broke, or did not respond in time
+    failed     it could not be reached, was too busy, or did not respond in time
+    broke      it answered with a failure or with nonsense, or ended its response too early; the
+               request itself can be the cause
     unknown    nothing: the caller left, or the service itself failed
 
 Pure: takes the exception that ended the call.
@@ -14,15 +16,10 @@ from typing import Final, Literal
 
 from service import errors
 
-Verdict = Literal["served", "refused", "failed", "unknown"]
+Verdict = Literal["served", "refused", "failed", "broke", "unknown"]
 
-_FAILED: Final = (
-    errors.UpstreamUnavailable,
-    errors.UpstreamError,
-    errors.UpstreamTimeout,
-    errors.UpstreamInvalidResponse,
-    errors.UpstreamTruncated,
-)
+_FAILED: Final = (errors.UpstreamUnavailable, errors.UpstreamTimeout)
+_BROKE: Final = (errors.UpstreamError, errors.UpstreamInvalidResponse, errors.UpstreamTruncated)
 _REFUSED: Final = (
     errors.InvalidRequest,
     errors.RequestTooLarge,
@@ -45,9 +42,10 @@ def verdict_of(error: BaseException, *, unanswered: float, patience: float) -> V
     """
     if isinstance(error, asyncio.CancelledError):
         return "failed" if unanswered >= patience else "unknown"
-    if isinstance(error, _FAILED):
-        is_models = error.report is not None and error.report.cause == "model"
-        return "refused" if is_models else "failed"
+    if isinstance(error, (*_FAILED, *_BROKE)):
+        if error.report is not None and error.report.cause == "model":
+            return "refused"
+        return "failed" if isinstance(error, _FAILED) else "broke"
     if isinstance(error, _REFUSED) and error.report is not None:
         return "refused"
     return "unknown"

@@ -49,12 +49,13 @@ class Visit:
         """Close the breaker of which this is the probe, because the response has begun."""
         self.known.breaker.end(self.permit, "served", now)
 
-    def leave(self, verdict: Verdict, now: float) -> None:
+    def leave(self, verdict: Verdict, now: float, account: str = "") -> None:
         """Give back the place, and let the breaker count the call.
 
         Args:
             verdict: What the end of the call says about the upstream.
             now: The time of the event loop, in seconds.
+            account: The account of the caller.
         """
-        self.known.breaker.end(self.permit, verdict, now)
+        self.known.breaker.end(self.permit, verdict, now, account)
         self.known.bulkhead.leave()

@@ -1,7 +1,8 @@
 """Upstreams that hang, fail or are away: they neither starve others nor are called for nothing.
 
 places      60 calls that hang at one upstream leave another one alone; a full queue is OVERLOADED
-breakers    failures in a row cut an upstream off, a probe lets it back in
+breakers    failures in a row cut an upstream off, a probe lets it back in; one account alone does
+            not cut it off while another is served
 floods      300 callers, while the upstream hangs, is away or is busy, and when it is back
 """
 
@@ -18,8 +19,10 @@ import pytest
 
 from service.simulator import SimulatorServer
 from service.simulator.exchange import Exchange
+from tests.support.accounts_stack import accounts_stack
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import Failed
+from tests.support.priced_models import priced
 from tests.support.running_service import Running, service, several, simulator
 from tests.support.waiting import until
 
@@ -144,6 +147,18 @@ async def test_failures_in_a_row_cut_an_upstream_off() -> None:
             assert 10 < failure.retry_delay <= 40
             assert "'any'" in failure.message
         assert len(upstream.records) == 5
+
+
+async def test_one_account_does_not_cut_an_upstream_off_from_another() -> None:
+    entries = {"any": priced(), "bad": priced(upstream_model="sim-fault:500")}
+    async with accounts_stack(entries, breaker_failures=5) as stack:
+        victim, attacker = stack.books.team(), stack.books.team()
+        for _ in range(3):
+            assert (await stack.ask("grpc", victim.key, "any")).code == ""
+            for _ in range(8):
+                answer = await stack.ask("grpc", attacker.key, "bad")
+                assert answer.code == "upstream_error"
+        assert (await stack.ask("grpc", victim.key, "any")).code == ""
 
 
 @pytest.mark.parametrize("streamed", [False, True])

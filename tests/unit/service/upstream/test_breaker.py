@@ -22,11 +22,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.breaker = Breaker(failures=self.failures, pause=PAUSE, changed=self.states.append)
 
-    def calls(self, *verdicts: Verdict, now: float = 0.0) -> None:
+    def calls(self, *verdicts: Verdict, now: float = 0.0, account: str = "a") -> None:
         """Let calls through, one after the other."""
         for verdict in verdicts:
             assert self.breaker.wait(now) == 0
-            self.breaker.end(self.breaker.enter(), verdict, now)
+            self.breaker.end(self.breaker.enter(), verdict, now, account)
 
 
 def test_it_opens_after_consecutive_failures() -> None:
@@ -133,7 +133,52 @@ def test_failures_from_before_do_not_count_after_it_closed() -> None:
     assert bench.states == ["open", "half_open", "closed"]
 
 
-_VERDICTS = st.sampled_from(["served", "refused", "failed", "unknown"])
+def test_one_account_alone_opens_it_not_while_others_are_served() -> None:
+    bench = Bench()
+    bench.calls("served", account="b")
+    # Its own calls that are served, of which it can make as many as it likes, change nothing.
+    for _ in range(20):
+        bench.calls("served", "broke", "broke", "broke", "broke", "broke", "served", now=60.0)
+    assert bench.states == []
+
+    bench.calls("broke", "broke", now=60.0, account="b")
+
+    assert bench.states == []  # a call of the other account was served in between
+
+
+def test_failures_of_several_accounts_open_it() -> None:
+    bench = Bench()
+    bench.calls("served", account="b")
+    bench.calls("broke", "broke", "broke", "broke")
+    assert bench.states == []
+    bench.calls("broke", "broke", account="b")
+    assert bench.states == ["open"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "now", "other"), [("failed", 0.0, "b"), ("broke", 60.1, "b"), ("broke", 0.0, "a")]
+)
+def test_one_account_alone_opens_it_otherwise(verdict: Verdict, now: float, other: str) -> None:
+    """It could not be reached, or nobody else was served within a minute, or there is no other."""
+    bench = Bench()
+    bench.calls("served", account=other)
+    bench.calls(*[verdict] * 5, now=now)
+    assert bench.states == ["open"]
+
+
+def test_a_probe_that_breaks_opens_it_again_and_a_call_of_before_the_pause_is_remembered() -> None:
+    bench = Bench()
+    bench.calls("served", account="b")
+    bench.calls("failed", "failed", "failed", "failed", "failed")
+    bench.calls("broke", now=PAUSE)
+    assert bench.states == ["open", "half_open", "open"]
+    bench.calls("served", now=2 * PAUSE)
+    for _ in range(20):
+        bench.calls("broke", now=2 * PAUSE)
+    assert bench.breaker.state == "closed"
+
+
+_VERDICTS = st.sampled_from(["served", "refused", "failed", "broke", "unknown"])
 
 
 @examples(500)

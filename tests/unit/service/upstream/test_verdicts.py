@@ -11,10 +11,10 @@ from service.upstream.verdicts import Verdict, verdict_of
     [
         (errors.UpstreamUnavailable(), "failed"),
         (errors.UpstreamUnavailable().because("busy"), "failed"),
-        (errors.UpstreamError(dispatched=True), "failed"),
+        (errors.UpstreamError(dispatched=True), "broke"),
         (errors.UpstreamTimeout(dispatched=True), "failed"),
-        (errors.UpstreamInvalidResponse(dispatched=True), "failed"),
-        (errors.UpstreamTruncated(dispatched=True), "failed"),
+        (errors.UpstreamInvalidResponse(dispatched=True), "broke"),
+        (errors.UpstreamTruncated(dispatched=True), "broke"),
         (errors.UpstreamError(dispatched=True).because("model"), "refused"),
         (errors.InvalidRequest(dispatched=True).because("request"), "refused"),
         (errors.RequestTooLarge(dispatched=True).because("request"), "refused"),
