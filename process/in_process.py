@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import (
     Awaitable,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Mapping,
@@ -167,11 +168,15 @@ class InProcessContext:
         """Send a message to the caller and wait until the caller has taken it."""
         await self.write_all((message,))
 
-    async def write_all(self, messages: Sequence[object]) -> None:
-        """Send several messages to the caller at once and wait until it has taken them."""
+    def write_all(self, messages: Sequence[object]) -> Awaitable[None]:
+        """Send several messages to the caller at once and wait until it has taken them.
+
+        Here and below, a function that only passes on an awaitable is no coroutine: each coroutine
+        that waits is resumed for each message, and takes memory in each open stream.
+        """
         if self.take is None:
             raise TypeError("the method answers with one message")
-        await self.take(messages)
+        return self.take(messages)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Send the initial metadata to the caller."""
@@ -261,14 +266,14 @@ class StreamCall(_Call):
 
     __slots__ = ()
 
-    async def deliver(self, take: _Take) -> None:
+    def deliver(self, take: _Take) -> Coroutine[Any, Any, None]:
         """Run the call and pass its messages to `take`.
 
         Raises:
             AioRpcError: The call failed.
         """
         self._context.take = take
-        await self._method.serve(self._context)
+        return self._method.serve(self._context)
 
 
 class Readable(Protocol):
@@ -278,7 +283,7 @@ class Readable(Protocol):
         """Return the next message, or `grpc.aio.EOF` at the end. Raise if the call failed."""
 
 
-async def each(call: Readable | StreamCall, take: _Take) -> None:
+def each(call: Readable | StreamCall, take: _Take) -> Coroutine[Any, Any, None]:
     """Pass the messages of a streaming call to `take` as they arrive, in-process or on the wire.
 
     Args:
@@ -288,17 +293,20 @@ async def each(call: Readable | StreamCall, take: _Take) -> None:
     Raises:
         AioRpcError: The call failed.
     """
-    if isinstance(call, StreamCall):
-        await call.deliver(take)
-    else:
-        # An iteration over the call would keep each message until the next one.
-        while (message := await call.read()) is not grpc.aio.EOF:
-            taking = take((message,))
-            del message  # it belongs to `take`, which can wait
-            await taking
+    return call.deliver(take) if isinstance(call, StreamCall) else _each_of(call, take)
 
 
-async def write_all(context: Any, messages: list[_T], serialize: Callable[[_T], bytes]) -> None:
+async def _each_of(call: Readable, take: _Take) -> None:
+    # An iteration over the call would keep each message until the next one.
+    while (message := await call.read()) is not grpc.aio.EOF:
+        taking = take((message,))
+        del message  # it belongs to `take`, which can wait
+        await taking
+
+
+def write_all(
+    context: Any, messages: list[_T], serialize: Callable[[_T], bytes]
+) -> Awaitable[None]:
     """Write several messages at once, in-process or on the wire.
 
     A write to the wire can wait for a caller who does not read. Meanwhile, only the bytes of its
@@ -310,8 +318,11 @@ async def write_all(context: Any, messages: list[_T], serialize: Callable[[_T], 
         serialize: Serializes a message for the wire.
     """
     if isinstance(context, InProcessContext):
-        await context.write_all(messages)
-    else:
-        messages.reverse()
-        while messages:
-            await context.write(serialize(messages.pop()))
+        return context.write_all(messages)
+    return _write_each(context, messages, serialize)
+
+
+async def _write_each(context: Any, messages: list[_T], serialize: Callable[[_T], bytes]) -> None:
+    messages.reverse()
+    while messages:
+        await context.write(serialize(messages.pop()))

@@ -16,7 +16,7 @@ names the right URL. Query strings and Accept are ignored, as OpenAI ignores the
 error responses are not JSON, so they are not used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
@@ -71,14 +71,14 @@ class Resource:
         self._app = app
         self._methods = methods
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, or raise `RefusedError`."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the application's coroutine, or raise `RefusedError`."""
         if scope["method"] not in self._methods:
             path = exchange_of(scope).route
             message = f"Method {scope['method']} is not allowed for {path}; use {self._methods[0]}."
             allow = ", ".join(self._methods)
             raise RefusedError(of_reason("METHOD_NOT_ALLOWED", message=message, allow=allow))
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class Cors(CORSMiddleware):
@@ -112,14 +112,14 @@ class Routes:
         self._exact = {path: (path, app) for path, app in exact.items()}
         self._below = below
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, or raise `RefusedError`."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the application's coroutine, or raise `RefusedError`."""
         found = self._exact.get(scope["path"]) or self._found_below(scope["path"])
         if found is None:
             raise RefusedError(unknown_url(scope))
         route, app = found
         exchange_of(scope).route = route
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
     def _found_below(self, path: str) -> tuple[str, ASGIApp] | None:
         for prefix, found in self._below.items():

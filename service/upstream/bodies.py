@@ -7,7 +7,7 @@ finish   what follows the last event of a stream
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from typing import Final, cast
 
 import httpx
@@ -33,12 +33,13 @@ async def read(response: httpx.Response, limit: int, *, first: float, idle: floa
     Raises:
         Failure: The upstream is silent for too long, or the body breaks off.
     """
-    body = _body_of(response)
-    pieces = bytearray()
-    with closing(Silence(first)) as silence:
-        while len(pieces) <= limit and (piece := await _next(body, silence, idle)):
-            pieces += piece
-    return bytes(pieces)
+    found = bytearray()
+    async with aclosing(pieces(response, first=first, idle=idle)) as arriving:
+        async for piece in arriving:
+            found += piece
+            if len(found) > limit:
+                break
+    return bytes(found)
 
 
 async def pieces(response: httpx.Response, *, first: float, idle: float) -> AsyncGenerator[bytes]:
@@ -48,12 +49,22 @@ async def pieces(response: httpx.Response, *, first: float, idle: float) -> Asyn
     """
     body = _body_of(response)
     arrived: list[bytes] = []
+    is_first = True
     with closing(Silence(first)) as silence:
         while True:
-            arrived.append(await _next(body, silence, idle))
-            if not arrived[0]:
+            try:
+                with silence:
+                    arrived.append(await anext(body))
+            except StopAsyncIteration:
                 return
-            yield arrived.pop()
+            except (TimeoutError, *CLIENT_ERRORS) as error:
+                raise _failure_of(error) from error
+            if is_first:
+                is_first, silence.longest = False, idle
+            if arrived[0]:
+                yield arrived.pop()
+            else:
+                arrived.clear()
 
 
 async def finish(rest: AsyncIterator[bytes]) -> None:
@@ -72,22 +83,11 @@ def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
     return aiter(cast("httpx.AsyncByteStream", response.stream))
 
 
-async def _next(body: AsyncIterator[bytes], silence: Silence, idle: float) -> bytes:
-    """Return the next bytes of a body, or b"" at its end."""
-    piece = b""
-    try:
-        while not piece:
-            with silence:
-                piece = await anext(body)
-            silence.longest = idle
-    except StopAsyncIteration:
-        return b""
-    except TimeoutError as error:
-        raise errors.UpstreamTimeout(dispatched=True) from error
-    except CLIENT_ERRORS as error:
-        failure = failure_of(error)
-        if isinstance(failure, errors.UpstreamTimeout):
-            raise failure from error
-        cut = errors.UpstreamTruncated(dispatched=True)
-        raise cut.because(cause_of(error, "truncated")) from error
-    return piece
+def _failure_of(error: Exception) -> errors.Failure:
+    """Return the failure of a body that does not arrive."""
+    if isinstance(error, TimeoutError):
+        return errors.UpstreamTimeout(dispatched=True)
+    failure = failure_of(error)
+    if isinstance(failure, errors.UpstreamTimeout):
+        return failure
+    return errors.UpstreamTruncated(dispatched=True).because(cause_of(error, "truncated"))

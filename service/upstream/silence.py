@@ -17,19 +17,28 @@ class Silence:
                 with silence:
                     piece = await …
 
-    The time between waits does not count. Needs a running event loop, and only one task at a time.
+    The time between waits does not count. All waits are those of the task that creates it.
 
     Args:
         longest: Maximum seconds of a wait. Then, a `TimeoutError` ends it.
+
+    Raises:
+        RuntimeError: There is no running task.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_longest", "_loop", "_since", "_task", "_timer")
+    __slots__ = (
+        *("_cancelling", "_expired", "_longest", "_loop", "_since", "_task", "_timer", "_waits"),
+    )
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Silence needs a task to end.")
+        self._task: asyncio.Task[object] = task
+        self._waits = False
         self._since = 0.0
         self._cancelling = 0
         self._expired = False
@@ -46,11 +55,8 @@ class Silence:
             self.close()  # the timer can be set for later
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("Silence needs a task to end.")
-        self._task = task
-        self._cancelling = task.cancelling()
+        self._waits = True
+        self._cancelling = self._task.cancelling()
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._since + self._longest, self._look)
@@ -62,12 +68,12 @@ class Silence:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        task, self._task = self._task, None
-        if not self._expired or task is None:
+        self._waits = False
+        if not self._expired:
             return
         self._expired = False
         # Like `asyncio.timeout`, keep a cancellation that has another cause.
-        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def close(self) -> None:
@@ -78,7 +84,7 @@ class Silence:
 
     def _look(self) -> None:
         self._timer = None
-        if self._task is None:
+        if not self._waits:
             return
         ends = self._since + self._longest
         if self._loop.time() < ends:

@@ -14,6 +14,8 @@ because some upstreams omit the last empty line.
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
+_FIELD: Final = b"data: "
+_END: Final = b"\n\n"
 _CR: Final = 0x0D
 _LF: Final = 0x0A
 """Numbers, because CPython 3.11 raises and catches an exception to find bytes in bytes."""
@@ -52,6 +54,8 @@ class EventParser:
         """
         if self._after_cr or _CR in data:
             data = self._normalize(data)
+        if self._is_one_event(data):
+            return [(b"", data[len(_FIELD) : -len(_END)])]
         if _LF not in data:
             self._tail += data
             self._check(len(self._tail))
@@ -68,6 +72,16 @@ class EventParser:
             self._tail += tail
             self._check(len(tail))
         return self._take(lines)
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Return whether the next bytes are one usual event, as most pieces of a stream are."""
+        return (
+            data.startswith(_FIELD)
+            and data.endswith(_END)
+            and data.find(_END[:1]) == len(data) - len(_END)
+            and len(data) <= self._limit
+            and not (self._first or self._tail or self._data or self._name)
+        )
 
     def finish(self) -> list[tuple[bytes, bytes]]:
         """Return the event that lacks its last line end or its empty line, if there is one.

@@ -36,6 +36,10 @@ STREAMS: dict[str, tuple[bytes, list[Event]]] = {
     "comment that looks like data": (b":data: a\n\n", []),
     "empty comment": (b":\n:\ndata: a\n\n", [(b"", b"a")]),
     "multi-line data": (b'data: {"a":\ndata: 1}\n\n', [(b"", b'{"a":\n1}')]),
+    "a line that begins behind a line": (
+        b"data: a\n\ndata: b\ndata: c\n\n",
+        [(b"", b"a"), (b"", b"b\nc")],
+    ),
     "empty data": (b"data:\n\n", [(b"", b"")]),
     "data without a colon": (b"data\n\n", [(b"", b"")]),
     "empty lines of data": (b"data\ndata:\ndata: \n\n", [(b"", b"\n\n")]),
