@@ -224,6 +224,7 @@ class InProcessContext:
 
     def end(self) -> None:
         """Mark the call as ended and run its callbacks."""
+        self.take = None  # which has the call, and the call this context
         callbacks, self._done = self._done or (), None
         for callback in callbacks:
             callback(self)

@@ -233,7 +233,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _call(self, method: str, context: _Context) -> AsyncIterator[Call]:
         call = self._begin(method, context)
-        CURRENT.set(call)
+        token = CURRENT.set(call)
         self._calls.add(call)
         # gRPC calls this after it has sent the end, for which the caller must read.
         context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
@@ -257,6 +257,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 call.trace.end(call.record)
             if self._load is not None:
                 self._load.end(call.record)
+            # The task's context and gRPC's have the call, which has both: otherwise, only a garbage
+            # collection would free them.
+            CURRENT.reset(token)
+            call.peer = call.identity = str
 
     def _begin(self, method: str, context: _Context) -> Call:
         metadata = _single_values(context)

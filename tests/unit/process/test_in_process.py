@@ -1,8 +1,9 @@
 """The in-process channel, without a service: what callers and handlers see of each other."""
 
 import asyncio
+import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import grpc
@@ -101,6 +102,31 @@ async def test_messages_that_are_there_together_are_taken_together() -> None:
         await write_all(context, [2, 3], lambda number: b"%d" % number)
 
     assert await collect(channel(stream=several).unary_stream(STREAM)(0)) == [[1], [2, 3]]
+
+
+async def test_a_stream_that_ended_is_freed_without_a_garbage_collection() -> None:
+    class Events:
+        """What a caller's function has, as well as the call."""
+
+    async def one(_: object, context: Any) -> None:
+        await context.write(1)
+
+    def begin() -> tuple[Coroutine[Any, Any, None], "weakref.ref[Events]"]:
+        events, call = Events(), channel(stream=one).unary_stream(STREAM)(0)
+
+        async def take(_: Sequence[object]) -> None:
+            assert events is not call
+
+        return each(call, take), weakref.ref(events)
+
+    gc.disable()
+    try:
+        running, events = begin()
+        await running
+        del running
+        assert events() is None
+    finally:
+        gc.enable()
 
 
 async def test_on_the_wire_only_the_bytes_of_a_message_wait_for_the_caller() -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -140,6 +142,24 @@ async def test_a_response_passes_with_its_metadata() -> None:
     assert await (await house.unary(behavior))("question", context) == "answer to question"
     assert context.initial == {"x-request-id": "mine-1", "openai-processing-ms": "1234"}
     assert house.ended("")
+
+
+def test_a_call_that_ended_is_freed_without_a_garbage_collection() -> None:
+    async def main() -> bool:
+        serve = await House().unary(answer)
+        task = asyncio.create_task(serve("question", FakeContext()))
+        await task
+        ended = weakref.ref(task)
+        del task
+        await asyncio.sleep(0)
+        return ended() is None
+
+    gc.disable()
+    try:
+        # asyncio's own loop keeps timers that were cancelled, and what they have.
+        assert uvloop.run(main())
+    finally:
+        gc.enable()
 
 
 CHARGE = Charge(hold_id="h", amount_nano_credits=3)
