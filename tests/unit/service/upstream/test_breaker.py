@@ -148,6 +148,7 @@ def test_one_account_alone_opens_it_not_while_others_are_served() -> None:
 
 def test_failures_of_several_accounts_open_it() -> None:
     bench = Bench()
+    bench.calls("served", account="c")
     bench.calls("served", account="b")
     bench.calls("broke", "broke", "broke", "broke")
     assert bench.states == []
