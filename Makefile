@@ -122,6 +122,9 @@ test-e2e: ## Run the tests of both deployables with real clients
 test-faults: ## Run the failure catalogue and print it: RUNS=10 repeats it, SAMPLE=6 takes 6 of its faults
 	$(BIN)/python -m tests.faults $(if $(RUNS),--runs $(RUNS)) $(if $(SAMPLE),--sample $(SAMPLE))
 test-clients: ## Run the tests of other client libraries
+.PHONY: test-restarts
+test-restarts: $(STAMP) ## Restart two replicas behind Envoy 20 times under load: 25 minutes
+	RESTARTS=20 $(PYTEST) -s -o faulthandler_timeout=2700 tests/faults/test_rolling_restart.py
 test-unit test-contract test-e2e test-clients:
 	$(call run_tests,tests/$(@:test-%=%))
 

@@ -2,12 +2,14 @@
 
 callers -> Envoy -> replica, replica -> upstream
 
-Every call succeeds, and the upstream receives each of them once.
+Every call succeeds, and the upstream receives each of them once. `make test-restarts` restarts the
+replicas 20 times instead of twice, with health checks every second and every 10 s.
 """
 
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
+import os
 import signal
 import socket
 from collections import Counter
@@ -25,11 +27,11 @@ from tests.support.processes import Process, service_process
 from tests.support.running_service import simulator
 from tests.support.waiting import PATIENCE, until
 
-ROUNDS: Final = 2
+ROUNDS: Final = int(os.environ.get("RESTARTS", "2"))
 """How often each replica is restarted."""
+INTERVALS: Final = (1.0, 10.0) if "RESTARTS" in os.environ else (0.2,)
+"""Seconds between two health checks."""
 CALLERS: Final = 6
-HEALTH_INTERVAL: Final = 0.2
-"""Seconds, shorter than the drain delay, so that Envoy notices the drain within it."""
 MANY: Final = 1_000_000
 BETWEEN: Final = 20
 """The number of calls between two restarts."""
@@ -38,13 +40,13 @@ BETWEEN: Final = 20
 class Replica:
     """A service that can be started again at the same address."""
 
-    def __init__(self, upstream: SimulatorServer) -> None:
+    def __init__(self, upstream: SimulatorServer, delay: float) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         self._variables = {
             "CHAT_LISTEN": self.address,
             "CHAT_UPSTREAM_BASE_URL": upstream.base_url,
-            "CHAT_DRAIN_DELAY": "2",
+            "CHAT_DRAIN_DELAY": str(delay),
             "CHAT_DRAIN_GRACE": "10",
         }
         self._life = AsyncExitStack()
@@ -90,28 +92,30 @@ def _reached(outcomes: Counter[str], enough: int) -> bool:
 
 
 async def _healthy(proxy: Envoy, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(2 * PATIENCE):
         while await proxy.counter("membership_healthy") != count:
             pass
 
 
 @pytest.mark.alone
-@pytest.mark.time_limit(300)
-async def test_a_rolling_restart_fails_no_call_and_doubles_none() -> None:
+@pytest.mark.time_limit(300 + 120 * ROUNDS)
+@pytest.mark.parametrize("interval", INTERVALS)
+async def test_a_rolling_restart_fails_no_call_and_doubles_none(interval: float) -> None:
     outcomes: Counter[str] = Counter()
     over = asyncio.Event()
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(
             simulator(time_to_first_token=0.02, inter_token_delay=0.002, records_kept=MANY)
         )
-        replicas = [Replica(upstream) for _ in range(2)]
+        # Envoy notices the drain within its delay, also if a check takes its whole timeout of 1 s.
+        replicas = [Replica(upstream, delay=max(2.0, 1.0 + 1.5 * interval)) for _ in range(2)]
         for replica in replicas:
             stack.push_async_callback(replica.kill)
             await replica.start()
         proxy = await stack.enter_async_context(
             envoy(
                 *(replica.address for replica in replicas),
-                health_interval=HEALTH_INTERVAL,
+                health_interval=interval,
             )
         )
         await _healthy(proxy, 2)
@@ -128,3 +132,4 @@ async def test_a_rolling_restart_fails_no_call_and_doubles_none() -> None:
             over.set()
             await asyncio.gather(*callers)
         assert outcomes == {"OK": len(upstream.records)}
+        print(f"{ROUNDS} rolling restarts, checks every {interval} s: {outcomes}")  # noqa: T201
