@@ -4,6 +4,7 @@
     id, log           errors      404       405
 
     POST  /v1/chat/completions
+    POST  /v1/chat/completions/quote    not in OpenAI's API
     GET   /v1/models
     GET   /v1/models/{model}
     GET   /v1/credits            not in OpenAI's API
@@ -39,6 +40,7 @@ from restbridge.http.limits import Bodies, InFlight, Limits
 from restbridge.model_routes import ModelListRoute, ModelRoute, unknown_url
 from restbridge.pages import ASSETS, PATHS, pages
 from restbridge.probes import Readyz, healthz
+from restbridge.quote_route import QuoteRoute
 from restbridge.telemetry import Telemetry
 
 if TYPE_CHECKING:  # imported only if spans are exported
@@ -49,6 +51,7 @@ POST: Final = ("POST",)
 
 METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "/v1/chat/completions": POST,
+    "/v1/chat/completions/quote": POST,
     "/v1/models": GET,
     "/v1/models/{model}": GET,
     "/v1/credits": GET,
@@ -153,10 +156,12 @@ def create_app(
     """
     clock = clock or LoopClock()
     api = InFlight(limits.in_flight)
-    completions = ChatCompletions(service, Bodies(limits), telemetry, clock, silence=silence)
+    bodies = Bodies(limits)
+    completions = ChatCompletions(service, bodies, telemetry, clock, silence=silence)
 
     apps: dict[str, ASGIApp] = {
         "/v1/chat/completions": api.wrap(completions),
+        "/v1/chat/completions/quote": api.wrap(QuoteRoute(service, bodies)),
         "/v1/models": api.wrap(ModelListRoute(service)),
         "/v1/models/{model}": api.wrap(ModelRoute(service)),
         "/v1/credits": api.wrap(Credits(service)),

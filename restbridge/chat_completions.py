@@ -77,7 +77,7 @@ class ChatCompletions:
         """Handle one request."""
         check_json(scope)
         with self._bodies.holding() as body:
-            params = await _decode(await body.read(scope, receive))
+            params = await decoded(await body.read(scope, receive))
             if params.stream:
                 await self._stream(scope, receive, send, params)
             else:
@@ -170,7 +170,12 @@ def encoded(response: StreamChatCompletionResponse | TextChunk) -> bytes:
     return response.encode() if isinstance(response, TextChunk) else encode_chunk(response.chunk)
 
 
-async def _decode(body: bytes) -> ChatCompletionParams:
+async def decoded(body: bytes) -> ChatCompletionParams:
+    """Return the request in a body.
+
+    Raises:
+        RefusedError: The body is no request.
+    """
     try:
         if len(body) <= _DECODED_IN_PLACE:
             return decode_request(body)

@@ -136,9 +136,8 @@ class Admission:
                 neither the store nor the journal could save the settlement.
         """
         now = self._wall_clock()
-        model = request.model.at(now)
-        if model is not request.model:
-            request = replace(request, model=model)
+        request = priced_at(request, now)
+        model = request.model
         bound = bound_of(request.priced, model, request.output_limit)
         place = Place(
             hold_id=hold_id(now),
@@ -164,7 +163,7 @@ class Admission:
         outcome = await self._place(place)
         call.rate_limit = rate_limit_headers.headers(outcome.requests, outcome.tokens)
         if isinstance(outcome, Refused):
-            raise _failure(outcome, place, bound, request, caller)
+            raise failure_of(outcome, place, bound, request, caller)
         if isinstance(outcome, Claimed):
             raise ClaimedError(outcome)
         if recording is not None:
@@ -238,7 +237,13 @@ def _lease(call: Call) -> int:
     return int((remaining + LEASE_BEYOND_DEADLINE) * _SECOND)
 
 
-def _failure(
+def priced_at(request: AcceptedRequest, now: int) -> AcceptedRequest:
+    """Return a request with the prices of a time, in nanoseconds since the Unix epoch."""
+    model = request.model.at(now)
+    return request if model is request.model else replace(request, model=model)
+
+
+def failure_of(
     refused: Refused, place: Place, bound: Bound, request: AcceptedRequest, caller: Caller
 ) -> errors.Failure:
     """Return the failure for a rejected hold."""

@@ -62,6 +62,7 @@ from service.models import Catalogue, CurrentModels
 from service.open_accounts import OpenAccounts, open_accounts
 from service.open_webhooks import open_webhooks
 from service.probes import ProbeInterceptor
+from service.quotes import Quotes
 from service.servicer import ChatCompletionServicer, ModelServicer
 from service.simulation import Simulation
 from service.start_error import StartError
@@ -249,7 +250,7 @@ class Server:
         )
         server = listener([self._probes, interceptor], _options(settings, self._shares_ports))
         chat_completion_service_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
-            self._completions(accounts, upstream), server
+            self._completions(accounts, upstream, access), server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(authentication, self._models), server
@@ -354,15 +355,17 @@ class Server:
         return held
 
     def _completions(
-        self, accounts: OpenAccounts, upstream: UpstreamClient
+        self, accounts: OpenAccounts, upstream: UpstreamClient, access: Access
     ) -> ChatCompletionServicer | IdempotentChatCompletions:
         """Return the servicer of completions, and keep the answers of the store in order."""
         settings = self._settings
+        quotes = Quotes(access, accounts.store, worth=settings.credit_worth)
         plain = ChatCompletionServicer(
             accounts.authentication,
             accounts.admission,
             self._models,
             upstream,
+            quotes=quotes,
             max_request_bytes=settings.max_request_bytes,
             clock=time.monotonic,
         )
@@ -371,6 +374,7 @@ class Server:
             admission=accounts.admission,
             catalogue=self._models,
             upstream=upstream,
+            quotes=quotes,
             batches=accounts.batches,
             answers=accounts.answers,
             calls=self._calls,

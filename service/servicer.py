@@ -33,6 +33,7 @@ from service.metering.bound import output_limit
 from service.metering.progress import Progress
 from service.model_names import allows
 from service.models import Models
+from service.quotes import Quotes
 from service.request import AcceptedRequest
 from service.upstream.chunks import Response
 
@@ -71,6 +72,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         admission: Holds the cost of a call and settles it.
         catalogue: The models.
         upstream: The client of the upstreams.
+        quotes: Quotes completions.
         max_request_bytes: Maximum size of a request message, in bytes.
         clock: A monotonic clock in seconds, for durations.
     """
@@ -82,6 +84,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         catalogue: Models,
         upstream: Completes,
         *,
+        quotes: Quotes,
         max_request_bytes: int,
         clock: Callable[[], float],
     ) -> None:
@@ -90,6 +93,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         self._admission = admission
         self._catalogue = catalogue
         self._upstream = upstream
+        self._quotes = quotes
         self._max_request_bytes = max_request_bytes
 
     async def CreateChatCompletion(  # noqa: N802  (named by the contract)
@@ -130,6 +134,16 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             receipts.add(progress.kept.chunk.usage, call.charge)
             progress.kept.charge.CopyFrom(call.charge)
             yield [progress.kept]
+
+    async def QuoteChatCompletion(  # noqa: N802  (named by the contract)
+        self, request: chat_completion_service_pb2.QuoteChatCompletionRequest, context: _Context
+    ) -> chat_completion_service_pb2.QuoteChatCompletionResponse:
+        """Return what a completion would hold, and whether it would be admitted."""
+        call = CURRENT.get()
+        caller = await self._authentication.authenticate(call)
+        params = request.params
+        accepted = self._accept(params, call, context, streamed=params.stream)
+        return await self._quotes.quote(caller, accepted)
 
     def _accept(
         self, params: ChatCompletionParams, call: Call, context: _Context, *, streamed: bool

@@ -83,6 +83,14 @@ class IdempotentChatCompletions(chat_completion_service_pb2_grpc.ChatCompletionS
             return self._plain.StreamChatCompletion(request, context)
         return self._stream(request, context)
 
+    def QuoteChatCompletion(  # noqa: N802  (named by the contract)
+        self,
+        request: chat_completion_service_pb2.QuoteChatCompletionRequest,
+        context: _Context,
+    ) -> Awaitable[chat_completion_service_pb2.QuoteChatCompletionResponse]:
+        """Return what a completion would hold. An idempotency key has no meaning here."""
+        return self._plain.QuoteChatCompletion(request, context)
+
     @property
     def running(self) -> int:
         """The number of runs."""

@@ -38,6 +38,7 @@ from service.ledger.rows import AnswerState, Claim, Claimed
 from service.ledger.store import StoreError
 from service.ledger.stored_answers import Answers
 from service.models import Models
+from service.quotes import Quotes
 from service.servicer import ChatCompletionServicer
 from service.telemetry import CallRecord, Telemetry
 from service.upstream.client import UpstreamClient
@@ -64,6 +65,7 @@ class RunParts:
     admission: Admission
     catalogue: Models
     upstream: UpstreamClient
+    quotes: Quotes
     batches: Batches
     answers: Answers
     calls: Calls
@@ -131,6 +133,7 @@ class Run:
             RecordedAdmission(parts.admission, self._recording),
             parts.catalogue,
             RecordedUpstream(parts.upstream, self._recording),
+            quotes=parts.quotes,
             max_request_bytes=parts.max_request_bytes,
             clock=parts.clock,
         )

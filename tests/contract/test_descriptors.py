@@ -97,6 +97,8 @@ def test_singular_fields_of_a_mirror_have_presence(field: FieldDescriptor) -> No
 
 
 ABSENCE_SAYS_SOMETHING = {
+    # Without one, no output limit is admitted; zero would be a limit.
+    "chatcompletion.v1.QuoteChatCompletionResponse.largest_max_tokens",
     # An absent limit is no limit; zero is not a limit.
     "chatcompletion.v1.KeyLimits.requests_per_minute",
     "chatcompletion.v1.KeyLimits.tokens_per_minute",

@@ -73,6 +73,7 @@ LAYERS = {
         {"check"},
         {"idempotency"},
         {"servicer", "interceptors", "probes"},
+        {"quotes"},
         {"admission", "validation", "config"},
         {"event_settings"},
         {"webhooks"},
@@ -102,6 +103,7 @@ LAYERS = {
     ),
     "service.ledger": (
         {"housekeeping"},
+        {"quoting"},
         {"stored_answers", "batches", "migrations", "journal", "history", "outbox"},
         {"store"},
         {"postgres", "sqlite"},
@@ -187,6 +189,7 @@ LAYERS = {
         {"standalone"},
         {"server"},
         {"app"},
+        {"quote_route"},
         {"chat_completions", "model_routes", "credits", "pages", "probes", "error_middleware"},
         {"forward"},
         {"answers", "event_stream"},

@@ -18,11 +18,13 @@ from openapi_spec_validator import validate
 
 from chatcompletion.openai_json.documents import SHAPES
 from chatcompletion.reasons import RULES
+from chatcompletion.v1.chat_completion_service_pb2 import QuoteChatCompletionResponse
 from chatcompletion.v1.credit_service_pb2 import GetCreditsResponse
 from restbridge.app import METHODS
 from restbridge.credits import document as credits_document
 from restbridge.error_responses import BRIDGE, REASONS, of_reason
 from restbridge.headers import EXPOSED
+from restbridge.quote_route import document as quote_document
 from service.validation.contract import LENGTHS, RANGES
 from tests.support.golden import Golden, MistypedGolden
 from tests.support.golden_requests import MISTYPED, REQUESTS
@@ -191,6 +193,44 @@ def test_the_credits_document_is_valid(text: str) -> None:
     response = text_format.Parse(text, GetCreditsResponse())
     assert errors("Credits", credits_document(response)) == []
     assert errors("Credits", {**credits_document(response), "more": 1}) != []
+
+
+QUOTE: Final = """
+model: "default" hold_nano_credits: 4200000 prompt_tokens: 549 completion_tokens: 2000
+available_nano_credits: 1100000 largest_max_tokens: 118
+hold_worth { currency_code: "EUR" amount: "0.000042" }
+rejection {
+    reason: ERROR_REASON_BUDGET_EXCEEDED message: "Budget exceeded." scope: LIMIT_SCOPE_API_KEY
+    limit: "budget_day" retry_time { seconds: 1793491199 nanos: 1 }
+}
+"""
+GOLDEN_QUOTE: Final = {
+    "object": "chat.completion.quote",
+    "model": "default",
+    "hold": "0.0042",
+    "hold_nano_credits": 4200000,
+    "hold_worth": {"currency": "EUR", "amount": "0.000042"},
+    "prompt_tokens": 549,
+    "completion_tokens": 2000,
+    "available": "0.0011",
+    "available_nano_credits": 1100000,
+    "largest_max_tokens": 118,
+    "rejection": {
+        "code": "budget_exceeded",
+        "message": "Budget exceeded.",
+        "scope": "api_key",
+        "limit": "budget_day",
+        "retry_at": 1793491200,
+    },
+}
+
+
+def test_the_quote_document_is_valid_and_golden() -> None:
+    response = text_format.Parse(QUOTE, QuoteChatCompletionResponse())
+    assert quote_document(response) == GOLDEN_QUOTE
+    for made in (response, QuoteChatCompletionResponse()):
+        assert errors("Quote", quote_document(made)) == []
+        assert errors("Quote", {**quote_document(made), "more": 1}) != []
 
 
 def test_the_examples_are_valid() -> None:

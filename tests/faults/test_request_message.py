@@ -41,6 +41,7 @@ CALLERS: Final = (
     "/chatcompletion.v1.ModelService/ListModels",
     "/chatcompletion.v1.ModelService/GetModel",
     "/chatcompletion.v1.CreditService/GetCredits",
+    "/chatcompletion.v1.ChatCompletionService/QuoteChatCompletion",
 )
 HEALTH: Final = (CHECK, WATCH)
 MESSAGE: Final = CreateChatCompletionRequest(params=params("any")).SerializeToString()

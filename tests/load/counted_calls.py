@@ -33,6 +33,7 @@ from process.in_process import InProcessChannel, each
 from restbridge.chat_completions import encoded
 from service.accounts.bootstrap import bootstrap
 from service.accounts.directory import Directory
+from service.accounts.store_access import Access
 from service.admission import Admission
 from service.authentication import Authentication
 from service.call import Calls
@@ -42,6 +43,7 @@ from service.ledger.journal import Journal
 from service.ledger.migrations import migrate
 from service.ledger.store import Store
 from service.models import Catalogue
+from service.quotes import Quotes
 from service.servicer import ChatCompletionServicer
 from service.settlement import Settlement
 from service.telemetry import Telemetry
@@ -136,6 +138,7 @@ class Stack:
                 now=lambda: datetime.now(UTC),
                 random=lambda: 0.0,
             ),
+            quotes=Quotes(Access(batches), store),
             max_request_bytes=2**20,
             clock=time.monotonic,
         )

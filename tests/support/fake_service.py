@@ -31,6 +31,8 @@ from chatcompletion.v1.chat_completion_pb2 import (
 from chatcompletion.v1.chat_completion_service_pb2 import (
     CreateChatCompletionRequest,
     CreateChatCompletionResponse,
+    QuoteChatCompletionRequest,
+    QuoteChatCompletionResponse,
     StreamChatCompletionRequest,
     StreamChatCompletionResponse,
 )
@@ -227,6 +229,12 @@ class _Completions(chat_completion_service_pb2_grpc.ChatCompletionServiceService
         async with self._fake.watched(request.params, context):
             async for part in self._fake.stream(request.params, context):
                 yield StreamChatCompletionResponse(chunk=part)
+
+    async def QuoteChatCompletion(  # noqa: N802 - as above
+        self, request: QuoteChatCompletionRequest, context: Context
+    ) -> QuoteChatCompletionResponse:
+        self._fake.note(context)
+        return QuoteChatCompletionResponse(model=request.params.model, prompt_tokens=1)
 
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):

@@ -4,7 +4,7 @@ The document has the members of the messages in account.proto under its own name
 lists the names and takes the descriptions from the comments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 Schema = dict[str, Any]
@@ -25,53 +25,20 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
     def about(field: str) -> str:
         return comments[f"chatcompletion.v1.{field}"].removeprefix(_OUTPUT)
 
-    def amount(name: str, field: str) -> dict[str, Schema]:
-        text = about(field)
-        return {
-            name: {
-                "description": text.replace("nano-credits", "credits"),
-                "type": "string",
-                "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?$",
-            },
-            f"{name}_nano_credits": {"description": text, **_INTEGER},
-        }
-
-    def worth(name: str, field: str) -> dict[str, Schema]:
-        return {
-            name: {
-                "description": about(field),
-                "type": "object",
-                "required": ["currency", "amount"],
-                "properties": {
-                    "currency": {
-                        "description": about("Worth.currency_code"),
-                        "type": "string",
-                        "pattern": "^[A-Z]{3}$",
-                    },
-                    "amount": {
-                        "description": about("Worth.amount"),
-                        "type": "string",
-                        "pattern": r"^-?[0-9]+(\.[0-9]{1,18})?$",
-                    },
-                },
-                "additionalProperties": False,
-            }
-        }
-
     def limit(name: str, field: str | None = None) -> Schema:
         return {"description": about(f"KeyLimits.{field or name}"), "type": ["integer", "null"]}
 
     return {
-        "Credits": _closed(
+        "Credits": closed(
             "The credit of the caller's account, the limits of the API key, and its usage.",
             {
                 "object": {"description": 'Always "credits".', "const": "credits"},
                 "account": {"description": about("Account.name"), **_STRING},
                 "key": {"description": about("ApiKey.name"), **_STRING},
-                **amount("balance", "Account.balance_nano_credits"),
-                **amount("held", "Account.held_nano_credits"),
-                **amount("available", "Account.available_nano_credits"),
-                **worth("balance_worth", "Account.balance_worth"),
+                **amount("balance", about("Account.balance_nano_credits")),
+                **amount("held", about("Account.held_nano_credits")),
+                **amount("available", about("Account.available_nano_credits")),
+                **worth("balance_worth", about("Account.balance_worth"), about),
                 "limits": {"$ref": "#/components/schemas/KeyLimits"},
                 "usage": {
                     "description": about("GetCreditsResponse.usage"),
@@ -80,7 +47,7 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                 },
             },
         ),
-        "KeyLimits": _closed(
+        "KeyLimits": closed(
             about("KeyLimits"),
             {
                 "models": {
@@ -99,7 +66,7 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                 },
             },
         ),
-        "UsageTotal": _closed(
+        "UsageTotal": closed(
             about("UsageTotal"),
             {
                 "start": {
@@ -113,14 +80,62 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                     "description": about("UsageTotal.completion_tokens"),
                     **_INTEGER,
                 },
-                **amount("charged", "UsageTotal.charged_nano_credits"),
-                **worth("charged_worth", "UsageTotal.charged_worth"),
+                **amount("charged", about("UsageTotal.charged_nano_credits")),
+                **worth("charged_worth", about("UsageTotal.charged_worth"), about),
             },
         ),
     }
 
 
-def _closed(description: str, properties: dict[str, Schema]) -> Schema:
+def amount(name: str, text: str) -> dict[str, Schema]:
+    """Return the two members of an amount.
+
+    Args:
+        name: The name of the member in credits.
+        text: The description of the amount in nano-credits.
+    """
+    return {
+        name: {
+            "description": text.replace("nano-credits", "credits"),
+            "type": "string",
+            "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?$",
+        },
+        f"{name}_nano_credits": {"description": text, **_INTEGER},
+    }
+
+
+def worth(name: str, text: str, about: Callable[[str], str]) -> dict[str, Schema]:
+    """Return the member of a worth.
+
+    Args:
+        name: The name of the member.
+        text: Its description.
+        about: Returns the comment of a field.
+    """
+    return {
+        name: {
+            "description": text,
+            "type": "object",
+            "required": ["currency", "amount"],
+            "properties": {
+                "currency": {
+                    "description": about("Worth.currency_code"),
+                    "type": "string",
+                    "pattern": "^[A-Z]{3}$",
+                },
+                "amount": {
+                    "description": about("Worth.amount"),
+                    "type": "string",
+                    "pattern": r"^-?[0-9]+(\.[0-9]{1,18})?$",
+                },
+            },
+            "additionalProperties": False,
+        }
+    }
+
+
+def closed(description: str, properties: dict[str, Schema]) -> Schema:
+    """Return the schema of an object with these members. The worth of an amount is optional."""
     return {
         "type": "object",
         "description": description,

@@ -5,7 +5,7 @@ import tomllib
 from typing import Any, Final
 
 from tools.openapi import credits as credits_schemas
-from tools.openapi import failures, routes, schemas
+from tools.openapi import failures, quotes, routes, schemas
 from tools.openapi.comments import comments
 from tools.openapi.root import ROOT
 
@@ -89,6 +89,7 @@ def document() -> dict[str, Any]:
             "schemas": {
                 **schemas.schemas(about),
                 **credits_schemas.schemas(about),
+                **quotes.schemas(about),
                 "ErrorResponse": {
                     "type": "object",
                     "description": "The body of each failed request.",

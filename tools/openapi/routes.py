@@ -1,6 +1,6 @@
 """The operations of the document: what each route takes and returns.
 
-    POST /v1/chat/completions                        ChatCompletionService
+    POST /v1/chat/completions, …/quote               ChatCompletionService
     GET  /v1/models, /v1/models/{model}              ModelService
     GET  /v1/credits                                 CreditService
     GET  /health, /healthz, /readyz                  the bridge alone
@@ -87,6 +87,12 @@ Members that this document does not describe are forwarded to the upstream, exce
 change the cost or the destination of the call. A member that is null counts as absent.
 """
 
+_QUOTE: Final = """\
+Returns what a completion with this body would hold, the largest `max_tokens` that fits, and the
+limit that would reject it. Nothing is sent to a model, charged or taken from a limit. Not in
+OpenAI's API.
+"""
+
 _MODEL: Final = "The name of the model. It can contain `/` and `:`, percent-encoded or not."
 
 
@@ -112,18 +118,7 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                 "description": _CHAT,
                 "security": _KEY,
                 "parameters": [*_TRACED, *_KEYED],
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        "application/json": {
-                            "schema": _schema("ChatCompletionParams"),
-                            "examples": {
-                                name: {"summary": summary, "value": value}
-                                for name, (summary, value) in _REQUESTS.items()
-                            },
-                        }
-                    },
-                },
+                "requestBody": _body(),
                 "responses": {
                     "200": {
                         "description": "The completion, or its chunks.",
@@ -141,6 +136,21 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                         },
                     },
                     **call("ChatCompletionService.CreateChatCompletion", *failures.OF_A_BODY),
+                },
+            }
+        },
+        "/v1/chat/completions/quote": {
+            "post": {
+                "operationId": "quoteChatCompletion",
+                "tags": ["Chat"],
+                "summary": "Quote a chat completion",
+                "description": _QUOTE,
+                "security": _KEY,
+                "parameters": _TRACED,
+                "requestBody": _body(),
+                "responses": {
+                    "200": _json("The quote.", "Quote", "openai-processing-ms", *RATE_LIMIT),
+                    **call("ChatCompletionService.QuoteChatCompletion", *failures.OF_A_BODY),
                 },
             }
         },
@@ -210,6 +220,21 @@ def paths(comments: Mapping[str, str]) -> dict[str, dict[str, Operation]]:
                 "responses": {
                     "200": _json("The bridge can serve.", "Readiness"),
                     **failures.responses(ready, comments),
+                },
+            }
+        },
+    }
+
+
+def _body() -> dict[str, Any]:
+    return {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": _schema("ChatCompletionParams"),
+                "examples": {
+                    name: {"summary": summary, "value": value}
+                    for name, (summary, value) in _REQUESTS.items()
                 },
             }
         },

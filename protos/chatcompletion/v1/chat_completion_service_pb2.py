@@ -24,9 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from chatcompletion.v1 import account_pb2 as chatcompletion_dot_v1_dot_account__pb2
 from chatcompletion.v1 import chat_completion_pb2 as chatcompletion_dot_v1_dot_chat__completion__pb2
+from chatcompletion.v1 import error_pb2 as chatcompletion_dot_v1_dot_error__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\'chatcompletion/v1/chat_completion.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\x80\x01\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\"\x82\x01\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\x12\x19\n\x0cresume_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xac\x01\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\x12\x19\n\x0cresume_token\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xc1\x01\n\x06\x43harge\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x1b\n\x13prompt_nano_credits\x18\x03 \x01(\x03\x12\x1f\n\x17\x63ompletion_nano_credits\x18\x04 \x01(\x03\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\'\n\x05worth\x18\x07 \x01(\x0b\x32\x18.chatcompletion.v1.Worth2\x8b\x02\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x42w\n\x19\x65xample.chatcompletion.v1B\x1a\x43hatCompletionServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/chatcompletion/v1/chat_completion_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\x1a\'chatcompletion/v1/chat_completion.proto\x1a\x1d\x63hatcompletion/v1/error.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x1b\x43reateChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\x80\x01\n\x1c\x43reateChatCompletionResponse\x12\x35\n\ncompletion\x18\x01 \x01(\x0b\x32!.chatcompletion.v1.ChatCompletion\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\"\x82\x01\n\x1bStreamChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\x12\x19\n\x0cresume_token\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xac\x01\n\x1cStreamChatCompletionResponse\x12\x35\n\x05\x63hunk\x18\x01 \x01(\x0b\x32&.chatcompletion.v1.ChatCompletionChunk\x12)\n\x06\x63harge\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.Charge\x12\x19\n\x0cresume_token\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_resume_token\"\xc1\x01\n\x06\x43harge\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x1b\n\x13\x61mount_nano_credits\x18\x02 \x01(\x03\x12\x1b\n\x13prompt_nano_credits\x18\x03 \x01(\x03\x12\x1f\n\x17\x63ompletion_nano_credits\x18\x04 \x01(\x03\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07partial\x18\x06 \x01(\x08\x12\'\n\x05worth\x18\x07 \x01(\x0b\x32\x18.chatcompletion.v1.Worth\"U\n\x1aQuoteChatCompletionRequest\x12\x37\n\x06params\x18\x01 \x01(\x0b\x32\'.chatcompletion.v1.ChatCompletionParams\"\xb6\x02\n\x1bQuoteChatCompletionResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x19\n\x11hold_nano_credits\x18\x02 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\x03\x12\x1e\n\x16\x61vailable_nano_credits\x18\x05 \x01(\x03\x12\x1f\n\x12largest_max_tokens\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\trejection\x18\x07 \x01(\x0b\x32\".chatcompletion.v1.QuotedRejection\x12,\n\nhold_worth\x18\x08 \x01(\x0b\x32\x18.chatcompletion.v1.WorthB\x15\n\x13_largest_max_tokens\"\xbf\x01\n\x0fQuotedRejection\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.chatcompletion.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12,\n\x05scope\x18\x03 \x01(\x0e\x32\x1d.chatcompletion.v1.LimitScope\x12\r\n\x05limit\x18\x04 \x01(\t\x12.\n\nretry_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*[\n\nLimitScope\x12\x1b\n\x17LIMIT_SCOPE_UNSPECIFIED\x10\x00\x12\x17\n\x13LIMIT_SCOPE_ACCOUNT\x10\x01\x12\x17\n\x13LIMIT_SCOPE_API_KEY\x10\x02\x32\x81\x03\n\x15\x43hatCompletionService\x12w\n\x14\x43reateChatCompletion\x12..chatcompletion.v1.CreateChatCompletionRequest\x1a/.chatcompletion.v1.CreateChatCompletionResponse\x12y\n\x14StreamChatCompletion\x12..chatcompletion.v1.StreamChatCompletionRequest\x1a/.chatcompletion.v1.StreamChatCompletionResponse0\x01\x12t\n\x13QuoteChatCompletion\x12-.chatcompletion.v1.QuoteChatCompletionRequest\x1a..chatcompletion.v1.QuoteChatCompletionResponseBw\n\x19\x65xample.chatcompletion.v1B\x1a\x43hatCompletionServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +36,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'chatcompletion.v1.chat_comp
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\032ChatCompletionServiceProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
-  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=144
-  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=230
-  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=233
-  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=361
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=364
-  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=494
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=497
-  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=669
-  _globals['_CHARGE']._serialized_start=672
-  _globals['_CHARGE']._serialized_end=865
-  _globals['_CHATCOMPLETIONSERVICE']._serialized_start=868
-  _globals['_CHATCOMPLETIONSERVICE']._serialized_end=1135
+  _globals['_LIMITSCOPE']._serialized_start=1525
+  _globals['_LIMITSCOPE']._serialized_end=1616
+  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=208
+  _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=294
+  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=297
+  _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_end=425
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_start=428
+  _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=558
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=561
+  _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=733
+  _globals['_CHARGE']._serialized_start=736
+  _globals['_CHARGE']._serialized_end=929
+  _globals['_QUOTECHATCOMPLETIONREQUEST']._serialized_start=931
+  _globals['_QUOTECHATCOMPLETIONREQUEST']._serialized_end=1016
+  _globals['_QUOTECHATCOMPLETIONRESPONSE']._serialized_start=1019
+  _globals['_QUOTECHATCOMPLETIONRESPONSE']._serialized_end=1329
+  _globals['_QUOTEDREJECTION']._serialized_start=1332
+  _globals['_QUOTEDREJECTION']._serialized_end=1523
+  _globals['_CHATCOMPLETIONSERVICE']._serialized_start=1619
+  _globals['_CHATCOMPLETIONSERVICE']._serialized_end=2004
 # @@protoc_insertion_point(module_scope)

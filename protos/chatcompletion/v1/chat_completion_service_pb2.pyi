@@ -5,8 +5,11 @@ isort:skip_file
 
 from chatcompletion.v1 import account_pb2 as _account_pb2
 from chatcompletion.v1 import chat_completion_pb2 as _chat_completion_pb2
+from chatcompletion.v1 import error_pb2 as _error_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LimitScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_SCOPE_UNSPECIFIED: _LimitScope.ValueType  # 0
+    """Unspecified. Never returned."""
+    LIMIT_SCOPE_ACCOUNT: _LimitScope.ValueType  # 1
+    """The account's."""
+    LIMIT_SCOPE_API_KEY: _LimitScope.ValueType  # 2
+    """The API key's."""
+
+class LimitScope(_LimitScope, metaclass=_LimitScopeEnumTypeWrapper):
+    """Whose limit would reject a completion."""
+
+LIMIT_SCOPE_UNSPECIFIED: LimitScope.ValueType  # 0
+"""Unspecified. Never returned."""
+LIMIT_SCOPE_ACCOUNT: LimitScope.ValueType  # 1
+"""The account's."""
+LIMIT_SCOPE_API_KEY: LimitScope.ValueType  # 2
+"""The API key's."""
+Global___LimitScope: _TypeAlias = LimitScope  # noqa: Y015
 
 @_typing.final
 class CreateChatCompletionRequest(_message.Message):
@@ -204,3 +231,142 @@ class Charge(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Charge: _TypeAlias = Charge  # noqa: Y015
+
+@_typing.final
+class QuoteChatCompletionRequest(_message.Message):
+    """Request message for ChatCompletionService.QuoteChatCompletion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def params(self) -> _chat_completion_pb2.ChatCompletionParams:
+        """Required. The parameters of the completion. They are valid if those of the
+        completion are, with `params.stream` selecting the RPC.
+        """
+
+    def __init__(
+        self,
+        *,
+        params: _chat_completion_pb2.ChatCompletionParams | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuoteChatCompletionRequest: _TypeAlias = QuoteChatCompletionRequest  # noqa: Y015
+
+@_typing.final
+class QuoteChatCompletionResponse(_message.Message):
+    """Response message for ChatCompletionService.QuoteChatCompletion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    HOLD_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    LARGEST_MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    REJECTION_FIELD_NUMBER: _builtins.int
+    HOLD_WORTH_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The name of the model in the request."""
+    hold_nano_credits: _builtins.int
+    """The credit that the completion would hold, in nano-credits: the most that it
+    can cost.
+    """
+    prompt_tokens: _builtins.int
+    """The maximum number of prompt tokens for which the hold is."""
+    completion_tokens: _builtins.int
+    """The maximum number of completion tokens for which the hold is, of all choices
+    together.
+    """
+    available_nano_credits: _builtins.int
+    """The balance of the account that pays minus its held part, in nano-credits."""
+    largest_max_tokens: _builtins.int
+    """The largest max_tokens, per choice, with which the completion would be
+    admitted now: at most that of the model. Absent if there is none.
+    """
+    @_builtins.property
+    def rejection(self) -> Global___QuotedRejection:
+        """Why the completion would be rejected now. Absent if it would be admitted."""
+
+    @_builtins.property
+    def hold_worth(self) -> _account_pb2.Worth:
+        """The worth of the hold. Absent if the server is configured without the worth
+        of a credit.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        hold_nano_credits: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        available_nano_credits: _builtins.int = ...,
+        largest_max_tokens: _builtins.int | None = ...,
+        rejection: Global___QuotedRejection | None = ...,
+        hold_worth: _account_pb2.Worth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_largest_max_tokens", b"_largest_max_tokens", "hold_worth", b"hold_worth", "largest_max_tokens", b"largest_max_tokens", "rejection", b"rejection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_largest_max_tokens", b"_largest_max_tokens", "available_nano_credits", b"available_nano_credits", "completion_tokens", b"completion_tokens", "hold_nano_credits", b"hold_nano_credits", "hold_worth", b"hold_worth", "largest_max_tokens", b"largest_max_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "rejection", b"rejection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__largest_max_tokens: _TypeAlias = _typing.Literal["largest_max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__largest_max_tokens: _TypeAlias = _typing.Literal["_largest_max_tokens", b"_largest_max_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_max_tokens) -> _WhichOneofReturnType__largest_max_tokens | None: ...
+
+Global___QuoteChatCompletionResponse: _TypeAlias = QuoteChatCompletionResponse  # noqa: Y015
+
+@_typing.final
+class QuotedRejection(_message.Message):
+    """The failure that a completion would have. If several limits would reject it,
+    this is the one that the completion would report.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    reason: _error_pb2.ErrorReason.ValueType
+    """The reason: that of the failure."""
+    message: _builtins.str
+    """The message of the failure."""
+    scope: Global___LimitScope.ValueType
+    """Whose limit it is: that of the API key, or that of its account or of an
+    account above it.
+    """
+    limit: _builtins.str
+    """The limit: "balance", the field of KeyLimits, or "budget_" and the window of
+    a budget ("budget_day").
+    """
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the limit would allow the completion if nothing else uses
+        it until then: for a spent budget, its reset. Absent if that is not known, or
+        if waiting does not help.
+        """
+
+    def __init__(
+        self,
+        *,
+        reason: _error_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        scope: Global___LimitScope.ValueType = ...,
+        limit: _builtins.str = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "message", b"message", "reason", b"reason", "retry_time", b"retry_time", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuotedRejection: _TypeAlias = QuotedRejection  # noqa: Y015

@@ -76,6 +76,11 @@ class ChatCompletionServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.FromString,
                 _registered_method=True)
+        self.QuoteChatCompletion = channel.unary_unary(
+                '/chatcompletion.v1.ChatCompletionService/QuoteChatCompletion',
+                request_serializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionResponse.FromString,
+                _registered_method=True)
 
 
 class ChatCompletionServiceServicer:
@@ -136,6 +141,17 @@ class ChatCompletionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QuoteChatCompletion(self, request, context):
+        """Returns what a completion with these parameters would hold now, and whether
+        it would be admitted. Nothing is sent upstream, held, charged or taken from a
+        limit, and another call can use the credit or the limit meanwhile.
+
+        Errors: INVALID_API_KEY, SUSPENDED, INVALID_REQUEST, MODEL_NOT_FOUND, REQUEST_TOO_LARGE, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ChatCompletionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +164,11 @@ def add_ChatCompletionServiceServicer_to_server(servicer, server):
                     servicer.StreamChatCompletion,
                     request_deserializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.SerializeToString,
+            ),
+            'QuoteChatCompletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuoteChatCompletion,
+                    request_deserializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -236,6 +257,33 @@ class ChatCompletionService:
             '/chatcompletion.v1.ChatCompletionService/StreamChatCompletion',
             chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
             chatcompletion_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuoteChatCompletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.ChatCompletionService/QuoteChatCompletion',
+            chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_chat__completion__service__pb2.QuoteChatCompletionResponse.FromString,
             options,
             channel_credentials,
             insecure,

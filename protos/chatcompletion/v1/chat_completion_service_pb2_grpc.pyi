@@ -80,6 +80,13 @@ class ChatCompletionServiceStub:
 
     Errors: every ErrorReason.
     """
+    QuoteChatCompletion: _grpc.UnaryUnaryMultiCallable[_chat_completion_service_pb2.QuoteChatCompletionRequest, _chat_completion_service_pb2.QuoteChatCompletionResponse]
+    """Returns what a completion with these parameters would hold now, and whether
+    it would be admitted. Nothing is sent upstream, held, charged or taken from a
+    limit, and another call can use the credit or the limit meanwhile.
+
+    Errors: INVALID_API_KEY, SUSPENDED, INVALID_REQUEST, MODEL_NOT_FOUND, REQUEST_TOO_LARGE, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
+    """
 
 @_typing.type_check_only
 class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
@@ -132,6 +139,13 @@ class ChatCompletionServiceAsyncStub(ChatCompletionServiceStub):
     with an error status after the chunks that arrived.
 
     Errors: every ErrorReason.
+    """
+    QuoteChatCompletion: _aio.UnaryUnaryMultiCallable[_chat_completion_service_pb2.QuoteChatCompletionRequest, _chat_completion_service_pb2.QuoteChatCompletionResponse]  # type: ignore[assignment]
+    """Returns what a completion with these parameters would hold now, and whether
+    it would be admitted. Nothing is sent upstream, held, charged or taken from a
+    limit, and another call can use the credit or the limit meanwhile.
+
+    Errors: INVALID_API_KEY, SUSPENDED, INVALID_REQUEST, MODEL_NOT_FOUND, REQUEST_TOO_LARGE, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
     """
 
 class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -194,6 +208,19 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         with an error status after the chunks that arrived.
 
         Errors: every ErrorReason.
+        """
+
+    @_abc_1.abstractmethod
+    def QuoteChatCompletion(
+        self,
+        request: _chat_completion_service_pb2.QuoteChatCompletionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_completion_service_pb2.QuoteChatCompletionResponse, _abc.Awaitable[_chat_completion_service_pb2.QuoteChatCompletionResponse]]:
+        """Returns what a completion with these parameters would hold now, and whether
+        it would be admitted. Nothing is sent upstream, held, charged or taken from a
+        limit, and another call can use the credit or the limit meanwhile.
+
+        Errors: INVALID_API_KEY, SUSPENDED, INVALID_REQUEST, MODEL_NOT_FOUND, REQUEST_TOO_LARGE, STORE_UNAVAILABLE, OVERLOADED, DRAINING.
         """
 
 def add_ChatCompletionServiceServicer_to_server(servicer: ChatCompletionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

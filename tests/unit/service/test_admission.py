@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -22,6 +23,7 @@ from service.ledger.rows import (
 )
 from service.metering import bound as bounds
 from service.metering.progress import Progress
+from service.models import NO_SPECIAL_PRICES, PriceChange
 from tests.unit.service.books import (
     CREDIT,
     MODEL,
@@ -318,6 +320,18 @@ async def test_every_refusal_is_told_as_something(refusal: Refusal) -> None:
     )
     is_of_budget = refusal in (Refusal.BUDGET, Refusal.BUDGET_HELD)
     refused = Refused(refusal=refusal, budget=BUDGET if is_of_budget else None)
-    failure = module._failure(refused, place, bound, accepted(), CALLER)
+    failure = module.failure_of(refused, place, bound, accepted(), CALLER)
 
     assert failure.rule.http_status in (401, 402, 403, 429)
+
+
+def test_a_request_has_the_prices_of_its_time() -> None:
+    changes = tuple(
+        PriceChange(since=since, input_price=since, output_price=1, special=NO_SPECIAL_PRICES)
+        for since in (10, 20)
+    )
+    request = accepted(replace(MODEL, price_changes=changes))
+
+    assert module.priced_at(request, 9) is request
+    assert module.priced_at(request, 10).model.input_price == 10
+    assert module.priced_at(request, 25).model.input_price == 20

@@ -21,6 +21,7 @@ USER, TALK, LONG, SYSTEM, BOTH = CONVERSATIONS
         ({USER: 14, TALK: 24, LONG: 34, SYSTEM: 50, BOTH: 60}, (40, 5)),
         # A part of a token per message is a whole one.
         ({USER: 10, TALK: 11, LONG: 13}, (9, 1)),
+        ({USER: 10, TALK: 13, LONG: 16}, (8, 2)),
         # The later messages are longer.
         ({USER: 14, TALK: 24, LONG: 64}, (0, 20)),
     ],

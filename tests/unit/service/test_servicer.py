@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -98,6 +98,7 @@ def servicer(handler: Handler, *, max_request_bytes: int = 10_000) -> ChatComple
         *ADMISSION.get(),
         CATALOGUE,
         upstream,
+        quotes=cast("Any", None),
         max_request_bytes=max_request_bytes,
         clock=lambda: float(next(clock)),
     )

@@ -386,6 +386,7 @@ async def serve(books: Books, *, streamed: bool) -> None:
         books.admission,
         Catalogue(models=MappingProxyType({"default": MODEL})),
         upstream,
+        quotes=cast("Any", None),
         max_request_bytes=10_000,
         clock=lambda: 0.0,
     )
