@@ -120,7 +120,7 @@ class EventSettings(OtelSettings):
         "CHAT_EVENTS_THRESHOLDS",
         DEFAULT_THRESHOLDS,
         thresholds,
-        "The percentages of credit whose use is reported as an event; `none` for none.",
+        "The percentages of credit and budgets whose use is reported as an event; `none` for none.",
     )
     events_timeout: float = setting(
         "CHAT_EVENTS_TIMEOUT",

@@ -337,6 +337,8 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
         )
     )
     entry_events.note(changes, changes.entries[-1], account)
+    if changes.thresholds and hold.windows is not None:
+        _note_budgets(rows, hold, changes)
     return Ended(state=hold.state, charged=hold.charged, lost=charge - hold.charged)
 
 
@@ -428,6 +430,18 @@ def _end_in_budgets(
     for account, counted in zip(chain, of_accounts, strict=True):
         budgets.end(account.budgets, counted, held=held, charge=charge)
         changes.accounts.add(account.id)
+
+
+def _note_budgets(rows: Rows, hold: Hold, changes: Changes) -> None:
+    """Add the events of the last entry in the budgets in which its hold was placed."""
+    entry, key = changes.entries[-1], rows.keys[hold.key_id]
+    chain = _chain(rows, key.account_id)
+    of_key, *of_accounts = (hold.windows or "").split(";")
+    entry_events.note_budget(
+        changes, entry, key.budgets, of_key, account_id=key.account_id, key_id=key.id
+    )
+    for account, counted in zip(chain, of_accounts, strict=True):
+        entry_events.note_budget(changes, entry, account.budgets, counted, account_id=account.id)
 
 
 def _give_back_tokens(key: Key, hold: Hold, unused: int, now: int) -> None:

@@ -47,6 +47,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     percent: int | None = None
     whole: int | None = None
     remaining: int | None = None
+    window: str = ""
+    """The window of a budget."""
     hold_id: str | None = None
     entry_kind: EntryKind | None = None
     amount: int = 0
@@ -238,6 +240,7 @@ _OUTGOING: Final = (
         *(events.c.id, events.c.event_id, events.c.kind, events.c.created_at),
         *(events.c.attempts, events.c.failure, events.c.dead_at, _SINCE.label("since")),
         *(events.c.percent, events.c.whole, events.c.remaining, events.c.hold_id),
+        events.c.window,
         accounts.c.name.label("payer"),
         sa.func.coalesce(_OWNERS.c.name, accounts.c.name).label("account"),
         ledger.c.kind.label("entry_kind"),
@@ -249,7 +252,8 @@ _OUTGOING: Final = (
     .outerjoin(ledger, ledger.c.hold_id == events.c.hold_id)
     .outerjoin(
         api_keys,
-        sa.and_(api_keys.c.id == ledger.c.key_id, events.c.kind == EventKind.USAGE),
+        api_keys.c.id
+        == sa.case((events.c.kind == EventKind.USAGE, ledger.c.key_id), else_=events.c.key_id),
     )
     .outerjoin(_OWNERS, _OWNERS.c.id == api_keys.c.account_id)
 )
@@ -279,6 +283,7 @@ def _outgoing(
             whole=row.whole,
             remaining=row.remaining,
             hold_id=row.hold_id,
+            window=row.window or "",
             entry_kind=None if row.entry_kind is None else EntryKind(row.entry_kind),
             amount=row.amount or 0,
             key=row.key or "",

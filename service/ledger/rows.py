@@ -191,6 +191,8 @@ class EventKind(enum.IntEnum):
     """A charge."""
     CREDIT_THRESHOLD = 1
     """So many percent of the credit of an account are used."""
+    BUDGET_THRESHOLD = 2
+    """So many percent of a budget are spent."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -212,6 +214,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The amount of which the threshold is a part."""
     remaining: int | None = None
     """The amount that remains."""
+    key_id: int | None = None
+    """The key whose budget it is; None for a budget of the account."""
+    window: str | None = None
+    """The window of the budget."""
 
 
 # ---------------------------------------------------------------------------------- operations

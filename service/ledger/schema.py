@@ -155,6 +155,8 @@ events: Final = sa.Table(
     sa.Column("percent", sa.SmallInteger),
     sa.Column("whole", sa.BigInteger),
     sa.Column("remaining", sa.BigInteger),
+    sa.Column("key_id", _Id),
+    sa.Column("window", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("dead_at", sa.BigInteger),
     sa.Column("failure", sa.Text),

@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 TYPES: Final[Mapping[EventKind, str]] = {
     EventKind.USAGE: "chatcompletion.usage.v1",
     EventKind.CREDIT_THRESHOLD: "chatcompletion.credit.threshold.v1",
+    EventKind.BUDGET_THRESHOLD: "chatcompletion.budget.threshold.v1",
 }
 """The type of each kind of event."""
 
@@ -82,7 +83,20 @@ def _threshold(event: Outgoing) -> dict[str, Any]:
     }
 
 
+def _budget(event: Outgoing) -> dict[str, Any]:
+    whole, remaining = event.whole or 0, event.remaining or 0
+    return {
+        "account": event.account,
+        "key": event.key or None,
+        "window": event.window,
+        "percent": event.percent,
+        **members("limit", whole),
+        **members("spent", whole - remaining),
+    }
+
+
 _DATA: Final[Mapping[EventKind, Callable[[Outgoing], dict[str, Any]]]] = {
     EventKind.USAGE: _usage,
     EventKind.CREDIT_THRESHOLD: _threshold,
+    EventKind.BUDGET_THRESHOLD: _budget,
 }

@@ -6,16 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from service.accounts.directory import Directory
+from service.ledger import budgets
 from service.ledger import outbox as outboxes
 from service.ledger.batches import LARGEST_BATCH
+from service.ledger.budgets import Window
 from service.ledger.migrations import migrate
 from service.ledger.outbox import Closing, Outbox
 from service.ledger.rows import EntryKind, EventKind, Grant, Place, Settle
-from service.ledger.schema import events
+from service.ledger.schema import api_keys, events
 from service.ledger.store import Store, StoreError
 
 SECOND = 10**9
@@ -105,6 +108,19 @@ def test_thresholds_are_events_too(box: Box) -> None:
     usage, threshold = box.outbox.claim(most=10, lease=DAY)
     assert (usage.event_id, threshold.event_id) == ("a", "credit-50-a")
     assert (threshold.percent, threshold.whole, threshold.remaining) == (50, 10**12, 5 * 10**11)
+
+
+def test_thresholds_of_budgets_name_the_key_and_the_window(box: Box) -> None:
+    with box.store.writing() as connection:
+        made = budgets.put(None, Window.TOTAL, 100, "UTC", box.store.now(connection))
+        values = {"budgets": msgspec.to_builtins(made)}
+        connection.execute(sa.update(api_keys).where(api_keys.c.id == box.key).values(**values))
+    box.charge("a", amount=50)
+    usage, threshold = box.outbox.claim(most=10, lease=DAY)
+    assert (usage.event_id, usage.window) == ("a", "")
+    assert threshold.event_id == f"budget-50-total-key-{box.key}-a"
+    assert (threshold.account, threshold.key, threshold.window) == ("acme", "ci", "total")
+    assert (threshold.percent, threshold.whole, threshold.remaining) == (50, 100, 50)
 
 
 def test_a_claim_is_a_lease(box: Box) -> None:

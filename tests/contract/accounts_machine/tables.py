@@ -22,7 +22,7 @@ from service.ledger.rows import (
 )
 from tests.contract.accounts_machine.cast import ACCOUNTS, KEYS, Scope
 from tests.contract.accounts_machine.checks import check
-from tests.contract.accounts_machine.told_events import THRESHOLDS, ToldEvents
+from tests.contract.accounts_machine.told_events import THRESHOLDS, ToldEvents, spent, wrong_budgets
 
 _Row = TypeVar("_Row", Account, Key)
 
@@ -67,9 +67,13 @@ class Tables:
             hold = self.holds.get(operation.hold_id)
             if hold is not None and hold.id not in rows.holds:
                 rows.holds[hold.id] = replace(hold)
+        before = spent(self.accounts.values(), self.keys.values())
         outcomes, changes = decide(rows, operations, now, THRESHOLDS)
         self._write(rows, changes)
         wrong = self.events.follow(changes.entries, changes.events)
+        check(not wrong, wrong)
+        after = spent(self.accounts.values(), self.keys.values())
+        wrong = wrong_budgets(before, after, changes.events)
         check(not wrong, wrong)
         return outcomes
 

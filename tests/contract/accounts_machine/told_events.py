@@ -1,13 +1,57 @@
 """What the state machine of accounts expects of events: each entry's usage, each threshold once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from service.ledger.rows import Entry, EntryKind, Event, EventKind
+from service.ledger.rows import Account, Entry, EntryKind, Event, EventKind, Key
 
 THRESHOLDS: Final = (1, 50, 80, 100)
+
+
+Spent = dict[tuple[str, int, str], tuple[int, int, int]]
+"""The serial, the limit and what is spent, of each key or account and window."""
+
+
+def spent(accounts: Iterable[Account], keys: Iterable[Key]) -> Spent:
+    """Return what is spent of each budget."""
+    return {
+        (of, row.id, str(budget.window)): (budget.serial, budget.limit, budget.spent)
+        for of, rows in (("account", accounts), ("key", keys))
+        for row in rows
+        if row.budgets is not None
+        for budget in row.budgets.of
+    }
+
+
+def wrong_budgets(before: Spent, after: Spent, events: Sequence[Event]) -> str:
+    """Compare the thresholds of budgets with what a transaction spent.
+
+    Args:
+        before: What was spent before it.
+        after: What is spent after it.
+        events: Its events.
+
+    Returns:
+        What is wrong; "" for nothing.
+    """
+    expected = set()
+    for (of, id_, window), (serial, limit, now) in after.items():
+        former, _, then = before.get((of, id_, window), (0, 0, 0))
+        begun = then if former == serial else 0
+        for percent in THRESHOLDS:
+            if Fraction(begun, limit) < Fraction(percent, 100) <= Fraction(now, limit):
+                expected.add((of, id_, window, percent))
+    told = [
+        (
+            *(("account", event.account_id) if event.key_id is None else ("key", event.key_id)),
+            *(event.window, event.percent),
+        )
+        for event in events
+        if event.kind is EventKind.BUDGET_THRESHOLD
+    ]
+    return "" if set(told) == expected and len(told) == len(expected) else f"{told}, not {expected}"
 
 
 @dataclass(slots=True)
@@ -37,7 +81,11 @@ class ToldEvents:
             What is wrong; "" for nothing.
         """
         expected = [told for entry in entries for told in self._of(entry)]
-        seen = [(event.kind, event.hold_id, event.percent, event.remaining) for event in events]
+        seen = [
+            (event.kind, event.hold_id, event.percent, event.remaining)
+            for event in events
+            if event.kind is not EventKind.BUDGET_THRESHOLD
+        ]
         ids = {event.event_id for event in events}
         if len(ids) < len(events) or ids & self._ids:
             return f"an id of {events} was used before"

@@ -28,6 +28,8 @@ def upgrade() -> None:
         sa.Column("percent", sa.SmallInteger()),
         sa.Column("whole", sa.BigInteger()),
         sa.Column("remaining", sa.BigInteger()),
+        sa.Column("key_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite")),
+        sa.Column("window", sa.Text()),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("dead_at", sa.BigInteger()),
         sa.Column("failure", sa.Text()),

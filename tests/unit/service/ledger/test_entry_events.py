@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.ledger import budgets
+from service.ledger.budgets import Window
 from service.ledger.decisions import decide
 from service.ledger.entry_events import crossed
 from service.ledger.rows import (
@@ -156,3 +158,51 @@ def test_between_two_additions_each_threshold_is_crossed_at_most_once(
         seen += crossed(whole, left, left - charge, USUAL)
         left -= charge
     assert seen == [percent for percent in USUAL if (whole - left) * 100 >= whole * percent]
+
+
+def with_budgets(limit: int) -> Rows:
+    known = rows(10**6, 10**6)
+    known.accounts[1].budgets = budgets.put(None, Window.TOTAL, 1000, "UTC", NOW)
+    known.keys[1].budgets = budgets.put(None, Window.DAY, limit, "UTC", NOW)
+    return known
+
+
+def of_budgets(changes: Changes) -> list[tuple[object, ...]]:
+    return [
+        (event.window, event.key_id, event.percent, event.whole, event.remaining)
+        for event in changes.events
+        if event.kind is EventKind.BUDGET_THRESHOLD
+    ]
+
+
+def test_each_budget_reports_its_thresholds() -> None:
+    known = with_budgets(100)
+    assert of_budgets(applied(known, *call("a", 49))) == []
+    changes = applied(known, *call("b", 31))
+    assert of_budgets(changes) == [("day", 1, 50, 100, 20), ("day", 1, 80, 100, 20)]
+    assert [event.event_id for event in changes.events if event.percent] == [
+        "budget-50-day-key-1-b",
+        "budget-80-day-key-1-b",
+    ]
+    assert of_budgets(applied(known, *call("c", 20))) == [("day", 1, 100, 100, 0)]
+    assert of_budgets(applied(with_budgets(10**6), *call("a", 500))) == [
+        ("total", None, 50, 1000, 500)
+    ]
+
+
+def test_a_new_window_reports_its_thresholds_again() -> None:
+    known = with_budgets(100)
+    assert len(of_budgets(applied(known, *call("a", 60)))) == 1
+    later = NOW + 86_400 * 10**9
+    _, changes = decide(known, call("b", 60), later, USUAL)
+    assert of_budgets(changes) == [("day", 1, 50, 100, 40)]
+
+
+def test_a_charge_that_counts_in_no_current_window_crosses_nothing() -> None:
+    known = with_budgets(100)
+    place, settle = call("a", 100)
+    decide(known, [place], NOW, USUAL)
+    later = NOW + 86_400 * 10**9
+    decide(known, call("b", 1), later, USUAL)
+    _, changes = decide(known, [settle], later, USUAL)
+    assert of_budgets(changes) == []

@@ -37,6 +37,10 @@ USAGE = outgoing(
 )
 THRESHOLD = outgoing(EventKind.CREDIT_THRESHOLD, percent=80, whole=10**10, remaining=2 * 10**9 - 1)
 
+BUDGET = outgoing(
+    EventKind.BUDGET_THRESHOLD, percent=100, whole=10, remaining=-2, window="month", key="ci"
+)
+
 
 def read(event: Outgoing) -> Any:
     """Read an event with the official SDK."""
@@ -44,7 +48,7 @@ def read(event: Outgoing) -> Any:
     return from_http_event(HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=body))
 
 
-@pytest.mark.parametrize("event", [USAGE, THRESHOLD])
+@pytest.mark.parametrize("event", [USAGE, THRESHOLD, BUDGET])
 def test_the_official_sdk_accepts_every_kind_of_event(event: Outgoing) -> None:
     seen = read(event)
     assert seen.get_id() == event.event_id
@@ -86,6 +90,21 @@ def test_a_threshold_has_the_whole_and_what_is_left() -> None:
         "balance": "1.999999999",
         "balance_nano_credits": 2 * 10**9 - 1,
     }
+
+
+def test_a_budget_has_its_window_and_what_is_spent() -> None:
+    assert read(BUDGET).get_data() == {
+        "account": "acme ü",
+        "key": "ci",
+        "window": "month",
+        "percent": 100,
+        "limit": "0.00000001",
+        "limit_nano_credits": 10,
+        "spent": "0.000000012",
+        "spent_nano_credits": 12,
+    }
+    of_account = outgoing(EventKind.BUDGET_THRESHOLD, window="total", whole=1, remaining=1)
+    assert read(of_account).get_data()["key"] is None
 
 
 def test_every_kind_has_a_type() -> None:
