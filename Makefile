@@ -128,6 +128,11 @@ test-restarts: $(STAMP) ## Restart two replicas behind Envoy 20 times under load
 test-unit test-contract test-e2e test-clients:
 	$(call run_tests,tests/$(@:test-%=%))
 
+# ON=sqlite runs it on this engine only; the engines are memory, sqlite and postgresql.
+.PHONY: machine
+machine: $(STAMP) ## Run the state machine of accounts on each engine: STEPS=200000
+	$(BIN)/python -m tests.contract.accounts_machine $(if $(STEPS),--steps $(STEPS)) $(if $(ON),--on $(ON))
+
 # Makes each mutation in a copy of the tree. SAMPLE=12 makes 12 of them; the commit selects them.
 .PHONY: mutants
 mutants: $(STAMP) ## Check that the tests fail for each mutation of the product

@@ -2,7 +2,9 @@
 
     {"object": "credits", "account": "acme", "key": "ci",
      "balance": "24.5", "balance_nano_credits": 24500000000, "held": …, "available": …,
+     "payer": null, "payer_available": null, …
      "limits": {"models": null, "requests_per_minute": 60, …, "expires_at": null},
+     "budgets": [{"account": "acme", "key": null, "window": "month", "limit": "10", …}],
      "usage": [{"start": 1767225600, "model": "default", "requests": 3, …, "charged": "0.25", …}]}
 
 Each amount has two members: credits as a decimal string, and nano-credits as an integer. If the
@@ -60,7 +62,13 @@ def document(response: GetCreditsResponse) -> dict[str, Any]:
         **members("held", account.held_nano_credits),
         **members("available", account.available_nano_credits),
         **_worth(account, "balance_worth"),
+        "payer": account.payer or None,
+        **_payer_available(account),
         "limits": _limits(key.limits),
+        "budgets": [
+            {"account": one.account, "key": one.key_name or None, **_budget(one.budget)}
+            for one in response.budgets
+        ],
         "usage": [
             {
                 "start": total.start_time.seconds,
@@ -82,6 +90,25 @@ def _worth(message: Message, name: str) -> dict[str, Any]:
         return {}
     worth = getattr(message, name)
     return {name: {"currency": worth.currency_code, "amount": worth.amount}}
+
+
+def _payer_available(account: account_pb2.Account) -> dict[str, Any]:
+    found = members("payer_available", account.payer_available_nano_credits)
+    return found if account.payer else dict.fromkeys(found)
+
+
+def _budget(budget: account_pb2.Budget) -> dict[str, Any]:
+    window = account_pb2.BudgetWindow.Name(budget.window).rpartition("_")[2].lower()
+    return {
+        "window": window,
+        "time_zone": budget.time_zone,
+        **members("limit", budget.limit_nano_credits),
+        **members("spent", budget.spent_nano_credits),
+        **members("held", budget.held_nano_credits),
+        **members("remaining", budget.remaining_nano_credits),
+        "starts_at": budget.start_time.seconds,
+        "resets_at": budget.reset_time.seconds if budget.HasField("reset_time") else None,
+    }
 
 
 def _limits(limits: account_pb2.KeyLimits) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class AdminServer:
         models: Returns the names and patterns of the models that exist, or None if they are not
             known.
         worth: The worth of a credit, if responses show it.
+        time_zone: The time zone of new budgets that name none.
     """
 
     def __init__(
@@ -70,11 +71,14 @@ class AdminServer:
         shares_port: bool = False,
         models: Callable[[], Collection[str] | None] = lambda: None,
         worth: CreditWorth | None = None,
+        time_zone: str = "UTC",
     ) -> None:
         self._listen = listen
         self._tls = tls
         self._shares_port = shares_port
-        self._servicer = AccountServicer(access, directory, token=token, models=models, worth=worth)
+        self._servicer = AccountServicer(
+            access, directory, token=token, models=models, worth=worth, time_zone=time_zone
+        )
         self._calls = Calls(MOST_CALLS)
         self._telemetry = telemetry
         self._health = HealthServicer()

@@ -1,6 +1,7 @@
 """`python -m service COMMAND`: accounts, keys, credit and the ledger, without a server.
 
     accounts create ACCOUNT [--credit 25]       accounts list           accounts show ACCOUNT
+    accounts budget ACCOUNT [--month 10]        keys budget ACCOUNT NAME [--day 1]
     accounts suspend ACCOUNT                    accounts resume ACCOUNT accounts delete ACCOUNT
     keys rotate ACCOUNT NAME [--grace 1d]       keys find SECRET
     keys suspend ACCOUNT NAME                   keys resume ACCOUNT NAME
@@ -37,7 +38,7 @@ from process.settings import database_url, rows, usage
 from process.workers.arguments import USAGE
 from service.accounts import field_rules, months
 from service.accounts.field_rules import FieldRule
-from service.config import Settings, credit_worth_of
+from service.config import Settings, credit_worth_of, time_zone_name
 from service.event_settings import thresholds_of
 from service.models_document import CatalogueError
 from service.models_source import names_of_models
@@ -67,6 +68,9 @@ AREAS: Final[Mapping[str, str]] = {
 """The first word of each command, and its help."""
 
 _DATABASE: Final = next(row for row in rows(Settings) if row.name == "CHAT_DATABASE_URL")
+_BUDGET_TIME_ZONE: Final = next(
+    row for row in rows(Settings) if row.name == "CHAT_BUDGET_TIME_ZONE"
+)
 _WORTH: Final = next(row for row in rows(Settings) if row.name == "CHAT_CREDIT_WORTH")
 _JOURNAL: Final = next(row for row in rows(Settings) if row.name == "CHAT_JOURNAL_DIRECTORY")
 _THRESHOLDS: Final = next(row for row in rows(Settings) if row.name == "CHAT_EVENTS_THRESHOLDS")
@@ -143,6 +147,12 @@ def _on_store(
     except ValueError:
         found = found_values.found(environment[_WORTH.name])
         return _failed(program, f"{_WORTH.name} must be {_WORTH.allowed}; found {found}", 2)
+    try:
+        zone = environment.get(_BUDGET_TIME_ZONE.name) or _BUDGET_TIME_ZONE.default
+        asked.budget_time_zone = time_zone_name(zone)
+    except ValueError:
+        name, allowed = _BUDGET_TIME_ZONE.name, _BUDGET_TIME_ZONE.allowed
+        return _failed(program, f"{name} must be {allowed}; found {found_values.found(zone)}", 2)
     asked.is_default_store = not environment.get(_DATABASE.name)
     asked.known_models = partial(_known_models, environment)
     asked.journal_directory = environment.get(_JOURNAL.name) or _JOURNAL.default
@@ -273,7 +283,15 @@ def parser(now: int, program: str = PROGRAM) -> argparse.ArgumentParser:
         action="store_true",
         help="create the SQLite file of CHAT_DATABASE_URL beside another one",
     )
+    create.add_argument(
+        "--parent",
+        type=_text(field_rules.NAME),
+        help="the account above, which makes it a group",
+    )
     create.add_argument("--credit", type=_credits, default=0, help="initial credit; default: 0")
+    budget = _command(accounts, "accounts budget", "set or show the budgets of an account")
+    _account(budget)
+    _budgets(budget)
     _command(accounts, "accounts list", "list all accounts")
     _account(_command(accounts, "accounts show", "show an account"))
     for verb, help_ in (
@@ -348,6 +366,9 @@ def _add_keys(areas: Any, now: int) -> None:
         update.add_argument(
             option, type=_or_none(parse), default=argparse.SUPPRESS, help=f"{help_}, or none"
         )
+    budget = _command(keys, "keys budget", "set or show the budgets of a key")
+    _key(budget)
+    _budgets(budget)
     rotate = _command(keys, "keys rotate", "give a key a new secret and print it, once only")
     _key(rotate)
     rotate.add_argument(
@@ -434,6 +455,33 @@ def _account(command: argparse.ArgumentParser) -> None:
 def _key(command: argparse.ArgumentParser) -> None:
     _account(command)
     command.add_argument("name", type=_text(field_rules.NAME), help="the name of the key")
+
+
+def _budgets(command: argparse.ArgumentParser) -> None:
+    for window, help_ in (
+        ("day", "maximum credits per day"),
+        ("week", "maximum credits per week, from Monday"),
+        ("month", "maximum credits per calendar month"),
+        ("total", "maximum credits in all"),
+    ):
+        command.add_argument(
+            f"--{window}",
+            type=_or_none(_some_credits),
+            default=argparse.SUPPRESS,
+            help=f"{help_}, or none",
+        )
+    command.add_argument(
+        "--time-zone",
+        type=_zone_name,
+        help="where their days begin, such as Europe/Berlin; default: that of the budget, or of "
+        f"{_BUDGET_TIME_ZONE.name}",
+    )
+
+
+def _zone_name(text: str) -> str:
+    if not field_rules.TIME_ZONE.accepts(text):
+        raise argparse.ArgumentTypeError(f"must {field_rules.no_time_zone(text)}")
+    return text
 
 
 def _amount(command: argparse.ArgumentParser) -> None:

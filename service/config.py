@@ -45,6 +45,7 @@ from process.workers.ports import unshareable
 from service import credit_worth
 from service.credit_worth import CreditWorth
 from service.event_settings import EventSettings
+from service.ledger.budgets import is_time_zone
 from service.models import Catalogue
 from service.models_document import CatalogueError, catalogue, key_variables
 from service.models_source import SELECTING, SIMULATOR, document_of
@@ -73,6 +74,14 @@ def model_name(value: str) -> str:
 def credit_worth_of(value: str) -> CreditWorth | None:
     """Parse the worth of a credit, or None if it is absent."""
     return credit_worth.parse(value) if value else None
+
+
+@parser("the name of a time zone that this machine knows", "Europe/Berlin")
+def time_zone_name(value: str) -> str:
+    """Parse the name of a time zone."""
+    if not is_time_zone(value):
+        raise ValueError("not a time zone")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,6 +209,12 @@ class Settings(EventSettings):
         "",
         credit_worth_of,
         "What a credit is worth, such as `0.01 EUR`; with it, amounts show their worth too.",
+    )
+    budget_time_zone: str = setting(
+        "CHAT_BUDGET_TIME_ZONE",
+        "UTC",
+        time_zone_name,
+        "The time zone in which the days of a new budget begin, unless it names another.",
     )
     receipts: bool = setting(
         "CHAT_RECEIPTS",

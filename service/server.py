@@ -424,6 +424,7 @@ class Server:
             shares_port=self._shares_ports,
             models=self._models.names,
             worth=settings.credit_worth,
+            time_zone=settings.budget_time_zone,
         )
         await admin.start()
         self._resources.push_async_callback(admin.stop)

@@ -20,7 +20,7 @@ _OPENING: Final = "opening"
 
 
 def _create_account(operations: Operations, asked: argparse.Namespace) -> Answer:
-    request = pb.CreateAccountRequest(name=asked.account)
+    request = pb.CreateAccountRequest(name=asked.account, parent=asked.parent or "")
     response = ask(operations.create_account, request)
     if asked.credit:
         added = _added(operations, asked.account, asked.credit, _OPENING)

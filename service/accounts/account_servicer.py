@@ -46,6 +46,7 @@ class AccountServicer(AccountServiceServicer):
         models: Returns the names and patterns of the models that exist, or None if they are not
             known.
         worth: The worth of a credit, if responses show it.
+        time_zone: The time zone of new budgets that name none.
 
     Raises:
         ValueError: The token is shorter. An empty one would admit everybody.
@@ -61,9 +62,12 @@ class AccountServicer(AccountServiceServicer):
         now: Callable[[], int] = time.time_ns,
         models: Callable[[], Collection[str] | None] = lambda: None,
         worth: CreditWorth | None = None,
+        time_zone: str = "UTC",
     ) -> None:
         self._access = access
-        self._operations = Operations(directory, now=now, models=models, worth=worth)
+        self._operations = Operations(
+            directory, now=now, models=models, worth=worth, time_zone=time_zone
+        )
         if len(token) < SHORTEST_TOKEN:
             raise ValueError(f"the admin token has fewer than {SHORTEST_TOKEN} characters")
         self._token = keys.digest(token)
@@ -74,6 +78,12 @@ class AccountServicer(AccountServiceServicer):
     ) -> pb.CreateAccountResponse:
         """Create an account."""
         return await self._write(self._operations.create_account, request)
+
+    async def SetBudgets(  # noqa: N802  (named by the contract)
+        self, request: pb.SetBudgetsRequest, context: _Context
+    ) -> pb.SetBudgetsResponse:
+        """Set and remove budgets of an account or a key."""
+        return await self._write(self._operations.set_budgets, request)
 
     async def ListAccounts(  # noqa: N802  (named by the contract)
         self, request: pb.ListAccountsRequest, context: _Context

@@ -36,6 +36,7 @@ def on_store(run: Callable[[Operations, argparse.Namespace], Answer]) -> Command
             now=lambda: int(asked.now),
             models=asked.known_models,
             worth=asked.worth,
+            time_zone=asked.budget_time_zone,
         )
         return run(operations, asked)
 

@@ -4,9 +4,11 @@ find, look_up -> the caller of a key        levels -> the state of limits
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
+from service.accounts.key_rows import ABOVE, with_those_above
 from service.accounts.keys import Caller, FormerKey, SuspendedKey
 from service.ledger import rate_limits
 from service.ledger.rate_limits import Level
@@ -15,6 +17,10 @@ from service.ledger.store import Store
 
 Levels = tuple[Level | None, Level | None]
 """The state of a key's limits of requests and of tokens; None for no limit."""
+
+
+_ABOVE: Final = (1, 2, 3)
+"""The numbers of the accounts above, in the labels of `ABOVE`."""
 
 
 class Callers:
@@ -37,7 +43,7 @@ class Callers:
     def look_up(self, key_digest: bytes) -> Caller | FormerKey | SuspendedKey | None:
         """Return the caller of the key with this digest, why it has none, or None."""
         with self._store.reading() as connection:
-            row = connection.execute(
+            wanted = with_those_above(
                 sa.select(
                     api_keys.c.id,
                     api_keys.c.name,
@@ -53,12 +59,10 @@ class Callers:
                     accounts.c.id.label("account_id"),
                     accounts.c.name.label("account_name"),
                     accounts.c.suspended_at.label("account_suspended_at"),
-                )
-                .join(accounts, accounts.c.id == api_keys.c.account_id)
-                .where(
-                    sa.or_(api_keys.c.digest == key_digest, api_keys.c.former_digest == key_digest)
-                )
-            ).one_or_none()
+                    *ABOVE,
+                ).join(accounts, accounts.c.id == api_keys.c.account_id)
+            ).where(sa.or_(api_keys.c.digest == key_digest, api_keys.c.former_digest == key_digest))
+            row = connection.execute(wanted).one_or_none()
             if row is None:
                 return None
             if row.revoked_at is not None:
@@ -67,11 +71,14 @@ class Callers:
                 return FormerKey(key_name=row.name, was_revoked=False, ended_at=row.expires_at)
             if row.by_former and row.former_until <= self._store.now(connection):
                 return FormerKey(key_name=row.name, was_revoked=False, ended_at=row.former_until)
-            if row.account_suspended_at is not None or row.suspended_at is not None:
+            suspended = (
+                row.account_suspended_at,
+                *(getattr(row, f"suspended_at_{n}") for n in _ABOVE),
+            )
+            of_account = any(since is not None for since in suspended)
+            if of_account or row.suspended_at is not None:
                 return SuspendedKey(
-                    account_name=row.account_name,
-                    key_name=row.name,
-                    of_account=row.account_suspended_at is not None,
+                    account_name=row.account_name, key_name=row.name, of_account=of_account
                 )
             return Caller(
                 account_id=row.account_id,
@@ -82,6 +89,11 @@ class Callers:
                 key_rotated_at=None if row.by_former else row.rotated_at,
                 models=None if row.models is None else frozenset(row.models),
                 is_limited=(row.requests_per_minute, row.tokens_per_minute) != (None, None),
+                parents=tuple(
+                    (getattr(row, f"id_{n}"), getattr(row, f"name_{n}"))
+                    for n in _ABOVE
+                    if getattr(row, f"id_{n}") is not None
+                ),
             )
 
     def levels(self, key_ids: Sequence[int]) -> dict[int, Levels]:

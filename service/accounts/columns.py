@@ -23,6 +23,20 @@ def _marks(entry: account_pb2.LedgerEntry) -> str:
 Columns = Mapping[str, str | Callable[[Any], str]]
 """The columns of a table, each with the path of a field or a function that returns its text."""
 
+
+def _budgets(of: account_pb2.Account | account_pb2.ApiKey) -> str:
+    """Return what is spent and held of each budget, and its limit."""
+    return (
+        ",".join(
+            f"{cell(budget, 'window')}:"
+            f"{to_text(budget.spent_nano_credits + budget.held_nano_credits)}"
+            f"/{to_text(budget.limit_nano_credits)}"
+            for budget in of.budgets
+        )
+        or "-"
+    )
+
+
 ACCOUNT: Final[Columns] = {
     "account": "name",
     "balance": "balance_nano_credits",
@@ -30,6 +44,17 @@ ACCOUNT: Final[Columns] = {
     "available": "available_nano_credits",
     "created": "create_time",
     "suspended": "suspend_time",
+    "parent": "parent",
+    "budgets": _budgets,
+}
+BUDGET: Final[Columns] = {
+    "window": "window",
+    "limit": "limit_nano_credits",
+    "spent": "spent_nano_credits",
+    "held": "held_nano_credits",
+    "remaining": "remaining_nano_credits",
+    "time zone": "time_zone",
+    "resets": "reset_time",
 }
 KEY: Final[Columns] = {
     "name": "name",
@@ -44,6 +69,7 @@ KEY: Final[Columns] = {
     "used": "last_use_time",
     "secret": "secret_prefix",
     "identity": "identity",
+    "budgets": _budgets,
 }
 ENTRY: Final[Columns] = {
     "id": "id",
@@ -84,6 +110,7 @@ _WORTHS: Final[Mapping[str, str]] = {
 _NUMBERS: Final = frozenset(
     {
         *("balance", "held", "available", "rpm", "tpm", "concurrency"),
+        *("limit", "spent", "remaining"),
         *("id", "amount", "requests", "prompt", "completion", "charged"),
     }
 )

@@ -10,6 +10,7 @@ from typing import Final
 
 from service.accounts import (
     account_commands,
+    budget_commands,
     event_commands,
     export_command,
     key_commands,
@@ -21,6 +22,7 @@ from service.accounts.store_commands import Command, Creation
 COMMANDS: Final[Mapping[str, Command]] = {
     **account_commands.COMMANDS,
     **key_commands.COMMANDS,
+    **budget_commands.COMMANDS,
     **report_commands.COMMANDS,
     **export_command.COMMANDS,
     **event_commands.COMMANDS,

@@ -75,9 +75,16 @@ class CreditServicer(CreditServiceServicer):
         )
         if seen is None:
             raise errors.InvalidApiKey(errors.KEY_ENDED)
-        account, key, usage = seen
+        account, key, usage, budgets = seen
+        now = self._now()
         return pb.GetCreditsResponse(
-            account=messages.account(account, worth=self._worth),
-            api_key=messages.api_key(key),
+            account=messages.account(account, now=now, worth=self._worth),
+            api_key=messages.api_key(key, now=now),
             usage=map(partial(messages.usage, worth=self._worth), usage),
+            budgets=[
+                pb.BindingBudget(
+                    account=one.account, key_name=one.key_name, budget=messages.budget(one.budget)
+                )
+                for one in budgets
+            ],
         )

@@ -3,7 +3,7 @@
     create_account  account  accounts
     add_credit  deduct_credit
     create_key  keys  update_key  revoke_key
-    lifecycle, callers, reports -> the other functions on accounts, keys, the ledger and usage
+    lifecycle, callers, budgets, reports -> the other functions on accounts, keys, ledger and usage
 
 Accounts, keys and ledger entries are rows of the store; a key's row lacks its digest.
 Amounts are in nano-credits, times in nanoseconds since the Unix epoch. Names and ids are bound
@@ -11,21 +11,25 @@ parameters, never part of a statement's text.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from chatcompletion.credit_amounts import to_text
 from service.accounts import audit, keys
+from service.accounts.budget_rows import BudgetRows
 from service.accounts.callers import Callers
-from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
+from service.accounts.key_rows import ACCOUNTS, KEYS, StoredRow, account_of, key_id_of
 from service.accounts.lifecycle import Lifecycle
 from service.accounts.reports import ENTRIES, Reports
 from service.errors import AlreadyExists, InvalidRequest, Violation
 from service.ledger.rows import Grant, Granted
 from service.ledger.schema import accounts, api_keys, ledger
 from service.ledger.store import Store
+
+MOST_LEVELS: Final = 4
+"""Maximum accounts above each other, from a group to the account that pays."""
 
 
 class Directory:
@@ -41,6 +45,8 @@ class Directory:
         self._store = store
         self.lifecycle = Lifecycle(store)
         """Suspends, deletes and finds accounts and keys, and gives keys new secrets."""
+        self.budgets = BudgetRows(store)
+        """Sets budgets."""
         self.callers = Callers(store)
         """Finds the callers of keys."""
         self.reports = Reports(store)
@@ -48,18 +54,28 @@ class Directory:
 
     # --------------------------------------------------------------------------------- accounts
 
-    def create_account(self, name: str) -> StoredRow:
+    def create_account(self, name: str, *, parent: str = "") -> StoredRow:
         """Create an account without credit.
+
+        Args:
+            name: The name.
+            parent: The account above it, which makes it a group; "" for an account that pays.
 
         Raises:
             AlreadyExists: The name is taken.
+            AccountNotFound: There is no such parent.
+            InvalidRequest: Too many accounts would be above each other, or the parent is deleted.
         """
         with audit.writing(self._store) as connection:
             values = {"name": name, "created_at": self._store.now(connection)}
+            if parent:
+                values["parent_id"] = _parent_of(connection, parent).id
             try:
-                return connection.execute(sa.insert(accounts).returning(accounts), values).one()
+                made = connection.execute(sa.insert(accounts).returning(accounts.c.id), values)
             except exc.IntegrityError as error:
                 raise AlreadyExists(f"{name!r} exists already.") from error
+            id_ = made.scalar_one()
+            return connection.execute(ACCOUNTS.where(accounts.c.id == id_)).one()
 
     def account(self, name: str) -> StoredRow:
         """Return the account with a name.
@@ -72,10 +88,8 @@ class Directory:
 
     def accounts(self, *, after: int = 0, limit: int = 100) -> Sequence[StoredRow]:
         """Return up to `limit` accounts in the order of their ids, starting after an id."""
-        wanted = (
-            sa.select(accounts)
-            .where(accounts.c.id > after, accounts.c.deleted_at.is_(None))
-            .order_by(accounts.c.id)
+        wanted = ACCOUNTS.where(accounts.c.id > after, accounts.c.deleted_at.is_(None)).order_by(
+            accounts.c.id
         )
         with self._store.reading() as connection:
             return connection.execute(wanted.limit(limit)).all()
@@ -93,7 +107,7 @@ class Directory:
         Raises:
             AccountNotFound: There is no such account.
             AlreadyExists: The id was used with another amount.
-            InvalidRequest: The balance would exceed its maximum.
+            InvalidRequest: The balance would exceed its maximum, or the account is a group.
             StoreError: The store is away. The credit may still have been added.
         """
         message = "The balance would exceed its largest value; nothing was added."
@@ -112,7 +126,7 @@ class Directory:
         Raises:
             AccountNotFound: There is no such account.
             AlreadyExists: The id was used with another amount, or to add credit.
-            InvalidRequest: Less credit is available.
+            InvalidRequest: Less credit is available, or the account is a group.
             StoreError: The store is away. The credit may still have been deducted.
         """
         message = f"Less than {to_text(amount)} is available; nothing was deducted."
@@ -123,6 +137,9 @@ class Directory:
     ) -> tuple[StoredRow, StoredRow]:
         owner = self.account(account)
         _reject_deleted(owner)
+        if owner.parent_id is not None:
+            message = f"{account!r} is a group without credit of its own. {owner.payer!r} pays."
+            raise InvalidRequest.of([Violation(param="account", message=message)])
         grant = Grant(account_id=owner.id, amount=amount, idempotency_id=idempotency_id)
         (outcome,) = self._store.apply([grant])
         if isinstance(outcome, Granted) and outcome.balance is None:
@@ -275,7 +292,23 @@ def _free(connection: sa.Connection, digest: bytes, identity: str, *, now: int) 
     )
 
 
-def _reject_deleted(account: StoredRow) -> None:
+def _parent_of(connection: sa.Connection, name: str) -> StoredRow:
+    """Lock and return the account that gets a group, which must not be deleted meanwhile."""
+    locked = sa.select(accounts.c.id).where(accounts.c.name == name).with_for_update(key_share=True)
+    connection.execute(locked).one_or_none()
+    parent = account_of(connection, name)
+    _reject_deleted(parent, param="parent")
+    above, levels = parent.parent_id, 1
+    while above is not None:
+        wanted = sa.select(accounts.c.parent_id).where(accounts.c.id == above)
+        above, levels = connection.execute(wanted).scalar_one(), levels + 1
+    if levels >= MOST_LEVELS:
+        message = f"{name!r} is the last of {MOST_LEVELS} accounts that can be above each other."
+        raise InvalidRequest.of([Violation(param="parent", message=message)])
+    return parent
+
+
+def _reject_deleted(account: StoredRow, param: str = "account") -> None:
     if account.deleted_at is not None:
         message = "The account is deleted. Create another account."
-        raise InvalidRequest.of([Violation(param="account", message=message)])
+        raise InvalidRequest.of([Violation(param=param, message=message)])

@@ -3,15 +3,18 @@
 NAME.accepts("acme") -> True       "Must be " + NAME.allowed -> the error text
 """
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 from chatcompletion.default_messages import quoted
 from chatcompletion.v1 import account_pb2
 from service import model_names
+from service.ledger.budgets import is_time_zone
 
 LONGEST_NAME: Final = 128
 LONGEST_MODEL: Final = 256
@@ -120,6 +123,18 @@ def unknown_model(names: Iterable[str], known: Collection[str]) -> str:
     shown = ", ".join(sorted(known)[:_MOST_SHOWN])
     more = f" and {len(known) - _MOST_SHOWN} more" if len(known) > _MOST_SHOWN else ""
     return f"There is no model {quoted(unknown[0])}.{hint} The models are {shown}{more}."
+
+
+TIME_ZONE: Final = FieldRule(
+    allowed="the name of a time zone, such as Europe/Berlin", accepts=is_time_zone, quotes=True
+)
+
+
+def no_time_zone(name: str) -> str:
+    """Return the rest of the sentence "Must …" about a name that is no time zone."""
+    text = f"{TIME_ZONE.expected(name)}."
+    near = difflib.get_close_matches(name, sorted(available_timezones()), n=1)
+    return f"{text} Did you mean {quoted(near[0])}?" if near else text
 
 
 def later_than(now: int) -> FieldRule:

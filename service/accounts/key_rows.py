@@ -24,13 +24,57 @@ KEYS: Final = sa.select(
 """Selects keys without their digests."""
 
 
+_LEVELS: Final = tuple(accounts.alias(f"above_{level}") for level in range(1, 4))
+"""The accounts above an account, from its parent. A chain has at most four accounts."""
+
+
+def _above(column: str) -> sa.ColumnElement[Any]:
+    """Return a column of the account that pays for a group; NULL for one that pays itself."""
+    return sa.func.coalesce(*(level.c[column] for level in reversed(_LEVELS)))
+
+
+def with_those_above(of: sa.Select[Any]) -> sa.Select[Any]:
+    """Join the accounts above those of a query."""
+    below: Any = accounts
+    for level in _LEVELS:
+        of = of.outerjoin(level, level.c.id == below.c.parent_id)
+        below = level
+    return of
+
+
+ABOVE: Final = tuple(
+    level.c[name].label(f"{name}_{number}")
+    for number, level in enumerate(_LEVELS, start=1)
+    for name in ("id", "name", "suspended_at")
+)
+"""The id, name and time of suspension of each account above, as `id_1` and so on."""
+
+ACCOUNTS: Final = with_those_above(
+    sa.select(
+        accounts,
+        _LEVELS[0].c.name.label("parent"),
+        _above("id").label("payer_id"),
+        _above("name").label("payer"),
+        (_above("balance") - _above("held")).label("payer_available"),
+    )
+)
+"""Selects accounts with the names of those above them."""
+
+
+def subtree(account_id: int) -> sa.Select[Any]:
+    """Return the query for the ids of an account and of all groups below it."""
+    found = sa.select(accounts.c.id).where(accounts.c.id == account_id).cte(recursive=True)
+    below = sa.select(accounts.c.id).join(found, accounts.c.parent_id == found.c.id)
+    return sa.select(found.union_all(below).c.id)
+
+
 def account_of(connection: sa.Connection, name: str) -> StoredRow:
     """Return the account with a name, within a transaction.
 
     Raises:
         AccountNotFound: There is no such account.
     """
-    row = connection.execute(sa.select(accounts).where(accounts.c.name == name)).one_or_none()
+    row = connection.execute(ACCOUNTS.where(accounts.c.name == name)).one_or_none()
     if row is None:
         raise AccountNotFound(f"There is no account {name!r}.")
     return row

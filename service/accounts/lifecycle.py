@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.accounts import audit, keys
-from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
+from service.accounts.key_rows import ACCOUNTS, KEYS, StoredRow, account_of, key_id_of
 from service.errors import ApiKeyNotFound, InvalidRequest, Violation
 from service.ledger.schema import accounts, api_keys
 from service.ledger.store import Store
@@ -45,7 +45,7 @@ class Lifecycle:
         """Delete an account: revoke its keys, and list it no more.
 
         Raises:
-            InvalidRequest: It has credit.
+            InvalidRequest: It has credit, or groups that are not deleted.
         """
         with audit.writing(self._store) as connection:
             # The row stays locked: until the end, no call can hold credit of the account.
@@ -54,6 +54,13 @@ class Lifecycle:
             row = account_of(connection, name)
             if row.balance:
                 message = "The account has credit. Take it back first."
+                raise InvalidRequest.of([Violation(param="account", message=message)])
+            groups = sa.select(accounts.c.name).where(
+                accounts.c.parent_id == row.id, accounts.c.deleted_at.is_(None)
+            )
+            group = connection.execute(groups.order_by(accounts.c.id).limit(1)).scalar_one_or_none()
+            if group is not None:
+                message = f"The account has the group {group!r}. Delete its groups first."
                 raise InvalidRequest.of([Violation(param="account", message=message)])
             now = self._store.now(connection)
             connection.execute(
@@ -133,7 +140,7 @@ class Lifecycle:
 def _change_account(connection: sa.Connection, id_: int, **values: Any) -> StoredRow:
     changed = sa.update(accounts).where(accounts.c.id == id_).values(**values)
     connection.execute(changed)
-    return connection.execute(sa.select(accounts).where(accounts.c.id == id_)).one()
+    return connection.execute(ACCOUNTS.where(accounts.c.id == id_)).one()
 
 
 def _change_key(connection: sa.Connection, id_: int, **values: Any) -> StoredRow:

@@ -10,8 +10,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
+from service.accounts.budget_rows import current
 from service.accounts.key_rows import StoredRow
 from service.credit_worth import CreditWorth
+from service.ledger.budgets import Budget, Window, available
 from service.ledger.rows import EntryKind
 
 _SECOND: Final = 10**9
@@ -25,8 +27,38 @@ KINDS: Final[Mapping[EntryKind, account_pb2.LedgerEntryKind.ValueType]] = {
 """The contract's value for each kind of ledger entry."""
 
 
-def account(row: StoredRow, *, worth: CreditWorth | None = None) -> account_pb2.Account:
-    """Return the message for an account, with the worth of its balance if there is one."""
+WINDOWS: Final[Mapping[account_pb2.BudgetWindow.ValueType, Window]] = {
+    account_pb2.BUDGET_WINDOW_DAY: Window.DAY,
+    account_pb2.BUDGET_WINDOW_WEEK: Window.WEEK,
+    account_pb2.BUDGET_WINDOW_MONTH: Window.MONTH,
+    account_pb2.BUDGET_WINDOW_TOTAL: Window.TOTAL,
+}
+"""The window of each of the contract's values."""
+_OF_WINDOWS: Final = {window: value for value, window in WINDOWS.items()}
+
+
+def budget(of: Budget) -> account_pb2.Budget:
+    """Return the message for a budget."""
+    return account_pb2.Budget(
+        window=_OF_WINDOWS[of.window],
+        limit_nano_credits=of.limit,
+        time_zone=of.time_zone,
+        spent_nano_credits=of.spent,
+        held_nano_credits=of.held,
+        remaining_nano_credits=available(of),
+        start_time=timestamp(of.start),
+        reset_time=timestamp(of.end),
+    )
+
+
+def account(row: StoredRow, *, now: int, worth: CreditWorth | None = None) -> account_pb2.Account:
+    """Return the message for an account.
+
+    Args:
+        row: Its row, of `key_rows.ACCOUNTS`.
+        now: The time, for its budgets.
+        worth: The worth of a credit, if the message has that of the balance.
+    """
     return account_pb2.Account(
         name=row.name,
         balance_nano_credits=row.balance,
@@ -36,11 +68,15 @@ def account(row: StoredRow, *, worth: CreditWorth | None = None) -> account_pb2.
         suspend_time=timestamp(row.suspended_at),
         delete_time=timestamp(row.deleted_at),
         balance_worth=None if worth is None else worth.of(row.balance),
+        budgets=map(budget, current(row.budgets, now)),
+        parent=row.parent or "",
+        payer=row.payer or "",
+        payer_available_nano_credits=row.payer_available or 0,
     )
 
 
-def api_key(row: StoredRow) -> account_pb2.ApiKey:
-    """Return the message for a key."""
+def api_key(row: StoredRow, *, now: int) -> account_pb2.ApiKey:
+    """Return the message for a key, with its budgets at a time."""
     models = None if row.models is None else account_pb2.AllowedModels(names=row.models)
     return account_pb2.ApiKey(
         account=row.account,
@@ -54,6 +90,7 @@ def api_key(row: StoredRow) -> account_pb2.ApiKey:
         ),
         revoke_time=timestamp(row.revoked_at),
         identity=row.identity or "",
+        budgets=map(budget, current(row.budgets, now)),
         create_time=timestamp(row.created_at),
         suspend_time=timestamp(row.suspended_at),
         secret_prefix=row.secret_prefix or "",

@@ -18,8 +18,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chatcompletion.v1 import account_pb2
 from chatcompletion.v1 import account_service_pb2 as pb
-from service.accounts import audit, field_rules, messages, page_tokens
+from service.accounts import audit, budget_requests, field_rules, messages, page_tokens
 from service.accounts.directory import Directory
+from service.accounts.key_rows import StoredRow
 from service.accounts.reports import DAY, month_back
 from service.credit_worth import CreditWorth
 from service.errors import InvalidRequest, Violation
@@ -57,7 +58,11 @@ _LIMITS: Final = (
 )
 
 FIELDS: Final[Mapping[type[Message], tuple[Field, ...]]] = {
-    pb.CreateAccountRequest: (Field("name", field_rules.NEW_NAME, required=True),),
+    pb.CreateAccountRequest: (
+        Field("name", field_rules.NEW_NAME, required=True),
+        Field("parent", field_rules.NAME),
+    ),
+    pb.SetBudgetsRequest: (_ACCOUNT, Field("key_name", field_rules.NAME)),
     pb.ListAccountsRequest: (_PAGE,),
     pb.GetAccountRequest: (_ACCOUNT,),
     pb.SuspendAccountRequest: (_ACCOUNT,),
@@ -123,6 +128,7 @@ class Operations:
         models: Returns the names and patterns of the models that exist, or None if they are not
             known. The models of a key must be among them.
         worth: The worth of a credit, if responses show it.
+        time_zone: The time zone of new budgets that name none.
     """
 
     def __init__(
@@ -132,9 +138,11 @@ class Operations:
         now: Callable[[], int] = time.time_ns,
         models: Callable[[], Collection[str] | None] = lambda: None,
         worth: CreditWorth | None = None,
+        time_zone: str = "UTC",
     ) -> None:
         self._directory = directory
-        self._account = partial(messages.account, worth=worth)
+        self._worth = worth
+        self._time_zone = time_zone
         self._entry = partial(messages.entry, worth=worth)
         self._usage = partial(messages.usage, worth=worth)
         self._now = now
@@ -142,8 +150,26 @@ class Operations:
 
     def create_account(self, request: pb.CreateAccountRequest) -> pb.CreateAccountResponse:
         """Create an account."""
-        created = self._directory.create_account(request.name)
+        created = self._directory.create_account(request.name, parent=request.parent)
         return pb.CreateAccountResponse(account=self._account(created))
+
+    def _account(self, row: StoredRow) -> account_pb2.Account:
+        return messages.account(row, now=self._now(), worth=self._worth)
+
+    def _key(self, row: StoredRow) -> account_pb2.ApiKey:
+        return messages.api_key(row, now=self._now())
+
+    def set_budgets(self, request: pb.SetBudgetsRequest) -> pb.SetBudgetsResponse:
+        """Set and remove budgets of an account or a key."""
+        changes, removed = budget_requests.changes(request)
+        found = self._directory.budgets.set(
+            request.account,
+            request.key_name,
+            changes=changes,
+            removed=removed,
+            time_zone=self._time_zone,
+        )
+        return pb.SetBudgetsResponse(budgets=map(messages.budget, found))
 
     def list_accounts(self, request: pb.ListAccountsRequest) -> pb.ListAccountsResponse:
         """Return a page of accounts."""
@@ -196,7 +222,7 @@ class Operations:
         created, key = self._directory.create_key(
             request.account, request.name, identity=request.identity, **limits
         )
-        return pb.CreateApiKeyResponse(api_key=messages.api_key(created), key_string=key)
+        return pb.CreateApiKeyResponse(api_key=self._key(created), key_string=key)
 
     def list_api_keys(self, request: pb.ListApiKeysRequest) -> pb.ListApiKeysResponse:
         """Return a page of keys."""
@@ -205,7 +231,7 @@ class Operations:
         size = page_tokens.size(request.page_size, page_tokens.LARGEST_OF_KEYS)
         found = self._directory.keys(request.account, after=after, limit=size + 1)
         return pb.ListApiKeysResponse(
-            api_keys=map(messages.api_key, found[:size]),
+            api_keys=map(self._key, found[:size]),
             next_page_token=_more(of, found, size, lambda row: (row.id,)),
         )
 
@@ -216,7 +242,7 @@ class Operations:
         changed = self._directory.update_key(
             request.account, request.name, {column: given.get(column) for column in columns}
         )
-        return pb.UpdateApiKeyResponse(api_key=messages.api_key(changed))
+        return pb.UpdateApiKeyResponse(api_key=self._key(changed))
 
     def _limits(self, limits: account_pb2.KeyLimits) -> dict[str, Any]:
         given = messages.key_limits(limits)
@@ -236,27 +262,27 @@ class Operations:
         rotated, key = self._directory.lifecycle.rotate_key(
             request.account, request.name, grace=grace
         )
-        return pb.RotateApiKeyResponse(api_key=messages.api_key(rotated), key_string=key)
+        return pb.RotateApiKeyResponse(api_key=self._key(rotated), key_string=key)
 
     def suspend_api_key(self, request: pb.SuspendApiKeyRequest) -> pb.SuspendApiKeyResponse:
         """Suspend a key."""
         suspended = self._directory.lifecycle.suspend_key(request.account, request.name)
-        return pb.SuspendApiKeyResponse(api_key=messages.api_key(suspended))
+        return pb.SuspendApiKeyResponse(api_key=self._key(suspended))
 
     def resume_api_key(self, request: pb.ResumeApiKeyRequest) -> pb.ResumeApiKeyResponse:
         """Resume a key."""
         resumed = self._directory.lifecycle.resume_key(request.account, request.name)
-        return pb.ResumeApiKeyResponse(api_key=messages.api_key(resumed))
+        return pb.ResumeApiKeyResponse(api_key=self._key(resumed))
 
     def find_api_key(self, request: pb.FindApiKeyRequest) -> pb.FindApiKeyResponse:
         """Return the key of a secret."""
         found = self._directory.lifecycle.find_key(request.secret)
-        return pb.FindApiKeyResponse(api_key=messages.api_key(found))
+        return pb.FindApiKeyResponse(api_key=self._key(found))
 
     def revoke_api_key(self, request: pb.RevokeApiKeyRequest) -> pb.RevokeApiKeyResponse:
         """Revoke a key."""
         revoked = self._directory.revoke_key(request.account, request.name)
-        return pb.RevokeApiKeyResponse(api_key=messages.api_key(revoked))
+        return pb.RevokeApiKeyResponse(api_key=self._key(revoked))
 
     def list_ledger_entries(
         self, request: pb.ListLedgerEntriesRequest

@@ -10,7 +10,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from service.accounts import audit
-from service.accounts.key_rows import KEYS, StoredRow, account_of, key_id_of
+from service.accounts.budget_rows import BudgetRow, binding
+from service.accounts.key_rows import ACCOUNTS, KEYS, StoredRow, account_of, key_id_of, subtree
 from service.accounts.keys import Caller
 from service.ledger.schema import accounts, api_keys, ledger, usage_totals
 from service.ledger.store import Store
@@ -38,8 +39,8 @@ class Reports:
 
     def statement(
         self, caller: Caller, *, since: int, most: int
-    ) -> tuple[StoredRow, StoredRow, Sequence[StoredRow]] | None:
-        """Return a caller's account, key and usage, or None if its key is not valid any more.
+    ) -> tuple[StoredRow, StoredRow, Sequence[StoredRow], Sequence[BudgetRow]] | None:
+        """Return a caller's account, key, usage and budgets, or None if its key has ended.
 
         The usage is totalled by day, newest first.
 
@@ -56,16 +57,16 @@ class Reports:
                 key.expires_at is not None and key.expires_at <= self._store.now(connection)
             ):
                 return None
-            account = connection.execute(
-                sa.select(accounts).where(accounts.c.id == caller.account_id)
-            ).one()
+            account = connection.execute(ACCOUNTS.where(accounts.c.id == caller.account_id)).one()
+            budgets = binding(connection, caller, key, self._store.now(connection))
             wanted = _usage(_interval_start(DAY)).where(
                 usage_totals.c.account_id == caller.account_id,
                 usage_totals.c.key_id == caller.key_id,
                 usage_totals.c.start >= since,
             )
             newest_first = wanted.order_by(sa.desc("start"), *_KEY_AND_MODEL)
-            return account, key, connection.execute(newest_first.limit(most)).all()
+            usage = connection.execute(newest_first.limit(most)).all()
+            return account, key, usage, budgets
 
     def ledger(
         self, account: str, *, before: tuple[int, int] | None = None, limit: int = 100
@@ -73,7 +74,7 @@ class Reports:
         """Return ledger entries of an account, newest first.
 
         Args:
-            account: The name of the account.
+            account: The name of the account. The entries of a group are those of its keys.
             before: The `created_at` and `id` of the entry before which to start.
             limit: Maximum number of entries.
 
@@ -84,11 +85,14 @@ class Reports:
             owner = account_of(connection, account)
             # By time, then id: the order of an index.
             place = sa.tuple_(ledger.c.created_at, ledger.c.id)
-            wanted = (
-                ENTRIES.where(ledger.c.account_id == owner.id)
-                .order_by(ledger.c.created_at.desc(), ledger.c.id.desc())
-                .limit(limit)
-            )
+            if owner.parent_id is None:
+                entries = ENTRIES.where(ledger.c.account_id == owner.id)
+            else:
+                entries = ENTRIES.where(
+                    ledger.c.account_id == owner.payer_id,
+                    api_keys.c.account_id.in_(subtree(owner.id)),
+                )
+            wanted = entries.order_by(ledger.c.created_at.desc(), ledger.c.id.desc()).limit(limit)
             if before is not None:
                 wanted = wanted.where(place < before)
             return connection.execute(wanted).all()
@@ -108,7 +112,7 @@ class Reports:
         """Return usage totals, ordered by the id of the account, interval, key and model.
 
         Args:
-            account: The name of the account; None for all accounts.
+            account: The name of the account, whose groups are included; None for all accounts.
             since: The start in nanoseconds since the Unix epoch, rounded down to a full hour.
             until: The end, rounded up to a full hour; None for no end.
             interval: `HOUR` or `DAY`, in UTC; None for one interval from start to end.
@@ -131,7 +135,7 @@ class Reports:
         with self._store.reading() as connection:
             if account is not None:
                 owner = account_of(connection, account)
-                wanted = wanted.where(usage_totals.c.account_id == owner.id)
+                wanted = wanted.where(usage_totals.c.account_id.in_(subtree(owner.id)))
                 if key_name is not None:
                     key_id = key_id_of(connection, owner, key_name)
                     wanted = wanted.where(usage_totals.c.key_id == key_id)
@@ -141,8 +145,6 @@ class Reports:
                 place = sa.tuple_(usage_totals.c.account_id, start, *_KEY_AND_MODEL)
                 # The first condition is redundant, but an index can use it.
                 wanted = wanted.where(usage_totals.c.account_id >= after[0], place > after)
-                if account is not None:
-                    wanted = wanted.where(usage_totals.c.start >= after[1])
             ordered = wanted.order_by(usage_totals.c.account_id, "start", *_KEY_AND_MODEL)
             return connection.execute(ordered.limit(limit)).all()
 

@@ -70,6 +70,12 @@ TIMEOUTS: Final = Timeouts()
 _UNPOOLABLE: Final = "statement pooling mode"
 """Part of PgBouncer's refusal of a transaction, because it could run in several sessions."""
 
+_LEVELS: Final = tuple(accounts.alias(f"level_{number}") for number in range(3))
+"""The account of a key and those above it, except the topmost of four, which is a parent only."""
+_PARENTS: Final = tuple(
+    level.c.parent_id.label(f"parent_{number}") for number, level in enumerate(_LEVELS)
+)
+
 _EXPIRED_AT_ONCE: Final = 256
 _PRUNED_AT_ONCE: Final = 1000
 
@@ -318,13 +324,22 @@ class Store:
         """
         with self.reading() as connection:
             found = connection.execute(
-                sa.select(holds.c.id, holds.c.account_id, holds.c.key_id)
+                sa.select(holds.c.id, holds.c.key_id, api_keys.c.account_id, *_PARENTS)
+                .join(api_keys, api_keys.c.id == holds.c.key_id)
+                .join(_LEVELS[0], _LEVELS[0].c.id == api_keys.c.account_id)
+                .outerjoin(_LEVELS[1], _LEVELS[1].c.id == _LEVELS[0].c.parent_id)
+                .outerjoin(_LEVELS[2], _LEVELS[2].c.id == _LEVELS[1].c.parent_id)
                 .where(holds.c.state == HoldState.OPEN, holds.c.lease_until <= self.now(connection))
                 .order_by(holds.c.lease_until)
                 .limit(_EXPIRED_AT_ONCE)
             )
             return [
-                Expire(hold_id=row.id, account_id=row.account_id, key_id=row.key_id)
+                Expire(
+                    hold_id=row.id,
+                    account_id=row.account_id,
+                    key_id=row.key_id,
+                    parents=tuple(id_ for id_ in row[-len(_PARENTS) :] if id_ is not None),
+                )
                 for row in found
             ]
 

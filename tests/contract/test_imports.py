@@ -127,15 +127,17 @@ LAYERS = {
     "service.accounts": (
         {"account_servicer", "credit_servicer", "commands", "bootstrap", "bootstrap_key"},
         {
-            *("account_commands", "key_commands", "report_commands"),
+            *("account_commands", "budget_commands", "key_commands", "report_commands"),
             *("event_commands", "export_command"),
         },
         {"asking"},
         {"operations", "store_access", "store_commands"},
+        {"budget_requests"},
         {"backup"},
         {"messages", "columns"},
         {"directory", "verification", "export"},
         {"lifecycle", "callers", "reports"},
+        {"budget_rows"},
         {"audit"},
         {"guesses", "key_rows", "keys", "field_rules", "page_tokens", "terminal", "months"},
     ),

@@ -119,6 +119,9 @@ WITH_SOCKETS: Final = {
 """Files at the edge of a process, which tests reach through sockets."""
 
 WITH_DATABASES: Final = {
+    "service/accounts/budget_commands.py": "tests/e2e/test_budget_pages.py",
+    "service/accounts/budget_requests.py": "tests/e2e/test_budgets.py",
+    "service/accounts/budget_rows.py": "tests/e2e/test_budgets.py",
     "service/accounts/bootstrap.py": "tests/e2e/test_bootstrap.py",
     "service/accounts/account_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/asking.py": "tests/e2e/test_accounts_cli.py",

@@ -11,6 +11,8 @@ import openai
 import pytest
 import sqlalchemy as sa
 
+from service.accounts.budget_rows import BudgetChange
+from service.ledger.budgets import Window, local_time
 from service.ledger.schema import api_keys
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import DOORS, HELLO, Answer, DoorName, document
@@ -121,6 +123,52 @@ async def test_credit_that_others_hold_is_worth_waiting_for(door: DoorName, stre
         free = cost(0, 150, OUTPUT_ONLY) - cost(0, 100, OUTPUT_ONLY)
         fits = max(limit for limit in range(100) if cost(0, limit, OUTPUT_ONLY) <= free)
         assert f"to at most {fits}." in held.message
+        assert after.code == ""
+        stack.books.nothing_is_open()
+
+
+@FORMS
+@BOTH_DOORS
+async def test_a_spent_budget_is_told_with_its_reset(door: DoorName, streamed: bool) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team()
+        limit = cost(0, 100, OUTPUT_ONLY)
+        changes = [BudgetChange(Window.MONTH, limit, "Europe/Berlin")]
+        (month,) = stack.books.directory.budgets.set(team.name, team.key_name, changes=changes)
+        assert month.end is not None
+        request = document("output-only", max_tokens=101)
+        refused = await stack.ask(door, team.key, request, streamed=streamed)
+        admitted = await stack.ask(
+            door, team.key, document("output-only", max_tokens=100), streamed=streamed
+        )
+        await stack.rests()
+
+        assert (refused.status, refused.code) == (402, "budget_exceeded")
+        assert (refused.retryable, refused.retry_after_ms) == (False, None)
+        assert "the monthly budget of this API key" in refused.message
+        assert f"until {local_time(month.end, 'Europe/Berlin')}." in refused.message
+        assert "max_tokens to at most 100." in refused.message
+        assert admitted.code == ""
+        stack.books.nothing_is_open()
+
+
+@FORMS
+@BOTH_DOORS
+async def test_a_budget_that_others_hold_is_worth_waiting_for(
+    door: DoorName, streamed: bool
+) -> None:
+    async with accounts_stack(MODELS) as stack:
+        team = stack.books.team()
+        changes = [BudgetChange(Window.TOTAL, cost(0, 150, OUTPUT_ONLY))]
+        stack.books.directory.budgets.set(team.name, changes=changes)
+        request = document("output-only", max_tokens=100)
+        async with in_flight(stack, team, max_tokens=100):
+            held = await stack.ask(door, team.key, request, streamed=streamed)
+        after = await stack.ask(door, team.key, request, streamed=streamed)
+        await stack.rests()
+
+        assert (held.status, held.code, held.retryable) == (402, "credits_held", True)
+        assert f"the total budget of the account '{team.name}'" in held.message
         assert after.code == ""
         stack.books.nothing_is_open()
 

@@ -105,6 +105,19 @@ async def _place_many(url: str, team: Team, clock: int | None, count: int) -> li
     return [id_ for id_, made in zip(ids, outcomes, strict=True) if isinstance(made, Placed)]
 
 
+def place_and_settle(url: str, team: Team, count: int, _: int) -> int:
+    """Place and settle holds of ten for seven each, one after the other, and return the charges."""
+    store = Store(url)
+    charged = 0
+    for _number in range(count):
+        id_ = uuid4().hex
+        if isinstance(store.apply([team.place(id_)])[0], Placed):
+            store.apply([team.settle(id_, charge=7)])
+            charged += 7
+    store.close()
+    return charged
+
+
 def migrate_once(url: str, _: int) -> None:
     """Migrate a schema to HEAD."""
     store = Store(url)

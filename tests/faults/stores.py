@@ -39,18 +39,24 @@ class Team:
     key_id: int
     created_at: int
     """The time at which the key was created."""
+    parents: tuple[int, ...] = ()
+    """The accounts above it."""
 
     @classmethod
-    def create(cls, store: Store, *, credit: int, name: str = "acme", **limits: Any) -> "Team":
+    def create(
+        cls, store: Store, *, credit: int, name: str = "acme", group: bool = False, **limits: Any
+    ) -> "Team":
         directory = Directory(store)
-        account = directory.create_account(name)
+        above = (directory.create_account("payer").id,) if group else ()
+        account = directory.create_account(name, parent="payer" if group else "")
         key, _ = directory.create_key(name, "ci", **limits)
-        team = cls(account_id=account.id, key_id=key.id, created_at=key.created_at)
+        team = cls(account_id=account.id, key_id=key.id, created_at=key.created_at, parents=above)
         store.apply([team.grant(credit, "first")])
         return team
 
     def grant(self, amount: int, idempotency_id: str) -> Grant:
-        return Grant(account_id=self.account_id, amount=amount, idempotency_id=idempotency_id)
+        payer = (self.account_id, *self.parents)[-1]
+        return Grant(account_id=payer, amount=amount, idempotency_id=idempotency_id)
 
     def place(self, hold_id: str, amount: int = 10, tokens: int = 1, lease: int = 60) -> Place:
         return Place(
@@ -63,6 +69,7 @@ class Team:
             owner="test",
             lease=lease * SECOND,
             key_created_at=self.created_at,
+            parents=self.parents,
         )
 
     def settle(self, hold_id: str, charge: int = 10, place: Place | None = None) -> Settle:
@@ -74,6 +81,7 @@ class Team:
             prompt_tokens=1,
             completion_tokens=0,
             place=place or self.place(hold_id),
+            parents=self.parents,
         )
 
     def release(self, hold_id: str) -> Release:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from service.accounts.budget_rows import BudgetChange
+from service.accounts.directory import Directory
+from service.ledger.budgets import Window
 from service.ledger.rows import Place, Placed, Refusal, Refused
 from service.ledger.store import Store
-from tests.faults.store_workers import Crew, cross, place_many
+from tests.faults.store_workers import Crew, cross, place_and_settle, place_many
 from tests.faults.stores import Team, assert_sound, entries, migrated
 
 __all__ = ["migrated"]
@@ -78,6 +81,47 @@ def test_concurrent_calls_are_exact_across_processes(
     # Each hold that ends makes room for another.
     migrated.apply([team.settle(id_) for id_ in ids[:30]])
     assert len(_placed(crew, database, team)) == 30
+    assert_sound(migrated)
+
+
+@pytest.mark.parametrize("scope", ["key", "account", "group"])
+def test_a_budget_is_exact_across_processes(
+    crew: Crew, database: str, migrated: Store, scope: str
+) -> None:
+    team = Team.create(migrated, credit=10**9, group=scope == "group")
+    rows = Directory(migrated).budgets
+    of = "acme", "ci"
+    if scope == "group":
+        # The budget of the account that pays: its groups share it.
+        rows.set(
+            "payer", changes=[BudgetChange(Window.DAY, 10**6), BudgetChange(Window.TOTAL, 1000)]
+        )
+    else:
+        rows.set(*of[: 2 if scope == "key" else 1], changes=[BudgetChange(Window.TOTAL, 1000)])
+    ids = _placed(crew, database, team)
+    assert len(set(ids)) == 100
+    assert_sound(migrated)
+    refused = migrated.apply([team.place("late")])[0]
+    assert isinstance(refused, Refused)
+    assert refused.refusal is Refusal.BUDGET_HELD
+    # Charges of less than their holds make room for as much as they leave: 30 holds of 10 charge 5.
+    migrated.apply([team.settle(id_, charge=5) for id_ in ids[:30]])
+    assert len(_placed(crew, database, team)) == 15
+    migrated.apply([team.settle(id_) for id_ in ids[30:]])
+    assert_sound(migrated)
+
+
+def test_processes_that_place_and_settle_never_exceed_a_budget(
+    crew: Crew, database: str, migrated: Store
+) -> None:
+    team = Team.create(migrated, credit=10**9)
+    Directory(migrated).budgets.set("acme", "ci", changes=[BudgetChange(Window.TOTAL, 1000)])
+    charged = sum(crew.each(place_and_settle, database, team, REQUESTS))
+    (budget,) = Directory(migrated).budgets.set("acme", "ci")
+    assert (budget.spent, budget.held) == (charged, 0)
+    # No call fits any more: each holds ten and costs seven.
+    assert 990 < budget.spent <= 1000
+    assert sum(amount for _, amount in entries(migrated)) == charged
     assert_sound(migrated)
 
 

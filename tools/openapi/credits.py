@@ -28,6 +28,9 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
     def limit(name: str, field: str | None = None) -> Schema:
         return {"description": about(f"KeyLimits.{field or name}"), "type": ["integer", "null"]}
 
+    def optional(of: dict[str, Schema]) -> dict[str, Schema]:
+        return {name: {**schema, "type": [schema["type"], "null"]} for name, schema in of.items()}
+
     return {
         "Credits": closed(
             "The credit of the caller's account, the limits of the API key, and its usage.",
@@ -39,7 +42,16 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                 **amount("held", about("Account.held_nano_credits")),
                 **amount("available", about("Account.available_nano_credits")),
                 **worth("balance_worth", about("Account.balance_worth"), about),
+                "payer": {"description": about("Account.payer"), "type": ["string", "null"]},
+                **optional(
+                    amount("payer_available", about("Account.payer_available_nano_credits"))
+                ),
                 "limits": {"$ref": "#/components/schemas/KeyLimits"},
+                "budgets": {
+                    "description": about("GetCreditsResponse.budgets"),
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/Budget"},
+                },
                 "usage": {
                     "description": about("GetCreditsResponse.usage"),
                     "type": "array",
@@ -62,6 +74,39 @@ def schemas(comments: Mapping[str, str]) -> dict[str, Schema]:
                     "description": about("KeyLimits.expire_time").replace(
                         "expires. If", f"expires{_TIME}. If"
                     ),
+                    "type": ["integer", "null"],
+                },
+            },
+        ),
+        "Budget": closed(
+            about("Budget"),
+            {
+                "account": {"description": about("BindingBudget.account"), **_STRING},
+                "key": {
+                    "description": about("BindingBudget.key_name").replace("Empty", "Null"),
+                    "type": ["string", "null"],
+                },
+                "window": {
+                    "description": about("BudgetWindow"),
+                    "type": "string",
+                    "enum": ["day", "week", "month", "total"],
+                },
+                "time_zone": {
+                    "description": about("Budget.time_zone").partition(" In requests")[0],
+                    **_STRING,
+                },
+                **amount("limit", about("Budget.limit_nano_credits")),
+                **amount("spent", about("Budget.spent_nano_credits")),
+                **amount("held", about("Budget.held_nano_credits")),
+                **amount("remaining", about("Budget.remaining_nano_credits")),
+                "starts_at": {
+                    "description": about("Budget.start_time").removesuffix(".") + _TIME + ".",
+                    **_INTEGER,
+                },
+                "resets_at": {
+                    "description": about("Budget.reset_time")
+                    .replace("spent. Absent", f"spent{_TIME}. Null")
+                    .replace("BUDGET_WINDOW_TOTAL", "`total`"),
                     "type": ["integer", "null"],
                 },
             },

@@ -20,6 +20,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BudgetWindow:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetWindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetWindow.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_WINDOW_UNSPECIFIED: _BudgetWindow.ValueType  # 0
+    """Unspecified. Not allowed."""
+    BUDGET_WINDOW_DAY: _BudgetWindow.ValueType  # 1
+    """A day, from midnight."""
+    BUDGET_WINDOW_WEEK: _BudgetWindow.ValueType  # 2
+    """A week, from Monday."""
+    BUDGET_WINDOW_MONTH: _BudgetWindow.ValueType  # 3
+    """A calendar month."""
+    BUDGET_WINDOW_TOTAL: _BudgetWindow.ValueType  # 4
+    """All time since the budget was set."""
+
+class BudgetWindow(_BudgetWindow, metaclass=_BudgetWindowEnumTypeWrapper):
+    """The time for which a budget holds."""
+
+BUDGET_WINDOW_UNSPECIFIED: BudgetWindow.ValueType  # 0
+"""Unspecified. Not allowed."""
+BUDGET_WINDOW_DAY: BudgetWindow.ValueType  # 1
+"""A day, from midnight."""
+BUDGET_WINDOW_WEEK: BudgetWindow.ValueType  # 2
+"""A week, from Monday."""
+BUDGET_WINDOW_MONTH: BudgetWindow.ValueType  # 3
+"""A calendar month."""
+BUDGET_WINDOW_TOTAL: BudgetWindow.ValueType  # 4
+"""All time since the budget was set."""
+Global___BudgetWindow: _TypeAlias = BudgetWindow  # noqa: Y015
+
 class _LedgerEntryKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -134,6 +166,10 @@ class Account(_message.Message):
     SUSPEND_TIME_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     BALANCE_WORTH_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAYER_FIELD_NUMBER: _builtins.int
+    PAYER_AVAILABLE_NANO_CREDITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the account: unique, 1 to 128 characters of a-z, 0-9, ".", "_"
     and "-", with a letter or digit first. An account that an earlier version
@@ -149,6 +185,16 @@ class Account(_message.Message):
     """
     available_nano_credits: _builtins.int
     """Output only. The balance minus the held part, in nano-credits."""
+    parent: _builtins.str
+    """The account above a group. Empty for an account that pays. Immutable."""
+    payer: _builtins.str
+    """Output only. The account at the top, which pays for a group: a group has no
+    balance. Empty for an account that pays itself.
+    """
+    payer_available_nano_credits: _builtins.int
+    """Output only. The available credit of the payer of a group, in nano-credits.
+    Zero for an account that pays itself.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time at which the account was created."""
@@ -171,6 +217,12 @@ class Account(_message.Message):
         without the worth of a credit.
         """
 
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """Output only. The budgets of the account, at most one for each window. Calls
+        with its keys, and with those of the groups below it, count in them.
+        """
+
     def __init__(
         self,
         *,
@@ -182,14 +234,85 @@ class Account(_message.Message):
         suspend_time: _timestamp_pb2.Timestamp | None = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         balance_worth: Global___Worth | None = ...,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+        parent: _builtins.str = ...,
+        payer: _builtins.str = ...,
+        payer_available_nano_credits: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance_worth", b"balance_worth", "create_time", b"create_time", "delete_time", b"delete_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "balance_worth", b"balance_worth", "create_time", b"create_time", "delete_time", b"delete_time", "held_nano_credits", b"held_nano_credits", "name", b"name", "suspend_time", b"suspend_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_nano_credits", b"available_nano_credits", "balance_nano_credits", b"balance_nano_credits", "balance_worth", b"balance_worth", "budgets", b"budgets", "create_time", b"create_time", "delete_time", b"delete_time", "held_nano_credits", b"held_nano_credits", "name", b"name", "parent", b"parent", "payer", b"payer", "payer_available_nano_credits", b"payer_available_nano_credits", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """A hard limit of what an account or an API key can spend in a window of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    LIMIT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    SPENT_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    HELD_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    REMAINING_NANO_CREDITS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    RESET_TIME_FIELD_NUMBER: _builtins.int
+    window: Global___BudgetWindow.ValueType
+    """The window."""
+    limit_nano_credits: _builtins.int
+    """The limit in nano-credits: 1 to 10^18. A call whose maximum cost exceeds what
+    is left fails with BUDGET_EXCEEDED.
+    """
+    time_zone: _builtins.str
+    """The time zone in which days begin, by its name in the IANA database, such as
+    "Europe/Berlin". In requests, empty for the time zone that the budget has, or
+    for that of the server if the budget is new.
+    """
+    spent_nano_credits: _builtins.int
+    """Output only. The charges of the calls that were admitted in the current
+    window, in nano-credits.
+    """
+    held_nano_credits: _builtins.int
+    """Output only. What calls in flight hold that were admitted in the current
+    window, in nano-credits.
+    """
+    remaining_nano_credits: _builtins.int
+    """Output only. The limit minus what is spent and held, in nano-credits; at
+    least zero.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The start of the current window."""
+
+    @_builtins.property
+    def reset_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The start of the next window, in which nothing is spent. Absent
+        for BUDGET_WINDOW_TOTAL.
+        """
+
+    def __init__(
+        self,
+        *,
+        window: Global___BudgetWindow.ValueType = ...,
+        limit_nano_credits: _builtins.int = ...,
+        time_zone: _builtins.str = ...,
+        spent_nano_credits: _builtins.int = ...,
+        held_nano_credits: _builtins.int = ...,
+        remaining_nano_credits: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        reset_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_time", b"reset_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_nano_credits", b"held_nano_credits", "limit_nano_credits", b"limit_nano_credits", "remaining_nano_credits", b"remaining_nano_credits", "reset_time", b"reset_time", "spent_nano_credits", b"spent_nano_credits", "start_time", b"start_time", "time_zone", b"time_zone", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class AllowedModels(_message.Message):
@@ -295,6 +418,7 @@ class ApiKey(_message.Message):
     FORMER_SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The name of the account that owns the key."""
     name: _builtins.str
@@ -344,6 +468,10 @@ class ApiKey(_message.Message):
         was none.
         """
 
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """Output only. The budgets of the key, at most one for each window."""
+
     def __init__(
         self,
         *,
@@ -357,10 +485,11 @@ class ApiKey(_message.Message):
         former_secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
         identity: _builtins.str = ...,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "last_use_time", b"last_use_time", "limits", b"limits", "revoke_time", b"revoke_time", "suspend_time", b"suspend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "identity", b"identity", "last_use_time", b"last_use_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "secret_prefix", b"secret_prefix", "suspend_time", b"suspend_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "budgets", b"budgets", "create_time", b"create_time", "former_secret_expire_time", b"former_secret_expire_time", "identity", b"identity", "last_use_time", b"last_use_time", "limits", b"limits", "name", b"name", "revoke_time", b"revoke_time", "secret_prefix", b"secret_prefix", "suspend_time", b"suspend_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,16 +29,22 @@ class CreateAccountRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The name of the account. See Account.name."""
+    parent: _builtins.str
+    """The account above it, which makes it a group: the account at the top pays.
+    At most four accounts can be above each other. Empty for an account that pays.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -67,6 +73,68 @@ class CreateAccountResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateAccountResponse: _TypeAlias = CreateAccountResponse  # noqa: Y015
+
+@_typing.final
+class SetBudgetsRequest(_message.Message):
+    """Request message for AccountService.SetBudgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KEY_NAME_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    REMOVED_WINDOWS_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Required. The name of the account."""
+    key_name: _builtins.str
+    """The name of the key. If empty, the budgets are those of the account."""
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Budget]:
+        """The budgets to set, at most one for each window: window, limit and time zone."""
+
+    @_builtins.property
+    def removed_windows(self) -> _containers.RepeatedScalarFieldContainer[_account_pb2.BudgetWindow.ValueType]:
+        """The windows whose budgets are removed."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        budgets: _abc.Iterable[_account_pb2.Budget] | None = ...,
+        removed_windows: _abc.Iterable[_account_pb2.BudgetWindow.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "budgets", b"budgets", "key_name", b"key_name", "removed_windows", b"removed_windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBudgetsRequest: _TypeAlias = SetBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class SetBudgetsResponse(_message.Message):
+    """Response message for AccountService.SetBudgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Budget]:
+        """All budgets of the account or of the key."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[_account_pb2.Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBudgetsResponse: _TypeAlias = SetBudgetsResponse  # noqa: Y015
 
 @_typing.final
 class ListAccountsRequest(_message.Message):

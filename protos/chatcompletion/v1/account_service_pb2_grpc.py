@@ -56,6 +56,11 @@ class AccountServiceStub:
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountRequest.SerializeToString,
                 response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountResponse.FromString,
                 _registered_method=True)
+        self.SetBudgets = channel.unary_unary(
+                '/chatcompletion.v1.AccountService/SetBudgets',
+                request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsRequest.SerializeToString,
+                response_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsResponse.FromString,
+                _registered_method=True)
         self.ListAccounts = channel.unary_unary(
                 '/chatcompletion.v1.AccountService/ListAccounts',
                 request_serializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAccountsRequest.SerializeToString,
@@ -169,9 +174,20 @@ class AccountServiceServicer:
     """
 
     def CreateAccount(self, request, context):
-        """Creates an account without credit.
+        """Creates an account without credit, or a group of API keys below an account.
 
-        Errors: ALREADY_EXISTS.
+        Errors: ALREADY_EXISTS; ACCOUNT_NOT_FOUND if there is no such parent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudgets(self, request, context):
+        """Sets, changes or removes budgets of an account or of an API key. A budget that
+        is changed keeps what is spent and held in its window; a new one begins with
+        nothing. Calls follow the new budgets after the response.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,7 +235,8 @@ class AccountServiceServicer:
         is not listed any more. Its name stays taken; the account, its ledger and its
         usage can be read. Deleting a deleted account changes nothing.
 
-        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit, or groups that
+        are not deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,8 +247,8 @@ class AccountServiceServicer:
         an idempotency id changes nothing and returns the entry that the first
         request created.
 
-        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
-        with another amount.
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it is a group; ALREADY_EXISTS if
+        the idempotency id was used with another amount.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,6 +385,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountRequest.FromString,
                     response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountResponse.SerializeToString,
             ),
+            'SetBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudgets,
+                    request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsRequest.FromString,
+                    response_serializer=chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsResponse.SerializeToString,
+            ),
             'ListAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccounts,
                     request_deserializer=chatcompletion_dot_v1_dot_account__service__pb2.ListAccountsRequest.FromString,
@@ -503,6 +525,33 @@ class AccountService:
             '/chatcompletion.v1.AccountService/CreateAccount',
             chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountRequest.SerializeToString,
             chatcompletion_dot_v1_dot_account__service__pb2.CreateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatcompletion.v1.AccountService/SetBudgets',
+            chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsRequest.SerializeToString,
+            chatcompletion_dot_v1_dot_account__service__pb2.SetBudgetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

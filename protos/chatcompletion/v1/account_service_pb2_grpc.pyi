@@ -51,9 +51,16 @@ class AccountServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountServiceAsyncStub: ...
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateAccountRequest, _account_service_pb2.CreateAccountResponse]
-    """Creates an account without credit.
+    """Creates an account without credit, or a group of API keys below an account.
 
-    Errors: ALREADY_EXISTS.
+    Errors: ALREADY_EXISTS; ACCOUNT_NOT_FOUND if there is no such parent.
+    """
+    SetBudgets: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SetBudgetsRequest, _account_service_pb2.SetBudgetsResponse]
+    """Sets, changes or removes budgets of an account or of an API key. A budget that
+    is changed keeps what is spent and held in its window; a new one begins with
+    nothing. Calls follow the new budgets after the response.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]
     """Lists the accounts in the order of their creation."""
@@ -80,15 +87,16 @@ class AccountServiceStub:
     is not listed any more. Its name stays taken; the account, its ledger and its
     usage can be read. Deleting a deleted account changes nothing.
 
-    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit, or groups that
+    are not deleted.
     """
     AddCredit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]
     """Adds credit to an account, once per idempotency id. A request that repeats
     an idempotency id changes nothing and returns the entry that the first
     request created.
 
-    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
-    with another amount.
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it is a group; ALREADY_EXISTS if
+    the idempotency id was used with another amount.
     """
     DeductCredit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeductCreditRequest, _account_service_pb2.DeductCreditResponse]
     """Takes credit back, once per idempotency id, up to the available credit. A
@@ -189,9 +197,16 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateAccountRequest, _account_service_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """Creates an account without credit.
+    """Creates an account without credit, or a group of API keys below an account.
 
-    Errors: ALREADY_EXISTS.
+    Errors: ALREADY_EXISTS; ACCOUNT_NOT_FOUND if there is no such parent.
+    """
+    SetBudgets: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SetBudgetsRequest, _account_service_pb2.SetBudgetsResponse]  # type: ignore[assignment]
+    """Sets, changes or removes budgets of an account or of an API key. A budget that
+    is changed keeps what is spent and held in its window; a new one begins with
+    nothing. Calls follow the new budgets after the response.
+
+    Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
     """
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists the accounts in the order of their creation."""
@@ -218,15 +233,16 @@ class AccountServiceAsyncStub(AccountServiceStub):
     is not listed any more. Its name stays taken; the account, its ledger and its
     usage can be read. Deleting a deleted account changes nothing.
 
-    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit, or groups that
+    are not deleted.
     """
     AddCredit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AddCreditRequest, _account_service_pb2.AddCreditResponse]  # type: ignore[assignment]
     """Adds credit to an account, once per idempotency id. A request that repeats
     an idempotency id changes nothing and returns the entry that the first
     request created.
 
-    Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
-    with another amount.
+    Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it is a group; ALREADY_EXISTS if
+    the idempotency id was used with another amount.
     """
     DeductCredit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeductCreditRequest, _account_service_pb2.DeductCreditResponse]  # type: ignore[assignment]
     """Takes credit back, once per idempotency id, up to the available credit. A
@@ -330,9 +346,22 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateAccountResponse, _abc.Awaitable[_account_service_pb2.CreateAccountResponse]]:
-        """Creates an account without credit.
+        """Creates an account without credit, or a group of API keys below an account.
 
-        Errors: ALREADY_EXISTS.
+        Errors: ALREADY_EXISTS; ACCOUNT_NOT_FOUND if there is no such parent.
+        """
+
+    @_abc_1.abstractmethod
+    def SetBudgets(
+        self,
+        request: _account_service_pb2.SetBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.SetBudgetsResponse, _abc.Awaitable[_account_service_pb2.SetBudgetsResponse]]:
+        """Sets, changes or removes budgets of an account or of an API key. A budget that
+        is changed keeps what is spent and held in its window; a new one begins with
+        nothing. Calls follow the new budgets after the response.
+
+        Errors: ACCOUNT_NOT_FOUND, API_KEY_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -389,7 +418,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         is not listed any more. Its name stays taken; the account, its ledger and its
         usage can be read. Deleting a deleted account changes nothing.
 
-        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit.
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it has credit, or groups that
+        are not deleted.
         """
 
     @_abc_1.abstractmethod
@@ -402,8 +432,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         an idempotency id changes nothing and returns the entry that the first
         request created.
 
-        Errors: ACCOUNT_NOT_FOUND; ALREADY_EXISTS if the idempotency id was used
-        with another amount.
+        Errors: ACCOUNT_NOT_FOUND; INVALID_REQUEST if it is a group; ALREADY_EXISTS if
+        the idempotency id was used with another amount.
         """
 
     @_abc_1.abstractmethod

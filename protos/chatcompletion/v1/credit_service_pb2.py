@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from chatcompletion.v1 import account_pb2 as chatcompletion_dot_v1_dot_account__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&chatcompletion/v1/credit_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\"\x13\n\x11GetCreditsRequest\"\x9b\x01\n\x12GetCreditsResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\x12*\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12,\n\x05usage\x18\x03 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal2j\n\rCreditService\x12Y\n\nGetCredits\x12$.chatcompletion.v1.GetCreditsRequest\x1a%.chatcompletion.v1.GetCreditsResponseBo\n\x19\x65xample.chatcompletion.v1B\x12\x43reditServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&chatcompletion/v1/credit_service.proto\x12\x11\x63hatcompletion.v1\x1a\x1f\x63hatcompletion/v1/account.proto\"\x13\n\x11GetCreditsRequest\"]\n\rBindingBudget\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12)\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x19.chatcompletion.v1.Budget\"\xce\x01\n\x12GetCreditsResponse\x12+\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1a.chatcompletion.v1.Account\x12*\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x19.chatcompletion.v1.ApiKey\x12,\n\x05usage\x18\x03 \x03(\x0b\x32\x1d.chatcompletion.v1.UsageTotal\x12\x31\n\x07\x62udgets\x18\x04 \x03(\x0b\x32 .chatcompletion.v1.BindingBudget2j\n\rCreditService\x12Y\n\nGetCredits\x12$.chatcompletion.v1.GetCreditsRequest\x1a%.chatcompletion.v1.GetCreditsResponseBo\n\x19\x65xample.chatcompletion.v1B\x12\x43reditServiceProtoP\x01Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\031example.chatcompletion.v1B\022CreditServiceProtoP\001Z<chatcompletion.example/go/chatcompletion/v1;chatcompletionv1'
   _globals['_GETCREDITSREQUEST']._serialized_start=94
   _globals['_GETCREDITSREQUEST']._serialized_end=113
-  _globals['_GETCREDITSRESPONSE']._serialized_start=116
-  _globals['_GETCREDITSRESPONSE']._serialized_end=271
-  _globals['_CREDITSERVICE']._serialized_start=273
-  _globals['_CREDITSERVICE']._serialized_end=379
+  _globals['_BINDINGBUDGET']._serialized_start=115
+  _globals['_BINDINGBUDGET']._serialized_end=208
+  _globals['_GETCREDITSRESPONSE']._serialized_start=211
+  _globals['_GETCREDITSRESPONSE']._serialized_end=417
+  _globals['_CREDITSERVICE']._serialized_start=419
+  _globals['_CREDITSERVICE']._serialized_end=525
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,38 @@ class GetCreditsRequest(_message.Message):
 Global___GetCreditsRequest: _TypeAlias = GetCreditsRequest  # noqa: Y015
 
 @_typing.final
+class BindingBudget(_message.Message):
+    """A budget that limits the calls of an API key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KEY_NAME_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account whose budget it is, or whose key has it."""
+    key_name: _builtins.str
+    """The key whose budget it is. Empty for a budget of the account."""
+    @_builtins.property
+    def budget(self) -> _account_pb2.Budget:
+        """The budget."""
+
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        budget: _account_pb2.Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "budget", b"budget", "key_name", b"key_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindingBudget: _TypeAlias = BindingBudget  # noqa: Y015
+
+@_typing.final
 class GetCreditsResponse(_message.Message):
     """Response message for CreditService.GetCredits."""
 
@@ -47,6 +79,7 @@ class GetCreditsResponse(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def account(self) -> _account_pb2.Account:
         """The caller's account."""
@@ -61,16 +94,23 @@ class GetCreditsResponse(_message.Message):
         totalled by day and model, newest day first. At most 1,000 totals.
         """
 
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BindingBudget]:
+        """The budgets of the key, of its account and of the accounts above it, in this
+        order.
+        """
+
     def __init__(
         self,
         *,
         account: _account_pb2.Account | None = ...,
         api_key: _account_pb2.ApiKey | None = ...,
         usage: _abc.Iterable[_account_pb2.UsageTotal] | None = ...,
+        budgets: _abc.Iterable[Global___BindingBudget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "budgets", b"budgets", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

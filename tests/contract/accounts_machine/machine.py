@@ -73,7 +73,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     seen: ClassVar[Counter[str]] = Counter()
     """The outcomes of the operations of all machines."""
-    tables: ClassVar[Callable[[], Tables]] = Tables
+    tables: ClassVar[Callable[[], Tables]] = staticmethod(Tables)
     """Returns the tables for a machine, empty."""
 
     def __init__(self) -> None:

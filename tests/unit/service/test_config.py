@@ -94,6 +94,10 @@ SETTINGS: dict[str, Case] = {
         *("credit_worth", None, "0.01 EUR", CreditWorth(10_000_000, "EUR")),
         ("0.01", "EUR", "0 EUR", "0.01 eur", "1e-2 EUR"),
     ),
+    "CHAT_BUDGET_TIME_ZONE": (
+        *("budget_time_zone", "UTC", "Europe/Berlin", "Europe/Berlin"),
+        ("Europe", "Europe/Wien", "+01:00", "../UTC"),
+    ),
     "CHAT_RECEIPTS": ("receipts", True, "off", False, ("On", "0", "true")),
     "CHAT_IDEMPOTENCY_SECONDS": (
         *("idempotency_seconds", 3600, "0", 0),
