@@ -67,8 +67,8 @@ CONTRACT: Final = "/chatcompletion."
 
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """The metadata with the caller's idempotency key."""
-REPLAYED: Final = "idempotent-replayed"
-"""The metadata that marks the answer to another call with the same idempotency key."""
+_REPLAYED: Final = (("idempotent-replayed", "true"),)
+"""The metadata that mark the answer to another call with the same idempotency key."""
 
 UPSTREAM: Final = "x-chat-upstream"
 """The metadata with the name of the upstream that answered, in percent-encoding."""
@@ -221,7 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             ("openai-processing-ms", str(round(elapsed * 1000))),
             *call.rate_limit,
             *self._upstream_of(call),
-            *_replayed(call),
+            *(_REPLAYED if call.is_replayed else ()),
         )
 
     def _upstream_of(self, call: Call) -> tuple[tuple[str, str], ...]:
@@ -318,7 +318,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         cost = self._cost_of(call)
         trailers = (
             *(*status.trailing_metadata, *call.rate_limit, *cost),
-            *(*self._upstream_of(call), *_replayed(call)),
+            *(*self._upstream_of(call), *(_REPLAYED if call.is_replayed else ())),
         )
         try:
             if (failure.dispatched or call.dispatched) and not call.begun:
@@ -358,11 +358,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _as_is(response: object) -> object:
     return response
-
-
-def _replayed(call: Call) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that marks the answer to another call."""
-    return ((REPLAYED, "true"),) if call.is_replayed else ()
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

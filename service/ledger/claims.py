@@ -32,11 +32,9 @@ LAPSED_KEPT: Final = 24 * 3600 * 10**9
 call took it over."""
 
 
-def taken(rows: Rows, place: Place, now: int) -> Claimed | None:
-    """Return the other call that has the claim of a hold, or None if there is none."""
-    if place.claim is None:
-        return None
-    answer = rows.answers.get(place.claim.id)
+def taken(rows: Rows, claim: Claim, now: int) -> Claimed | None:
+    """Return the call that has a claim, or None if the claim is free."""
+    answer = rows.answers.get(claim.id)
     if answer is None or answer.until <= now:
         return None
     return Claimed(
@@ -44,11 +42,8 @@ def taken(rows: Rows, place: Place, now: int) -> Claimed | None:
     )
 
 
-def take(rows: Rows, place: Place, now: int, changes: Changes) -> None:
-    """Give the claim of a hold, which is free, to the hold."""
-    claim = place.claim
-    if claim is None:
-        return
+def take(rows: Rows, place: Place, claim: Claim, now: int, changes: Changes) -> None:
+    """Give a claim that is free to a hold."""
     former = rows.answers.get(claim.id)
     if former is not None:
         _discount(rows, former, changes)
@@ -56,22 +51,19 @@ def take(rows: Rows, place: Place, now: int, changes: Changes) -> None:
     changes.answers.add(claim.id)
 
 
-def is_lost(rows: Rows, settle: Settle) -> bool:
+def is_lost(rows: Rows, claim: Claim, hold_id: str) -> bool:
     """Return whether another call took over the claim of a hold, which is not charged then."""
-    if settle.place is None or settle.place.claim is None:
-        return False
-    answer = rows.answers.get(settle.place.claim.id)
-    return answer is not None and answer.hold_id != settle.hold_id
+    answer = rows.answers.get(claim.id)
+    return answer is not None and answer.hold_id != hold_id
 
 
-def store(rows: Rows, settle: Settle, charged: int, now: int, changes: Changes) -> None:
+def store(  # noqa: PLR0917  (the rows, the operation and its parts, and the time, as in `decisions`)
+    rows: Rows, settle: Settle, place: Place, claim: Claim, now: int, changes: Changes
+) -> None:
     """Store the answer of a call that is charged, if it fits into the limit of its account."""
-    place = settle.place
-    if place is None or place.claim is None:
-        return
-    claim, account = place.claim, rows.accounts[place.account_id]
+    account = rows.accounts[place.account_id]
     answer = _answer(claim, place, AnswerState.NOT_KEPT, now + claim.keep, now)
-    answer.charged = charged
+    answer.charged = rows.holds[settle.hold_id].charged
     content = settle.answer
     if content is not None and account.answer_bytes + len(content) <= claim.most:
         answer.state, answer.content, answer.size = AnswerState.KEPT, content, len(content)

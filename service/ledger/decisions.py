@@ -100,7 +100,7 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
     barred = _barred(key, chain, place, now)
     if barred is not None:
         return Refused(refusal=barred)
-    claimed = claims.taken(rows, place, now)
+    claimed = None if place.claim is None else claims.taken(rows, place.claim, now)
     if claimed is not None:
         return structs.replace(claimed, requests=_requests(key, now), tokens=_tokens(key, now))
     payer = chain[-1]
@@ -128,7 +128,8 @@ def _place(rows: Rows, place: Place, now: int, changes: Changes) -> Placed | Ref
         changes.accounts.update(one.id for one in chain)
     changes.keys.add(key.id)
     changes.placed.append(place.hold_id)
-    claims.take(rows, place, now, changes)
+    if place.claim is not None:
+        claims.take(rows, place, place.claim, now, changes)
     return Placed(requests=_requests(key, now), tokens=_tokens(key, now))
 
 
@@ -300,7 +301,9 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
     if hold.state not in (HoldState.OPEN, HoldState.EXPIRED):
         lost = max(charge - hold.charged, 0)
         return Ended(state=hold.state, charged=hold.charged, lost=lost)
-    if claims.is_lost(rows, settle):
+    place = settle.place
+    claim = None if place is None else place.claim
+    if claim is not None and claims.is_lost(rows, claim, settle.hold_id):
         return _give_up(rows, hold, now, changes)
     account = rows.accounts[hold.account_id]
     hold.charged = min(charge, hold.amount)
@@ -319,7 +322,8 @@ def _settle(rows: Rows, settle: Settle, now: int, changes: Changes) -> Ended:
     changes.accounts.add(account.id)
     if hold.windows is not None:
         _end_in_budgets(rows, hold, changes, charge=hold.charged)
-    claims.store(rows, settle, hold.charged, now, changes)
+    if place is not None and claim is not None:
+        claims.store(rows, settle, place, claim, now, changes)
     changes.entries.append(
         Entry(
             account_id=account.id,

@@ -247,7 +247,7 @@ class _Transaction:
             self._select(statements.KEYS, wanted.keys),
             self._select(statements.HOLDS, wanted.holds),
             grants,
-            self._select(statements.ANSWERS, wanted.answers),
+            self._select(statements.ANSWERS, wanted.answers) if wanted.answers else (),
         )
         return rows, self._clock()
 

@@ -22,6 +22,7 @@ from service.ledger.rows import (
     Changes,
     Entry,
     Event,
+    Expire,
     Forget,
     Grant,
     Hold,
@@ -85,10 +86,11 @@ class Wanted:
             if isinstance(operation, Grant):
                 grants.append(operation.idempotency_id)
                 continue
+            if isinstance(operation, Forget):
+                answers.add(operation.answer_id)
+                continue
             if answer := _answer_of(operation):
                 answers.add(answer)
-            if isinstance(operation, Forget):
-                continue
             keys.add(operation.key_id)
             if operation.parents:
                 accounts.update(operation.parents)
@@ -103,16 +105,11 @@ class Wanted:
         )
 
 
-def _answer_of(operation: Operation) -> str:
-    """Return the id of the answer that an operation touches, or "" if there is none."""
-    if isinstance(operation, Settle):
-        place = operation.place
-    elif isinstance(operation, Place):
-        place = operation
-    elif isinstance(operation, Release):
-        return operation.claim
-    else:
-        return operation.answer_id if isinstance(operation, Forget) else ""
+def _answer_of(operation: Place | Settle | Release | Expire) -> str:
+    """Return the id of the answer that an operation on a hold touches, or "" if there is none."""
+    if isinstance(operation, (Release, Expire)):
+        return operation.claim if isinstance(operation, Release) else ""
+    place = operation if isinstance(operation, Place) else operation.place
     return "" if place is None or place.claim is None else place.claim.id
 
 
