@@ -8,6 +8,8 @@
 
 Callers that all work for the same time would come in waves of 32.
 
+On SQLite, the same is measured with events, which nobody sends.
+
 CPU is that of this process, the kernel's part included; on PostgreSQL the server's comes on top.
 There the same is measured with empty transactions, too: two round trips and a flush, which is what
 the machine and the server take of the times.
@@ -161,6 +163,10 @@ async def measure(url: str) -> None:
     benches = {store.engine.dialect.name: Bench(store)}
     with ExitStack() as stores:
         stores.callback(store.close)
+        if store.engine.dialect.name == "sqlite":
+            reporting = Store(url, thresholds=(50, 80, 100))
+            stores.callback(reporting.close)
+            benches["with events"] = Bench(store, reporting)
         if store.engine.dialect.name == "postgresql":
             empty = Empty(url)
             stores.callback(empty.close)
