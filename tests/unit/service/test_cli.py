@@ -113,12 +113,17 @@ def test_an_account_is_shown(run: Run, document: Callable[..., Any]) -> None:
         "held_nano_credits": "0",
         "available_nano_credits": "24500000000",
         "create_time": created["create_time"],
+        "budgets": [],
+        "parent": "",
+        "payer": "",
+        "payer_available_nano_credits": "0",
     }
     _, out, _ = run("accounts", "list")
     head, line = out.splitlines()
-    assert head.split() == ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED", "SUSPENDED"]
-    *cells, time, suspended = line.split()
-    assert suspended == "-"
+    columns = ["ACCOUNT", "BALANCE", "HELD", "AVAILABLE", "CREATED", "SUSPENDED"]
+    assert head.split() == [*columns, "PARENT", "BUDGETS"]
+    *cells, time, suspended, parent, budgets = line.split()
+    assert (suspended, parent, budgets) == ("-", "-", "-")
     assert cells == ["acme", "24.5", "0", "24.5"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time)
     assert created["create_time"].startswith(time[:-1])
@@ -838,6 +843,8 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
     minimal = {
         "accounts create": ["a"],
         "accounts show": ["a"],
+        "accounts budget": ["a"],
+        "keys budget": ["a", "b"],
         "audit": [],
         "backup": ["a"],
         "accounts suspend": ["a"],
