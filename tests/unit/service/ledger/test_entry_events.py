@@ -203,6 +203,6 @@ def test_a_charge_that_counts_in_no_current_window_crosses_nothing() -> None:
     place, settle = call("a", 100)
     decide(known, [place], NOW, USUAL)
     later = NOW + 86_400 * 10**9
-    decide(known, call("b", 1), later, USUAL)
+    decide(known, call("b", 60), later, USUAL)
     _, changes = decide(known, [settle], later, USUAL)
     assert of_budgets(changes) == []
