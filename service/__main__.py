@@ -31,7 +31,7 @@ from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
 from process.workers.ports import shareable
 from process.workers.worker import Worker
-from service import cli
+from service import cli, cli_arguments
 from service.config import Settings, listeners, listens, load
 from service.models import Catalogue
 from service.start_error import StartError
@@ -142,7 +142,7 @@ def main() -> int:
 
 def admin() -> int:
     """Run a command without the server and return its exit status."""
-    return cli.run(sys.argv[1:], os.environ, program=cli.ADMIN)
+    return cli.run(sys.argv[1:], os.environ, program=cli_arguments.ADMIN)
 
 
 def _run(serving: Callable[[], Coroutine[Any, Any, None]]) -> int:

@@ -133,6 +133,8 @@ WITH_DATABASES: Final = {
     "service/accounts/report_commands.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/reports.py": "tests/e2e/test_accounts_admin.py",
     "service/accounts/store_commands.py": "tests/e2e/test_accounts_cli.py",
+    "service/cli_arguments.py": "tests/unit/service/test_cli.py",
+    "service/cli_values.py": "tests/unit/service/test_cli.py",
     "service/accounts/verification.py": "tests/e2e/test_accounts_cli.py",
     "service/accounts/event_commands.py": "tests/e2e/test_events_page.py",
     "service/ledger/outbox.py": "tests/faults/test_outbox.py",

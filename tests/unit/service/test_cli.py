@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import cli
+from service import cli, cli_arguments
 from service.__main__ import main
 from service.accounts import keys, page_tokens
 from service.accounts.commands import COMMANDS
@@ -822,7 +822,9 @@ def test_without_a_models_file_the_only_model_is_default(url: str, variable: str
     [("15m", 15 * 60 * 10**9), ("12h", 12 * HOUR), ("30d", 30 * DAY), ("0d", 0)],
 )
 def test_durations_count_from_now(text: str, ago: int) -> None:
-    assert cli.parser(NOW).parse_args(["usage", "acme", "--since", text]).since == NOW - ago
+    assert (
+        cli_arguments.parser(NOW).parse_args(["usage", "acme", "--since", text]).since == NOW - ago
+    )
 
 
 @pytest.mark.parametrize(
@@ -835,7 +837,7 @@ def test_durations_count_from_now(text: str, ago: int) -> None:
     ],
 )
 def test_times_are_in_utc_unless_they_say_otherwise(text: str, seconds: int) -> None:
-    asked = cli.parser(NOW).parse_args(["usage", "acme", "--since", text])
+    asked = cli_arguments.parser(NOW).parse_args(["usage", "acme", "--since", text])
     assert asked.since == seconds * 10**9
 
 
@@ -864,17 +866,17 @@ def test_each_command_has_a_function_and_each_function_a_command() -> None:
         "usage export": ["--month", "2026-11"],
     }
     for command in COMMANDS:
-        asked = cli.parser(NOW).parse_args([*command.split(), *minimal.get(command, [])])
+        asked = cli_arguments.parser(NOW).parse_args([*command.split(), *minimal.get(command, [])])
         assert asked.command == command
     named = {command.partition(" ")[0] for command in COMMANDS}
-    assert {*named, "check", "models"} == set(cli.AREAS)  # which need no store
+    assert {*named, "check", "models"} == set(cli_arguments.AREAS)  # which need no store
 
 
 def test_help_shows_the_commands_and_the_settings(run: Run) -> None:
     status, out, _ = run("--help")
 
     assert status == 0
-    assert all(f"    {area} " in out for area in cli.AREAS)
+    assert all(f"    {area} " in out for area in cli_arguments.AREAS)
     assert "  CHAT_DATABASE_URL (default: sqlite:///chatcompletion.sqlite3)\n" in out
 
 
