@@ -155,7 +155,8 @@ def test_each_request_has_its_rules() -> None:
             assert field.path.partition(".")[0] in request.DESCRIPTOR.fields_by_name
         named = {field.path.partition(".")[0] for field in fields}
         left = {field.name for field in request.DESCRIPTOR.fields} - named
-        assert left <= {"page_token"}
+        # `budget_requests` checks budgets.
+        assert left <= {"page_token", "budgets", "removed_windows"}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +252,8 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
         if "update_mask.paths" in members:
             members["update_mask"] = {"paths": ["models"]}
             del members["update_mask.paths"]
+        if "removed_windows" in kind.DESCRIPTOR.fields_by_name:
+            members["removed_windows"] = [account_pb2.BUDGET_WINDOW_DAY]
         refused = await house.refusal(method, kind(**members))
         assert (refused.code, refused.http_status) == (grpc.StatusCode.NOT_FOUND, 404)
         assert refused.reason == "ACCOUNT_NOT_FOUND"

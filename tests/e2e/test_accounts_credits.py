@@ -135,6 +135,10 @@ async def test_credits_over_rest(house: House) -> None:
         "held_nano_credits": 1000,
         "available": "0.99999865",
         "available_nano_credits": 999_998_650,
+        "payer": None,
+        "payer_available": None,
+        "payer_available_nano_credits": None,
+        "budgets": [],
         "limits": {
             "models": ["m"],
             "requests_per_minute": 60,

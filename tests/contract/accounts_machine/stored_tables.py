@@ -54,9 +54,9 @@ class StoredTables(Tables):
         """One transaction, at a time of the machine instead of the store."""
 
         def at_that_time(
-            rows: Rows, operations: Sequence[Operation], _: int
+            rows: Rows, operations: Sequence[Operation], _: int, *others: Any
         ) -> tuple[list[Outcome], Changes]:
-            return decide(rows, operations, now)
+            return decide(rows, operations, now, *others)
 
         with patch("service.ledger.store.decide", at_that_time):
             outcomes = self._store.apply(operations)
