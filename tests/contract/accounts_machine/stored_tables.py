@@ -81,7 +81,8 @@ class StoredTables(Tables):
                 return [_values(row._asdict()) for row in connection.execute(wanted)]
 
             self.accounts = {row["id"]: Account(**row) for row in rows(accounts, ACCOUNT)}
-            self.keys = {row["id"]: Key(**row) for row in rows(api_keys, KEY)}
+            # In place, because the specification has the same keys.
+            self.keys.update({row["id"]: Key(**row) for row in rows(api_keys, KEY)})
             self.holds = {row["id"]: Hold(**row) for row in rows(holds, HOLD)}
             self.ledger = [Entry(**row) for row in rows(ledger, ENTRY)]
         self.entry_of_hold = {one.hold_id: one for one in self.ledger if one.hold_id is not None}
