@@ -20,8 +20,11 @@ from typing import Any, Final
 import pytest
 
 from restbridge.server import Bridge
+from tests.support.accounts_stack import accounts_stack
+from tests.support.cutter import Cutter
 from tests.support.failing import CASES, DOORS, Case, by_door, door
 from tests.support.grpc_client import KEY
+from tests.support.priced_models import CREDIT, priced
 from tests.support.running_bridge import Via
 from tests.support.stack import (
     HELLO,
@@ -181,6 +184,33 @@ def text_of(chunks: Sequence[Mapping[str, Any]], index: int = 0) -> str:
         for choice in chunk["choices"]
         if choice["index"] == index
     )
+
+
+# ------------------------------------------------------------------------------------- retries
+
+
+@pytest.mark.parametrize(("headers", "charges"), [({"Idempotency-Key": "one"}, 1), ({}, 2)])
+@pytest.mark.parametrize("case", ["create", "stream"])
+async def test_retries_with_a_key_are_charged_once(
+    node: Node, case: str, headers: dict[str, str], charges: int
+) -> None:
+    """The SDK sends no key of its own, but repeats the headers of the request."""
+    async with accounts_stack({"default": priced(upstream_model="sim:tokens=8")}) as running:
+        team = running.books.team(credit=CREDIT)
+        port = int(running.bridge.address.rpartition(":")[2])
+        async with Cutter(port, 20) as base_url:
+            options = options_for(running.bridge) | {
+                "baseURL": base_url,
+                "apiKey": team.key,
+                "maxRetries": 2,
+                "defaultHeaders": headers,
+            }
+            told = await node.run(case, {"model": "default"}, options)
+        assert "error" not in told
+        assert told["result"].get("error") is None
+        await running.rests()
+        assert len(running.books.charges(team)) == charges
+        assert len(running.upstream.records) == charges
 
 
 # ------------------------------------------------------------------------------------- answers

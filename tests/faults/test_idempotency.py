@@ -23,6 +23,7 @@ from service.ledger.schema import answers
 from service.ledger.store import Timeouts
 from tests.support.accounts_stack import AccountsStack, accounts_stack, service_process
 from tests.support.asking import DOORS, DoorName, document
+from tests.support.cutter import Cutter
 from tests.support.idempotent_asking import KeyedAnswer, ask_channel, ask_keyed
 from tests.support.outages import NOT_SERVING, SERVING, Outage, is_ready, outage, outages
 from tests.support.priced_models import CREDIT, models, priced
@@ -65,54 +66,6 @@ def let_claims_lapse(stack: AccountsStack) -> None:
 
 
 # ------------------------------------------------------------------------------------ connections
-
-
-class Cutter:
-    """A proxy that cuts connections after some bytes of the response.
-
-    Args:
-        target: The port of the bridge.
-        after: For each connection in turn, the bytes of the response that pass; later connections
-            stay.
-    """
-
-    def __init__(self, target: int, *after: int) -> None:
-        self._target = target
-        self._after = list(after)
-        self.connections = 0
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> str:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        left = self._after.pop(0) if self._after else None
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        sending = asyncio.create_task(_pump(reader, back))
-        with suppress(OSError):
-            while data := await there.read(65536):
-                if left is not None and len(data) > left:
-                    writer.write(data[:left])
-                    break
-                left = None if left is None else left - len(data)
-                writer.write(data)
-                await writer.drain()
-        sending.cancel()
-        writer.transport.abort()
-        back.transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
 
 
 def port_of(stack: AccountsStack) -> int:

@@ -20,6 +20,7 @@ webhook_receiver.py  a receiver of events that fails as a test wants
 accounts_stack.py   bridge, service and upstream, with accounts
 accounts_admin.py   the listeners of operators and of callers, on one store
 asking.py           a call over gRPC or REST, with the same form of answer
+cutter.py           a proxy that cuts connections within responses
 idempotent_asking.py  a call with an idempotency key over gRPC or REST
 odd_answers.py      odd responses of an upstream as bytes, and what each door makes of them
 books.py            balances, holds and charges, read from the store
