@@ -227,7 +227,9 @@ def _add_usage(areas: Any, now: int) -> None:
     export.add_argument("--month", type=values.month, required=True, help="such as 2026-11")
     export.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="default: csv")
     export.add_argument(
-        "--account", type=values.text_of(field_rules.NAME), help="only this account; default: all"
+        "--account",
+        type=values.text_of(field_rules.NAME),
+        help="only this account and its groups; default: all",
     )
     export.add_argument(
         "--time-zone",

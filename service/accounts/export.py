@@ -19,7 +19,7 @@ import msgspec
 import sqlalchemy as sa
 
 from chatcompletion.credit_amounts import to_text
-from service.accounts.key_rows import account_of
+from service.accounts.key_rows import account_of, subtree
 from service.accounts.months import Month
 from service.ledger.schema import accounts, api_keys, usage_totals
 from service.ledger.store import Store
@@ -90,7 +90,7 @@ def rows(store: Store, month: Month, account: str | None = None) -> Iterator[Exp
     Args:
         store: The store. It must stay open until the last row is read.
         month: The month. It must begin and end at full hours in UTC.
-        account: The name of the only account; None for all accounts.
+        account: The name of the only account, whose groups are included; None for all accounts.
 
     Yields:
         The usage of each account in the order of their creation, by key and model, then its total;
@@ -131,11 +131,9 @@ def rows(store: Store, month: Month, account: str | None = None) -> Iterator[Exp
 
 def _owners(connection: sa.Connection, account: str | None) -> Iterator[dict[int, str]]:
     """Return the names of some accounts at a time by their ids, in the order of the ids."""
-    if account is not None:
-        owner = account_of(connection, account)
-        yield {owner.id: owner.name}
-        return
     some = sa.select(accounts.c.id, accounts.c.name).order_by(accounts.c.id).limit(_OWNERS)
+    if account is not None:
+        some = some.where(accounts.c.id.in_(subtree(account_of(connection, account).id)))
     last = 0
     while found := connection.execute(some.where(accounts.c.id > last)).all():
         yield {row.id: row.name for row in found}

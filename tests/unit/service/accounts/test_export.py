@@ -36,9 +36,15 @@ def directory(store: Store) -> Directory:
     return Directory(store)
 
 
-def add(store: Store, directory: Directory, account: str, *totals: tuple[Any, ...]) -> None:
+def add(
+    store: Store,
+    directory: Directory,
+    account: str,
+    *totals: tuple[Any, ...],
+    parent: str = "",
+) -> None:
     """Add an account with usage totals: the key, the model, the start and the charge."""
-    owner = directory.create_account(account).id
+    owner = directory.create_account(account, parent=parent).id
     ids: dict[str, int] = {}
     for key, model, start, charged in totals:
         if key not in ids:
@@ -83,6 +89,20 @@ def test_each_account_has_its_rows_and_its_total(store: Store, directory: Direct
     ]
     with pytest.raises(AccountNotFound):
         list(export.rows(store, NOVEMBER, "nobody"))
+
+
+def test_an_account_is_exported_with_its_groups(store: Store, directory: Directory) -> None:
+    add(store, directory, "acme", ("ci", "small", NOVEMBER.start, 1))
+    add(store, directory, "other", ("ci", "small", NOVEMBER.start, 7))
+    add(store, directory, "research", parent="acme")
+    add(store, directory, "search", ("ci", "small", NOVEMBER.start, 10), parent="research")
+
+    totals = [
+        (row.account, row.charged_nano_credits)
+        for row in export.rows(store, NOVEMBER, "acme")
+        if row.kind != USAGE
+    ]
+    assert totals == [("acme", 1), ("search", 10), ("", 11)]
 
 
 def test_a_month_without_usage_has_a_total_of_zero(store: Store, directory: Directory) -> None:
