@@ -8,7 +8,9 @@
 
 Callers that all work for the same time would come in waves of 32.
 
-On SQLite, the same is measured with events, which nobody sends.
+On SQLite, the same is measured with events, which nobody sends, and with every feature in use: the
+key belongs to a group of a group, all three have a budget for each window, events are on, and each
+request has an idempotency key and an answer to store.
 
 CPU is that of this process, the kernel's part included; on PostgreSQL the server's comes on top.
 There the same is measured with empty transactions, too: two round trips and a flush, which is what
@@ -34,14 +36,16 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from service.accounts.budget_rows import BudgetChange
 from service.accounts.directory import Directory
 from service.ledger.batches import Batches
+from service.ledger.budgets import Window
 from service.ledger.database import InThread
 from service.ledger.ids import hold_id
 from service.ledger.migrations import migrate
 from service.ledger.pipeline import Pipeline, PreparedStatement, prepare
 from service.ledger.postgres_statements import BEGIN, COMMIT
-from service.ledger.rows import Grant, Operation, Outcome, Place, Placed, Settle
+from service.ledger.rows import Claim, Grant, Operation, Outcome, Place, Placed, Settle
 from service.ledger.store import Store
 from tests.support.postgres import binaries, running
 
@@ -80,17 +84,28 @@ class Empty(Store):
         super().close()
 
 
+ANSWER = random.Random(1).randbytes(1000)  # noqa: S311  (a benchmark's)
+"""A stored answer: that of some 200 tokens, compressed."""
+
+
 class Bench:
     """An account with a key that has every limit, none of which is ever reached.
 
     Args:
         store: Where the account is made.
         measured: What is measured, where that is another one.
+        everything: Whether the account has groups and budgets, and requests idempotency keys.
     """
 
-    def __init__(self, store: Store, measured: Store | None = None) -> None:
+    def __init__(
+        self, store: Store, measured: Store | None = None, *, everything: bool = False
+    ) -> None:
         directory = Directory(store)
-        account = directory.create_account(f"bench-{uuid4().hex}")
+        account = payer = directory.create_account(f"bench-{uuid4().hex}")
+        parents: tuple[int, ...] = ()
+        for _ in range(2 if everything else 0):
+            parents = (account.id, *parents)
+            account = directory.create_account(f"bench-{uuid4().hex}", parent=account.name)
         key, _ = directory.create_key(
             account.name,
             "bench",
@@ -99,9 +114,16 @@ class Bench:
             tokens_per_minute=10**10,
             concurrency=10**6,
         )
-        self._account_id, self._key_id = account.id, key.id
+        self._account_id, self._key_id, self._parents = account.id, key.id, parents
+        self._everything = everything
+        if everything:
+            budgets = [BudgetChange(window=window, limit=10**15) for window in Window]
+            names = [row.name for row in directory.accounts(limit=1000) if row.id in parents]
+            for name in (*names, account.name):
+                directory.budgets.set(name, changes=budgets, time_zone="Europe/Vienna")
+            directory.budgets.set(account.name, "bench", changes=budgets)
         self._batches = Batches(measured or store)
-        grant = Grant(account_id=account.id, amount=10**15, idempotency_id="bench")
+        grant = Grant(account_id=payer.id, amount=10**15, idempotency_id="bench")
         store.apply([grant])
 
     async def run(
@@ -119,18 +141,8 @@ class Bench:
                 left -= 1
                 name = hold_id(time.time_ns())
                 began = time.perf_counter()
-                placed = await self._batches.submit(
-                    Place(
-                        hold_id=name,
-                        account_id=self._account_id,
-                        key_id=self._key_id,
-                        amount=1_000_000,
-                        tokens=1000,
-                        model="gpt-4o-mini",
-                        owner="bench",
-                        lease=60 * 10**9,
-                    )
-                )
+                place = self._place(name)
+                placed = await self._batches.submit(place)
                 placing.append(time.perf_counter() - began)
                 if not isinstance(placed, Placed):
                     raise TypeError(placed)
@@ -145,6 +157,9 @@ class Bench:
                         charge=600_000,
                         prompt_tokens=400,
                         completion_tokens=200,
+                        place=place,
+                        parents=self._parents,
+                        answer=ANSWER if self._everything else None,
                     )
                 )
                 settling.append(time.perf_counter() - began)
@@ -152,6 +167,28 @@ class Bench:
         cpu, wall = time.process_time(), time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
         return time.process_time() - cpu, time.perf_counter() - wall, placing, settling
+
+    def _place(self, name: str) -> Place:
+        claim = Claim(
+            id=f"{self._key_id}:{name}",
+            body=name,
+            runner="bench",
+            lease=20 * 10**9,
+            keep=3600 * 10**9,
+            most=2**40,
+        )
+        return Place(
+            hold_id=name,
+            account_id=self._account_id,
+            key_id=self._key_id,
+            amount=1_000_000,
+            tokens=1000,
+            model="gpt-4o-mini",
+            owner="bench",
+            lease=60 * 10**9,
+            parents=self._parents,
+            claim=claim if self._everything else None,
+        )
 
     async def close(self) -> None:
         await self._batches.close()
@@ -167,6 +204,7 @@ async def measure(url: str) -> None:
             reporting = Store(url, thresholds=(50, 80, 100))
             stores.callback(reporting.close)
             benches["with events"] = Bench(store, reporting)
+            benches["everything"] = Bench(store, reporting, everything=True)
         if store.engine.dialect.name == "postgresql":
             empty = Empty(url)
             stores.callback(empty.close)
