@@ -6,7 +6,7 @@
 A threshold of N percent is crossed when N percent of the balance after credit was last added are
 used: by charges, or because credit was taken back. Between two additions of credit, a balance only
 falls, so that each threshold is crossed at most once. What is spent of a budget only grows within a
-window, so that the same is true there.
+window, so that the same is true there. Nobody is told about a window that has passed.
 """
 
 from service.ledger.budgets import Budgets
@@ -77,7 +77,8 @@ def note_budget(
         return
     windows = counted.split(",")
     for budget in budgets.of:
-        if str(budget.serial) not in windows:
+        has_passed = budget.end is not None and entry.created_at >= budget.end
+        if has_passed or str(budget.serial) not in windows:
             continue
         remaining = budget.limit - budget.spent
         before = remaining - entry.amount  # a charge is negative

@@ -111,9 +111,11 @@ async def test_a_service_does_not_start_on_a_disk_that_takes_no_more(
 def test_a_disk_that_takes_no_more_fails_whole_batches_and_recovers(store: Store) -> None:
     team = Team.create(store, credit=10**9)
     placed: list[str] = []
+    file = Path(store.name)
+    room = 100_000 + max(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Python ignores SIGXFSZ: a write beyond the limit fails as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(StoreError):
             _fill(store, team, placed)

@@ -234,8 +234,15 @@ class Fault:
 class FaultyStore(Store):
     """A store with a fault. A SQLite file cannot be made to fail immediately or to hang."""
 
-    def __init__(self, url: str, *, fault: Fault, timeouts: Timeouts = TIMEOUTS) -> None:
-        super().__init__(url, timeouts=timeouts)
+    def __init__(
+        self,
+        url: str,
+        *,
+        fault: Fault,
+        timeouts: Timeouts = TIMEOUTS,
+        thresholds: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(url, timeouts=timeouts, thresholds=thresholds)
         self._fault = fault
 
     async def applying(

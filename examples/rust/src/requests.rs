@@ -42,7 +42,10 @@ pub fn streamed(params: ChatCompletionParams) -> Request<StreamChatCompletionReq
     let params = Some(params);
     within(
         Duration::from_secs(60),
-        StreamChatCompletionRequest { params },
+        StreamChatCompletionRequest {
+            params,
+            ..Default::default()
+        },
     )
 }
 

@@ -73,7 +73,7 @@ class Tables:
         wrong = self.events.follow(changes.entries, changes.events)
         check(not wrong, wrong)
         after = spent(self.accounts.values(), self.keys.values())
-        wrong = wrong_budgets(before, after, changes.events)
+        wrong = wrong_budgets(before, after, changes.events, now)
         check(not wrong, wrong)
         return outcomes
 

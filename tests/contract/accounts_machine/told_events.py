@@ -10,14 +10,14 @@ from service.ledger.rows import Account, Entry, EntryKind, Event, EventKind, Key
 THRESHOLDS: Final = (1, 50, 80, 100)
 
 
-Spent = dict[tuple[str, int, str], tuple[int, int, int]]
-"""The serial, the limit and what is spent, of each key or account and window."""
+Spent = dict[tuple[str, int, str], tuple[int, int, int, int | None]]
+"""The serial, the limit, what is spent and the end, of each key or account and window."""
 
 
 def spent(accounts: Iterable[Account], keys: Iterable[Key]) -> Spent:
     """Return what is spent of each budget."""
     return {
-        (of, row.id, str(budget.window)): (budget.serial, budget.limit, budget.spent)
+        (of, row.id, str(budget.window)): (budget.serial, budget.limit, budget.spent, budget.end)
         for of, rows in (("account", accounts), ("key", keys))
         for row in rows
         if row.budgets is not None
@@ -25,23 +25,26 @@ def spent(accounts: Iterable[Account], keys: Iterable[Key]) -> Spent:
     }
 
 
-def wrong_budgets(before: Spent, after: Spent, events: Sequence[Event]) -> str:
-    """Compare the thresholds of budgets with what a transaction spent.
+def wrong_budgets(before: Spent, after: Spent, events: Sequence[Event], now: int) -> str:
+    """Compare the thresholds of budgets with what a transaction spent in windows of the present.
 
     Args:
         before: What was spent before it.
         after: What is spent after it.
         events: Its events.
+        now: The time of the transaction.
 
     Returns:
         What is wrong; "" for nothing.
     """
     expected = set()
-    for (of, id_, window), (serial, limit, now) in after.items():
-        former, _, then = before.get((of, id_, window), (0, 0, 0))
+    for (of, id_, window), (serial, limit, spent_now, end) in after.items():
+        if end is not None and end <= now:
+            continue
+        former, _, then, _ = before.get((of, id_, window), (0, 0, 0, None))
         begun = then if former == serial else 0
         for percent in THRESHOLDS:
-            if Fraction(begun, limit) < Fraction(percent, 100) <= Fraction(now, limit):
+            if Fraction(begun, limit) < Fraction(percent, 100) <= Fraction(spent_now, limit):
                 expected.add((of, id_, window, percent))
     told = [
         (

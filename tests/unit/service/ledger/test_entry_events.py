@@ -206,3 +206,13 @@ def test_a_charge_that_counts_in_no_current_window_crosses_nothing() -> None:
     decide(known, call("b", 60), later, USUAL)
     _, changes = decide(known, [settle], later, USUAL)
     assert of_budgets(changes) == []
+
+
+def test_nobody_is_told_about_a_window_that_has_passed() -> None:
+    known = with_budgets(100)
+    place, settle = call("a", 100)
+    decide(known, [place], NOW, USUAL)
+    _, changes = decide(known, [settle], NOW + 86_400 * 10**9, USUAL)
+    assert of_budgets(changes) == []
+    assert known.keys[1].budgets is not None
+    assert known.keys[1].budgets.of[0].spent == 100
