@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -83,20 +83,20 @@ class Conformance:
         payload = self._protos.ConformancePayload(data=definition.response_data, request_info=info)
         return self._protos.UnaryResponse(payload=payload)
 
-    async def server_stream(self, request: Any, context: Any) -> AsyncGenerator[Sequence[Any]]:
+    async def server_stream(self, request: Any, context: Any) -> AsyncGenerator[list[Any]]:
         """Answer with any number of messages, then end or fail."""
         definition = request.response_definition
         info = self._info(request, context)
         _use_headers(definition.response_headers)
         trailers = _pairs(definition.response_trailers)
         if request.HasField("response_definition"):
-            yield ()  # sends the headers
+            yield []  # sends the headers
         for number, data in enumerate(definition.response_data):
             await asyncio.sleep(definition.response_delay_ms / 1000)
             payload = self._protos.ConformancePayload(
                 data=data, request_info=None if number else info
             )
-            yield (self._protos.ServerStreamResponse(payload=payload),)
+            yield [self._protos.ServerStreamResponse(payload=payload)]
         if definition.HasField("error"):
             details = () if definition.response_data else (info,)
             raise RequestedFailure(definition.error, details, trailers)
