@@ -73,7 +73,7 @@ class Receiver:
         if reply == "close":
             return False
         if reply in ("reset", "endless"):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\nhalf")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000000\r\n\r\nhalf")
             await writer.drain()
             if reply == "reset":
                 writer.transport.abort()

@@ -479,6 +479,13 @@ async def test_bytes_and_numbers_that_are_none_are_mended_and_counted() -> None:
     assert current.record.mended == 2
 
 
+async def test_a_byte_order_mark_needs_no_mending() -> None:
+    current = call()
+    answer = await Bench(says(200, BOM + whole())).complete(current=current)
+    assert answer["choices"] == completion()["choices"]
+    assert current.record.mended == 0
+
+
 async def test_an_error_in_a_document_that_is_mended_is_that_error() -> None:
     body = b'{"error":{"message":"caf\xe9","code":429},"x":NaN}'
     for answer in (says(200, body), says(200, b"data: " + body + b"\n\n", headers=EVENTS)):
