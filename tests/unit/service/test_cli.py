@@ -27,6 +27,7 @@ from service.ledger.migrations import migrate
 from service.ledger.rows import Place, Settle
 from service.ledger.store import Store, StoreError
 from service.ledger.usage import HOUR
+from tests.support.tree import ROOT
 
 NOW = 1_790_000_000 * 10**9
 HOSTILE = "a'; DROP TABLE accounts; --"
@@ -916,3 +917,24 @@ def test_an_interrupt_has_an_exit_status_of_its_own(
     run("accounts", "create", "acme")
     monkeypatch.setattr(Directory, "accounts", interrupted)
     assert run("accounts", "list") == (130, "", "")
+
+
+_COMMAND = "python -m service "
+
+
+def shown_commands() -> list[str]:
+    """Return the commands of the pages, without their comments and redirections."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = (
+        line.strip().partition(" > ")[0]
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for line in block.splitlines()
+    )
+    return [line.removeprefix(_COMMAND) for line in found if re.match(rf"{_COMMAND}[a-z]", line)]
+
+
+@pytest.mark.parametrize("shown", shown_commands())
+def test_each_command_of_the_pages_can_be_parsed(shown: str) -> None:
+    asked = cli_arguments.parser(NOW).parse_args(shlex.split(shown, comments=True))
+    assert asked.command
