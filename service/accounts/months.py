@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from service import time_zones
 
 _MONTH: Final = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,10 +35,10 @@ def zone(name: str) -> tzinfo:
     Raises:
         ValueError: The system does not have this time zone.
     """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("not the name of a time zone") from error
+    found = time_zones.named(name)
+    if found is None:
+        raise ValueError("not the name of a time zone")
+    return found
 
 
 def month(text: str, within: tzinfo = UTC) -> Month:

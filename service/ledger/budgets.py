@@ -26,6 +26,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from service import time_zones
+
 
 class Window(enum.StrEnum):
     """The time for which a budget holds."""
@@ -73,12 +75,12 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def is_time_zone(name: str) -> bool:
     """Whether this machine knows a time zone by this name."""
-    return _known(name) is not None
+    return time_zones.named(name) is not None
 
 
 def local_time(at: int, time_zone: str) -> str:
     """Return a time in a time zone, in the form of RFC 3339 with whole seconds."""
-    zone = _known(time_zone) or UTC
+    zone = time_zones.named(time_zone) or UTC
     return datetime.fromtimestamp(at // _SECOND, zone).isoformat(timespec="seconds")
 
 
@@ -94,7 +96,7 @@ def bounds(window: Window, time_zone: str, at: int) -> tuple[int, int | None]:
     """
     if window is Window.TOTAL:
         return at, None
-    zone = _known(time_zone) or ZoneInfo("UTC")
+    zone = time_zones.named(time_zone) or ZoneInfo("UTC")
     first = _first_day(window, datetime.fromtimestamp(at // _SECOND, zone).date())
     after = _next(window, first)
     while _midnight(after, zone) <= at:
@@ -227,13 +229,6 @@ _ORDER: Final = tuple(Window)
 
 def _ends_later(one: Budget, other: Budget) -> bool:
     return other.end is not None and (one.end is None or one.end > other.end)
-
-
-def _known(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, not a name, or the name of a directory
-        return None
 
 
 def _first_day(window: Window, day: date) -> date:

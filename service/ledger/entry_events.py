@@ -5,8 +5,9 @@
 
 A threshold of N percent is crossed when N percent of the balance after credit was last added are
 used: by charges, or because credit was taken back. Between two additions of credit, a balance only
-falls, so that each threshold is crossed at most once. What is spent of a budget only grows within a
-window, so that the same is true there. Nobody is told about a window that has passed.
+falls, so that each threshold is crossed at most once. Within a window, what is spent of a budget
+only grows: there, too, each threshold is crossed at most once. A charge in a window that has passed
+crosses none.
 """
 
 from service.ledger.budgets import Budgets

@@ -98,7 +98,7 @@ LAYERS = {
         {"upstream_metrics", "webhook_metrics"},
         {
             *("certificate_identity", "credit_worth", "model_names", "orca_messages"),
-            *("upstream_dialect", "upstream_report"),
+            *("time_zones", "upstream_dialect", "upstream_report"),
         },
     ),
     "service.ledger": (

@@ -1,4 +1,4 @@
-"""Chunks that repeat others but for their text, against the functions for any chunk."""
+"""Chunks that differ only in their text are read and written as the functions for any chunk do."""
 
 import json
 from collections.abc import Iterable
