@@ -30,8 +30,10 @@ from tests.load.clients import Target, connected
 from tests.load.measures import BURST, CALLERS, MEASURES, OPTIONAL, UNARY, Subject
 from tests.load.report import MARK, Report, between, read
 from tests.load.systems import (
+    ECHOES,
     KEY,
     LITELLM,
+    ON_REQUEST,
     OURS,
     PEERS,
     ROOT,
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     usual = ",".join(name for name in MEASURES if name not in OPTIONAL)
     add = parser.add_argument
-    add("--topology", default=",".join(OURS), help=f"some of %(default)s,{TWO_WORKERS}")
+    add("--topology", default=",".join(OURS), help=f"some of %(default)s,{','.join(ON_REQUEST)}")
     add("--only", default=usual, help=f"some of {','.join(MEASURES)}; default: %(default)s")
     add("--against", type=Path, metavar="DIR", help="another checkout, measured in the same rounds")
     add("--peers", action="store_true", help=f"measure LiteLLM, too, of {PEERS.name}")
@@ -109,9 +111,9 @@ def _plans(
     """Return what is measured, and the labels to divide."""
     topologies, measures = asked.topology.split(","), asked.only.split(",")
     for name in topologies:
-        if name not in (*OURS, TWO_WORKERS):
+        if name not in (*OURS, *ON_REQUEST):
             parser.error(
-                f"--topology: expected some of {', '.join((*OURS, TWO_WORKERS))}, but got {name!r}"
+                f"--topology: expected some of {', '.join((*OURS, *ON_REQUEST))}, but got {name!r}"
             )
     for name in measures:
         if name not in MEASURES:
@@ -120,11 +122,16 @@ def _plans(
     pairs = []
     if {"standalone", TWO_WORKERS} <= set(topologies):
         pairs.append((TWO_WORKERS, "standalone"))
+    pairs += [
+        (ours, bare)
+        for ours, bare in zip(("grpc", "service+bridge"), ECHOES, strict=True)
+        if {ours, bare} <= set(topologies)
+    ]
     if asked.against:
         tree = asked.against.resolve()
         if not (tree / "restbridge").is_dir():
             parser.error(f"--against: {asked.against} is no checkout of this project")
-        for topology in topologies:
+        for topology in (each for each in topologies if each not in ECHOES):
             label = f"{topology} @{_commit(tree)}"
             plans.append(Plan(label=label, topology=topology, tree=tree))
             pairs.append((topology, label))
@@ -132,7 +139,7 @@ def _plans(
         if not (PEERS / "bin" / LITELLM).is_file():
             parser.error(f"--peers: {PEERS.name} has no LiteLLM; `make bench-peers` installs it")
         plans.append(Plan(label=LITELLM, topology=LITELLM))
-        pairs += [(LITELLM, topology) for topology in topologies if topology != "grpc"]
+        pairs += [(LITELLM, each) for each in topologies if each not in ("grpc", *ECHOES)]
     return plans, pairs
 
 

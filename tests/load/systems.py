@@ -4,6 +4,8 @@
     service+bridge  REST -> python -m restbridge -> python -m service
     grpc            gRPC -> python -m service
     two-workers     REST -> python -m restbridge --standalone --workers 2, on every core
+    echo-grpc       gRPC -> an echo: what gRPC alone costs
+    echo-rest+grpc  REST -> a bare forwarder -> the echo
     litellm         REST -> litellm, of an environment of its own
 
 Each has a directory for its store, its journal and its log, which goes to a file. Metrics are on.
@@ -29,6 +31,11 @@ ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "sk-live-benchmark-0123456789"
 OURS: Final = ("standalone", "service+bridge", "grpc")
 TWO_WORKERS: Final = "two-workers"
+ECHOES: Final = ("echo-grpc", "echo-rest+grpc")
+"""gRPC without the product: the least that `grpc` and `service+bridge` can cost."""
+ON_REQUEST: Final = (TWO_WORKERS, *ECHOES)
+"""Measured only if `--topology` names them."""
+_SPEAK_GRPC: Final = frozenset({"grpc", "echo-grpc"})
 LITELLM: Final = "litellm"
 PEERS: Final = ROOT / ".venv-clients" / "litellm"
 """The environment of what this project is compared with; `make bench-peers` creates it."""
@@ -41,6 +48,8 @@ _MODULES: Final = {
     "service+bridge": (("service",), ("restbridge",)),
     "grpc": (("service",),),
     TWO_WORKERS: (("restbridge", "--standalone", "--workers", "2"),),
+    "echo-grpc": (("tests.load.echo", "service"),),
+    "echo-rest+grpc": (("tests.load.echo", "service"), ("tests.load.echo", "bridge")),
 }
 _MOST: Final = "8000"  # concurrent calls and connections
 _PATIENCE: Final = 120.0
@@ -52,7 +61,7 @@ class Plan:
 
     Args:
         label: Its name in tables.
-        topology: One of `OURS`, `TWO_WORKERS` or `LITELLM`.
+        topology: One of `OURS`, `ON_REQUEST` or `LITELLM`.
         tree: The checkout whose code runs.
     """
 
@@ -145,7 +154,7 @@ def start(
         commands, environment = _litellm(address, upstream, directory)
     else:
         environment = _environment(plan.tree, upstream, directory) | {
-            "CHAT_LISTEN": address if plan.topology == "grpc" else service,
+            "CHAT_LISTEN": address if plan.topology in _SPEAK_GRPC else service,
             "CHAT_BRIDGE_LISTEN": address,
             "CHAT_SERVICE_TARGET": service,
         }
@@ -173,7 +182,9 @@ def start(
             for command in commands
         ]
     target = Target(
-        protocol="grpc" if plan.topology == "grpc" else "rest", address=address, key=KEY
+        protocol="grpc" if plan.topology in _SPEAK_GRPC else "rest",
+        address=address,
+        key=KEY,
     )
     system = System(plan, target, processes, log)
     if wrapper:

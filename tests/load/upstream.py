@@ -53,26 +53,31 @@ def _part(data: bytes) -> bytes:
 
 
 def _chunk(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
-    return _part(_document("chat.completion.chunk", choices=choices, usage=usage))
+    return _document("chat.completion.chunk", choices=choices, usage=usage)
 
 
 _MESSAGE: Final = {"role": "assistant", "content": "The sea is wide. " * 12, "refusal": None}
-_COMPLETION: Final = _document(
+COMPLETION: Final = _document(
     "chat.completion", choices=_choice("stop", message=_MESSAGE), usage=_USAGE
 )
+"""The document of the unary response."""
 WHOLE: Final = (
-    _head("content-type: application/json", f"content-length: {len(_COMPLETION)}") + _COMPLETION
+    _head("content-type: application/json", f"content-length: {len(COMPLETION)}") + COMPLETION
 )
 """The unary response."""
 
 STREAM_HEAD: Final = _head("content-type: text/event-stream", "transfer-encoding: chunked")
-FIRST: Final = _chunk(_choice(delta={"role": "assistant", "content": ""}))
-WORDS: Final = [_chunk(_choice(delta={"content": f" {word}"})) for word in ("the", "sea", "is")]
-PARTS: Final = (
-    FIRST,
-    *(WORDS[index % len(WORDS)] for index in range(TOKENS)),
+_WORDS: Final = [_chunk(_choice(delta={"content": f" {word}"})) for word in ("the", "sea", "is")]
+DOCUMENTS: Final = (
+    _chunk(_choice(delta={"role": "assistant", "content": ""})),
+    *(_WORDS[index % len(_WORDS)] for index in range(TOKENS)),
     _chunk(_choice("stop", delta={})),
-    _chunk([], _USAGE) + _part(b"[DONE]") + _LAST_PART,
+    _chunk([], _USAGE),
+)
+"""The documents of the chunks of a stream."""
+PARTS: Final = (
+    *map(_part, DOCUMENTS[:-1]),
+    _part(DOCUMENTS[-1]) + _part(b"[DONE]") + _LAST_PART,
 )
 """The stream, a part for each chunk."""
 BURST: Final = STREAM_HEAD + b"".join(PARTS)
@@ -82,7 +87,7 @@ class Connection(asyncio.Protocol):
     """One connection, and the response that it is in."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._timer: asyncio.TimerHandle | None = None
@@ -109,26 +114,29 @@ class Connection(asyncio.Protocol):
                 if last < 0:
                     return
                 end = last + len(_LAST_PART)
-            self._answer(bytes(received[body:end]))
+            data = bytes(received[body:end])
+            self.answer(data, streamed=_STREAMED.search(data) is not None)
             del received[:end]
 
-    def _answer(self, body: bytes) -> None:
-        if not _STREAMED.search(body):
-            self._write(WHOLE)
+    def answer(self, body: bytes, *, streamed: bool) -> None:
+        """Answer a request."""
+        if not streamed:
+            self.write(WHOLE)
         elif pace := _PACED.search(body):
-            self._write(STREAM_HEAD)
+            self.write(STREAM_HEAD)
             self._next(0, int(pace[2]) / 1e3, endless=pace[1] == b"held")
         else:
-            self._write(BURST)
+            self.write(BURST)
 
     def _next(self, index: int, gap: float, *, endless: bool) -> None:
-        self._write(PARTS[index % TOKENS] if endless else PARTS[index])
+        self.write(PARTS[index % TOKENS] if endless else PARTS[index])
         if endless or index + 1 < CHUNKS:
-            self._timer = self._loop.call_later(
+            self._timer = self.loop.call_later(
                 gap, lambda: self._next(index + 1, gap, endless=endless)
             )
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send bytes, unless the client has left."""
         if self._transport is not None:
             self._transport.write(data)
 

@@ -14,7 +14,7 @@ from tests.load import drive, instructions, layers, report
 from tests.load.clients import Request, Seen
 from tests.load.kernel import cpu_seconds, with_children
 from tests.load.measures import FIGURES, MEASURES, OPTIONAL
-from tests.load.systems import OURS, ROOT, TWO_WORKERS
+from tests.load.systems import ON_REQUEST, OURS, ROOT
 
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 REPORT = report.Report(
@@ -33,7 +33,7 @@ def first_column(head: str) -> list[str]:
 
 
 def test_the_page_describes_every_topology_and_measure() -> None:
-    assert first_column("Topology") == [*OURS, TWO_WORKERS]
+    assert first_column("Topology") == [*OURS, *ON_REQUEST]
     assert first_column("`--only`") == list(MEASURES)
     assert set(MEASURES) >= OPTIONAL
 
