@@ -13,12 +13,13 @@ The settings are the defaults, except for addresses and for limits that the load
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,11 +38,15 @@ ON_REQUEST: Final = (TWO_WORKERS, *ECHOES)
 """Measured only if `--topology` names them."""
 _SPEAK_GRPC: Final = frozenset({"grpc", "echo-grpc"})
 LITELLM: Final = "litellm"
+STORE: Final = "accounts.db"
+"""The file of a system's accounts, in its directory."""
+
 PEERS: Final = ROOT / ".venv-clients" / "litellm"
 """The environment of what this project is compared with; `make bench-peers` creates it."""
 
-MODELS: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 50, 250, 750, 1500, 3000)))
-"""The models of every system, under the names that the upstream knows."""
+_NAMES: Final = (INSTANT, "paced-50", *(f"held-{ms}" for ms in (25, 50, 250, 750, 1500, 3000)))
+MODELS: Final[Mapping[str, str]] = {name: name for name in _NAMES}
+"""The names of the models of a system, and the names that its upstream knows."""
 
 _MODULES: Final = {
     "standalone": (("restbridge", "--standalone"),),
@@ -129,15 +134,33 @@ class System:
         """Return the resident memory of its processes, in MB."""
         return kernel.resident_megabytes(self._pids)
 
+    async def end(self) -> None:
+        """End its processes as an operator does, so that the store has every charge.
+
+        Raises:
+            subprocess.TimeoutExpired: One does not end within two minutes.
+        """
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            await asyncio.to_thread(process.wait, _PATIENCE)
+
     def stop(self) -> None:
         """End its processes; what they would save is not needed."""
         for process in self._processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def start(
-    plan: Plan, upstream: int, directory: Path, cores: set[int], *, wrapper: Path | None = None
+    plan: Plan,
+    upstream: int,
+    directory: Path,
+    cores: set[int],
+    *,
+    wrapper: Path | None = None,
+    models: Mapping[str, str] = MODELS,
 ) -> System:
     """Start a system; return it before it is ready.
 
@@ -147,13 +170,14 @@ def start(
         directory: An empty directory for its files.
         cores: The cores that it runs on.
         wrapper: The script that runs its modules, such as `profiled.py`; only for ours.
+        models: The names of its models, and the names that the upstream knows; only for ours.
     """
     address, service = (f"127.0.0.1:{kernel.free_port()}" for _ in range(2))
     commands: Sequence[Sequence[str]]
     if plan.topology == LITELLM:
         commands, environment = _litellm(address, upstream, directory)
     else:
-        environment = _environment(plan.tree, upstream, directory) | {
+        environment = _environment(plan.tree, upstream, directory, models) | {
             "CHAT_LISTEN": address if plan.topology in _SPEAK_GRPC else service,
             "CHAT_BRIDGE_LISTEN": address,
             "CHAT_SERVICE_TARGET": service,
@@ -222,22 +246,24 @@ def litellm_version() -> str:
     return folder.name.removesuffix(".dist-info").removeprefix("litellm-")
 
 
-def _environment(tree: Path, upstream: int, directory: Path) -> dict[str, str]:
-    models = directory / "models.toml"
-    models.write_text(
+def _environment(
+    tree: Path, upstream: int, directory: Path, models: Mapping[str, str]
+) -> dict[str, str]:
+    document = directory / "models.toml"
+    document.write_text(
         f'[upstreams.instant]\nbase_url = "http://127.0.0.1:{upstream}"\n'
         + "".join(
-            f'[models.{name}]\nupstream = "instant"\nupstream_model = "{name}"\n'
+            f'[models.{name}]\nupstream = "instant"\nupstream_model = "{of}"\n'
             "default_output_tokens = 1024\nmaximum_output_tokens = 8192\n"
             "input_price = 0.05\noutput_price = 0.10\n"
-            for name in MODELS
+            for name, of in models.items()
         ),
         encoding="utf-8",
     )
     return _inherited() | {
         "PYTHONPATH": f"{tree}:{tree / 'protos'}",
-        "CHAT_MODELS_FILE": str(models),
-        "CHAT_DATABASE_URL": f"sqlite:///{directory / 'accounts.db'}",
+        "CHAT_MODELS_FILE": str(document),
+        "CHAT_DATABASE_URL": f"sqlite:///{directory / STORE}",
         "CHAT_JOURNAL_DIRECTORY": str(directory / "journal"),
         "CHAT_BOOTSTRAP_API_KEY": KEY,
         "CHAT_BOOTSTRAP_CREDIT": "1000000",
