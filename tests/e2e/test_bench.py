@@ -17,9 +17,9 @@ pytestmark = [
 ]
 
 
-def bench(*arguments: str) -> str:
+def bench(*arguments: str, module: str = "bench") -> str:
     done = subprocess.run(  # noqa: S603 - our own process
-        [sys.executable, "-m", "tests.load.bench", *arguments],
+        [sys.executable, "-m", f"tests.load.{module}", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -63,6 +63,17 @@ def test_two_checkouts_are_divided(tmp_path: Path) -> None:
     ((pair, ratios),) = json.loads(file.read_text(encoding="utf-8"))["ratios"].items()
     assert pair.startswith("grpc / grpc @")
     assert ratios["unary"]["median"] > 0
+
+
+def test_a_checkout_charges_the_same_calls_alike() -> None:
+    shown = bench("--against", str(ROOT), "--calls", "90", module="ledger_sums")
+    first, second = (
+        [line.split()[-4:] for line in shown.splitlines() if answers in line]
+        for answers in ("whole answers", "odd answers")
+    )
+    assert first[0] == first[1]
+    assert second[0] == second[1]
+    assert [entries for entries, *_ in (first[0], second[0])] == ["67", "12"]
 
 
 def test_the_layers_are_named() -> None:

@@ -54,10 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--against", type=Path, required=True, metavar="DIR")
     parser.add_argument("--topology", default="standalone", help="default: %(default)s")
+    parser.add_argument("--calls", type=int, default=CALLS, help="default: %(default)s")
     asked = parser.parse_args(arguments)
     trees = (ROOT, asked.against.resolve())
     with _simulator() as upstream:
-        here, there = (uvloop.run(_ledger(tree, asked.topology, upstream)) for tree in trees)
+        here, there = (uvloop.run(_ledger(tree, asked, upstream)) for tree in trees)
     print(f"{'':24}{'entries':>9}{'prompt':>12}{'completion':>12}{'nano-credits':>16}")
     for tree, entries in zip(trees, (here, there), strict=True):
         for what, models in (("whole answers", WHOLE), ("odd answers", ODD)):
@@ -77,10 +78,10 @@ def _print_sums(name: str, entries: Sequence[Entry]) -> None:
     print(f"{name:24}{len(entries):>9,}{prompt:>12,}{completion:>12,}{amount:>16,}")
 
 
-def calls() -> Iterator[Request]:
-    """Yield the calls, the same at each time."""
+def calls(count: int) -> Iterator[Request]:
+    """Yield so many calls, the same at each time."""
     models = (*WHOLE, *WHOLE, *ODD)
-    for index in range(CALLS):
+    for index in range(count):
         yield Request(
             model=models[index // 2 % len(models)],
             streamed=index % 2 == 1,
@@ -106,16 +107,16 @@ def _simulator() -> Iterator[int]:
         process.wait()
 
 
-async def _ledger(tree: Path, topology: str, upstream: int) -> list[Entry]:
+async def _ledger(tree: Path, asked: argparse.Namespace, upstream: int) -> list[Entry]:
     """Make the calls to a checkout's system and return the entries of its ledger, in order."""
     with TemporaryDirectory() as place:
         directory = Path(place)
-        plan = Plan(label=tree.name, topology=topology, tree=tree)
+        plan = Plan(label=tree.name, topology=asked.topology, tree=tree)
         cores = os.sched_getaffinity(0)
         system = start(plan, upstream, directory, cores, models={**WHOLE, **ODD})
         try:
             await system.ready()
-            left = calls()
+            left = calls(asked.calls)
 
             async def caller() -> None:
                 for request in left:
