@@ -2,6 +2,7 @@
 
     REFUSED            can change the cost or the destination of a call   rejected
     REFUSED_PREFIXES   prefixes of such names                             rejected
+    REFUSED_WORDS      words in such names                                rejected
     CHARGED            are billed separately                              rejected unless the model
                                                                           is free
     HARMLESS           sampling, output format, reasoning within the      accepted unless the model
@@ -50,6 +51,7 @@ REFUSED: Final = _reasons(
             *("prompt_template", "preset", "character", "role_mapping", "custom_prompt_dict"),
             *("roles", "initial_prompt_value", "final_prompt_value", "bos_token", "eos_token"),
             *("name1", "name2", "user_name", "bot_name", "adapter"),
+            *("supports_system_message", "disable_add_transform_inline_image_block"),
             # Prompts and conversations that the upstream stores.
             *("prompt_id", "prompt_variables", "prompt_version", "prompt_label"),
             *("prompt_environment", "inputs", "environment", "version_id"),
@@ -79,6 +81,7 @@ REFUSED: Final = _reasons(
             *("enable_tag_filtering", "routing_strategy", "allowed_model_region"),
             *("provider_affinity_header", "compliance", "targets", "strategy", "model_group"),
             *("loadbalance", "retry_on_status_codes", "router_settings_override"),
+            *("router_settings", "hf_model_name", "attempted_targets", "fallback_depth"),
         ),
         _ELSEWHERE: (
             *("api_base", "base_url", "api_key", "api_version", "organization"),
@@ -88,7 +91,8 @@ REFUSED: Final = _reasons(
             *("model_alias_map", "region_name", "custom_host", "virtual_key", "forward_headers"),
             *("default_headers", "default_query", "request_headers", "client_id"),
             *("client_secret", "tenant_id", "proxy_server_request", "use_litellm_proxy"),
-            *("use_in_pass_through", "configurable_clientside_auth_params", "credentials"),
+            *("use_in_pass_through", "configurable_clientside_auth_params", "secret_fields"),
+            *("bucket_name", "data_residency", "use_client", "use_chat_completions_api"),
         ),
         _STATE: (
             *("kv_transfer_params", "ec_transfer_params", "bootstrap_host", "bootstrap_port"),
@@ -96,12 +100,13 @@ REFUSED: Final = _reasons(
             *("disaggregated_params", "routed_dp_rank", "data_parallel_rank"),
             *("disagg_prefill_dp_rank", "id_slot", "rid", "request_id", "extra_key", "genkey"),
             *("cache_salt", "priority", "agent_hierarchy", "trace", "debug", "ttl"),
+            *("vector_store_id", "vector_store_ids", "model_file_id_mapping"),
         ),
         _ANYTHING: (
             *("extra_body", "litellm_params", "options", "vllm_xargs", "aphrodite_xargs"),
             *("custom_params", "generation_config", "inference_config", "parameters"),
             *("additional_model_request_fields", "sampling_params", "nvext", "config"),
-            *("override_params", "default_params"),
+            *("override_params", "default_params", "kwargs"),
         ),
         _WORK: (
             *("plugins", "logits_processors", "custom_logit_processor", "max_tool_rounds"),
@@ -128,6 +133,9 @@ REFUSED: Final = _reasons(
                 "acompletion",
                 "text_completion",
             ),
+            *("merge_reasoning_content_in_choices", "stream_chunk_size", "stream_response"),
+            *("aembedding", "aimg_generation", "atext_completion", "allm_passthrough_route"),
+            *("async_call", "include_server_side_tool_invocations"),
         ),
         _SIZE: (
             *("n_probs", "prompt_logprobs", "echo", "echo_last", "return_hidden_states"),
@@ -138,13 +146,13 @@ REFUSED: Final = _reasons(
             *("return_progress", "raw_output", "perf_metrics_in_response"),
         ),
         _RECORDS: (
-            *("no-log", "litellm_disabled_callbacks", "turn_off_message_logging", "logger_fn"),
-            *("litellm_request_debug", "callbacks", "success_callback", "failure_callback"),
-            "service_callback",
+            *("no-log", "turn_off_message_logging", "logger_fn", "litellm_request_debug"),
+            *("litellm_disabled_callbacks", "completion_call_id"),
+            *("log_client_error_tracebacks", "fireworks_forward_user_id"),
         ),
         _PRICE: (
-            *("input_cost_per_token", "output_cost_per_token", "custom_pricing", "cooldown_time"),
-            *("rpm", "tpm", "budget_duration", "soft_budget"),
+            *("rpm", "tpm", "itpm", "otpm", "budget_duration", "soft_budget", "cooldown_time"),
+            "enable_prompt_caching",
         ),
     }
 )
@@ -156,21 +164,30 @@ REFUSED_PREFIXES: Final = _reasons(
             *("litellm_", "langfuse_", "langsmith_", "aws_", "vertex_", "azure_", "watsonx_"),
             *("anthropic_", "openai_", "s3_", "gcs_", "dd_", "posthog_", "humanloop_", "arize_"),
             *("wandb_", "weave_", "helicone_", "portkey_", "bedrock_", "sagemaker_"),
+            *("signoz_", "newrelic_", "supabase_", "valkey_", "milvus_", "github_copilot_"),
         ),
         _MODEL: ("auto_router_", "complexity_router_", "adaptive_router_", "quality_router_"),
         _ANYTHING: ("_",),
         _OUTPUT: ("max_", "num_", "n_"),
         _SIZE: ("return_",),
-        _PRICE: (
-            "input_cost_per_",
-            "output_cost_per_",
-            "cache_creation_input_",
-            "cache_read_input_",
-        ),
+        _PRICE: ("cache_creation_input_", "cache_read_input_"),
         _MOCK: ("mock_",),
     }
 )
 """Prefixes of names, in snake case, each with the text of its error."""
+
+REFUSED_WORDS: Final = _reasons(
+    {
+        _ELSEWHERE: (
+            *("endpoint", "api_key", "api_base", "base_url", "credential", "credentials"),
+            *("password", "oauth", "token_exchange"),
+        ),
+        _RETRIES: ("retry", "timeout", "keepalive"),
+        _RECORDS: ("callback", "callbacks"),
+        _PRICE: ("cost_per", "pricing", "uplift"),
+    }
+)
+"""Words in names, in snake case, each with the text of its error. Gateways have many such names."""
 
 _BILLED: Final = "It is billed separately, and this model has no price for it."
 
@@ -306,9 +323,10 @@ REFUSED_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 
 HARMLESS_INSIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        "ChatMessage": frozenset({"prefix", "partial"}),
-        # The reasoning of a completion that is sent back.
-        "ContentPart": frozenset({"thinking", "reasoning", "signature", "closed"}),
+        # The result of an MCP server has `is_error`.
+        "ChatMessage": frozenset({"prefix", "partial", "is_error"}),
+        # The reasoning of a completion that is sent back; the detail of a picture as a string.
+        "ContentPart": frozenset({"thinking", "reasoning", "signature", "closed", "detail"}),
         "ImageUrl": frozenset({"format"}),
         "InputFile": frozenset({"format"}),
         "StreamOptions": frozenset({"continuous_usage_stats"}),

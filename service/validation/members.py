@@ -8,6 +8,7 @@
     dialects.CHARGED, if not free        rejected          rejected          rejected
     dialects.HARMLESS                    accepted          accepted          rejected
     dialects.REFUSED_PREFIXES            rejected          rejected          rejected
+    dialects.REFUSED_WORDS               rejected          rejected          rejected
     any other                            rejected          accepted          rejected
 
 The columns are the values of the model's `unknown_members`. Nested members have separate tables.
@@ -100,7 +101,7 @@ def take_out_what_says_nothing(params: ChatCompletionParams, model: Model) -> No
         if name in model.allowed_members or _is_harmless(name, model) or extra[name] == "null":
             continue
         plain = folded(name)
-        reason = _reason(plain, model) or _by_prefix(name)
+        reason = _reason(plain, model) or _by_prefix(name) or _by_word(name)
         if reason and _says_nothing(plain, extra[name]):
             del extra[name]
 
@@ -232,7 +233,7 @@ def _at_the_top(found: openai_json.Unknown, model: Model) -> Iterator[Violation]
         if name not in model.allowed_members and not _is_harmless(name, model):
             plain = folded(name)
             reason = _reason(plain, model)
-            reason = reason or _by_prefix(name)
+            reason = reason or _by_prefix(name) or _by_word(name)
             if reason and _says_nothing(plain, text):
                 continue
             reason = reason or ("" if model.unknown == "forward" else _unknown_reason(name, model))
@@ -272,11 +273,21 @@ _SIMILAR: Final = 0.8
 
 
 def _by_prefix(name: str) -> str:
-    if not name.isascii():
-        name = unicodedata.normalize("NFKC", name[:_LONGEST_NAME])
-    words = _BETWEEN_WORDS.sub("_", name[:_LONGEST_NAME]).lower().replace("-", "_")
+    words = _in_snake_case(name)
     prefixes = dialects.REFUSED_PREFIXES
     return next((prefixes[prefix] for prefix in prefixes if words.startswith(prefix)), "")
+
+
+def _by_word(name: str) -> str:
+    words = f"_{_in_snake_case(name)}_"
+    refused = dialects.REFUSED_WORDS
+    return next((refused[word] for word in refused if f"_{word}_" in words), "")
+
+
+def _in_snake_case(name: str) -> str:
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name[:_LONGEST_NAME])
+    return _BETWEEN_WORDS.sub("_", name[:_LONGEST_NAME]).lower().replace("-", "_")
 
 
 _BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

@@ -70,9 +70,21 @@ weave_project_id helicone_api_key portkey_config bedrock_runtime_url sagemaker_e
 gcs_bucket_name
 langfuse_host langsmith_base_url posthog_api_url s3_endpoint_url vertex_credentials vertex_project
 watsonx_region_name litellm_x anthropic_x openai_x _x max_x num_x n_x return_x
+signoz_ingestion_key newrelic_region supabase_client valkey_host milvus_db_name
+github_copilot_auth_type
 """
 )
 """Names that only a prefix rejects."""
+
+WORDED = named(
+    """
+endpoint tokenExchange_scope api_key my-api-key api_base_of base_url_of credential my_credentials
+password_of use_xai_oauth token_exchange_profile retry stream_timeout_by_service_tier
+allow_client_keepalive_override callback callbacks success_callback output_cost_per_x
+input_cost_per_token citation_cost_per_token custom_pricing tieredPricing regional_uplift_eu
+"""
+)
+"""Names that only a word in them rejects."""
 
 REDIRECTING = named(
     """
@@ -121,9 +133,14 @@ GATEWAYS = named(
 targets strategy model_group loadbalance retry_on_status_codes router_settings_override custom_host
 virtual_key forward_headers default_headers default_query request_headers client_id client_secret
 tenant_id proxy_server_request use_litellm_proxy use_in_pass_through
-configurable_clientside_auth_params credentials override_params default_params callbacks
-success_callback failure_callback service_callback custom_pricing cooldown_time rpm tpm
-budget_duration soft_budget
+configurable_clientside_auth_params override_params default_params cooldown_time rpm tpm
+budget_duration soft_budget supports_system_message disable_add_transform_inline_image_block
+router_settings hf_model_name attempted_targets fallback_depth secret_fields bucket_name
+data_residency use_client use_chat_completions_api vector_store_id vector_store_ids
+model_file_id_mapping kwargs merge_reasoning_content_in_choices stream_chunk_size stream_response
+aembedding aimg_generation atext_completion allm_passthrough_route async_call
+include_server_side_tool_invocations completion_call_id log_client_error_tracebacks
+fireworks_forward_user_id itpm otpm enable_prompt_caching
 """
 )
 """Members that are meant for a gateway between this service and the upstream."""
@@ -138,7 +155,7 @@ n_probs prompt_logprobs echo echo_last return_hidden_states return_routed_expert
 return_sampling_mask return_meta_info return_input_ids_in_sglext return_output_ids_in_sglext
 return_flat_raw_output_top_logprobs return_prompt_text return_prompt_token_ids return_token_ids
 return_images logprob_token_ids verbose return_progress raw_output
-self original_function acompletion text_completion input_cost_per_token output_cost_per_token
+self original_function acompletion text_completion
 base_model no-log litellm_disabled_callbacks turn_off_message_logging logger_fn
 litellm_request_debug
 input_ids prompt_token_ids prompt_token_ids_b64 chat_parser sse_ping_interval
@@ -181,9 +198,15 @@ additional_special_tokens
 PREFIXES = named(
     """
 litellm_ langfuse_ langsmith_ aws_ vertex_ azure_ watsonx_ anthropic_ openai_ s3_ gcs_ dd_ posthog_
-humanloop_ arize_ wandb_ weave_ helicone_ portkey_ bedrock_ sagemaker_ input_cost_per_
-output_cost_per_ cache_creation_input_ cache_read_input_ mock_
+humanloop_ arize_ wandb_ weave_ helicone_ portkey_ bedrock_ sagemaker_ signoz_ newrelic_ supabase_
+valkey_ milvus_ github_copilot_ cache_creation_input_ cache_read_input_ mock_
 auto_router_ complexity_router_ adaptive_router_ quality_router_ _ max_ num_ n_ return_
+"""
+)
+WORDS = named(
+    """
+endpoint api_key api_base base_url credential credentials password oauth token_exchange retry
+timeout keepalive callback callbacks cost_per pricing uplift
 """
 )
 SAY_SOMETHING_EMPTY = named(
@@ -208,8 +231,8 @@ max_dynamic_patch min_dynamic_patch max_long_side_pixel max_tokens_per_frame max
     "ChatMessage": named("images videos audios"),
 }
 PASSING_INSIDE = {
-    "ChatMessage": named("prefix partial"),
-    "ContentPart": named("thinking reasoning signature closed"),
+    "ChatMessage": named("prefix partial is_error"),
+    "ContentPart": named("thinking reasoning signature closed detail"),
     "ImageUrl": named("format"),
     "InputFile": named("format"),
     "StreamOptions": named("continuous_usage_stats"),
@@ -251,14 +274,25 @@ VALUE = [1]
 
 @pytest.mark.parametrize(
     "name",
-    [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *BILLED, *PICTURES, *UNPAID, *GATEWAYS],
+    [
+        *UNBOUNDED,
+        *FAMILIES,
+        *WORDED,
+        *REDIRECTING,
+        *OTHER_MODELS,
+        *BILLED,
+        *PICTURES,
+        *UNPAID,
+        *GATEWAYS,
+    ],
 )
 def test_what_changes_a_price_is_refused_by_default(name: str) -> None:
     assert at_fault(params(**{name: VALUE}), PRICED) == [name]
 
 
 @pytest.mark.parametrize(
-    "name", [*UNBOUNDED, *FAMILIES, *REDIRECTING, *OTHER_MODELS, *PICTURES, *UNPAID, *GATEWAYS]
+    "name",
+    [*UNBOUNDED, *FAMILIES, *WORDED, *REDIRECTING, *OTHER_MODELS, *PICTURES, *UNPAID, *GATEWAYS],
 )
 def test_it_is_refused_as_well_where_unknown_members_pass(name: str) -> None:
     assert at_fault(params(**{name: VALUE}), FORWARDING) == [name]
@@ -311,6 +345,13 @@ def test_hosted_tools_are_refused_unless_the_model_is_free(kind: str) -> None:
     assert at_fault(request, FREE) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["spoint", "api_keys_of_mine", "timeouts", "xcost_per", "t_oauths"]
+)
+def test_a_part_of_a_word_is_not_the_word(name: str) -> None:
+    assert at_fault(params(**{name: VALUE}), FORWARDING) == []
+
+
 # ------------------------------------------------------------------------ the tables themselves
 
 CONTRACT = {folded(name) for name in openai_json.member_names(ChatCompletionParams)}
@@ -323,6 +364,7 @@ def test_no_row_of_a_table_is_lost_and_none_is_new() -> None:
 
     assert sorted(set(map(folded, rows))) == sorted(set(map(folded, refused)))
     assert {*dialects.REFUSED_PREFIXES} == {*PREFIXES}
+    assert {*dialects.REFUSED_WORDS} == {*WORDS}
     assert {*dialects.HARMLESS} == {*HARMLESS, "chat_template_kwargs"}
     assert {*dialects.TEMPLATE_REFUSED} == {*TEMPLATE}
     assert {*dialects.TEMPLATE_HARMLESS} == {*TEMPLATE_HARMLESS}
@@ -363,7 +405,8 @@ def test_what_says_something_empty_is_a_member_of_the_tables() -> None:
 
 
 def test_every_reason_is_a_sentence_for_callers() -> None:
-    reasons = {*dialects.REFUSED.values(), *dialects.REFUSED_PREFIXES.values()}
+    tables = (dialects.REFUSED, dialects.REFUSED_PREFIXES, dialects.REFUSED_WORDS)
+    reasons = {reason for table in tables for reason in table.values()}
 
     for reason in reasons:
         assert reason[0].isupper()
