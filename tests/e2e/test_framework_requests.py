@@ -58,29 +58,49 @@ KINDS: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
         said(content=None),
         said(),
         said(content=[]),
-        said(content=None, tool_calls=[]),
-        said(tool_calls=None),
-        said(content="", tool_calls=[]),
+        said(content=""),
+        said(content=None, name="bot"),
+        said(content=None, refusal="I cannot help with that."),
         said(content=None, refusal=None, annotations=[], audio=None, function_call=None),
     ),
-    "an assistant with vendors' members": (
+    "an assistant without tool calls": (
+        said(content="x", tool_calls=[]),
+        said(content=None, tool_calls=[]),
+        said(content=[], tool_calls=[]),
+        said(tool_calls=[], function_call=None),
+        said(tool_calls=None),
+    ),
+    "an assistant with details of its reasoning": (
         said(content=None, reasoning_details=[{"type": "reasoning.text", "text": "hm"}]),
+        said(content="x", reasoning_details=[]),
+        said(content="", reasoning="hm", reasoning_details=[{"data": "AA==", "index": 0}]),
+        said(content="x", reasoning_details=[{"id": None, "format": "v1"}], tool_calls=[]),
+    ),
+    "an assistant with blocks of its thinking": (
         said(content="x", thinking_blocks=[{"type": "thinking", "thinking": "hm"}]),
+        said(content=None, thinking_blocks=[{"type": "redacted_thinking", "data": "AA=="}]),
+        said(content="x", thinking_blocks=[]),
+        said(content="x", thinking_blocks=None, provider_specific_fields={"a": [1.50, None]}),
+    ),
+    "an assistant with pictures": (
         said(content="x", images=[IMAGE]),
         said(content=None, images=[{**IMAGE, "index": 0}], reasoning_content=None),
-        said(content="x", images=[], provider_specific_fields={"a": [1.50, None]}),
+        said(content="x", images=[IMAGE_STRING, IMAGE]),
+        said(content="x", images=[]),
     ),
     "a tool without output": (
         told(tool_call_id="call_1"),
         told(tool_call_id="call_1", content=None),
         told(tool_call_id="call_1", content=[]),
         told(tool_call_id="call_1", content="", name="f"),
+        told(tool_call_id="call_1", content=None, is_error=False),
     ),
     "a choice without tools": (
         {"tool_choice": "auto"},
         {"tool_choice": "auto", "tools": []},
         {"tool_choice": "none", "tools": []},
         {"tool_choice": "none"},
+        {"tool_choice": "none", "tools": None},
         {"tool_choice": None, "tools": None, "parallel_tool_calls": True},
     ),
     "strings among the parts": (
@@ -95,22 +115,37 @@ KINDS: Final[Mapping[str, tuple[dict[str, Any], ...]]] = {
         {"messages": [user([TEXT, IMAGE_STRING, IMAGE])]},
         {"messages": [user(["Hello", IMAGE_STRING])]},
         {"messages": [user([{**IMAGE_STRING, "image_url": "data:image/png;base64,AAAA"}])]},
+        {"messages": [user([{**IMAGE_STRING, "detail": "low"}])]},
+        told(tool_call_id="call_1", content=[IMAGE_STRING]),
     ),
     "names of MCP servers": (
         tool("github.create_issue"),
         tool("github.com/owner/repo"),
         tool("mcp:search"),
         tool("a" * 65),
+        {**tool("a.b"), "tool_choice": {"type": "function", "function": {"name": "a.b"}}},
         {"functions": [{"name": "a.b"}]},
+        told({**call(), "function": {"name": "a/b", "arguments": "{}"}}, tool_call_id="call_1"),
     ),
-    "a response sent back": (
+    "arguments as an object": (
         told(call({"city": "Zürich", "days": [1.50]}), tool_call_id="call_1", content="x"),
+        told(call({}), tool_call_id="call_1", content="x"),
         told(call([]), tool_call_id="call_1", content="x"),
+        told(call(None), tool_call_id="call_1", content="x"),
+        said(content=None, function_call={"name": "f", "arguments": {"a": None}}),
+    ),
+    "a number as the id of a call": (
         told(call(id=7), tool_call_id=7, content="x"),
         told(call(id=7, index=0), tool_call_id="7", content="x"),
+        told(call(id="7"), tool_call_id=7, content="x"),
+        told(call(id=0), tool_call_id=0, content="x"),
+        told(call(id=2**70), tool_call_id=2**70, content="x"),
+    ),
+    "an empty id of a call": (
         told(call(id=""), tool_call_id="", content="x"),
         told(call(id=None), tool_call_id=None, content="x"),
-        said(content=None, function_call={"name": "f", "arguments": {"a": None}}),
+        told({"type": "function", "function": {"name": "f", "arguments": "{}"}}, content="x"),
+        told(call(id=""), content="x"),
     ),
 }
 """Members beside the model. `messages` replaces the usual message."""
@@ -197,8 +232,18 @@ async def test_a_member_without_effect_does_not_fail_the_request(running: Stack,
     assert await sent_through_both(running, request_of({name: DROPPED[name]})) == [expected] * 4
 
 
-async def test_equal_output_limits_are_one_limit(running: Stack) -> None:
-    await sent_through_both(running, request_of({"max_tokens": 7, "max_completion_tokens": 7}))
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_tokens": 7, "max_completion_tokens": 7},
+        {"max_completion_tokens": 7, "max_tokens": 7.0},
+        {"max_tokens": 7, "max_completion_tokens": None},
+        {"max_tokens": None, "max_completion_tokens": 7},
+    ],
+    ids=["equal", "float", "first", "second"],
+)
+async def test_equal_output_limits_are_one_limit(running: Stack, limits: dict[str, Any]) -> None:
+    await sent_through_both(running, request_of(limits))
 
     for body in received(running):
         document = json.loads(body)
@@ -206,9 +251,12 @@ async def test_equal_output_limits_are_one_limit(running: Stack) -> None:
         assert "max_completion_tokens" not in document
 
 
+@pytest.mark.parametrize("blanks", [b"", b"\n", b" \r\n\t"], ids=["bare", "line", "blanks"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_body_can_begin_with_a_byte_order_mark(running: Stack, streamed: bool) -> None:
-    body = b"\xef\xbb\xbf" + request_of({"stream": True} if streamed else {})
+async def test_a_body_can_begin_with_a_byte_order_mark(
+    running: Stack, streamed: bool, blanks: bytes
+) -> None:
+    body = b"\xef\xbb\xbf" + blanks + request_of({"stream": True} if streamed else {})
 
     async with running.http() as http:
         assert (await http.post(PATH, content=body)).status_code == 200
