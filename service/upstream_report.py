@@ -29,6 +29,7 @@ Cause = Literal[
     "rate_limit",
     "encoding",
     "too_large",
+    "overrun",
     "not_json",
     "no_choices",
     "reported",
@@ -55,7 +56,9 @@ CAUSES: Final[dict[Cause, str]] = {
     "busy": "503 or 529: the upstream is overloaded, or loads the model",
     "rate_limit": "429: the upstream limits the requests of the service",
     "encoding": "The body is compressed, which the service did not ask for",
-    "too_large": "The response or one event exceeds `CHAT_MAX_RESPONSE_BYTES`",
+    "too_large": "The response or one event exceeds `CHAT_MAX_RESPONSE_BYTES`, or its headers "
+    "64 KiB or 1,000 in number",
+    "overrun": "The upstream exceeded the output limit within a tool call",
     "not_json": "The body or an event is not JSON of the expected form",
     "no_choices": "The completion has no choices",
     "reported": "A response with a success status reports an error",

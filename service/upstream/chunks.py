@@ -261,7 +261,7 @@ class ChunkReader:
         """End a stream whose upstream ignores the output limit."""
         self.is_cut = self._record.overran = True
         if self._progress.is_calling:
-            raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True)
+            raise errors.UpstreamInvalidResponse(_OVERRAN, dispatched=True).because("overrun")
         if self._last is not None:
             yield from self._made(self._progress.cut(self._last))
 

@@ -8,7 +8,8 @@ from typing import Final
 import httpx
 
 from service import errors
-from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
+from service.upstream.transport.connection import BodyCut, IdleConnectionLost, ServerDisconnected
+from service.upstream.transport.parser import HeadTooLarge
 from service.upstream_report import Cause
 
 FAILURES: Final[tuple[tuple[type[Exception], type[errors.Failure], bool], ...]] = (
@@ -30,6 +31,8 @@ CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...],
     ((httpx.TimeoutException, TimeoutError), "timeout"),
     (ServerDisconnected, "closed"),
     ((httpx.ReadError, httpx.WriteError, ConnectionResetError), "reset"),
+    (BodyCut, "truncated"),
+    (HeadTooLarge, "too_large"),
     (httpx.RemoteProtocolError, "protocol"),
 )
 """The cause of each exception. The first matching row of the exception, then those of its own

@@ -45,6 +45,10 @@ class IdleConnectionLost(ServerDisconnected):
     """
 
 
+class BodyCut(httpx.RemoteProtocolError):
+    """The server closed the connection before the body of its response was complete."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """A connection to a server.
 
@@ -316,7 +320,7 @@ class Connection(asyncio.BufferedProtocol):
             elif not parser.head_complete:
                 self._failure = ServerDisconnected("The server sent no complete head.")
             elif not parser.finish():
-                self._failure = httpx.RemoteProtocolError("The server sent no complete body.")
+                self._failure = BodyCut("The server sent no complete body.")
         self._wake()
 
 

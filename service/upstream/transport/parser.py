@@ -17,9 +17,14 @@ LARGEST_HEAD: Final = 64 * 1024
 """Maximum bytes of a head, including the interim responses before it. Also the maximum bytes
 without a byte of the body, which bounds chunk extensions and trailers."""
 
+_TOO_LARGE: Final = "The response's head or trailer is too large."
 _LENGTH: Final = b"content-length"
 _CODING: Final = b"transfer-encoding"
 _VERSIONS: Final = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1"}
+
+
+class HeadTooLarge(httpx.RemoteProtocolError):
+    """The head or the trailer of a response exceeds the limits."""
 
 
 class ResponseParser:
@@ -86,7 +91,7 @@ class ResponseParser:
         """Whether bytes followed the response."""
         self._bodiless = bodiless
         self._delimited = False
-        self._fault = ""
+        self._fault: httpx.RemoteProtocolError | None = None
         self._head_bytes = 0
         self._header_count = 0
         self._since_body = 0
@@ -102,10 +107,10 @@ class ResponseParser:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
-                raise httpx.RemoteProtocolError(self._fault or str(error)) from None
+                raise self._fault or httpx.RemoteProtocolError(str(error)) from None
             self.surplus = True
         if self._since_body > LARGEST_HEAD and not self.complete:
-            raise httpx.RemoteProtocolError("The response's head or trailer is too large.")
+            raise HeadTooLarge(_TOO_LARGE)
 
     def finish(self) -> bool:
         """Handle the end of the connection, and return whether the response is complete."""
@@ -121,10 +126,12 @@ class ResponseParser:
         self.buffered = 0
         return data
 
-    def _refuse(self, fault: str) -> httpx.RemoteProtocolError:
+    def _refuse(
+        self, fault: str, kind: type[httpx.RemoteProtocolError] = httpx.RemoteProtocolError
+    ) -> httpx.RemoteProtocolError:
         # httptools replaces exceptions of callbacks with its own.
-        self._fault = fault
-        return httpx.RemoteProtocolError(fault)
+        self._fault = kind(fault)
+        return self._fault
 
     # ---- called by httptools ----
 
@@ -146,9 +153,9 @@ class ResponseParser:
         self._header_count += 1
         self._head_bytes += len(name) + len(value) + 4
         if self._header_count > MOST_HEADERS:
-            raise self._refuse("The response has too many headers.")
+            raise self._refuse("The response has too many headers.", HeadTooLarge)
         if self._head_bytes > LARGEST_HEAD:
-            raise self._refuse("The response's head or trailer is too large.")
+            raise self._refuse(_TOO_LARGE, HeadTooLarge)
         if self.head_complete:
             return
         self.headers.append((name, value.strip(b" \t")))

@@ -26,6 +26,7 @@ from service.upstream.client import UpstreamClient, transport
 from service.upstream.client_failures import FAILURES
 from service.upstream.client_limits import UpstreamBounds, UpstreamLimits
 from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
+from service.upstream.transport.parser import HeadTooLarge
 from service.upstream_dialect import Dialect
 from service.upstream_report import Cause, UpstreamReport
 from tests.support.samples import (
@@ -907,6 +908,7 @@ async def test_a_success_without_a_body_is_no_answer() -> None:
         (httpx.ReadError("x"), "reset"),
         (ServerDisconnected("x"), "closed"),
         (httpx.RemoteProtocolError("x"), "protocol"),
+        (HeadTooLarge("x"), "too_large"),
         (OSError("x"), "other"),
     ],
 )

@@ -6,7 +6,12 @@ from typing import Final
 import httpx
 import pytest
 
-from service.upstream.transport.parser import LARGEST_HEAD, MOST_HEADERS, ResponseParser
+from service.upstream.transport.parser import (
+    LARGEST_HEAD,
+    MOST_HEADERS,
+    HeadTooLarge,
+    ResponseParser,
+)
 
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = OK + b"transfer-encoding: chunked\r\n\r\n"
@@ -155,7 +160,7 @@ def test_the_most_headers_and_one_more() -> None:
         parser = ResponseParser()
         data = OK + b"a: b\r\n" * count + b"\r\n"
         if count > MOST_HEADERS:
-            with pytest.raises(httpx.RemoteProtocolError, match="too many headers"):
+            with pytest.raises(HeadTooLarge, match="too many headers"):
                 parser.feed(data)
         else:
             parser.feed(data)
