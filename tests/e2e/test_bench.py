@@ -39,6 +39,7 @@ def test_every_topology_is_measured(tmp_path: Path) -> None:
     expected = [
         "unary",
         "rate",
+        "slow",
         "load",
         "chunk",
         "paced",

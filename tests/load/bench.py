@@ -38,6 +38,7 @@ from tests.load.systems import (
     PEERS,
     ROOT,
     TWO_WORKERS,
+    WORKERS,
     Plan,
     litellm_version,
     start,
@@ -183,7 +184,7 @@ async def _started(
         for index, plan in enumerate(plans):
             place = directory / str(index)
             place.mkdir(parents=True)
-            where = core | os.sched_getaffinity(0) if plan.topology == TWO_WORKERS else core
+            where = core | os.sched_getaffinity(0) if plan.topology in WORKERS else core
             systems.append(start(plan, upstream, place, where))
         for system in systems:
             await system.ready()

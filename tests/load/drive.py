@@ -18,11 +18,12 @@ from tests.load.clients import Caller, Request, Seen
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """What a closed loop did, in how many seconds."""
+    """What callers did in how many seconds, and how many seconds each request took."""
 
     requests: int
     chunks: int
     seconds: float
+    lengths: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,19 +37,25 @@ class Latency:
 async def closed(callers: Sequence[Caller], request: Request, seconds: float) -> Done:
     """Let every caller make requests one after the other, and none begin after `seconds`."""
     began = time.perf_counter()
-    requests = chunks = 0
+    chunks = 0
+    lengths: list[float] = []
 
     async def work(caller: Caller) -> None:
-        nonlocal requests, chunks
-        while time.perf_counter() - began < seconds:
+        nonlocal chunks
+        while (now := time.perf_counter()) - began < seconds:
             seen = await caller.ask(request)
-            requests += 1
+            lengths.append(seen.ended - now)
             chunks += seen.chunks
 
     async with asyncio.TaskGroup() as group:
         for caller in callers:
             group.create_task(work(caller))
-    return Done(requests=requests, chunks=chunks, seconds=time.perf_counter() - began)
+    return Done(
+        requests=len(lengths),
+        chunks=chunks,
+        seconds=time.perf_counter() - began,
+        lengths=lengths,
+    )
 
 
 async def once(callers: Sequence[Caller], request: Request, spread: float) -> Done:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.load import drive
 from tests.load.clients import Caller, Request, Seen, Target, UnexpectedError, connected
-from tests.load.systems import LITELLM, System
+from tests.load.systems import LITELLM, WORKERS, System
 from tests.load.upstream import CHUNKS, INSTANT
 
 CALLERS: Final = 32
@@ -53,6 +53,11 @@ class Subject:
     seconds: float
     streams_per_second: float = 0.0
 
+    @property
+    def callers(self) -> int:
+        """The number of callers under full load: 32 for each worker."""
+        return CALLERS * WORKERS.get(self.system.plan.topology, 1)
+
     def spent(self, before: float) -> float:
         """Return the CPU microseconds used since it had used `before` seconds."""
         return (self.system.cpu_seconds() - before) * 1e6
@@ -62,21 +67,22 @@ Figures = Mapping[str, float]
 
 
 async def unary(subject: Subject) -> Figures:
-    """Closed loop of 32 callers: CPU per request, requests per second, CPU of this process."""
-    async with connected(subject.system.target, CALLERS) as callers:
+    """Closed loop of 32 callers per worker: CPU per request, rate, latency, CPU of this process."""
+    async with connected(subject.system.target, subject.callers) as callers:
         before, own = subject.system.cpu_seconds(), time.process_time()
         done = await drive.closed(callers, UNARY, subject.seconds)
         spent, own = subject.spent(before), time.process_time() - own
     return {
         "unary": spent / done.requests,
         "rate": done.requests / done.seconds,
+        "slow": drive.percentile(done.lengths, 99) * 1e3,
         "load": 100 * own / done.seconds,
     }
 
 
 async def chunks(subject: Subject) -> Figures:
-    """Closed loop of 32 callers: CPU per chunk of streams that come in one burst."""
-    async with connected(subject.system.target, CALLERS) as callers:
+    """Closed loop of 32 callers per worker: CPU per chunk of streams that come in one burst."""
+    async with connected(subject.system.target, subject.callers) as callers:
         before = subject.system.cpu_seconds()
         done = await drive.closed(callers, BURST, subject.seconds)
         spent = subject.spent(before)
@@ -95,7 +101,7 @@ async def paced(subject: Subject) -> Figures:
 
 async def large(subject: Subject) -> Figures:
     """Closed loop of 32 callers: CPU per request with a prompt of 1 MB."""
-    async with connected(subject.system.target, CALLERS) as callers:
+    async with connected(subject.system.target, subject.callers) as callers:
         before = subject.system.cpu_seconds()
         done = await drive.closed(callers, LARGE, subject.seconds)
         spent = subject.spent(before)
@@ -257,6 +263,7 @@ OPTIONAL: Final = frozenset({"flat", "dense"})
 FIGURES: Final[Mapping[str, Figure]] = {
     "unary": Figure(text="CPU per unary request", unit="µs"),
     "rate": Figure(text="Unary requests per second", unit="1/s"),
+    "slow": Figure(text="Latency under full load, p99", unit="ms", digits=1),
     "load": Figure(text="CPU of the load generator meanwhile", unit="%"),
     "chunk": Figure(text="CPU per chunk, streams in one burst", unit="µs", digits=1),
     "paced": Figure(text="CPU per chunk, 200 streams with gaps of 50 ms", unit="µs", digits=1),

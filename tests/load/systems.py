@@ -4,6 +4,7 @@
     service+bridge  REST -> python -m restbridge -> python -m service
     grpc            gRPC -> python -m service
     two-workers     REST -> python -m restbridge --standalone --workers 2, on every core
+    four-workers    the same with 4
     echo-grpc       gRPC -> an echo: what gRPC alone costs
     echo-rest+grpc  REST -> a bare forwarder -> the echo
     litellm         REST -> litellm, of an environment of its own
@@ -32,9 +33,11 @@ ROOT: Final = Path(__file__).parents[2]
 KEY: Final = "sk-live-benchmark-0123456789"
 OURS: Final = ("standalone", "service+bridge", "grpc")
 TWO_WORKERS: Final = "two-workers"
+WORKERS: Final = {TWO_WORKERS: 2, "four-workers": 4}
+"""Several processes with one store; they run on every core."""
 ECHOES: Final = ("echo-grpc", "echo-rest+grpc")
 """gRPC without the product: the least that `grpc` and `service+bridge` can cost."""
-ON_REQUEST: Final = (TWO_WORKERS, *ECHOES)
+ON_REQUEST: Final = (*WORKERS, *ECHOES)
 """Measured only if `--topology` names them."""
 _SPEAK_GRPC: Final = frozenset({"grpc", "echo-grpc"})
 LITELLM: Final = "litellm"
@@ -52,10 +55,15 @@ _MODULES: Final = {
     "standalone": (("restbridge", "--standalone"),),
     "service+bridge": (("service",), ("restbridge",)),
     "grpc": (("service",),),
-    TWO_WORKERS: (("restbridge", "--standalone", "--workers", "2"),),
+    **{
+        name: (("restbridge", "--standalone", "--workers", str(count)),)
+        for name, count in WORKERS.items()
+    },
     "echo-grpc": (("tests.load.echo", "service"),),
     "echo-rest+grpc": (("tests.load.echo", "service"), ("tests.load.echo", "bridge")),
 }
+_ALL_SERVE: Final = b'"workers":'
+"""In the line that a supervisor logs when all its workers serve."""
 _MOST: Final = "8000"  # concurrent calls and connections
 _PATIENCE: Final = 120.0
 
@@ -102,7 +110,7 @@ class System:
         self._pids: list[int] = []
 
     async def ready(self) -> None:
-        """Wait until it answers a request.
+        """Wait until every process of it answers requests.
 
         Raises:
             SystemExit: a process ended, or there is no answer for two minutes.
@@ -112,7 +120,9 @@ class System:
             try:
                 async with asyncio.timeout(10), connected(self.target, 1) as (caller,):
                     await caller.ask(Request(model=INSTANT, streamed=False))
-                break
+                if self.plan.topology not in WORKERS or _ALL_SERVE in self._log.read_bytes():
+                    break
+                raise UnexpectedError("some workers do not serve yet")
             except (OSError, UnexpectedError, TimeoutError) as error:
                 ended = any(process.poll() is not None for process in self._processes)
                 if ended or time.monotonic() > deadline:
