@@ -135,7 +135,7 @@ def unknown_variables(environment: Mapping[str, str], others: Collection[str] = 
 
 
 def _unknown(name: str) -> str:
-    [nearest] = get_close_matches(name, NAMES, n=1) or [""]
+    [nearest] = get_close_matches(name, (*NAMES, *CALLERS), n=1) or [""]
     if nearest:
         return f"{name} is unknown. Did you mean {nearest}? Rename it, or write: unset {name}"
     return f"{name} is unknown; --help lists the variables. Write: unset {name}"

@@ -7,11 +7,12 @@
     simulator        = true               maximum_output_tokens = 8192
                                           …, as in `model_entries`
 
-Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` that names the wrong entry.
+Pure: turns a document into a `Catalogue`, or raises a `CatalogueError` with a line for each error.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -80,18 +81,14 @@ def catalogue(document: Mapping[str, Any], environment: Mapping[str, str]) -> Ca
     for name, members in _tables(document, "upstreams", wrong):
         # Models can name an upstream that is wrong: one error is enough.
         upstreams[name] = Upstream(name=name, base_url="", api_key="")
-        try:
+        with _added_to(wrong):
             upstreams[name] = _upstream(name, members, environment)
-        except CatalogueError as error:
-            wrong += error.lines
     if not upstreams:  # every model would be wrong
         raise CatalogueError(*wrong)
     models: dict[str, Model] = {}
     for name, members in _tables(document, "models", wrong):
-        try:
+        with _added_to(wrong):
             models[name] = _ways(name, members, upstreams, environment)
-        except CatalogueError as error:
-            wrong += error.lines
     if wrong:
         raise CatalogueError(*wrong)
     return Catalogue(models=MappingProxyType(models))
@@ -125,21 +122,45 @@ def _tables(document: Mapping[str, Any], kind: str, wrong: list[str]) -> Iterato
             wrong.append(f"{kind}: a name has 1 to 256 printable characters; found {found(name)}")
 
 
-def _members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[str, Any]:
+@contextmanager
+def _added_to(wrong: list[str]) -> Iterator[None]:
+    """Add the lines of a `CatalogueError` to others, and continue."""
+    try:
+        yield
+    except CatalogueError as error:
+        wrong += error.lines
+
+
+def _members(
+    place: str, table: Any, entries: Mapping[str, ModelEntry], wrong: list[str]
+) -> dict[str, Any]:
+    """Return the valid members of a table with their defaults, and add a line for every other one.
+
+    The rules for several members check those that are valid, so that all errors are listed.
+    """
     if not isinstance(table, dict):
         raise CatalogueError(f"{place} must be a table")
-    wrong = [
+    wrong += [
         _unknown_member(place, name, entries) for name in sorted(table.keys() - entries.keys())
     ]
     members: dict[str, Any] = {}
     for name, entry in entries.items():
+        value = table.get(name, entry.default)
         if name not in table and entry.default is None:
             wrong.append(f"{place}.{name} is missing: it must be {entry.allowed}")
-        members[name] = table.get(name, entry.default)
-        if name in table and table[name] is not ABSENT and not entry.accepts(members[name]):
+        elif name in table and value is not ABSENT and not entry.accepts(value):
             # A key can stand where its variable belongs.
-            quoted = found(members[name], is_secret=name.startswith("api_key_"))
+            quoted = found(value, is_secret=name.startswith("api_key_"))
             wrong.append(f"{place}.{name} must be {entry.allowed}; found {quoted}")
+        else:
+            members[name] = value
+    return members
+
+
+def _all_members(place: str, table: Any, entries: Mapping[str, ModelEntry]) -> dict[str, Any]:
+    """Return the members of a table with their defaults, all of which must be valid."""
+    wrong: list[str] = []
+    members = _members(place, table, entries, wrong)
     if wrong:
         raise CatalogueError(*wrong)
     return members
@@ -153,23 +174,33 @@ def _unknown_member(place: str, name: str, entries: Mapping[str, ModelEntry]) ->
 
 def _upstream(name: str, table: Any, environment: Mapping[str, str]) -> Upstream:
     place = f"upstreams.{name}"
-    members = _members(place, table, UPSTREAM)
-    if members["simulator"] == bool(members["base_url"]):
-        raise CatalogueError(f"{place} must have either base_url or simulator = true")
-    several: Sequence[str] = members["api_key_variables"]
-    if several and members["api_key_variable"]:
-        raise CatalogueError(f"{place} must have either api_key_variable or api_key_variables")
-    if several:
-        first, *others = (_key(place, "api_key_variables", name, environment) for name in several)
-    else:
-        first = _key(place, "api_key_variable", members["api_key_variable"], environment)
-        others = []
+    wrong: list[str] = []
+    members = _members(place, table, UPSTREAM, wrong)
+    has_both = {"simulator", "base_url"} <= members.keys()
+    is_spelt = table.keys() <= UPSTREAM.keys()  # otherwise, one can be the misspelt member
+    if has_both and is_spelt and members["simulator"] == bool(members["base_url"]):
+        wrong.append(f"{place} must have either base_url or simulator = true")
+    one: str = members.get("api_key_variable", "")
+    several: Sequence[str] = members.get("api_key_variables", ())
+    if several and one:
+        wrong.append(f"{place} must have either api_key_variable or api_key_variables")
+    member = "api_key_variables" if several else "api_key_variable"
+    keys: list[str] = []
+    for variable in several or (one,):
+        with _added_to(wrong):
+            keys.append(_key(place, member, variable, environment))
+    own = OPENAI
+    with _added_to(wrong):
+        own = _dialect(place, members, OPENAI, environment)
+    if wrong:
+        raise CatalogueError(*wrong)
+    first, *others = keys
     return Upstream(
         name=name,
         base_url=_endless(members["base_url"]),
         api_key=first,
         other_keys=tuple(dict.fromkeys(key for key in others if key != first)),
-        dialect=_dialect(place, members, OPENAI, environment),
+        dialect=own,
         output_limit=members["output_limit"] or "max_tokens",
         clamps_limit=members["output_limit_excess"] == "clamp",
         tool_names=members["tool_names"] or "any",
@@ -182,7 +213,7 @@ def _dialect(
     place: str, members: dict[str, Any], base: Dialect, environment: Mapping[str, str]
 ) -> Dialect:
     """Return the dialect in the members of a table, and remove them."""
-    own = {name: members.pop(name) for name in ENTRIES}
+    own = {name: members.pop(name, ABSENT) for name in ENTRIES}
     present = {name: value for name, value in own.items() if value is not ABSENT}
     try:
         return dialect(present, base, environment)
@@ -234,12 +265,16 @@ def _ways(
     if not MODEL["upstreams"].accepts(table["upstreams"]):
         raise CatalogueError(f"{place}.upstreams must be {MODEL['upstreams'].allowed}")
     ways: list[Model] = []
+    wrong: list[str] = []
     for index, entry in enumerate(table["upstreams"]):
-        own = _members(f"{place}.upstreams[{index}]", entry, WAY)
-        weight, order = own.pop("weight"), own.pop("order")
-        named = {member: value for member, value in own.items() if value is not ABSENT}
-        way = _model(name, {**table, "upstreams": ABSENT, **named}, upstreams, environment)
-        ways.append(replace(way, weight=weight, order=order))
+        with _added_to(wrong):
+            own = _all_members(f"{place}.upstreams[{index}]", entry, WAY)
+            weight, order = own.pop("weight"), own.pop("order")
+            named = {member: value for member, value in own.items() if value is not ABSENT}
+            way = _model(name, {**table, "upstreams": ABSENT, **named}, upstreams, environment)
+            ways.append(replace(way, weight=weight, order=order))
+    if wrong:
+        raise CatalogueError(*dict.fromkeys(wrong))  # the ways share the members of the model
     # A request is checked before its upstream is chosen, so that it must suit each of them.
     strict: ToolNames = "openai" if any(way.tool_names == "openai" for way in ways) else "any"
     clamps = all(way.clamps_limit for way in ways)
@@ -253,26 +288,24 @@ def _model(
     place = f"models.{name}"
     if name.endswith(WILDCARD) and isinstance(table, dict):
         table = {"upstream_model": WILDCARD, **table}
-    members = _members(place, table, MODEL)
-    del members["upstreams"]
-    _check_pattern(place, name, members["upstream_model"])
-    if members["upstream"] not in upstreams:
-        raise CatalogueError(
-            f"{place}.upstream must be one of {', '.join(upstreams)}; "
-            f"found {found(members['upstream'])}"
-        )
-    prices = _prices(place, members)
-    imposes = bool(members["default_output_tokens"])
+    wrong: list[str] = []
+    members = _members(place, table, MODEL, wrong)
+    members.pop("upstreams", None)
+    wrong += _faults(place, name, members, upstreams)
+    prices: dict[str, Any] = {}
+    with _added_to(wrong):
+        prices = _prices(place, members)
+    imposes = members.get("default_output_tokens") != 0
+    if not imposes and prices and not is_free(prices):
+        wrong.append(f"{place}.default_output_tokens is missing: a model with a price needs it")
+    base = upstreams[members["upstream"]].dialect if not wrong else OPENAI
+    own = base
+    with _added_to(wrong):
+        own = _dialect(place, members, base, environment)
+    if wrong:
+        raise CatalogueError(*wrong)
     if not imposes:
-        if not is_free(prices):
-            raise CatalogueError(
-                f"{place}.default_output_tokens is missing: a model with a price needs it"
-            )
         members["default_output_tokens"] = members["maximum_output_tokens"]
-    if members["default_output_tokens"] > members["maximum_output_tokens"]:
-        raise CatalogueError(f"{place}.default_output_tokens must not exceed the maximum")
-    if members["attachment_estimate"] > members["attachment_tokens"]:
-        raise CatalogueError(f"{place}.attachment_estimate must not exceed attachment_tokens")
     estimate = members.pop("attachment_estimate")
     tools = members.pop("allowed_tools")
     context_length = members.pop("context_length")
@@ -282,7 +315,7 @@ def _model(
         name=name,
         upstream=upstream,
         output_limit=members.pop("output_limit") or upstream.output_limit,
-        dialect=_dialect(place, members, upstream.dialect, environment),
+        dialect=own,
         imposes_limit=imposes,
         clamps_limit=upstream.clamps_limit if excess == "" else excess == "clamp",
         tool_names=members.pop("tool_names") or upstream.tool_names,
@@ -300,24 +333,45 @@ def _model(
     )
 
 
+def _faults(
+    place: str, name: str, members: Mapping[str, Any], upstreams: Mapping[str, Upstream]
+) -> Iterator[str]:
+    """Yield a line for each rule of a model that its valid members break."""
+    if WILDCARD in name.removesuffix(WILDCARD):
+        yield f"{place}: only the last character of a name can be *"
+    target = members.get("upstream_model", WILDCARD)
+    if name.endswith(WILDCARD) and target.count(WILDCARD) != 1:
+        yield (
+            f"{place}.upstream_model must have one *, which stands for what the * of the name "
+            f'matches; found {found(target)}. Write for example: upstream_model = "*"'
+        )
+    if "upstream" in members and members["upstream"] not in upstreams:
+        quoted = found(members["upstream"])
+        yield f"{place}.upstream must be one of {', '.join(upstreams)}; found {quoted}"
+    if _exceeds(members, "default_output_tokens", "maximum_output_tokens"):
+        yield f"{place}.default_output_tokens must not exceed the maximum"
+    if _exceeds(members, "attachment_estimate", "attachment_tokens"):
+        yield f"{place}.attachment_estimate must not exceed attachment_tokens"
+
+
+def _exceeds(members: Mapping[str, Any], name: str, maximum: str) -> bool:
+    """Return whether a member exceeds another one. An invalid one exceeds nothing."""
+    return {name, maximum} <= members.keys() and bool(members[name] > members[maximum])
+
+
 def _prices(place: str, members: dict[str, Any]) -> dict[str, Any]:
-    """Return the prices in the members of a model as fields of `Model`, and remove them."""
+    """Return the prices in the members of a model as fields of `Model`, and remove them.
+
+    If some are invalid, return none.
+    """
+    if not {*PRICES, "price_changes"} <= members.keys():
+        return {}
     own = {name: members.pop(name) for name in PRICES}
     changes = [
-        _members(f"{place}.price_changes[{number}]", table, PRICE_CHANGE)
+        _all_members(f"{place}.price_changes[{number}]", table, PRICE_CHANGE)
         for number, table in enumerate(members.pop("price_changes"))
     ]
     try:
         return fields(own, changes)
     except ValueError as error:
         raise CatalogueError(f"{place}.price_changes: {error}") from None
-
-
-def _check_pattern(place: str, name: str, upstream_model: str) -> None:
-    if WILDCARD in name.removesuffix(WILDCARD):
-        raise CatalogueError(f"{place}: only the last character of a name can be *")
-    if name.endswith(WILDCARD) and upstream_model.count(WILDCARD) != 1:
-        raise CatalogueError(
-            f"{place}.upstream_model must have one *, which stands for what the * of the name "
-            f'matches; found {found(upstream_model)}. Write for example: upstream_model = "*"'
-        )

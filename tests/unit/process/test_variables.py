@@ -37,6 +37,8 @@ def test_a_known_variable_has_no_line(known: dict[str, str]) -> None:
         ("CHAT_BRIDGE_LISTENS", "CHAT_BRIDGE_LISTEN"),
         ("CHAT_DRAIN_DELAYS", "CHAT_DRAIN_DELAY"),
         ("CHAT_MODEL_FILE", "CHAT_MODELS_FILE"),
+        ("CHAT_KEYS", "CHAT_KEY"),
+        ("CHAT_BASEURL", "CHAT_BASE_URL"),
     ],
 )
 def test_an_unknown_variable_has_the_nearest_name(name: str, nearest: str) -> None:

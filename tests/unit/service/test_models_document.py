@@ -466,6 +466,57 @@ def test_all_wrong_entries_are_reported_with_the_values_found() -> None:
     assert other == "models.other must be a table"
 
 
+def test_one_wrong_member_hides_no_other() -> None:
+    tables = document(
+        upstream={
+            "api_key_variables": ["UNSET_KEY", "OTHER_UNSET_KEY"],
+            "header_variables": {"x": "UNSET_HEADER"},
+            "keepalive": -1,
+        },
+        margin=-1,
+        attachment_tokens=1,
+        attachment_estimate=2,
+        default_output_tokens=9,
+        maximum_output_tokens=8,
+        price_changes=[{"prices_from": 1}],
+    )
+    default = tables["models"].pop("default")
+    ways = [{"upstream": "main", "weight": 0}, {"upstream": "d"}, {"upstream": "main"}]
+    tables["models"] = {
+        "one": {**default, "upstream": "b"},
+        "a*b": {**default, "input_price": -1},
+        "several": {name: default[name] for name in default if name != "upstream"}
+        | {"upstreams": ways},
+    }
+    with pytest.raises(CatalogueError) as refused:
+        read(tables)
+
+    begun = [re.split(" must| names | is not set", line)[0] for line in refused.value.lines]
+    assert begun == [
+        "upstreams.main.keepalive",
+        "upstreams.main",
+        "upstreams.main.api_key_variables",
+        "upstreams.main.api_key_variables",
+        "upstreams.main.header_variables: UNSET_HEADER",
+        "models.one.margin",
+        "models.one.upstream",
+        "models.one.default_output_tokens",
+        "models.one.attachment_estimate",
+        "models.one.price_changes[0].prices_from",
+        "models.a*b.input_price",
+        "models.a*b.margin",
+        "models.a*b: only the last character of a name can be *",
+        "models.a*b.default_output_tokens",
+        "models.a*b.attachment_estimate",
+        "models.several.upstreams[0].weight",
+        "models.several.margin",
+        "models.several.upstream",
+        "models.several.default_output_tokens",
+        "models.several.attachment_estimate",
+        "models.several.price_changes[0].prices_from",
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "used"),
     [
