@@ -16,13 +16,13 @@ returns the same JSON, except for the order of members, spaces, escapes in strin
 of numbers that are in fields. Of duplicate members, the last is kept.
 
 Pure: no I/O, no policy, and no state except the pattern of a stream's chunks in `text_chunks`. A
-chunk takes a few microseconds, because the code for each message is generated from its descriptor
+chunk takes a few microseconds, because the code for each message is made from its descriptor
 at import.
 
     shapes            the JSON form of each message, from the descriptors
     readers           JSON -> message, generated; strict_values and lenient_values read values
-    writers           message -> JSON, generated
-    canonical         whether a message equals the one decoded from its JSON, generated
+    writers           message -> JSON, made of closures
+    canonical         whether a message equals the one decoded from its JSON
     places            the paths of members, and members of a wrong type
     numbers           which number fits which field
     verbatim          JSON that stays text

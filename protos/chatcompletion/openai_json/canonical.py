@@ -12,24 +12,10 @@ r"""Canonical messages: a gRPC caller's message as if it had been decoded from J
 A message is canonical if encoding and decoding it returns an equal message. To make a message
 canonical, the codec encodes and decodes it. Most messages need neither: the checks here walk a
 message and find out whether it contains text or a number that could change. There is one check per
-message type, generated from the shapes:
-
-    def is_plain_ChatMessage(message):
-        has = message.HasField
-        extra = message.extra_json
-        if extra and not is_plain_extra(extra, members):
-            return False
-        nulls = message.null_fields
-        if nulls and not is_plain_nulls(message, nulls, numbers):
-            return False
-        items = message.tool_calls
-        if items and not all(map(is_plain_ToolCall, items[:])):
-            return False
-        ...
-        return True
+message type, made from the shapes. It goes through the fields that are set.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -46,27 +32,75 @@ ExtraCheck = Callable[[Mapping[str, str], Mapping[str, Member]], bool]
 """Whether the extra_json of a message with these members passes a check."""
 
 
+_ValueCheck = Callable[[Any], bool]
+
+
 def checks(shapes: dict[str, Shape], *, extra: ExtraCheck | None = None) -> dict[str, Check]:
-    """Generate a check for each shape, by full name.
+    """Make a check for each shape, by full name.
 
     Args:
         shapes: All shapes, including those of nested messages.
         extra: Checks each extra_json that is not empty. If given, it replaces all other checks:
             those of numbers, text and nulls.
     """
-    namespace: dict[str, Any] = {
-        "isfinite": (lambda _: True) if extra else isfinite,
-        "is_plain_extra": extra or _is_plain_extra,
-        "is_plain_nulls": (lambda *_: True) if extra else _is_plain_nulls,
-        "is_plain_text": (lambda _: True) if extra else _is_plain_text,
-    }
+    made: dict[str, Check] = {}
     for shape in shapes.values():
-        namespace[_members_name(shape.name)] = shape.members
-        numbers = {member.number: member for member in shape.members.values()}
-        namespace[_numbers_name(shape.name)] = numbers
-    source = "\n".join(line for shape in shapes.values() for line in _function(shape))
-    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
-    return {name: namespace[_function_name(name)] for name in shapes}
+        made[shape.name] = _check(shape, made, extra)
+    return made
+
+
+def _check(shape: Shape, made: Mapping[str, Check], extra: ExtraCheck | None) -> Check:
+    """Return the check of a shape, which looks up those of nested shapes in `made`."""
+    fields = shape.message.DESCRIPTOR.fields_by_name
+    members = shape.members
+    values: dict[Any, _ValueCheck] = {}
+    for member in members.values():
+        for arm in member.arms:
+            check = _of_objects(arm, made) or (None if extra else _of_values(arm))
+            if check is not None:
+                values[fields[arm.field]] = check
+    is_plain_extra = extra or _is_plain_extra
+    values[fields[EXTRA]] = lambda value: is_plain_extra(value, members)
+    numbers = {member.number: member for member in members.values()}
+    nulls = None if extra else fields[NULLS]
+
+    def is_plain(message: Message) -> bool:
+        for field, value in message.ListFields():
+            check = values.get(field)
+            if check is not None and not check(value):
+                return False
+            if field is nulls and not _is_plain_nulls(message, value, numbers):
+                return False
+        return True
+
+    return is_plain
+
+
+def _of_objects(arm: Arm, made: Mapping[str, Check]) -> _ValueCheck | None:
+    """Return the check of nested objects; None if the arm has none."""
+    shape = arm.shape or ""
+    match arm.form:
+        case Form.OBJECT:
+            return lambda value: made[shape](value)  # noqa: PLW0108 - it can be made later
+        case Form.OBJECTS if arm.boxed:
+            return lambda value: all(map(made[shape], value.items[:]))
+        case Form.OBJECTS:
+            return lambda value: all(map(made[shape], value[:]))
+        case _:
+            return None
+
+
+def _of_values(arm: Arm) -> _ValueCheck | None:
+    """Return the check of a number or text that could change; None if the arm has neither."""
+    match arm.form:
+        case Form.NUMBER:
+            return isfinite
+        case Form.NUMBER_MAP:
+            return lambda value: all(isfinite(value[key]) for key in value)
+        case Form.ANY:
+            return lambda value: _is_plain_text(value.text)
+        case _:
+            return None
 
 
 def _is_plain_text(text: str) -> bool:
@@ -106,54 +140,3 @@ def is_empty(extra: Mapping[str, str], _: Mapping[str, Member]) -> bool:
 def is_set(message: Message, arm: Arm) -> bool:
     """Whether the field of an arm is set."""
     return bool(getattr(message, arm.field)) if arm.repeated else message.HasField(arm.field)
-
-
-def _function_name(shape: str) -> str:
-    return "is_plain_" + shape.replace(".", "_")
-
-
-def _members_name(shape: str) -> str:
-    return "members_" + shape.replace(".", "_")
-
-
-def _numbers_name(shape: str) -> str:
-    return "numbers_" + shape.replace(".", "_")
-
-
-def _function(shape: Shape) -> Iterator[str]:
-    yield f"def {_function_name(shape.name)}(message):"
-    yield "    has = message.HasField"
-    yield f"    extra = message.{EXTRA}"
-    yield f"    if extra and not is_plain_extra(extra, {_members_name(shape.name)}):"
-    yield "        return False"
-    yield f"    nulls = message.{NULLS}"
-    yield f"    if nulls and not is_plain_nulls(message, nulls, {_numbers_name(shape.name)}):"
-    yield "        return False"
-    for member in shape.members.values():
-        for arm in member.arms:
-            yield from ("    " + line for line in _arm(arm))
-    yield "    return True"
-
-
-def _arm(arm: Arm) -> Iterator[str]:
-    """Yield statements that return False if the value of an arm is not plain."""
-    field = f"message.{arm.field}"
-    check = _function_name(arm.shape) if arm.shape else ""
-    match arm.form:
-        case Form.NUMBER:
-            yield f"if not isfinite({field}):"
-        case Form.NUMBER_MAP:
-            yield f"items = {field}"
-            yield "if items and not all(isfinite(items[key]) for key in items):"
-        case Form.ANY:
-            yield f"if has({arm.field!r}) and not is_plain_text({field}.text):"
-        case Form.OBJECT:
-            yield f"if has({arm.field!r}) and not {check}({field}):"
-        case Form.OBJECTS if arm.boxed:
-            yield f"if has({arm.field!r}) and not all(map({check}, {field}.items[:])):"
-        case Form.OBJECTS:
-            yield f"items = {field}"
-            yield f"if items and not all(map({check}, items[:])):"
-        case _:
-            return
-    yield "    return False"

@@ -80,7 +80,7 @@ _IS_TYPED = checks(SHAPES, extra=is_empty)[ChatCompletionParams.DESCRIPTOR.full_
 
 @dataclass(kw_only=True, frozen=True, slots=True)
 class _Codec(Generic[AnyMessage]):
-    """The generated functions for one kind of document."""
+    """The functions for one kind of document."""
 
     message: type[AnyMessage]
     shape: Shape

@@ -1,34 +1,19 @@
-"""From messages to JSON: one function per message type, generated from the shapes.
+"""From messages to JSON: one function per message type, made from the shapes.
 
-For the role and the content of a message, for example, the function is
+For a message with a role and a text, for example, the function goes through
 
-    def write_ChatMessage(message):
-        has = message.HasField
-        members = {}
-        value = message.role
-        if value or has("role"):
-            members["role"] = value
-        value = message.content_text
-        if value or has("content_text"):
-            members["content"] = value
-        elif has("content_parts"):
-            items = message.content_parts.items
-            members["content"] = [write_ContentPart(item) for item in items[:]]
-        ...
-        nulls = message.null_fields
-        if nulls:
-            add_nulls(members, nulls, names_ChatMessage)
-        extra = message.extra_json
-        if extra:
-            return with_extra(members, extra)
-        return members
+    ListFields()                 member      value
+    (role, "user")               role        "user"
+    (content_text, "Hi")         content     "Hi"
+    (extra_json, {...})          the members of extra_json, last
 
-`items[:]` copies a repeated field into a list, which iterates faster. msgspec writes the result; a
-msgspec.Raw in it is text that is written unchanged. The functions check that text. The result is
-therefore always one JSON object on one line, in which each name occurs once.
+Most messages have few of the fields that they can have, so that going through those that are set is
+cheaper than asking for each. msgspec writes the result; a msgspec.Raw in it is text that is written
+unchanged. The functions check that text. The result is therefore always one JSON object on one
+line, in which each name occurs once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -45,20 +30,50 @@ Writer = Callable[[Any], dict[str, Any] | msgspec.Raw]
 encode_value = msgspec.json.Encoder().encode
 
 
-def writers(shapes: dict[str, Shape]) -> dict[str, Callable[[Message], Any]]:
-    """Generate a writer for each shape, by full name."""
-    namespace: dict[str, Any] = {
-        "any_value": _any_value,
-        "number": written,
-        "with_extra": _with_extra,
-        "add_nulls": _add_nulls,
-    }
+_Write = Callable[[Any], Any]
+"""Returns the JSON value of a field, as msgspec writes it."""
+
+
+def writers(shapes: dict[str, Shape]) -> dict[str, Writer]:
+    """Make a writer for each shape, by full name."""
+    made: dict[str, Writer] = {}
     for shape in shapes.values():
-        names = {member.number: member.name for member in shape.members.values()}
-        namespace[_names_name(shape.name)] = names
-    source = "\n".join(line for shape in shapes.values() for line in _function(shape))
-    exec(compile(source, __file__, "exec"), namespace)  # noqa: S102  # made of descriptors only
-    return {name: namespace[_function_name(name)] for name in shapes}
+        made[shape.name] = _writer(shape, made)
+    return made
+
+
+def _writer(shape: Shape, made: Mapping[str, Writer]) -> Writer:
+    """Return the writer of a shape, which looks up those of nested shapes in `made`."""
+    fields = shape.message.DESCRIPTOR.fields_by_name
+    values: dict[Any, tuple[str, _Write | None]] = {
+        fields[arm.field]: (member.name, _value(member, arm, made))
+        for member in shape.members.values()
+        for arm in member.arms
+    }
+    names = {member.number: member.name for member in shape.members.values()}
+    # Fields come by number, members in the order of the .proto file.
+    late = _late(names)
+    nulls, extra = fields[NULLS], fields[EXTRA]
+
+    def write(message: Message) -> dict[str, Any] | msgspec.Raw:
+        members: dict[str, Any] = {}
+        null_fields, others = b"", None
+        for field, value in message.ListFields():
+            found = values.get(field)
+            if found is not None:
+                name, write_value = found
+                members[name] = value if write_value is None else write_value(value)
+            elif field is extra:
+                others = value
+            elif field is nulls:
+                null_fields = value
+        if late and not late.isdisjoint(members):
+            members = {name: members[name] for name in names.values() if name in members}
+        if null_fields:
+            _add_nulls(members, null_fields, names)
+        return members if others is None else _with_extra(members, others)
+
+    return write
 
 
 def _any_value(text: str, name: str) -> msgspec.Raw:
@@ -124,61 +139,26 @@ def _name_of(key: str) -> str:
         ) from None
 
 
-def _function_name(shape: str) -> str:
-    return "write_" + shape.replace(".", "_")
+def _late(names: Mapping[int, str]) -> frozenset[str]:
+    """Return the members that the .proto file has before one with a smaller number."""
+    numbers = list(names)
+    return frozenset(
+        names[number] for at, number in enumerate(numbers) if number > min(numbers[at:])
+    )
 
 
-def _names_name(shape: str) -> str:
-    return "names_" + shape.replace(".", "_")
-
-
-def _function(shape: Shape) -> Iterator[str]:
-    yield f"def {_function_name(shape.name)}(message):"
-    yield "    has = message.HasField"
-    yield "    members = {}"
-    for member in shape.members.values():
-        for position, arm in enumerate(member.arms):
-            yield from ("    " + line for line in _arm(member, arm, "el" if position else ""))
-    yield f"    nulls = message.{NULLS}"
-    yield "    if nulls:"
-    yield f"        add_nulls(members, nulls, {_names_name(shape.name)})"
-    yield f"    extra = message.{EXTRA}"
-    yield "    if extra:"
-    yield "        return with_extra(members, extra)"
-    yield "    return members"
-
-
-def _arm(member: Member, arm: Arm, otherwise: str) -> Iterator[str]:
-    into = f"members[{member.name!r}] = {_value(member, arm)}"
-    if arm.repeated:
-        yield f"items = message.{arm.field}"
-        yield "if items:"
-    elif arm.form in {Form.STRING, Form.INTEGER, Form.BOOLEAN} and not otherwise:
-        # A non-zero value is set; checking that first is cheaper than HasField.
-        yield f"value = message.{arm.field}"
-        yield f"if value or has({arm.field!r}):"
-    else:
-        yield f"{otherwise}if has({arm.field!r}):"
-        if arm.boxed:
-            yield f"    items = message.{arm.field}.items"
-        else:
-            yield f"    value = message.{arm.field}"
-    yield f"    {into}"
-
-
-def _value(member: Member, arm: Arm) -> str:
-    """Return an expression for the JSON value of an arm, in terms of `value` or `items`."""
-    write = _function_name(arm.shape) if arm.shape else ""
-    return {
-        Form.STRING: "value",
-        Form.INTEGER: "value",
-        Form.BOOLEAN: "value",
-        Form.BYTES: "list(value)",
-        Form.NUMBER: f"number(value, {member.name!r})",
-        Form.ANY: f"any_value(value.text, {member.name!r})",
-        Form.OBJECT: f"{write}(value)",
-        Form.OBJECTS: f"[{write}(item) for item in items[:]]",
-        Form.STRINGS: "items[:]",
-        Form.STRING_MAP: "{key: items[key] for key in items}",
-        Form.NUMBER_MAP: f"{{key: number(items[key], {member.name!r}) for key in items}}",
-    }[arm.form]
+def _value(member: Member, arm: Arm, made: Mapping[str, Writer]) -> _Write | None:
+    """Return the function that writes the value of an arm; None if it is written as it is."""
+    name, shape = member.name, arm.shape or ""
+    items: _Write = (lambda value: value.items[:]) if arm.boxed else (lambda value: value[:])
+    ways: dict[Form, _Write] = {
+        Form.BYTES: list,
+        Form.NUMBER: lambda value: written(value, name),
+        Form.ANY: lambda value: _any_value(value.text, name),
+        Form.OBJECT: lambda value: made[shape](value),  # noqa: PLW0108 - it can be made later
+        Form.OBJECTS: lambda value: [made[shape](item) for item in items(value)],
+        Form.STRINGS: items,
+        Form.STRING_MAP: dict,
+        Form.NUMBER_MAP: lambda value: {key: written(value[key], name) for key in value},
+    }
+    return ways.get(arm.form)
