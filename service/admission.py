@@ -37,7 +37,7 @@ from service.ledger.rows import (
     Settle,
 )
 from service.ledger.store import StoreError
-from service.metering.bound import Bound, bound_of, estimate, largest_output
+from service.metering.bound import Bound, bound_of, largest_output
 from service.metering.price import most
 from service.metering.progress import Progress
 from service.request import AcceptedRequest
@@ -138,7 +138,7 @@ class Admission:
         now = self._wall_clock()
         request = priced_at(request, now)
         model = request.model
-        bound = bound_of(request.priced, model, request.output_limit)
+        bound = bound_of(request.priced, model, request.output_limit, survey=request.survey)
         place = Place(
             hold_id=hold_id(now),
             account_id=caller.account_id,
@@ -156,7 +156,7 @@ class Admission:
         progress = Progress(
             wants_usage=wants_usage,
             wants_totals=wants_usage and _wants_totals(request),
-            prompt_estimate=estimate(request.priced, model),
+            prompt_estimate=bound.prompt_estimate,
             most=bound.completion_tokens if request.sends_limit else sys.maxsize,
             choices=request.choices,
         )

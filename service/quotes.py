@@ -77,7 +77,7 @@ class Quotes:
         now = self._wall_clock()
         request = priced_at(request, now)
         model = request.model
-        bound = bound_of(request.priced, model, request.output_limit)
+        bound = bound_of(request.priced, model, request.output_limit, survey=request.survey)
 
         def sized(output_limit: int) -> Place:
             completion = request.choices * output_limit + bound.predicted_tokens

@@ -17,6 +17,8 @@ class AcceptedRequest:
     model: Model
     output_limit: int
     """Maximum tokens of each choice."""
+    survey: frozenset[str] | None = None
+    """The names of the fields of `priced` that are set, and other names; None if not known."""
 
     @property
     def sends_limit(self) -> bool:

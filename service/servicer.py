@@ -153,11 +153,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         Raises:
             Failure: The request is too large, or it violates the contract or the model's rules.
         """
-        _check_crowd(params)
-        if params.ByteSize() > self._max_request_bytes:
-            raise errors.RequestTooLarge(too_large(self._max_request_bytes, params.ByteSize()))
+        data = params.SerializeToString()  # once: each of these rules needs its size or its bytes
+        _check_crowd(params, len(data))
+        if len(data) > self._max_request_bytes:
+            raise errors.RequestTooLarge(too_large(self._max_request_bytes, len(data)))
         try:
-            openai_json.check_size(params)
+            openai_json.check_size(params, data)
             # The bridge in this process has decoded the request, so that it is canonical.
             is_decoded = isinstance(context, InProcessContext)
             canonical = params if is_decoded else openai_json.canonicalize_request(params)
@@ -170,7 +171,9 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             # Some members moved from extra_json to fields.
             _check_crowd(canonical)
             params = canonical
-        formed, survey = params, validation.survey_of(params)
+            data = params.SerializeToString()
+        formed, survey = params, validation.survey_of(params, data)
+        del data  # of a large request, it would take as much memory again until the response
         if validation.UNTYPED in survey:
             formed = validation.in_contract_form(params)
             if formed is not params:
@@ -185,11 +188,13 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         _refuse(validation.unaccepted(params, model))
         _refuse(validation.refused(formed, model, survey=survey))
         validation.take_out_what_says_nothing(params, model)
-        return AcceptedRequest(params=params, priced=formed, model=model, output_limit=limit)
+        return AcceptedRequest(
+            params=params, priced=formed, model=model, output_limit=limit, survey=survey
+        )
 
 
-def _check_crowd(params: ChatCompletionParams) -> None:
-    crowd = validation.crowd(params)
+def _check_crowd(params: ChatCompletionParams, size: int | None = None) -> None:
+    crowd = validation.crowd(params, size)
     if crowd is not None:
         raise _invalid([crowd])
 

@@ -1,11 +1,11 @@
 """The maximum usage of a request, and an estimate of its prompt, before anything is sent upstream.
 
-bound_of         the maximum tokens of a request, which are held
-estimate         about how many tokens the prompt has, if the upstream reports no usage
+bound_of         the maximum tokens of a request, which are held; and about how many its prompt has,
+                 if the upstream reports no usage
 largest_output   the largest output limit whose hold an amount of credit covers
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -45,6 +45,10 @@ class Bound:
     completion_tokens: int
     predicted_tokens: int = 0
     """Completion tokens beyond the output limit: rejected prediction tokens are charged too."""
+    prompt_estimate: int = 0
+    """An estimate of the tokens of the prompt, if the upstream does not report them. It counts one
+    token per four bytes. English has about four bytes per token and other text fewer, so that
+    errors favour the caller. An attachment counts as the model's `attachment_estimate`."""
 
     @property
     def tokens(self) -> int:
@@ -81,7 +85,13 @@ def output_limit(params: ChatCompletionParams, model: Model) -> int:
     return asked
 
 
-def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> Bound:
+def bound_of(
+    params: ChatCompletionParams,
+    model: Model,
+    output_limit: int,
+    *,
+    survey: frozenset[str] | None = None,
+) -> Bound:
     """Return the maximum usage of a request.
 
     A token has at least one byte of text, so the bytes of the texts, plus the bytes that they gain
@@ -98,13 +108,28 @@ def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> B
         params: The request, canonical and valid. Its own output limit is ignored.
         model: The model, with the maximum tokens of an attachment.
         output_limit: Maximum tokens per choice.
+        survey: The names of the fields that are set, if they are known.
     """
+    if survey is None:
+        survey = frozenset(field.name for field, _ in params.ListFields())
     prompt = overhead.of_messages(params, model)
-    size = params.ByteSize() - _output_limits(params).ByteSize()
-    for attachment in _attachments(params):
+    whole = params.ByteSize()
+    size = whole if survey.isdisjoint(_NOT_COUNTED) else whole - _output_limits(params)
+    others, texts = _apart(params)
+    choices = params.n or 1
+    if not others and survey <= overhead.HARMLESS:  # texts alone
+        return Bound(
+            prompt_tokens=min(prompt + size + tokens.gain(texts), MOST_PROMPT_TOKENS),
+            completion_tokens=choices * output_limit,
+            prompt_estimate=tokens.about(whole),
+        )
+    attachments = 0
+    for attachment in _attachments(params, others):
         prompt += max(model.attachment_tokens, tokens.of_sound(attachment.heard))
         size -= attachment.seen + attachment.heard
-    written, texts, arguments = _read(params)
+        whole -= sum(attachment)
+        attachments += 1
+    written, arguments = _read(params, others, texts)
     if written is not None:
         document = openai_json.encode_request(written)
         size += openai_json.longest_size(document) - written.ByteSize()
@@ -114,40 +139,31 @@ def bound_of(params: ChatCompletionParams, model: Model, output_limit: int) -> B
         texts.append(tokens.unescaped(text))
     prompt += size + tokens.gain(texts)
     prompt += TOKENS_PER_TOOL * (len(params.tools) + len(params.functions) + len(arguments))
-    choices = params.n or 1
     predicted = choices * _predicted(params.prediction) if params.HasField("prediction") else 0
     return Bound(
         prompt_tokens=min(prompt, MOST_PROMPT_TOKENS),
         completion_tokens=choices * output_limit + predicted,
         predicted_tokens=predicted,
+        prompt_estimate=tokens.about(whole) + model.attachment_estimate * attachments,
     )
-
-
-def estimate(params: ChatCompletionParams, model: Model) -> int:
-    """Return an estimate of the tokens of a prompt, if the upstream does not report them.
-
-    It counts one token per four bytes. English has about four bytes per token and other text fewer,
-    so that errors favour the caller. An attachment counts as the model's `attachment_estimate`.
-    """
-    texts, attachments = params.ByteSize(), 0
-    for attachment in _attachments(params):
-        texts -= sum(attachment)
-        attachments += 1
-    return tokens.about(texts) + model.attachment_estimate * attachments
 
 
 # ------------------------------------------------------------------------- parts of a prompt
 
 
-def _output_limits(params: ChatCompletionParams) -> ChatCompletionParams:
-    """Return a copy of a request with only its output limits and its explicit nulls."""
+def _output_limits(params: ChatCompletionParams) -> int:
+    """Return the bytes of the output limits of a request and of its explicit nulls."""
     limits = ChatCompletionParams(null_fields=params.null_fields)
     for name in OUTPUT_LIMITS:
         if params.HasField(name):
             setattr(limits, name, getattr(params, name))
         if name in params.extra_json:
             limits.extra_json[name] = params.extra_json[name]
-    return limits
+    return limits.ByteSize()
+
+
+_NOT_COUNTED: Final = frozenset({*OUTPUT_LIMITS, "null_fields", "extra_json"})
+"""The fields that have what `_output_limits` measures."""
 
 
 class _Attachment(NamedTuple):
@@ -159,9 +175,27 @@ class _Attachment(NamedTuple):
     """The bytes of a file, which can be text."""
 
 
-def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
-    # Copies, because the iteration over a field of a message ends with an exception.
-    for message in params.messages[:]:
+def _apart(params: ChatCompletionParams) -> tuple[list[ChatMessage], list[str]]:
+    """Return the messages that are more than a text, and the texts of the others.
+
+    Almost all messages are a text, which has no attachments and which templates do not write as
+    JSON. ASCII has no other normal form, so that only other texts are returned.
+    """
+    others: list[ChatMessage] = []
+    texts: list[str] = []
+    for message in params.messages[:]:  # a copy is faster
+        role, text = message.role, message.content_text
+        if role not in overhead.SPOKEN or not tokens.is_text(message, role, text):
+            others.append(message)
+        elif not text.isascii():
+            texts.append(text)
+    return others, texts
+
+
+def _attachments(
+    params: ChatCompletionParams, messages: Sequence[ChatMessage]
+) -> Iterator[_Attachment]:
+    for message in messages:
         if message.HasField("audio"):
             yield _Attachment(heard=len(message.audio.data))
         if not message.HasField("content_parts"):
@@ -184,18 +218,20 @@ def _attachments(params: ChatCompletionParams) -> Iterator[_Attachment]:
         yield _Attachment()
 
 
-class _Parts(NamedTuple):
-    """A prompt, by the way in which it becomes tokens."""
+def _read(
+    params: ChatCompletionParams, messages: Sequence[ChatMessage], texts: list[str]
+) -> tuple[ChatCompletionParams | None, list[str]]:
+    """Read a prompt, by the way in which it becomes tokens.
 
-    written: ChatCompletionParams | None
-    """The parts that a template can write as JSON, without pictures, sounds and films."""
-    texts: list[str]
-    """The other texts that are not ASCII."""
-    arguments: list[str]
-    """The arguments of tool calls, which templates write as a JSON string or as JSON."""
+    Args:
+        params: The request.
+        messages: Its messages that are more than a text.
+        texts: Where to put their texts that no template writes as JSON and that are not ASCII.
 
-
-def _read(params: ChatCompletionParams) -> _Parts:
+    Returns:
+        The parts that a template can write as JSON, without pictures, sounds and films; and the
+        arguments of tool calls, which templates write as a JSON string or as JSON.
+    """
     written = ChatCompletionParams()
     if params.tools:
         written.tools.extend(params.tools)
@@ -206,9 +242,8 @@ def _read(params: ChatCompletionParams) -> _Parts:
     for name in params.extra_json:
         if name not in OUTPUT_LIMITS:
             written.extra_json[name] = params.extra_json[name]
-    texts: list[str] = []
     arguments: list[str] = []
-    for message in params.messages[:]:
+    for message in messages:
         arguments += _arguments(message)
         if message.role in overhead.SPOKEN:
             texts += [text for text in _texts(message) if not text.isascii()]
@@ -216,7 +251,7 @@ def _read(params: ChatCompletionParams) -> _Parts:
         else:
             written.messages.add().CopyFrom(message)
             _remove_attachments(written.messages[-1])
-    return _Parts(written if written.ListFields() else None, texts, arguments)
+    return (written if written.ListFields() else None), arguments
 
 
 def _arguments(message: ChatMessage) -> list[str]:

@@ -32,7 +32,9 @@ def said(message: ChatMessageDelta | ChatMessage) -> Said:
     text = message.content_text
     size = len(text) if text.isascii() else len(text.encode())
     # Most pieces have only a content: on the wire, 2 or 3 bytes more than a short text.
-    if message.ByteSize() - size <= (3 if size else 2):
+    if message.ByteSize() - size <= (3 if size else 2) or tokens.is_text(
+        message, message.role, text
+    ):
         return size, size, False
     size, thought, calls, reasoning = 0, 0, False, ""
     for member, value in message.ListFields():

@@ -23,7 +23,7 @@ SPOKEN: Final = frozenset({"system", "developer", "user", "assistant"})
 """The roles whose contents go into the prompt unchanged. Some templates, such as Llama's, write the
 content of a tool message as JSON."""
 
-_HARMLESS: Final = frozenset(
+HARMLESS: Final = frozenset(
     {
         *("model", "messages", "max_tokens", "max_completion_tokens", "stream", "stream_options"),
         *("temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "seed"),
@@ -54,7 +54,7 @@ def of_messages(params: ChatCompletionParams, model: Model) -> int:
 
 def _is_plain(params: ChatCompletionParams) -> bool:
     """Return whether a request has only messages of text, and nothing else that becomes tokens."""
-    return all(field.name in _HARMLESS for field, _ in params.ListFields()) and all(
+    return all(field.name in HARMLESS for field, _ in params.ListFields()) and all(
         map(_is_text, params.messages[:])
     )
 

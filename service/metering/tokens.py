@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatMessage, ChatMessageDelta
 
 BYTES_PER_TOKEN: Final = 4
 """Bytes per token of English text. Other text has fewer, so the estimate favours the caller."""
@@ -67,6 +68,26 @@ _RUNS: Final = re.compile(r"(\W)\1+")
 _IDEOGRAPHS: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
 
+def is_text(message: ChatMessageDelta | ChatMessage, role: str, text: str) -> bool:
+    """Return whether a message has a role, a text and perhaps nulls, and nothing else.
+
+    Its size proves it, because any other member would make it larger. If the role or the text is
+    empty, it proves nothing, and the result is False.
+
+    Args:
+        message: The message.
+        role: Its role.
+        text: Its `content_text`.
+    """
+    if not (role and text):
+        return False
+    rest = message.ByteSize()
+    for value in (role, text):
+        size = len(value) if value.isascii() else len(value.encode())
+        rest -= 1 + (size.bit_length() + 6) // 7 + size  # a tag, the length, the bytes
+    return not rest or rest == len(message.null_fields) + 2 > 2
+
+
 def of_sound(size: int) -> int:
     """Return the maximum tokens of `size` bytes of base64 of a sound or film."""
     return -(-size // BYTES_PER_TOKEN_OF_SOUND)
@@ -105,7 +126,9 @@ def gain(texts: Iterable[str]) -> int:
     Composition never makes a text longer, so the decompositions of its characters are a bound. They
     are looked up, because CPython normalizes a long run of combining marks in quadratic time.
     """
-    text = "".join(text for text in texts if not _is_normal(text))
+    text = "".join([text for text in texts if not _is_normal(text)])
+    if not text:
+        return 0
     gained = 0
     for number, found in enumerate(_GAINING.finditer(text)):
         if number == _MOST_LOOKUPS:

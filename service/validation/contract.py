@@ -16,6 +16,7 @@ Source: the OpenAI API reference for chat completions.
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Final
 
@@ -77,9 +78,14 @@ def violations(
         survey: What the parameters have, if it is known.
     """
     survey = survey_of(params) if survey is None else survey
-    rules = [rule for rule, about in RULES if about is None or not about.isdisjoint(survey)]
-    found = chain.from_iterable(rule(params) for rule in rules)
+    found = chain.from_iterable(rule(params) for rule in _rules_for(survey))
     return list(islice(chain(found, _form(survey, streamed)), MOST_VIOLATIONS))
+
+
+@lru_cache(maxsize=1024)
+def _rules_for(survey: Survey) -> tuple[Rule, ...]:
+    """Return the rules that apply to requests with this survey, of which there are few."""
+    return tuple(rule for rule, about in RULES if about is None or not about.isdisjoint(survey))
 
 
 def _form(survey: Survey, streamed: bool) -> Iterator[Violation]:
@@ -185,11 +191,17 @@ _IN_MESSAGE: Final = re.compile(r"messages\[(\d+)\]\.")
 # -------------------------------------------------------------------------------------- tables
 
 
-def _ranges(params: ChatCompletionParams) -> Iterator[Violation]:
+def _range(
+    params: ChatCompletionParams, name: str, least: float, most: float
+) -> Iterator[Violation]:
+    if params.HasField(name) and not least <= getattr(params, name) <= most:  # type: ignore[arg-type]  # a table's string is not a literal
+        allowed = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        yield out_of_range(name, f"a number {allowed}", getattr(params, name))
+
+
+def _range_rules() -> Iterator[tuple[Rule, frozenset[str]]]:
     for name, (least, most) in RANGES.items():
-        if params.HasField(name) and not least <= getattr(params, name) <= most:  # type: ignore[arg-type]  # a table's string is not a literal
-            allowed = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
-            yield out_of_range(name, f"a number {allowed}", getattr(params, name))
+        yield partial(_range, name=name, least=least, most=most), frozenset({name})
 
 
 def _lengths(params: ChatCompletionParams) -> Iterator[Violation]:
@@ -326,7 +338,7 @@ RULES: Final[tuple[tuple[Rule, frozenset[str] | None], ...]] = (
     (_required, None),
     (_members, frozenset({UNTYPED})),
     (_messages, None),
-    (_ranges, frozenset(RANGES)),
+    *_range_rules(),
     (_lengths, frozenset({*LENGTHS, "stop_list"})),
     (_exclusive, frozenset(chain.from_iterable(EXCLUSIVE))),
     (_tools, frozenset({"tools", "functions"})),

@@ -27,15 +27,16 @@ MOST_BIASES: Final = 32_768
 """Maximum entries of logit_bias, at some 0.5 µs each: an eighth of the largest vocabulary."""
 
 
-def crowd(params: ChatCompletionParams) -> Violation | None:
+def crowd(params: ChatCompletionParams, size: int | None = None) -> Violation | None:
     """Return the violation of a member with too many entries, or None.
 
     The check is cheap for any request. `openai_json.check_size` limits the text in `extra_json`.
 
     Args:
         params: The parameters, canonical or not.
+        size: The bytes of the parameters, serialized, if they are known.
     """
-    if params.ByteSize() < _SMALL:
+    if (params.ByteSize() if size is None else size) < _SMALL:
         return None
     return next(chain(_crowds(params), _crowds_in_all(params)), None)
 

@@ -12,13 +12,14 @@ UNTYPED: Final = "untyped"
 """Stands for a mistyped or unknown member, at any depth. No field has this name."""
 
 
-def survey_of(params: ChatCompletionParams) -> Survey:
+def survey_of(params: ChatCompletionParams, data: bytes | None = None) -> Survey:
     """Survey a request.
 
     Args:
         params: The parameters, canonical.
+        data: The parameters, serialized, if they are.
     """
     names = [field.name for field, _ in params.ListFields()]
-    if not openai_json.is_typed(params):
+    if not openai_json.is_typed(params, params.SerializeToString() if data is None else data):
         names.append(UNTYPED)
     return frozenset(names)

@@ -14,6 +14,7 @@ every other error.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -57,6 +58,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _EXTRA_TAG = b"z"
 """The tag of each entry of extra_json on the wire: field 15, length-delimited."""
+
+_EXTRA_ENTRY = re.compile(_EXTRA_TAG + rb"[\x80-\xff]*[\x00-\x7f]\n")
+"""The beginning of each entry: its tag, its length, and the tag of its key."""
+
+_SEARCHED = 16 * 1024
+"""Maximum bytes in which entries are searched; a walk over the objects is as fast beyond."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Value = str | int | float | bool
@@ -343,17 +350,20 @@ def canonicalize_request(params: ChatCompletionParams) -> ChatCompletionParams:
     return params if canonical == params else canonical
 
 
-def check_size(params: ChatCompletionParams) -> None:
+def check_size(params: ChatCompletionParams, data: bytes) -> None:
     """Reject a message whose JSON text is too large to parse, at a cost of some ns per byte.
 
     Use it for messages that do not come from `decode_request`. It walks the fields, so bound the
     number of messages, parts and tools first.
 
+    Args:
+        params: The message.
+        data: The message, serialized.
+
     Raises:
         DecodeError: The message has more than `MAX_UNKNOWN` entries of extra_json, or its
             extra_json and RawJson together have more than `MAX_VALUES` values (`invalid_json`).
     """
-    data = params.SerializeToString()
     # The number of bytes shows for most messages that they are within the limits.
     if len(data) <= min(MAX_UNKNOWN, MAX_VALUES):
         return
@@ -381,8 +391,16 @@ def _objects(params: ChatCompletionParams) -> Iterator[tuple[str, Shape, Message
     return places.objects(SHAPES, _REQUEST.shape, params)
 
 
-def is_typed(params: ChatCompletionParams) -> bool:
-    """Whether every extra_json of a canonical request is empty: no mistyped, no unknown member."""
+def is_typed(params: ChatCompletionParams, data: bytes) -> bool:
+    """Whether every extra_json of a canonical request is empty: no mistyped, no unknown member.
+
+    Args:
+        params: The request.
+        data: The request, serialized.
+    """
+    # Most requests have no bytes that look like an entry, which is cheap to see.
+    if len(data) <= _SEARCHED and _EXTRA_ENTRY.search(data) is None:
+        return True
     return _IS_TYPED(params)
 
 

@@ -1,5 +1,7 @@
 """The paths of members of a wrong type and of unknown members."""
 
+import json
+
 import pytest
 
 from chatcompletion.openai_json import (
@@ -203,4 +205,15 @@ def test_unknown_members_are_found_where_they_are(
 
     assert {unknown.path: unknown.names for unknown in unknown_members(params)} == found
     assert list({unknown.path: unknown.owner for unknown in unknown_members(params)}) == list(found)
-    assert is_typed(params) is typed
+    assert is_typed(params, params.SerializeToString()) is typed
+
+
+@pytest.mark.parametrize("text", ["a jazz\n", "z\x02\n", "z" * 20_000])
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 20_000])
+def test_no_text_hides_an_unknown_member(text: str, size: int) -> None:
+    members = {"messages": [{"role": "user", "content": text}], "user": text}
+    typed = decode_request(json.dumps(members).encode())
+    other = decode_request(json.dumps({**members, "x" * size: "y" * size}).encode())
+
+    assert is_typed(typed, typed.SerializeToString())
+    assert not is_typed(other, other.SerializeToString())

@@ -78,6 +78,10 @@ def parts(*items: object) -> ChatCompletionParams:
     return params(messages=[{"role": "user", "content": list(items)}])
 
 
+def prompt_estimate(asked: ChatCompletionParams, model: Model) -> int:
+    return bounds.bound_of(asked, model, 1).prompt_estimate
+
+
 def prompt_bound(asked: ChatCompletionParams, model: Model = MODEL) -> int:
     return bounds.bound_of(asked, model, 1).prompt_tokens
 
@@ -469,7 +473,7 @@ def test_each_attachment_is_bounded_by_the_model(part: dict[str, object]) -> Non
 )
 def test_texts_are_no_attachments(part: dict[str, object]) -> None:
     assert prompt_bound(parts(part)) < MODEL.attachment_tokens
-    assert bounds.estimate(parts(part), MODEL) < MODEL.attachment_estimate
+    assert prompt_estimate(parts(part), MODEL) < MODEL.attachment_estimate
 
 
 def test_what_the_upstream_says_and_fetches_by_itself_is_an_attachment() -> None:
@@ -564,12 +568,12 @@ def test_members_that_are_unknown_are_bounded_by_their_bytes() -> None:
 
 def test_an_estimate_is_within_the_bound_and_about_a_fourth_of_the_text() -> None:
     asked = params(messages=[{"role": "user", "content": "word " * 1000}])
-    assert 1250 <= bounds.estimate(asked, MODEL) <= 1300
+    assert 1250 <= prompt_estimate(asked, MODEL) <= 1300
 
 
 @pytest.mark.parametrize("part", MEDIA.values(), ids=MEDIA)
 def test_an_estimate_is_never_above_the_bound(part: dict[str, object]) -> None:
-    assert 0 < bounds.estimate(parts(part), MODEL) <= prompt_bound(parts(part))
+    assert 0 < prompt_estimate(parts(part), MODEL) <= prompt_bound(parts(part))
 
 
 @pytest.mark.parametrize("part", [*MEDIA.values(), PICTURE, *SOUNDS.values()])
@@ -579,14 +583,14 @@ def test_an_attachment_is_estimated_by_the_model_and_not_by_its_bytes(
 ) -> None:
     model = replace(MODEL, attachment_estimate=each)
     text = {"type": "text", "text": "is it a cat"}
-    without = bounds.estimate(parts(text), model)
-    estimate = bounds.estimate(parts(text, *[part] * 5), model)
+    without = prompt_estimate(parts(text), model)
+    estimate = prompt_estimate(parts(text, *[part] * 5), model)
     assert without + 5 * each <= estimate <= without + 5 * each + 200
 
 
 def test_a_file_is_estimated_like_a_picture() -> None:
     asked = parts({"type": "file", "file": {"file_data": DATA}})
-    assert 256 <= bounds.estimate(asked, MODEL) < 300
+    assert 256 <= prompt_estimate(asked, MODEL) < 300
 
 
 # ----------------------------------------------------------------------------- largest output

@@ -1,6 +1,7 @@
 import json
 import sys
 from itertools import product
+from typing import Any
 from unicodedata import decomposition, normalize
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatcompletion import openai_json
+from chatcompletion.v1.chat_completion_pb2 import ChatMessage
 from service.metering import tokens
 from tests.support.examples import examples
 
@@ -139,3 +141,34 @@ def test_after_many_characters_each_counts_as_the_one_that_gains_most() -> None:
     text = "\ufb01" + "\u00e9" * 200_000  # the first one alone is not normalized
     gained = tokens.gain([text])
     assert (200_000 - 131_072) * 30 < gained < 200_000 * 33
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 2**21 - 1, 2**21])
+@pytest.mark.parametrize("nulls", [b"", b"\x07", b"\x07\x08"])
+@pytest.mark.parametrize("character", ["a", "é"])
+def test_a_text_of_any_size_is_recognized(size: int, nulls: bytes, character: str) -> None:
+    text = character * size
+    members = {"null_fields": nulls} if nulls else {}
+    message = ChatMessage(role="user", content_text=text, **members)  # type: ignore[arg-type]
+
+    assert tokens.is_text(message, "user", text)
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"role": "user"}, {"content_text": "a"}, {"role": "user", "content_text": "a"}]
+)
+def test_any_other_member_is_more_than_a_text(said: dict[str, str]) -> None:
+    for field in ChatMessage.DESCRIPTOR.fields:
+        if field.name in {"role", "content_text", "content_parts", "null_fields"}:
+            continue
+        message: Any = ChatMessage(**said)  # type: ignore[arg-type]
+        if field.name == "extra_json":
+            message.extra_json[""] = ""
+        elif field.is_repeated:
+            getattr(message, field.name).add()
+        elif field.message_type is not None:
+            getattr(message, field.name).SetInParent()
+        else:
+            setattr(message, field.name, field.default_value)
+
+        assert not tokens.is_text(message, message.role, message.content_text), field.name

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -444,7 +445,7 @@ def test_every_rule_of_the_module_is_in_the_table() -> None:
         and function.__name__ not in {"_mistyped_names", "_types", "aliases", "survey_of"}
     ]
 
-    assert set(rules) == {rule for rule, _ in contract.RULES}
+    assert set(rules) == {rule for rule, _ in contract.RULES if not isinstance(rule, partial)}
 
 
 def test_a_rule_finds_nothing_without_the_members_that_it_wants() -> None:
@@ -517,7 +518,7 @@ def test_no_more_is_looked_for_than_is_told() -> None:
             yield Violation(param="x", message="x.")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contract, "RULES", ((rule, None), (rule, None)))
+        patch.setattr(contract, "_rules_for", lambda _: (rule, rule))
         assert len(found({})) == MOST_VIOLATIONS
     assert len(looked_at) == MOST_VIOLATIONS
 

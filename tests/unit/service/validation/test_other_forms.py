@@ -8,7 +8,7 @@ import pytest
 from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from service import validation
-from service.metering.bound import bound_of, estimate
+from service.metering.bound import bound_of
 from service.validation.entry_counts import MOST
 from service.validation.other_forms import in_contract_form
 from tests.support.samples import model, params
@@ -149,7 +149,7 @@ def test_a_picture_costs_the_same_in_every_form(message: dict[str, Any]) -> None
     held = bound_of(asked, PRICED, 1).prompt_tokens
 
     assert plain + PRICED.attachment_tokens <= held < plain + PRICED.attachment_tokens + 1000
-    assert estimate(asked, PRICED) >= PRICED.attachment_estimate
+    assert bound_of(asked, PRICED, 1).prompt_estimate >= PRICED.attachment_estimate
 
 
 @pytest.mark.parametrize("form", ["string", "images", "content"])
