@@ -79,7 +79,9 @@ class ChatCompletions:
         with self._bodies.holding() as body:
             params = await decoded(await body.read(scope, receive))
             if params.stream:
-                await self._stream(scope, receive, send, params)
+                streaming = self._stream(scope, receive, send, params)
+                del params  # an open stream does without it
+                await streaming
             else:
                 await self._create(scope, receive, send, params)
 
@@ -113,6 +115,7 @@ class ChatCompletions:
             + key,
             timeout=self._service.timeout,
         )
+        del params  # as above
         try:
             with Departure(exchange, receive), self._telemetry.streams.track_inprogress():
                 async with self._events(exchange, send, has_ids=bool(key)) as events:

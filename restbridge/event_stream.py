@@ -111,6 +111,7 @@ class EventStream:
         if not self._exchange.streams_events:
             await self._begin(headers)
         self.is_open = True
+        self._exchange.connection.forget_request()
         self._exchange.first_event = self._clock.time()
 
     async def write(self, *documents: bytes, ids: Sequence[str] | None = None) -> None:

@@ -168,6 +168,7 @@ class Admission:
             raise ClaimedError(outcome)
         if recording is not None:
             recording.placed(place.hold_id)
+        del request  # an open stream does without it
         failed = True
         call.gives_receipt = self._gives_receipts
         self.open_holds += 1

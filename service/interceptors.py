@@ -179,8 +179,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Callable[[object, _Context], Awaitable[None]]:
         async def serve(_: object, context: _Context) -> None:
             async with self._call(method, context) as call:
-                request = await self._receive(call, context)
-                async with aclosing(handler(request, context)) as stream:
+                # The handler owns the request: a stream does without it while it waits.
+                stream = handler(await self._receive(call, context), context)
+                async with aclosing(stream):
                     async for responses in stream:
                         if not call.begun:
                             await self._begin_response(call, context)

@@ -120,11 +120,13 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
         call = CURRENT.get()
         caller = await self._authentication.authenticate(call)
         accepted = self._accept(request.params, call, context, streamed=True)
+        del request  # the request message takes more memory than the rest of an open stream
         wants_usage = accepted.params.stream_options.include_usage
         admitted = self._admission.admit(caller, call, accepted, wants_usage=wants_usage)
         async with admitted as progress:
             in_process = isinstance(context, InProcessContext)
             stream = self._upstream.stream(accepted, call, progress, in_process=in_process)
+            del accepted
             async with aclosing(stream):
                 async for responses in stream:
                     call.record.note_chunks(len(responses), self._clock())

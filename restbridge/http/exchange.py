@@ -45,6 +45,9 @@ class ClientConnection(Protocol):
     async def drained(self) -> None:
         """Wait until the client has read enough for the next write, or has disconnected."""
 
+    def forget_request(self) -> None:
+        """Free the head of the request. Call it when a long response has begun."""
+
     def watch(self, left: Callable[[], None] | None) -> None:
         """Call `left` once when the client disconnects, or now if it has. None cancels this."""
 

@@ -34,6 +34,7 @@ from restbridge.error_responses import ErrorResponse, of_reason
 from restbridge.headers import single
 from restbridge.http.exchange import CONNECTION
 from restbridge.http.head import BadHeadError, Head
+from restbridge.http.lazy_event import LazyEvent, LeanFlow
 from restbridge.http.limits import LINGER, Limits
 from restbridge.telemetry import Telemetry
 
@@ -102,6 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Accept a connection, or reject it if there are too many."""
         super().connection_made(transport)
+        self.flow = LeanFlow(transport)
         self._telemetry.connections.inc()
         # A stream waits for its client as soon as the socket does not accept everything. With
         # high=0, TLS would pause forever.
@@ -164,6 +166,16 @@ class BoundedProtocol(HttpToolsProtocol):
             # uvicorn stops reading after a large body.
             self.flow.resume_reading()
 
+    def forget_request(self) -> None:
+        """Free the head of the request and its parser, because a long response has begun."""
+        scope = cast("dict[str, Any]", self.cycle.scope)
+        method = scope["method"]  # the only member that is used from now on
+        self.headers.clear()
+        scope.clear()
+        scope["method"] = method
+        if self.has_body:
+            self.parser = cast("httptools.HttpRequestParser", None)  # `_feed` makes another
+
     def announce_end(self) -> None:
         """Make the response, if it has not begun, announce the close of the connection."""
         if self._is_busy() and not self.cycle.response_started:
@@ -224,6 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
         cycle.transport = cast("asyncio.Transport", _Joined(cycle))
+        cycle.message_event = cast("asyncio.Event", LazyEvent())
         if self._draining():
             # The client must not send another request: it would see a reset.
             self.cycle.keep_alive = False
@@ -252,6 +265,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _feed(self, data: bytes) -> None:
+        if self.parser is None:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:

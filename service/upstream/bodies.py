@@ -21,11 +21,11 @@ _LONGEST_REST: Final = 0.1
 """Maximum seconds and bytes after `[DONE]`; beyond them, the connection is closed, not kept."""
 
 
-async def read(response: httpx.Response, limit: int, *, first: float, idle: float) -> bytes:
+async def read(body: httpx.AsyncByteStream, limit: int, *, first: float, idle: float) -> bytes:
     """Return the body. Of a larger one, return one or more bytes beyond the limit.
 
     Args:
-        response: The response.
+        body: The body.
         limit: The number of bytes.
         first: Maximum seconds before the first piece.
         idle: Maximum seconds before each later piece.
@@ -34,7 +34,7 @@ async def read(response: httpx.Response, limit: int, *, first: float, idle: floa
         Failure: The upstream is silent for too long, or the body breaks off.
     """
     found = bytearray()
-    async with aclosing(pieces(response, first=first, idle=idle)) as arriving:
+    async with aclosing(pieces(body, first=first, idle=idle)) as arriving:
         async for piece in arriving:
             found += piece
             if len(found) > limit:
@@ -42,19 +42,21 @@ async def read(response: httpx.Response, limit: int, *, first: float, idle: floa
     return bytes(found)
 
 
-async def pieces(response: httpx.Response, *, first: float, idle: float) -> AsyncGenerator[bytes]:
+async def pieces(
+    body: httpx.AsyncByteStream, *, first: float, idle: float
+) -> AsyncGenerator[bytes]:
     """Yield the body as it arrives. Arguments and errors are those of `read`.
 
     No reference to a piece is kept: a caller who does not read would keep the piece in memory.
     """
-    body = _body_of(response)
+    rest = aiter(body)
     arrived: list[bytes] = []
     is_first = True
     with closing(Silence(first)) as silence:
         while True:
             try:
                 with silence:
-                    arrived.append(await anext(body))
+                    arrived.append(await anext(rest))
             except StopAsyncIteration:
                 return
             except (TimeoutError, *CLIENT_ERRORS) as error:
@@ -78,9 +80,10 @@ async def finish(rest: AsyncIterator[bytes]) -> None:
                     return
 
 
-def _body_of(response: httpx.Response) -> AsyncIterator[bytes]:
+def stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
+    """Return the body of a response."""
     # All requests use the asynchronous interface, so the stream is asynchronous.
-    return aiter(cast("httpx.AsyncByteStream", response.stream))
+    return cast("httpx.AsyncByteStream", response.stream)
 
 
 def _failure_of(error: Exception) -> errors.Failure:

@@ -120,7 +120,7 @@ class UpstreamClient:
             idle = self._limits.idle_of(model)
             patience = max(call.deadline - asyncio.get_running_loop().time(), idle)
             limit = self._limits.max_response_bytes
-            data = await bodies.read(visit.response, limit, first=patience, idle=idle)
+            data = await bodies.read(visit.body, limit, first=patience, idle=idle)
             if len(data) > self._limits.max_response_bytes:
                 raise errors.UpstreamInvalidResponse(dispatched=True).because("too_large")
             if progress is not None:
@@ -146,7 +146,9 @@ class UpstreamClient:
         deliver = together if in_process else apart
         with self._telemetry.upstream_streams.track_inprogress():
             try:
-                async with self._dispatcher.open(request, call, streamed=True) as visit:
+                opening = self._dispatcher.open(request, call, streamed=True)
+                del request  # an open stream does without it
+                async with opening as visit:
                     model = visit.model
                     progress.cached_outside = model.dialect.cached_tokens == "outside"
                     reader = ChunkReader(
@@ -159,7 +161,7 @@ class UpstreamClient:
                         in_process=in_process,
                     )
                     arriving = bodies.pieces(
-                        visit.response,
+                        visit.body,
                         first=limits.first_byte_of(model),
                         idle=limits.idle_of(model),
                     )

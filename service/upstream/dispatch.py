@@ -103,13 +103,14 @@ class Dispatcher:
         visit = self._visit(ways) or await self._enter(ways, call)
         visit.has_others = len(ways) > 1
         try:
-            visit.response = await self._send(visit, request, call, streamed=streamed)
+            visit.body = await self._send(visit, request, call, streamed=streamed)
         except errors.Failure as failure:
             self._leave(visit, call, failure)
             visit = await self._again(visit, ways, request, call, failure, streamed=streamed)
         except BaseException as error:
             self._leave(visit, call, error)
             raise
+        del request, ways  # an open stream does without them
         ended: BaseException | None = None
         try:
             yield visit
@@ -119,7 +120,7 @@ class Dispatcher:
         finally:
             started = _clock()
             try:
-                await visit.response.aclose()
+                await visit.body.aclose()
             finally:
                 self._leave(visit, call, ended)
             if isinstance(ended, _LEFT):
@@ -219,7 +220,7 @@ class Dispatcher:
             if call.trace is not None:
                 call.carried = call.trace.ask(request.params, visit.model, streamed=streamed)
         try:
-            visit.response = await self._send(visit, request, call, streamed=streamed, again=True)
+            visit.body = await self._send(visit, request, call, streamed=streamed, again=True)
         except BaseException as error:
             self._leave(visit, call, error)
             raise
@@ -272,8 +273,8 @@ class Dispatcher:
         *,
         streamed: bool,
         again: bool = False,
-    ) -> httpx.Response:
-        """Send a request and return its successful response.
+    ) -> httpx.AsyncByteStream:
+        """Send a request and return the body of its successful response.
 
         If the upstream of a stream refuses `stream_options`, send it again without the options that
         the caller added, if there are any. If `include_usage` is refused too, send it without
@@ -305,12 +306,14 @@ class Dispatcher:
                 if not failure.refuses_options:
                     raise
         plain = outgoing(request, streamed=True, options="none")
-        response = await self._attempt(visit, sent.with_body(plain))
+        answer = await self._attempt(visit, sent.with_body(plain))
         visit.known.refuses_options = True
-        return response
+        return answer
 
-    async def _attempt(self, visit: Visit, sent: Sent, *, fresh: bool = False) -> httpx.Response:
-        """Send a request once and return its response, if its status is that of a success.
+    async def _attempt(
+        self, visit: Visit, sent: Sent, *, fresh: bool = False
+    ) -> httpx.AsyncByteStream:
+        """Send a request once and return the body of its response, if its status is a success.
 
         Args:
             visit: The visit to the upstream.
@@ -346,7 +349,7 @@ class Dispatcher:
             await response.aclose()
             raise
         if refusal is None:
-            return response
+            return bodies.stream_of(response)
         await response.aclose()
         call.dispatched = refusal.dispatched
         raise refusal
@@ -360,7 +363,8 @@ class Dispatcher:
         if response.is_success:
             return None  # the body tells what it is
         idle = self._limits.idle_of(model)
-        body = await bodies.read(response, _LARGEST_ERROR_BODY, first=idle, idle=idle)
+        stream = bodies.stream_of(response)
+        body = await bodies.read(stream, _LARGEST_ERROR_BODY, first=idle, idle=idle)
         told = error_bodies.read(body, plain=True)
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)

@@ -11,13 +11,13 @@ class Visit:
     """A call at an upstream, from its place there to the end of the response."""
 
     __slots__ = (
+        "body",
         "has_others",
         "key",
         "known",
         "model",
         "permit",
         "responded",
-        "response",
         "started",
     )
 
@@ -38,8 +38,8 @@ class Visit:
         """Whether the model has other upstreams."""
         self.responded = False
         """Whether the head of a response arrived."""
-        self.response: httpx.Response
-        """The response, once it is successful."""
+        self.body: httpx.AsyncByteStream
+        """The body of the successful response. A reference to the response would keep its head."""
 
     def is_probe(self) -> bool:
         """Return whether the call is the probe of a breaker."""

@@ -202,7 +202,7 @@ LAYERS = {
     ),
     "restbridge.http": (
         {"edge", "protocol", "handshakes"},
-        {"head"},
+        {"head", "lazy_event"},
         {"limits"},
         {"exchange"},
     ),

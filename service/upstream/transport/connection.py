@@ -61,10 +61,10 @@ class Connection(asyncio.BufferedProtocol):
         "_closed",
         "_congested",
         "_failure",
+        "_fd",
         "_gone",
         "_lost",
         "_paused",
-        "_poll",
         "_sent",
         "_started",
         "_transport",
@@ -80,7 +80,6 @@ class Connection(asyncio.BufferedProtocol):
         self._started = 0.0
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._poll = select.poll()
         self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._failure: httpx.TransportError | None = None
@@ -99,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         # Pause writing as soon as the socket does not accept everything, which starts the write
         # timeout. With high=0, TLS would pause forever.
         self._transport.set_write_buffer_limits(high=1, low=0)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._fd: int = transport.get_extra_info("socket").fileno()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes arrive."""
@@ -174,7 +173,11 @@ class Connection(asyncio.BufferedProtocol):
         This also checks the socket for bytes that have not reached the event loop: a server sends
         nothing on an idle connection, so a readable socket has been closed.
         """
-        return self._transport is not None and not self._poll.poll(0)
+        if self._transport is None:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
 
     def rest(self, now: float) -> None:
         """Make the connection idle. Any received bytes end it."""

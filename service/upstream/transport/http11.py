@@ -74,9 +74,10 @@ class Http11Transport(httpx.AsyncBaseTransport):
             pool.drop(connection)
             raise
         parser = connection.parser
+        headers, parser.headers = parser.headers, []  # the response copies them
         return httpx.Response(
             parser.status,
-            headers=parser.headers,
+            headers=headers,
             stream=_Body(connection, pool, read),
             extensions={"http_version": parser.version, "reason_phrase": parser.reason},
         )

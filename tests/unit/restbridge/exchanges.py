@@ -68,6 +68,7 @@ class Wire:
     def __init__(self, *received: Message) -> None:
         self.sent: list[Message] = []
         self.was_cut = False
+        self.has_request = True
         self.has_body = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -87,6 +88,9 @@ class Wire:
 
     def cut(self) -> None:
         self.was_cut = True
+
+    def forget_request(self) -> None:
+        self.has_request = False
 
     async def drained(self) -> None:
         await self.unread.wait()

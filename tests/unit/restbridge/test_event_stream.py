@@ -37,6 +37,15 @@ def test_an_event_is_one_line_and_a_blank_one() -> None:
     assert KEEP_ALIVE == b": keep-alive\n\n"
 
 
+async def test_the_head_of_the_request_is_forgotten_with_the_first_event() -> None:
+    wire, clock = Wire(), FakeClock()
+    async with stream(wire, clock, exchange(connection=wire)) as events:
+        await clock.advance(15)
+        assert wire.has_request  # the service can still refuse it
+        await events.open([])
+        assert not wire.has_request
+
+
 async def test_nothing_is_sent_before_the_stream_is_open() -> None:
     wire, clock = Wire(), FakeClock()
     of = exchange()

@@ -54,8 +54,8 @@ class Pretended(asyncio.Transport):
         pass
 
 
-async def served(app: App, request: bytes = REQUEST) -> Pretended:
-    """Return the transport after a request."""
+async def served(app: App, *requests: bytes) -> Pretended:
+    """Return the transport after requests, of which each follows the response to the last."""
     config = uvicorn.Config(app, interface="asgi3", loop="none", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
@@ -70,8 +70,9 @@ async def served(app: App, request: bytes = REQUEST) -> Pretended:
     )
     transport = Pretended()
     protocol.connection_made(transport)
-    protocol.data_received(request)
-    await asyncio.gather(*state.tasks)
+    for request in requests or (REQUEST,):
+        protocol.data_received(request)
+        await asyncio.gather(*state.tasks)
     protocol.connection_lost(None)
     transport.socket.close()
     return transport
@@ -126,6 +127,56 @@ async def test_a_stream_waits_as_soon_as_the_socket_does_not_accept_everything()
     assert order == ["accepted", "read", "drained"]
     # High 0 would pause TLS forever; a higher one would keep more than one event.
     assert transport.limits == (1, 0)
+
+
+async def test_a_request_after_one_that_was_forgotten_is_read() -> None:
+    methods: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        methods.append(scope["method"])
+        connection = scope["state"]["restbridge.connection"]
+        await receive()
+        await send(HEAD)
+        connection.forget_request()
+        assert scope == {"method": "POST"}
+        assert connection.parser is None
+        await send(body(b"1"))
+
+    transport = await served(app, REQUEST, REQUEST)
+
+    assert methods == ["POST", "POST"]
+    assert b"".join(transport.writes).count(b"1\r\n1\r\n0\r\n\r\n") == 2
+
+
+async def test_a_request_within_the_response_to_a_forgotten_one_ends_the_connection() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["state"]["restbridge.connection"]
+        await receive()
+        await send(HEAD)
+        connection.forget_request()
+        connection.data_received(REQUEST)
+        await send(body(b"1"))
+
+    transport = await served(app)
+
+    assert transport.closed
+    assert b"".join(transport.writes).endswith(b"1\r\n1\r\n0\r\n\r\n")
+
+
+async def test_a_body_that_is_not_complete_is_read_after_its_head_is_forgotten() -> None:
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope["state"]["restbridge.connection"]
+        await send(HEAD)
+        connection.forget_request()
+        connection.data_received(b"{}")
+        bodies.append((await receive())["body"])
+        await send(body(b"1"))
+
+    await served(app, REQUEST.removesuffix(b"{}"))
+
+    assert bodies == [b"{}"]
 
 
 async def test_a_large_document_is_not_copied() -> None:
