@@ -28,6 +28,7 @@ from chatcompletion.v1 import (
     credit_service_pb2_grpc,
     model_service_pb2_grpc,
 )
+from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionRequest
 from process.in_process import InProcessChannel
 from process.settings import UNIX
 from process.tls.credentials import Credentials
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # the types of asyncio stubs exist only in the .pyi files
     from chatcompletion.v1.credit_service_pb2_grpc import CreditServiceAsyncStub
     from chatcompletion.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
+_STREAM: Final = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
 _MEBIBYTE: Final = 1024 * 1024
 
 LARGEST_ANSWER: Final = 64 * _MEBIBYTE
@@ -102,6 +104,8 @@ class Stubs:
     completions: "ChatCompletionServiceAsyncStub"
     models: "ModelServiceAsyncStub"
     credits: "CreditServiceAsyncStub"
+    chunks: grpc.aio.UnaryStreamMultiCallable[StreamChatCompletionRequest, bytes]
+    """StreamChatCompletion without parsing. A service in this process sends no bytes."""
     health: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
 
 
@@ -191,6 +195,9 @@ def _stubs(channel: "Channel") -> Stubs:
         completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(through),
         models=model_service_pb2_grpc.ModelServiceStub(through),
         credits=credit_service_pb2_grpc.CreditServiceStub(through),
+        chunks=through.unary_stream(
+            _STREAM, request_serializer=StreamChatCompletionRequest.SerializeToString
+        ),
         health=through.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -19,6 +19,7 @@ from chatcompletion import charges
 from chatcompletion.openai_json import (
     DecodeError,
     TextChunk,
+    WireChunks,
     decode_request,
     encode_chunk,
     encode_completion,
@@ -105,7 +106,7 @@ class ChatCompletions:
     ) -> None:
         exchange = exchange_of(scope)
         key = headers.idempotency(scope["headers"])
-        call = self._service.stubs().completions.StreamChatCompletion(
+        call = self._service.stubs().chunks(
             StreamChatCompletionRequest(
                 params=params, resume_token=headers.last_event_id(scope["headers"])
             ),
@@ -152,8 +153,11 @@ async def relay(call: Responses, events: EventStream) -> None:
 
     Send nothing before the first message, so that an earlier failure has its own HTTP status.
     """
+    wire = WireChunks()
 
-    async def send(responses: Sequence[StreamChatCompletionResponse | TextChunk]) -> None:
+    async def send(messages: Sequence[bytes | StreamChatCompletionResponse | TextChunk]) -> None:
+        responses = [wire.read(each) if isinstance(each, bytes) else each for each in messages]
+        del messages
         if not events.is_open:
             await events.open(headers.answer(await call.initial_metadata()))
         ids = [_id_of(response) for response in responses] if events.has_ids else None
@@ -169,7 +173,7 @@ async def relay(call: Responses, events: EventStream) -> None:
 
 
 def encoded(response: StreamChatCompletionResponse | TextChunk) -> bytes:
-    """Return the chunk of a response as JSON; a service in this process also sends `TextChunk`s."""
+    """Return the chunk of a response as JSON."""
     return response.encode() if isinstance(response, TextChunk) else encode_chunk(response.chunk)
 
 

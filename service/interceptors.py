@@ -39,6 +39,7 @@ from google.protobuf.message import Message
 from grpc.aio import Metadata, ServicerContext
 
 from chatcompletion import charges
+from chatcompletion.openai_json import TextChunk
 from process import log, trace_context
 from process import request_id as request_ids
 from process.in_process import write_all
@@ -147,7 +148,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serialize = cast("Any", handler.response_serializer)
         if handler.response_streaming:
             # `write_all` serializes the responses; without a serializer, they are bytes.
-            serialize = serialize or cast("Any", _as_is)
+            serialize = _or_text_chunk(serialize or cast("Any", _as_is))
             return grpc.stream_stream_rpc_method_handler(
                 self._streamed(method, cast("Any", handler.unary_stream), serialize),
                 request_deserializer=deserialize,
@@ -359,6 +360,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _as_is(response: object) -> object:
     return response
+
+
+def _or_text_chunk(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Return a serializer that also takes a `TextChunk`, which serializes itself."""
+    return lambda each: each.serialize() if isinstance(each, TextChunk) else serialize(each)
 
 
 def _single_values(context: _Context) -> Mapping[str, str]:

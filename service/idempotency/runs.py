@@ -269,9 +269,11 @@ class Run:
         async with aclosing(chunks) as stream:
             async for responses in stream:
                 for response in responses:
-                    if isinstance(response, TextChunk):
-                        raise TypeError("a run is no caller in this process")
-                    await self._log.append(response.SerializeToString())
+                    await self._log.append(
+                        response.serialize()
+                        if isinstance(response, TextChunk)
+                        else response.SerializeToString()
+                    )
 
     async def _replay(self, other: Claimed) -> bool:
         """Take the answer of another call. Return False if the request can run now.

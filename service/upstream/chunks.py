@@ -56,7 +56,7 @@ _NO_ERROR: Final = frozenset({"null", "false", "0", '""', "{}", "[]"})
 _Answer = TypeVar("_Answer")
 
 Response: TypeAlias = StreamChatCompletionResponse | TextChunk
-"""What a caller receives of a stream; a `TextChunk` only in this process."""
+"""What a caller receives of a stream; a `TextChunk` if only its text differs from another's."""
 
 _Responses: TypeAlias = Iterator[Response]
 
@@ -72,7 +72,6 @@ class ChunkReader:
         trace: Notes what the upstream's chunks say; None if no spans are exported.
         keeps_usage: Whether the usage chunk at the end stays in `progress.kept`, because it gets
             the receipt.
-        in_process: Whether a chunk that repeats another can be a `TextChunk`.
     """
 
     def __init__(
@@ -84,9 +83,7 @@ class ChunkReader:
         max_event_bytes: int,
         trace: CallTrace | None = None,
         keeps_usage: bool = False,
-        in_process: bool = False,
     ) -> None:
-        self._in_process = in_process
         self._texts = TextChunks()
         self._trace = trace
         self._model = model
@@ -190,7 +187,7 @@ class ChunkReader:
                 del data
                 self._last = repetition.template.chunk
                 progress.observe_text(repetition.text)
-                yield repetition if self._in_process else _response(repetition)
+                yield repetition
             elif data.startswith(_DONE):
                 yield from self._end()
                 return
@@ -295,12 +292,6 @@ def _decode_response(data: bytes) -> StreamChatCompletionResponse:
     chunk = response.chunk
     chunk.SetInParent()
     openai_json.decode_chunk(data, into=chunk)
-    return response
-
-
-def _response(repetition: TextChunk) -> StreamChatCompletionResponse:
-    response = StreamChatCompletionResponse()
-    repetition.into(response.chunk)
     return response
 
 

@@ -136,8 +136,7 @@ class UpstreamClient:
             request: The request.
             call: The call of the request.
             progress: Counts every chunk, including those that are withheld from the caller.
-            in_process: Whether to yield chunks that arrive together in one list, and chunks that
-                repeat others as `TextChunk`.
+            in_process: Whether to yield chunks that arrive together in one list.
 
         Raises:
             Failure: The stream is not complete. All chunks that arrived were yielded.
@@ -158,7 +157,6 @@ class UpstreamClient:
                         max_event_bytes=limits.max_response_bytes,
                         trace=call.trace,
                         keeps_usage=call.gives_receipt,
-                        in_process=in_process,
                     )
                     arriving = bodies.pieces(
                         visit.body,

@@ -18,6 +18,7 @@ THROUGH_ITS_USER: Final = {
     "protos/chatcompletion/openai_json/lenient_values.py": "tests/unit/openai_json/test_syntax.py",
     "protos/chatcompletion/openai_json/readers.py": "tests/contract/test_golden.py",
     "protos/chatcompletion/openai_json/strict_values.py": "tests/unit/openai_json/test_syntax.py",
+    "protos/chatcompletion/openai_json/wire_form.py": "tests/unit/openai_json/test_wire_chunks.py",
     "protos/chatcompletion/openai_json/writers.py": "tests/contract/test_golden.py",
     "restbridge/answers.py": "tests/unit/restbridge/test_error_middleware.py",
     "restbridge/forward.py": "tests/unit/restbridge/test_chat_completions.py",

@@ -15,9 +15,9 @@ field can carry is kept in the extra_json of the same object. Decoding and encod
 returns the same JSON, except for the order of members, spaces, escapes in strings and the spelling
 of numbers that are in fields. Of duplicate members, the last is kept.
 
-Pure: no I/O, no policy, and no state except the pattern of a stream's chunks in `text_chunks`. A
-chunk takes a few microseconds, because the code for each message is made from its descriptor
-at import.
+Pure: no I/O, no policy, and no state except the pattern of a stream's chunks in `text_chunks` and
+`wire_chunks`. A chunk takes a few microseconds, because the code for each message is made from
+its descriptor at import.
 
     shapes            the JSON form of each message, from the descriptors
     readers           JSON -> message, generated; strict_values and lenient_values read values
@@ -28,7 +28,9 @@ at import.
     verbatim          JSON that stays text
     document_limits   depth, number of values and length of JSON
     documents         the public functions, by kind of document
+    wire_form         serialized messages that differ only in the text of their chunk
     text_chunks       chunks that differ from an earlier one only in their text
+    wire_chunks       reads such chunks from serialized messages
 """
 
 from chatcompletion.openai_json.codec_errors import CodecError, DecodeError, EncodeError
@@ -68,6 +70,7 @@ from chatcompletion.openai_json.documents import (
 from chatcompletion.openai_json.lenient_values import elements, members
 from chatcompletion.openai_json.places import Mistyped, Unknown
 from chatcompletion.openai_json.text_chunks import TextChunk, TextChunks
+from chatcompletion.openai_json.wire_chunks import WireChunks
 
 __all__ = [
     "MAX_DEPTH",
@@ -80,6 +83,7 @@ __all__ = [
     "TextChunk",
     "TextChunks",
     "Unknown",
+    "WireChunks",
     "canonicalize_request",
     "check_size",
     "clear_member",

@@ -4,8 +4,8 @@
     --------------------- before -------------------- text --------- after ----------
 
 Almost all chunks of a stream are such. `TextChunks` recognizes them by the bytes before and after
-the text, and decodes only the text. A `TextChunk` is written in the same way: the JSON around the
-text is written once for all of them.
+the text, and decodes only the text. A `TextChunk` is written in the same way: the JSON and the
+serialized message around the text are made once for all of them.
 
 The rest of such a document has the same meaning, because the text is one JSON string between the
 same bytes. That this string is the content is tested before a pattern is used: with another text in
@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from chatcompletion.openai_json.documents import decode_chunk, encode_chunk
+from chatcompletion.openai_json.wire_form import WireForm
 from chatcompletion.openai_json.writers import encode_value
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionChunk
 
@@ -38,7 +39,7 @@ class Template:
         chunk: A chunk with one choice and a `content` that is a text. It is copied.
     """
 
-    __slots__ = ("_around", "chunk")
+    __slots__ = ("_around", "_wire", "chunk")
 
     def __init__(self, chunk: ChatCompletionChunk) -> None:
         self.chunk: Final = ChatCompletionChunk()
@@ -46,6 +47,13 @@ class Template:
         self.chunk.CopyFrom(chunk)
         self.chunk.choices[0].delta.content_text = ""
         self._around: tuple[bytes, bytes] | None = None
+        self._wire: WireForm | None = None
+
+    def wire(self) -> WireForm:
+        """Return the serialized messages of its chunks."""
+        if self._wire is None:
+            self._wire = WireForm(self.chunk)
+        return self._wire
 
     def around(self) -> tuple[bytes, bytes]:
         """Return the JSON before and after the text.
@@ -82,18 +90,18 @@ class TextChunk:
     def chunk(self) -> ChatCompletionChunk:
         """A message of its own."""
         made = ChatCompletionChunk()
-        self.into(made)
+        made.CopyFrom(self.template.chunk)
+        made.choices[0].delta.content_text = self.text
         return made
-
-    def into(self, chunk: ChatCompletionChunk) -> None:
-        """Make a message equal to this chunk."""
-        chunk.CopyFrom(self.template.chunk)
-        chunk.choices[0].delta.content_text = self.text
 
     def encode(self) -> bytes:
         """Return the document that `encode_chunk` returns for the message. Errors are the same."""
         before, after = self.template.around()
         return before + encode_value(self.text) + after
+
+    def serialize(self) -> bytes:
+        """Return a `StreamChatCompletionResponse` with this chunk, serialized."""
+        return self.template.wire().write(self.text)
 
 
 class TextChunks:

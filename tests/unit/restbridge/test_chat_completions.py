@@ -22,7 +22,9 @@ class FakeCall:
         *,
         clock: FakeClock,
         charge: Charge | None = None,
+        serialized: bool = False,
     ) -> None:
+        self._serialized = serialized
         self._messages = messages
         self._read = 0
         self._charge = charge
@@ -39,7 +41,7 @@ class FakeCall:
         response.chunk.id = str(self._read)
         response.resume_token = f"h-{self._read}"
         self._read += 1
-        return response
+        return response.SerializeToString() if self._serialized else response
 
     async def initial_metadata(self) -> Metadata:
         return (("openai-processing-ms", "3"), ("set-cookie", "a"))
@@ -54,19 +56,21 @@ async def run(
     charge: Charge | None = None,
     *,
     has_ids: bool = False,
+    serialized: bool = False,
 ) -> tuple[Wire, Exchange, Exception | None]:
     wire, clock, of = Wire(), FakeClock(), exchange()
     try:
         async with EventStream(of, wire.send, clock=clock, has_ids=has_ids) as events:
-            call = FakeCall(messages, fails, clock=clock, charge=charge)
+            call = FakeCall(messages, fails, clock=clock, charge=charge, serialized=serialized)
             await relay(call, events)
     except ValueError as error:
         return wire, of, error
     return wire, of, None
 
 
-async def test_messages_become_events() -> None:
-    wire, _, _ = await run(2)
+@pytest.mark.parametrize("serialized", [False, True])
+async def test_messages_become_events(serialized: bool) -> None:
+    wire, _, _ = await run(2, serialized=serialized)
     assert wire.body == b'data: {"id":"0"}\n\ndata: {"id":"1"}\n\n' + DONE
     assert wire.ended
     assert wire.headers[b"openai-processing-ms"] == b"3"

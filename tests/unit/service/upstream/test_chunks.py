@@ -329,9 +329,9 @@ MEMBERS = st.sampled_from(
 
 
 @examples(300)
-@given(st.lists(WORDS, min_size=3, max_size=8), DELTAS, MEMBERS, st.booleans(), st.booleans())
+@given(st.lists(WORDS, min_size=3, max_size=8), DELTAS, MEMBERS, st.booleans())
 def test_chunks_that_repeat_others_are_delivered_and_counted_like_any(
-    words: list[str], delta: dict[str, Any], members: dict[str, Any], reports: bool, local: bool
+    words: list[str], delta: dict[str, Any], members: dict[str, Any], reports: bool
 ) -> None:
     counts = {"prompt_tokens": 1, "completion_tokens": 3}
     documents = [
@@ -346,7 +346,7 @@ def test_chunks_that_repeat_others_are_delivered_and_counted_like_any(
     results = []
     for learns in (True, False):
         progress = Progress(wants_usage=False, choices=2, most=5)
-        made = ChunkReader(model_of, progress, record(), max_event_bytes=10_000, in_process=local)
+        made = ChunkReader(model_of, progress, record(), max_event_bytes=10_000)
         found: list[Any] = []
         try:
             for document in documents:
