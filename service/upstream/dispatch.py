@@ -46,7 +46,7 @@ _TICK: Final = 0.002
 _LEFT: Final = (asyncio.CancelledError, GeneratorExit)
 """The exceptions of a call whose caller left."""
 _LARGEST_ERROR_BODY: Final = 64 * 1024
-_NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8"})
+_NO_CODINGS: Final = frozenset({b"", b"identity", b"none", b"utf-8", b"utf8"})
 """Values of Content-Encoding that upstreams send for an uncompressed body."""
 
 
@@ -357,8 +357,11 @@ class Dispatcher:
     async def _refusal(self, response: httpx.Response, model: Model) -> errors.Failure | None:
         """Return the failure in the head of a response, or None if there is none."""
         headers = response.headers
-        codings = headers.get("content-encoding", "").lower().split(",")
-        if not _NO_CODINGS.issuperset(coding.strip() for coding in codings):
+        # Without the decoding of httpx, which looks at every header.
+        codings = [value for name, value in headers.raw if name.lower() == b"content-encoding"]
+        if codings and not _NO_CODINGS.issuperset(
+            coding.strip() for coding in b",".join(codings).lower().split(b",")
+        ):
             return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
         if response.is_success:
             return None  # the body tells what it is

@@ -10,6 +10,7 @@ import httpx
 from process import request_id as request_ids
 from service.call import Call
 from service.models import Model
+from service.upstream.transport.prepared import Opening, PreparedRequest
 from service.upstream_dialect import Dialect
 
 JSON: Final = "application/json"
@@ -59,8 +60,7 @@ def identified(headers: list[Header], api_key: str, dialect: Dialect) -> list[He
         key = api_key.encode(errors="surrogateescape")  # the bytes of the environment
         headers = [*headers, (b"authorization", b"Bearer " + key)]
     if dialect.headers:
-        own = {name for name, _ in dialect.headers}
-        headers = [*(header for header in headers if header[0] not in own), *dialect.headers]
+        headers = [*_without(headers, dialect), *dialect.headers]
     return headers
 
 
@@ -74,27 +74,33 @@ def http_request(
         timeouts: The timeouts, as an extension of the request.
         fresh: Whether to use a new connection.
     """
-    upstream, dialect, call = sent.model.upstream, sent.model.dialect, sent.call
-    url = address(upstream.base_url, "/chat/completions", dialect.query)
-    # With a stream as body, httpx adds no headers, which is faster.
+    dialect, call = sent.model.dialect, sent.call
+    opening = _opening(sent.model.upstream.base_url, dialect, sent.accept, sent.key)
+    own = [(_REQUEST_ID, call.record.request_id.encode("ascii"))]
+    if call.carried:
+        own += [(name.encode("ascii"), value.encode("ascii")) for name, value in call.carried]
+    if dialect.headers:
+        own = _without(own, dialect)
+    own.append((b"content-length", b"%d" % len(sent.body)))
+    extensions = {**timeouts, "keepalive": dialect.keepalive, "fresh": fresh}
+    return PreparedRequest(opening, own, sent.body, extensions)
+
+
+@lru_cache(maxsize=1024)
+def _opening(base_url: str, dialect: Dialect, accept: str, key: str) -> Opening:
+    """Return what all requests to an upstream have in common."""
+    url = address(base_url, "/chat/completions", dialect.query)
     headers = [
         (b"host", url.netloc),
         (b"content-type", JSON.encode()),
-        (b"accept", sent.accept.encode()),
+        (b"accept", accept.encode()),
         (b"accept-encoding", b"identity"),
         (b"user-agent", _USER_AGENT),
-        (_REQUEST_ID, call.record.request_id.encode("ascii")),
     ]
-    if call.carried:
-        headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in call.carried]
-    headers = identified(headers, sent.key, dialect)
-    headers.append((b"content-length", b"%d" % len(sent.body)))
-    request = httpx.Request(
-        "POST",
-        url,
-        headers=headers,
-        stream=httpx.ByteStream(sent.body),
-        extensions={**timeouts, "keepalive": dialect.keepalive, "fresh": fresh},
-    )
-    request.read()
-    return request
+    return Opening("POST", url, tuple(identified(headers, key, dialect)))
+
+
+def _without(headers: list[Header], dialect: Dialect) -> list[Header]:
+    """Return headers without those of a dialect."""
+    own = {name for name, _ in dialect.headers}
+    return [header for header in headers if header[0] not in own]

@@ -170,7 +170,7 @@ LAYERS = {
     ),
     "service.upstream.transport": (
         {"http11"},
-        {"pool"},
+        {"pool", "prepared"},
         {"connection", "dialing", "request_head"},
         {"parser"},
     ),

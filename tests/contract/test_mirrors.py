@@ -30,6 +30,7 @@ THROUGH_ITS_USER: Final = {
     "service/upstream/client_limits.py": "tests/unit/service/upstream/test_upstreams.py",
     "service/upstream/dispatch.py": "tests/unit/service/upstream/test_client.py",
     "service/upstream/sent_request.py": "tests/unit/service/upstream/test_client.py",
+    "service/upstream/transport/prepared.py": "tests/unit/service/upstream/test_client.py",
     "service/validation/survey.py": "tests/unit/service/validation/test_contract.py",
     "service/upstream/visit.py": "tests/unit/service/upstream/test_client.py",
     "service/upstream_dialect.py": "tests/unit/service/test_dialect_document.py",

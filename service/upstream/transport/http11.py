@@ -10,15 +10,13 @@ extension `fresh`, it is sent on a new connection.
 
 import ssl
 from collections.abc import AsyncIterator
-from typing import Final
 
 import httpx
 
 from service.upstream.transport import request_head
 from service.upstream.transport.connection import Connection
 from service.upstream.transport.pool import Origin, Pool
-
-_PORTS: Final = {"http": 80, "https": 443}
+from service.upstream.transport.prepared import Opening, PreparedRequest
 
 
 class Http11Transport(httpx.AsyncBaseTransport):
@@ -42,15 +40,14 @@ class Http11Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: There is no response.
         """
-        url = request.url
-        port = _PORTS.get(url.scheme)
-        if port is None or not url.host:
-            raise httpx.UnsupportedProtocol("The URL is not one of HTTP.")
+        if isinstance(request, PreparedRequest):
+            opening, headers, body = request.opening, request.own, request.body
+        else:
+            opening = Opening(request.method, request.url)
+            headers, body = request.headers.raw, await request.aread()
         keepalive: float = request.extensions.get("keepalive", self._keepalive)
-        host = url.raw_host.decode("ascii")
-        origin = Origin(url.scheme == "https", host, url.port or port, keepalive)
-        body = await request.aread()
-        head, chunked = request_head.write(request.method, url.raw_path, request.headers.raw, body)
+        origin = Origin(*opening.server, keepalive)
+        head, chunked = request_head.write(opening.head, headers, body)
         if chunked:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})

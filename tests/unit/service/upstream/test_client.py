@@ -248,10 +248,10 @@ async def test_a_request_has_these_headers_and_no_others() -> None:
         ("accept", "application/json"),
         ("accept-encoding", "identity"),
         ("user-agent", "chatcompletion/0.1"),
+        ("authorization", f"Bearer {UPSTREAM_KEY}"),
         ("x-request-id", "req_1"),
         ("traceparent", "00-1-2-01"),
         ("baggage", "a=1"),
-        ("authorization", f"Bearer {UPSTREAM_KEY}"),
         ("content-length", str(len(request.content))),
     ]
     assert request.extensions == {

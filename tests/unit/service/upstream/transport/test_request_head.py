@@ -7,14 +7,16 @@ HEADERS = [(b"Host", b"h"), (b"content-length", b"2"), (b"x", b"")]
 
 
 def test_a_head_is_written() -> None:
-    head, chunked = request_head.write("POST", b"/v1?a=b", HEADERS, b"{}")
+    head, chunked = request_head.write(request_head.begin("POST", b"/v1?a=b"), HEADERS, b"{}")
     assert head == b"POST /v1?a=b HTTP/1.1\r\nHost: h\r\ncontent-length: 2\r\nx: \r\n\r\n"
     assert not chunked
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked"])
 def test_chunks_are_known_by_their_header(coding: bytes) -> None:
-    assert request_head.write("POST", b"/", [(b"Transfer-Encoding", coding)], b"{}")[1]
+    assert request_head.write(
+        request_head.begin("POST", b"/"), [(b"Transfer-Encoding", coding)], b"{}"
+    )[1]
 
 
 @pytest.mark.parametrize(
@@ -49,4 +51,12 @@ def test_what_would_be_another_request_is_refused(
     method: str, target: bytes, headers: list[tuple[bytes, bytes]]
 ) -> None:
     with pytest.raises(httpx.LocalProtocolError):
-        request_head.write(method, target, headers, b"{}")
+        request_head.write(request_head.begin(method, target), headers, b"{}")
+    with pytest.raises(httpx.LocalProtocolError):
+        request_head.begin(method, target, headers)
+
+
+def test_headers_that_requests_share_come_first() -> None:
+    begun = request_head.begin("POST", b"/", [(b"Host", b"h"), (b"x", b"")])
+    head, _ = request_head.write(begun, [(b"content-length", b"2")], b"{}")
+    assert head == b"POST / HTTP/1.1\r\nHost: h\r\nx: \r\ncontent-length: 2\r\n\r\n"
