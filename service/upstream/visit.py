@@ -31,8 +31,6 @@ class Visit:
             known.keys.choose(upstream.keys, now) if upstream.other_keys else upstream.api_key
         )
         """The key of the upstream; "" for none."""
-        if upstream.other_keys:
-            self.key = known.keys.choose(upstream.keys, now)
         self.started = now
         self.has_others = False
         """Whether the model has other upstreams."""

@@ -317,6 +317,17 @@ def used(upstream: SimulatorServer) -> list[str]:
 
 
 @MODES
+async def test_requests_take_turns_with_the_keys(streamed: bool) -> None:
+    async with simulator() as upstream:
+        known = keyed(upstream, entries={"m": {"upstream": "first"}})
+        async with service(known) as running:
+            for _ in range(6):
+                await succeeds(running, "m", streamed=streamed)
+            assert sorted(used(upstream)[:2]) == [BAD, GOOD]
+            assert used(upstream) == used(upstream)[:2] * 3
+
+
+@MODES
 async def test_a_refused_key_is_set_aside_and_no_caller_sees_it(
     streamed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
