@@ -238,7 +238,8 @@ class Dispatcher:
             longest=self._limits.longest_retry_after,
             random=self._random(),
         )
-        if wait is None or not self._budget.spend():
+        # Each lost connection has served a request, so that these retries cannot become a flood.
+        if wait is None or not (failure.lost_idle or self._budget.spend()):
             raise failure
         await asyncio.sleep(wait)
         visit = self._visit(self._closed([left.model]))

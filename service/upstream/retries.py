@@ -5,6 +5,7 @@ It never does if the upstream may have started to generate:
     could not connect               once more, after up to 100 ms
     429, 503, 529 with Retry-After  once more after that wait, if it fits
     503, 529 without                once more, after half a second
+    an idle connection was lost     once more, on a new one, beside the budget
     an account fault                never with the same key
     anything else                   never
 

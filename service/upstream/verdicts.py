@@ -6,7 +6,8 @@
     failed     it could not be reached, was too busy, or did not respond in time
     broke      it answered with a failure or with nonsense, or ended its response too early; the
                request itself can be the cause
-    unknown    nothing: the caller left, or the service itself failed
+    unknown    nothing: the caller left, the service itself failed, or an idle connection was lost,
+               which says only that its time was over
 
 Pure: takes the exception that ended the call.
 """
@@ -42,6 +43,8 @@ def verdict_of(error: BaseException, *, unanswered: float, patience: float) -> V
     """
     if isinstance(error, asyncio.CancelledError):
         return "failed" if unanswered >= patience else "unknown"
+    if isinstance(error, errors.Failure) and error.lost_idle:
+        return "unknown"
     if isinstance(error, (*_FAILED, *_BROKE)):
         if error.report is not None and error.report.cause == "model":
             return "refused"

@@ -3,6 +3,7 @@
 could not connect                   once more
 429, 503 with a Retry-After         once more after that wait, if it fits
 503 without one                     once more, after half a second
+an idle connection was lost         once more, on a new one, by each call
 anything else                       never
 """
 
@@ -11,15 +12,19 @@ from __future__ import annotations  # the types of grpc are generic for type che
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
+from service.models_document import catalogue
 from service.simulator import SimulatorServer
 from service.upstream import retries as upstream_module
 from service.upstream.retries import delay
 from tests.support.footprint import Footprint
 from tests.support.grpc_client import params
+from tests.support.priced_models import priced
 from tests.support.running_service import service, simulator
 from tests.support.waiting import until
 
@@ -173,3 +178,62 @@ async def test_an_idle_connection_that_the_upstream_closed_is_not_an_error() -> 
         await until(lambda: upstream.open_connections == 0)
         await running.client.create("any")
         assert len(upstream.records) == 4
+
+
+@asynccontextmanager
+async def forgetful_server(crowd: int) -> AsyncIterator[tuple[str, list[int]]]:
+    """Run an upstream that answers the first request on each connection, and loses the second.
+
+    The first answers wait for all of the crowd, so that each call has a connection of its own.
+
+    Yields:
+        The base URL, and the number of requests on each connection.
+    """
+    served: list[int] = []
+    everyone = asyncio.Event()
+    answer = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(served)
+        served.append(0)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                request = await reader.readuntil(b"\r\n\r\n")
+                size = int(request.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(size)
+                served[number] += 1
+                if served[number] > 1:
+                    break
+                if len(served) >= crowd:
+                    everyone.set()
+                await everyone.wait()
+                writer.write(head % len(answer) + answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", served
+
+
+async def test_a_crowd_whose_idle_connections_are_lost_does_not_notice() -> None:
+    """Neither the budget of retries nor the breaker counts them: the upstream is well."""
+    crowd = 40
+    async with forgetful_server(crowd) as (url, served):
+        known = catalogue(
+            {
+                "upstreams": {"main": {"base_url": url, "keepalive": 3600}},
+                "models": {"m": {**priced(), "upstream": "main"}},
+            },
+            {},
+        )
+        async with service(known, breaker_failures=5) as running:
+            for _ in range(2):
+                await asyncio.gather(*(running.client.create("m") for _ in range(crowd)))
+            lost = served.count(2)
+            assert lost > crowd // 2
+            assert sum(served) == 2 * crowd + lost
+            assert running.metric("chat_upstream_retries_total") == lost
+            state = running.metric("chat_upstream_breaker_state", upstream="main", state="closed")
+            assert state == 1
+            await running.rests()

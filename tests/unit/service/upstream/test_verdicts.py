@@ -6,6 +6,13 @@ from service import errors
 from service.upstream.verdicts import Verdict, verdict_of
 
 
+def lost() -> errors.Failure:
+    """Return the failure of a request that went out on an idle connection that had ended."""
+    failure = errors.UpstreamError(dispatched=True)
+    failure.lost_idle = True
+    return failure
+
+
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
@@ -20,6 +27,7 @@ from service.upstream.verdicts import Verdict, verdict_of
         (errors.RequestTooLarge(dispatched=True).because("request"), "refused"),
         (errors.UpstreamRateLimited().because("rate_limit"), "refused"),
         (errors.UpstreamAccount(dispatched=True).because("account"), "refused"),
+        (lost(), "unknown"),
         # The service itself refused or failed.
         (errors.InvalidRequest(), "unknown"),
         (errors.Overloaded().because("pool"), "unknown"),
