@@ -56,6 +56,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from chatcompletion import openai_json
 from chatcompletion.v1.chat_completion_pb2 import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -150,7 +151,7 @@ class Progress:
         """Count a chunk, and return whether to send it to the caller."""
         reports = chunk.HasField("usage")
         if reports and self.complete and not any(map(_says_something, chunk.choices)):
-            chunk.ClearField("choices")
+            openai_json.clear_member(chunk, "choices")
             chunk.extra_json["choices"] = "[]"
         # A copy, because the iteration over a field of a message ends with an exception.
         choices = chunk.choices[:]

@@ -42,6 +42,8 @@ from service.upstream.sse import EventParser, EventTooLargeError
 
 _OVERRAN: Final = "The model provider exceeded the output limit within a tool call."
 _DONE: Final = b"[DONE]"
+_FAILURE: Final = b"error"
+"""The name of events that report an error."""
 _ERROR: Final = b'"error"'
 """Every chunk that reports an error contains this word; upstreams do not escape its letters."""
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
@@ -181,7 +183,7 @@ class ChunkReader:
         events.reverse()
         while events:
             name, data = events.pop()
-            can_repeat = name != b"error" and progress.kept is None
+            can_repeat = name != _FAILURE and progress.kept is None
             repetition = texts.repetition(data) if can_repeat else None
             if repetition is not None:
                 del data
@@ -203,6 +205,8 @@ class ChunkReader:
     def _observed(self, name: bytes, data: bytes) -> list[Response]:
         """Decode and observe the chunk of an event. Return what to deliver now."""
         progress = self._progress
+        if name != _FAILURE and not data.strip():
+            return []  # some gateways keep a stream alive so
         response = self._decode(name, data)
         chunk = response.chunk
         is_pattern = self._texts.learn(data, chunk)
@@ -239,7 +243,7 @@ class ChunkReader:
         chunk = response.chunk
         # Per chunk, a search for the word costs less than reading the members. `in` would raise and
         # catch an exception first.
-        if name == b"error" or (data.find(_ERROR) >= 0 and has_error(chunk)):
+        if name == _FAILURE or (data.find(_ERROR) >= 0 and has_error(chunk)):
             unclear = errors.UpstreamError(dispatched=True).because("reported")
             raise self._failure(reported(data, self._model) or unclear)
         if not chunk.choices and not chunk.HasField("usage"):

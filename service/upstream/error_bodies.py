@@ -78,6 +78,10 @@ def read(body: bytes, *, plain: bool = False) -> ErrorBody | None:
         texts += _texts(found)
         param = found.get("param")
         blames_member = blames_member or (isinstance(param, str) and param != "")
+    # Some vendors have a member of their own for the text. That of a parameter is the caller's.
+    message = error.message[:_LONGEST_TEXT] if error is not None and not error.param else ""
+    if message and message not in texts:
+        texts.insert(0, message)
     if error is None and not names and not texts:
         return None
     return ErrorBody(

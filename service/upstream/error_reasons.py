@@ -7,6 +7,7 @@
     {"errors": [{"code": 7000, "message": …}]}  Cloudflare: the first
     [{"error": {…}}]                            Gemini: a list of one
     {"message": {"detail": […]}}                Mistral: nested
+    {"fault": {"faultstring": …}}               gateways: Apigee
     {"object": "error", "message": …}           the bare object: older vLLM, DashScope
     {"choices": [{"error": {…}}]}               OpenRouter: in a choice
     a text that is not JSON                     axum and others
@@ -18,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-_CONTAINERS: Final = ("error", "errors", "detail", "details", "message")
+_CONTAINERS: Final = ("error", "errors", "detail", "details", "message", "fault")
 """The members that can hold the object or the list with the message, in the order of search."""
 _MESSAGES: Final = (
     *("message", "msg", "status_msg", "error_msg", "error_message", "errorMessage", "Message"),
-    *("error", "detail", "title"),
+    *("error", "detail", "details", "title", "faultstring", "description", "err"),
 )
 """The members that can be the message, in the order of search."""
 _DEEPEST: Final = 6

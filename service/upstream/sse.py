@@ -5,7 +5,7 @@ r"""A parser for event streams, on bytes: no I/O, bounded memory.
 It follows the WHATWG HTML standard, section 9.2.6. Lines end with CRLF, LF or CR, and with no other
 character, because JSON can contain U+2028, U+0085 and the like. A line that begins with a colon is
 a comment. The `data` lines of an event are joined by LF. An empty line ends an event. An event
-without data is dropped. The standard also drops an incomplete last event. `finish` returns it,
+without `data` is dropped. The standard also drops an incomplete last event. `finish` returns it,
 because some upstreams omit the last empty line.
 
 `id` and `retry` are skipped, because the request is never repeated.

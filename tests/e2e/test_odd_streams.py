@@ -88,6 +88,22 @@ KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
             for framing in ("chunked", "length")
         ),
     ),
+    "empty events": (
+        *(
+            stream(f"{blank!r}", blank, PIECES[0], blank, *STREAM[1:-1], blank, DONE)
+            for blank in (
+                b"data:\n\n",
+                b"data: \n\n",
+                b"data:   \n\n",
+                b"data\n\n",
+                b"data:\ndata:\n\n",
+            )
+        ),
+        stream("named", b"event: ping\ndata:\n\n", *STREAM),
+        stream("at the end", *STREAM[:-1], b"data:"),
+        fails(stream, "alone", b"data:\n\n" * 3, code=TRUNCATED),
+        fails(stream, "an error", b"event: error\ndata:\n\n", code=INVALID),
+    ),
     "strict end of a stream": (
         stream("both", *STREAM, strict=True),
         stream("both, without the empty line", *STREAM[:-1], DONE[:-2], strict=True),

@@ -3,6 +3,7 @@ never; and an upstream that refuses `stream_options`, through every door.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
@@ -25,6 +26,7 @@ from tests.support.odd_answers import (
     http,
     json_answer,
     raw_server,
+    report,
     stream,
     usage,
 )
@@ -34,6 +36,14 @@ TOTALS: Final = {"stream_options": {"include_usage": True, "continuous_usage_sta
 SILENT: Final = event(chunk(None, usage=usage()))
 BESIDE: Final = event(chunk(None, "stop", usage=usage()))
 COST: Final = event({**chunk(None), "choices": [], "usage": usage(cost=0.5, queue_time=1)})
+
+
+def unusual(choices: Mapping[str, Any]) -> bytes:
+    """Return a usage chunk with other choices than an empty array."""
+    members = {name: value for name, value in report().items() if name != "choices"}
+    return event({**members, **choices})
+
+
 EACH: Final = (
     event(chunk("Blue", usage=usage(completion_tokens=1))),
     event(chunk(" whale", "stop", usage=usage())),
@@ -60,6 +70,23 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     stream("costs", *PIECES, STOP, COST, DONE, request=ASKED, usages=(usage(queue_time=1),)),
     stream("not requested, never", *PIECES, STOP, DONE, used=COUNTED),
+    *(
+        row
+        for name, choices in (
+            ("null", {"choices": None}),
+            ("no", {}),
+            ("an empty text for", {"choices": ""}),
+        )
+        for row in (
+            stream(
+                f"requested, beside {name} choices",
+                *(*PIECES, STOP, unusual(choices), DONE),
+                request=ASKED,
+                usages=(usage(),),
+            ),
+            stream(f"not requested, beside {name} choices", *PIECES, STOP, unusual(choices), DONE),
+        )
+    ),
     stream(
         "one character each, in one choice",
         *(event(chunk(letter)) for letter in "Blue whale"),

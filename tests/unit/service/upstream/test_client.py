@@ -706,7 +706,7 @@ BROKEN: dict[str, tuple[tuple[bytes, ...], type[errors.Failure]]] = {
     "malformed JSON": ((STREAM[0], b'data: {"id":\n\n'), errors.UpstreamInvalidResponse),
     "an array": ((STREAM[0], b"data: []\n\n"), errors.UpstreamInvalidResponse),
     "text": ((STREAM[0], b"data: hello\n\n"), errors.UpstreamInvalidResponse),
-    "empty data": ((STREAM[0], b"data:\n\n"), errors.UpstreamInvalidResponse),
+    "empty data": ((STREAM[0], b"data:\n\n"), errors.UpstreamTruncated),
     "an event over the limit": (
         (STREAM[0], b"data: " + b"x" * 100_000, b"\n\n"),
         errors.UpstreamInvalidResponse,
