@@ -55,8 +55,9 @@ from tests.contract.accounts_machine.tables import Tables
 
 ROUNDS: Final = 60
 """Rules of a machine."""
-STEPS_OF_A_MACHINE: Final = 450
-"""Operations of a machine, at least on average."""
+STEPS_OF_A_MACHINE: Final = 400
+"""Operations of a machine, at least on average. Hypothesis also draws constants that it finds in
+imported modules, so that the average is 446 among the faults, and 650 with this module alone."""
 
 
 _BUDGETS: Final = st.tuples(
