@@ -3,6 +3,7 @@
     /v1/chat/completions/          a slash too many        -> /v1/chat/completions
     /chat/completions              a base URL without /v1  -> /v1/chat/completions
     /v1/v1/chat/completions        a base URL with two     -> /v1/chat/completions
+    /health/, /v1/healthz          a route of operators    -> /health
     /v1/responses                  another API of OpenAI   -> how frameworks select Chat Completions
 
 No I/O.
@@ -18,6 +19,15 @@ _MODELS: Final = "/v1/models"
 _OFFERED: Final = (
     f"This server offers POST {_CHAT} and GET {_MODELS}; the base URL of an SDK ends in /v1."
 )
+
+_RIGHT: Final = {
+    "/chat/completions/quote": "POST /v1/chat/completions/quote",
+    "/credits": "GET /v1/credits",
+    "/health": "GET /health",
+    "/healthz": "GET /healthz",
+    "/readyz": "GET /readyz",
+}
+"""The right routes, by their paths without /v1 and without a slash at the end."""
 
 _OTHER_APIS: Final = {
     "responses": "the Responses API",
@@ -58,8 +68,11 @@ def message(method: str, path: str) -> str:
         method: The method of the request.
         path: The decoded path of its URL.
     """
-    intended = "/v1" + _VERSIONS.sub("", re.sub("/+", "/", path)).rstrip("/")
-    if intended.endswith("/chat/completions"):
+    below = _VERSIONS.sub("", re.sub("/+", "/", path).lower()).rstrip("/")
+    intended = f"/v1{below}"
+    if below in _RIGHT:
+        right = f"Use {_RIGHT[below]}."
+    elif intended.endswith("/chat/completions"):
         right = f"Use POST {_CHAT}: the base URL of an SDK ends in /v1, once."
     elif intended == _MODELS or (intended.startswith(f"{_MODELS}/") and not _is_ours(path)):
         right = f"Use GET {_MODELS}: the base URL of an SDK ends in /v1, once."

@@ -264,7 +264,9 @@ def failure_of(
         case Refusal.TOKENS:
             return _too_many_tokens(refused, bound, request)
         case limit:
-            size = refused.requests.limit if limit is Refusal.REQUESTS and refused.requests else 0
+            size = refused.concurrency
+            if limit is Refusal.REQUESTS and refused.requests:
+                size = refused.requests.limit
             at = f": limit {size}" if size else ""
             wait = _wait(refused)
             message = f"Rate limit reached for {limit.value}{at}. {_again(wait)}"

@@ -166,7 +166,7 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             canonical = params if is_decoded else openai_json.canonicalize_request(params)
         except openai_json.DecodeError as error:
             param = error.param or "params"
-            message = f"Invalid {quoted(param)}: {error.message}"
+            message = f"Invalid {quoted(param)}: {error.message[:1].lower()}{error.message[1:]}"
             violation = errors.Violation(param=param, message=message, code=error.code)
             raise _invalid([violation]) from error
         if canonical is not params:

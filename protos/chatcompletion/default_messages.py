@@ -68,7 +68,9 @@ def too_large(most: int, size: int | None = None) -> str:
     limit = f"{most // 2**20} MiB" if most % 2**20 == 0 else f"{most} bytes"
     got = ""
     if size is not None:
-        got = f", but got {size / 2**20:.1f} MiB" if size >= 2**20 else f", but got {size} bytes"
+        got = f", but got {size / 2**20:.1f} MiB"
+        if size < 2**20 or got.endswith(f" {most / 2**20:.1f} MiB"):
+            limit, got = f"{most} bytes", f", but got {size} bytes"
     return (
         f"Request too large: expected at most {limit}{got}. "
         "Shorten the messages, or send smaller pictures and files."

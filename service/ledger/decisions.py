@@ -267,7 +267,8 @@ def _take(key: Key, place: Place, now: int, changes: Changes) -> Refused | None:
                 refusal, longest = Refusal.TOKENS, wait
     if refusal is not None:
         _heed_clock(key, now, changes)
-        return Refused(refusal=refusal, wait=longest)
+        most = key.concurrency if refusal is Refusal.CONCURRENCY else None
+        return Refused(refusal=refusal, wait=longest, concurrency=most or 0)
     key.requests_tat, key.tokens_tat = requests_tat, tokens_tat
     return None
 

@@ -366,6 +366,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """For BUDGET and BUDGET_HELD, the budget."""
     wait: int = 0
     """Nanoseconds after which it can succeed; 0 if waiting does not help."""
+    concurrency: int = 0
+    """For CONCURRENCY, the limit of the key."""
     requests: Level | None = None
     tokens: Level | None = None
 

@@ -125,7 +125,7 @@ def _messages(params: ChatCompletionParams) -> Iterator[Violation]:
         if role == "tool":
             yield from _tool_message(message, index, called)
         if role in _NEED_CONTENT and not _has_content(message):
-            yield missing(f"messages[{index}].content")
+            yield missing(f"messages[{index}].content", "content_text or content_parts")
         if message.tool_calls:
             called.update(call.id for call in message.tool_calls)
 

@@ -35,6 +35,7 @@ from service.models import Model
 from service.validation import dialects
 from service.validation.aliases import folded
 from service.validation.survey import UNTYPED, Survey, survey_of
+from service.validation.wording import unsupported_value
 
 OWN_TOOLS: Final = frozenset({"function", "custom"})
 """Types of tools that the caller runs."""
@@ -126,33 +127,37 @@ def _by_operator(params: ChatCompletionParams, model: Model) -> Iterator[Violati
 
 # ------------------------------------------------------------------- the contract's own members
 
-_Asks = Callable[[ChatCompletionParams], bool]
+_Value = Callable[[ChatCompletionParams], str | None]
 
 
-def _asks_for_tier(params: ChatCompletionParams) -> bool:
-    return params.HasField("service_tier") and params.service_tier not in OWN_TIERS
+def _tier(params: ChatCompletionParams) -> str | None:
+    is_set = params.HasField("service_tier") and params.service_tier not in OWN_TIERS
+    return params.service_tier if is_set else None
 
 
-def _asks_for_more_than_text(params: ChatCompletionParams) -> bool:
-    return any(kind != "text" for kind in params.modalities)
+def _modality(params: ChatCompletionParams) -> str | None:
+    return next((kind for kind in params.modalities if kind != "text"), None)
 
 
-def _asks_for_cache(params: ChatCompletionParams) -> bool:
+def _time_in_cache(params: ChatCompletionParams) -> str | None:
     if not params.HasField("prompt_cache_options"):
-        return False
+        return None
     options = params.prompt_cache_options
-    return options.HasField("ttl") and options.ttl != OWN_TTL
+    return options.ttl if options.HasField("ttl") and options.ttl != OWN_TTL else None
 
 
-PRICED: Final[Mapping[str, tuple[_Asks, str]]] = {
-    "service_tier": (_asks_for_tier, "This model supports 'auto' and 'default'."),
-    "modalities": (_asks_for_more_than_text, "This model supports 'text'."),
-    "audio": (lambda params: params.HasField("audio"), ""),
-    "web_search_options": (lambda params: params.HasField("web_search_options"), ""),
-    "prompt_cache_options.ttl": (_asks_for_cache, f"This model supports '{OWN_TTL}'."),
+PRICED: Final[Mapping[str, tuple[_Value, tuple[str, ...]]]] = {
+    "service_tier": (_tier, ("auto", "default")),
+    "modalities": (_modality, ("text",)),
+    "audio": (lambda params: "" if params.HasField("audio") else None, ()),
+    "web_search_options": (
+        lambda params: "" if params.HasField("web_search_options") else None,
+        (),
+    ),
+    "prompt_cache_options.ttl": (_time_in_cache, (OWN_TTL,)),
 }
-"""Members of the contract that have a cost beyond the model's prices: a function that returns
-whether a request uses one, and the values that do not ("" if all do)."""
+"""Members of the contract that have a cost beyond the model's prices: a function that returns the
+value that has one, or None, and the values that have none, if there are any."""
 
 _CAN_BE_CHARGED: Final = frozenset({"tools", *(name.partition(".")[0] for name in PRICED)})
 """The fields that `_priced` reads."""
@@ -163,26 +168,18 @@ def _priced(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
     for index, tool in enumerate(params.tools):
         if tool.type not in OWN_TOOLS and not model.allows_tool(tool.type):
             kinds = sorted(OWN_TOOLS | (model.allowed_tools or _NOTHING), key=_own_first)
-            yield Violation(
-                param=f"tools[{index}].type",
-                message=f"Unsupported value for 'tools[{index}].type'. This model supports tools "
-                f"of type {_enumerated(kinds)}.",
-                code="unsupported_value",
-                setting=_setting(model, "tools"),
-            )
+            path = f"tools[{index}].type"
+            yield unsupported_value(path, kinds, tool.type, _setting(model, "tools"))
     if model.is_free:
         return
-    for name, (asks, values) in PRICED.items():
-        if asks(params) and name not in model.allowed_members:
+    setting = _setting(model, "allowed")
+    for name, (value_of, values) in PRICED.items():
+        value = value_of(params)
+        if value is not None and name not in model.allowed_members:
             if values:
-                yield Violation(
-                    param=name,
-                    message=f"Unsupported value for '{name}'. {values}",
-                    code="unsupported_value",
-                    setting=_setting(model, "allowed"),
-                )
+                yield unsupported_value(name, values, value, setting)
             else:
-                yield _unsupported(name, dialects.CHARGED_REASON, _setting(model, "allowed"))
+                yield _unsupported(name, dialects.CHARGED_REASON, setting)
 
 
 def _marks(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
@@ -197,13 +194,8 @@ def _marks(params: ChatCompletionParams, model: Model) -> Iterator[Violation]:
                 if mark.HasField("ttl") and mark.ttl != OWN_TTL:
                     path = f"messages[{index}].content[{place}].prompt_cache_breakpoint.ttl"
                     if _without_indexes(path) not in model.allowed_members:
-                        yield Violation(
-                            param=path,
-                            message=f"Unsupported value for '{path}'. "
-                            f"This model supports '{OWN_TTL}'.",
-                            code="unsupported_value",
-                            setting=_setting(model, "allowed"),
-                        )
+                        setting = _setting(model, "allowed")
+                        yield unsupported_value(path, (OWN_TTL,), mark.ttl, setting)
 
 
 def _own_first(kind: str) -> tuple[bool, str]:
@@ -484,8 +476,3 @@ def _shown(name: str) -> str:
 
 
 _LONGEST_PATH: Final = 120
-
-
-def _enumerated(words: list[str]) -> str:
-    *most, last = (f"'{word}'" for word in words)
-    return f"{', '.join(most)} and {last}" if most else last

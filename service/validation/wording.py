@@ -14,11 +14,17 @@ from chatcompletion.default_messages import quoted
 from service.errors import Violation
 
 
-def missing(param: str) -> Violation:
-    """Return the violation of a required member that is absent."""
+def missing(param: str, fields: str = "") -> Violation:
+    """Return the violation of a required member that is absent.
+
+    Args:
+        param: The path of the member.
+        fields: Its fields in gRPC, if their names differ.
+    """
+    named = f" ({fields} in gRPC)" if fields else ""
     return Violation(
         param=param,
-        message=f"Missing required parameter: {quoted(param)}.",
+        message=f"Missing required parameter: {quoted(param)}{named}.",
         code="missing_required_parameter",
     )
 
@@ -48,6 +54,26 @@ def mistyped(param: str, expected: Sequence[str], received: str) -> Violation:
         message=f"Invalid type for {quoted(param)}: expected {allowed}, "
         f"but got {with_article(received)}.",
         code="invalid_type",
+    )
+
+
+def unsupported_value(param: str, values: Sequence[str], received: str, setting: str) -> Violation:
+    """Return the violation of a value for which a model has no price, or that it does not run.
+
+    Args:
+        param: The path of the member.
+        values: The values that the model supports, at least one.
+        received: The value of the request.
+        setting: The operator's setting, for the log.
+    """
+    *most, last = map(quoted, values)
+    supported = f"{', '.join(most)} and {last}" if most else last
+    return Violation(
+        param=param,
+        message=f"Unsupported value for {quoted(param)}: the model supports {supported}, "
+        f"but got {quoted(received)}.",
+        code="unsupported_value",
+        setting=setting,
     )
 
 

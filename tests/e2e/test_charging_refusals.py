@@ -360,6 +360,7 @@ async def test_concurrent_calls(door: DoorName, streamed: bool) -> None:
         await stack.rests()
 
         assert_limited(limited, "concurrent calls")
+        assert "concurrent calls: limit 1. Try again in 1" in limited.message
         assert limited.retry_after_ms is not None
         assert 1000 <= limited.retry_after_ms <= 1001
         assert admitted.code == ""

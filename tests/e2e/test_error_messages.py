@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import grpc
+import httpx
 import openai
 import pytest
 
 from chatcompletion.v1.chat_completion_pb2 import ChatCompletionParams
 from chatcompletion.v1.chat_completion_service_pb2 import CreateChatCompletionRequest
 from chatcompletion.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+from service.accounts.budget_rows import BudgetChange
+from service.ledger.budgets import Window
 from tests.e2e.test_openai_node import SDKS, node_with
 from tests.support.accounts_stack import AccountsStack, accounts_stack
 from tests.support.asking import HELLO, params
@@ -25,7 +28,20 @@ from tests.support.priced_models import priced
 from tests.support.tree import ROOT
 from tests.support.waiting import PATIENCE
 
-Key = Literal["rich", "poor", "few tokens", "one request", "other model", "unknown", "revoked"]
+Key = Literal[
+    "rich",
+    "poor",
+    "few tokens",
+    "one request",
+    "other model",
+    "unknown",
+    "revoked",
+    "expired",
+    "suspended",
+    "spent budget",
+]
+Headers = Mapping[str, str | None]
+"""None removes a header that the SDK sends."""
 
 CALL: Final = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 UNKNOWN: Final = "sk-live-abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
@@ -38,10 +54,17 @@ class Row:
     members: Mapping[str, Any]
     names: str
     """The text that `str(error)` must contain."""
+    headers: Headers = field(default_factory=dict)
     status: int = 422
     field: str = ""
     """The path in BadRequest; "" if there is none."""
     key: Key = "rich"
+    base: str = "/v1"
+    """The end of the base URL of the SDK."""
+    route: tuple[Literal["get", "post"], str] | None = None
+    """Another route than that of completions, below the base URL."""
+    is_http: bool = False
+    """Whether gRPC has no such failure."""
 
 
 def row(names: str, path: str, **members: Any) -> Row:
@@ -62,8 +85,9 @@ ROWS: Final[Mapping[str, Row]] = {
     "empty array": row("Invalid 'messages': expected at least 1 message", "messages", messages=[]),
     "no role": row("Missing required parameter: 'messages[0].role'.", "messages[0].role",
                    messages=[{"content": "x"}]),
-    "no content": row("Missing required parameter: 'messages[0].content'.",
-                      "messages[0].content_text", messages=[{"role": "user"}]),
+    "no content": row("Missing required parameter: 'messages[0].content' (content_text or "
+                      "content_parts in gRPC).", "messages[0].content_text",
+                      messages=[{"role": "user"}]),
     "element": row("Invalid type for 'messages[0].content[1]': expected an object, but got an "
                    "integer.", "messages[0].content_parts.items[1]",
                    messages=[{"role": "user", "content": ["x", 7]}]),
@@ -90,6 +114,11 @@ ROWS: Final[Mapping[str, Row]] = {
                    'extra_json["temprature"]', temprature=1),
     "not offered": row("Unsupported parameter: 'best_of'. Use 'max_tokens' to limit the output and "
                        "'n'", 'extra_json["best_of"]', best_of=5),
+    "unsupported value": row("Unsupported value for 'service_tier': the model supports 'auto' and "
+                             "'default', but got 'flex'.", "service_tier", service_tier="flex"),
+    "for a gateway": row("Unsupported parameter: 'azure_endpoint'. It can redirect the request or "
+                         "change its credentials.", 'extra_json["azure_endpoint"]',
+                         azure_endpoint="https://a.example"),
     "no such tool": row("Invalid 'tool_choice.function.name': 'g' is not one of the 'tools'.",
                         "tool_choice_object.function.name",
                         tools=[{"type": "function", "function": {"name": "f"}}],
@@ -107,16 +136,55 @@ ROWS: Final[Mapping[str, Row]] = {
                          names="The model 'gpt-4o' does not exist. GET /v1/models"),
     "forbidden model": Row(members={}, status=403, key="other model",
                            names="This API key is not allowed to use the model 'default'."),
+    "no key": Row(members={}, status=401, headers={"authorization": None},
+                  names="No API key provided. Send the header 'Authorization: Bearer YOUR_KEY'."),
+    "wrong scheme": Row(members={}, status=401, headers={"authorization": "Basic YTpi"},
+                        names="Invalid 'Authorization' header: expected the scheme 'Bearer', but "
+                        "got 'Basic'. Send the header"),
+    "key in another header": Row(members={}, status=401,
+                                 headers={"authorization": None, "x-api-key": UNKNOWN},
+                                 names="The header 'x-api-key' is not read here. Send the header"),
     "unknown key": Row(members={}, status=401, key="unknown",
                        names="Incorrect API key provided: sk-li***DEFG."),
     "revoked key": Row(members={}, status=401, key="revoked",
                        names="This API key was revoked on "),
+    "expired key": Row(members={}, status=401, key="expired",
+                       names="This API key expired on 1970-01-01. Use another key."),
+    "suspended key": Row(members={}, status=403, key="suspended",
+                         names="This API key is suspended. Contact the operator."),
     "no credit": Row(members={"max_tokens": 90_000}, status=402, key="poor",
                      names="Add credit, or set max_tokens to at most "),
+    "spent budget": Row(members={}, status=402, key="spent budget",
+                        names="Budget exceeded: this request can cost up to "),
     "token limit": Row(members={"max_tokens": 5000}, status=429, key="few tokens",
                        names="tokens per minute: limit 2000, requested "),
     "request limit": Row(members={}, status=429, key="one request",
                          names="Rate limit reached for requests per minute: limit 1. Try again in"),
+    "too large": Row(members={"user": "x" * 3 * 2**19}, status=413,
+                     names="Request too large: expected at most 1 MiB, but got 1.5 MiB. Shorten"),
+    "at the provider": Row(members={"model": "account"}, status=502,
+                           names="The model provider rejected this server's credentials. Contact "
+                           "the operator and give request id req_"),
+    "base URL without /v1": Row(members={}, status=404, is_http=True, base="",
+                                names="Invalid URL (POST /chat/completions). Use POST "
+                                "/v1/chat/completions: the base URL of an SDK ends in /v1, once."),
+    "base URL with two": Row(members={}, status=404, is_http=True, base="/v1/v1",
+                             names="Invalid URL (POST /v1/v1/chat/completions). Use POST "
+                             "/v1/chat/completions: the base URL of an SDK ends in /v1, once."),
+    "another API": Row(members={}, status=404, is_http=True, route=("post", "/responses"),
+                       names="Invalid URL (POST /v1/responses). This server offers POST "
+                       "/v1/chat/completions, not the Responses API."),
+    "wrong URL": Row(members={}, status=404, is_http=True, route=("post", "/rerank"),
+                     names="Invalid URL (POST /v1/rerank). This server offers POST "
+                     "/v1/chat/completions and GET /v1/models"),
+    "wrong method": Row(members={}, status=405, is_http=True, route=("get", "/chat/completions"),
+                        names="Method GET is not allowed for /v1/chat/completions; use POST."),
+    "media type": Row(members={}, status=415, is_http=True, headers={"content-type": "text/plain"},
+                      names="Invalid 'Content-Type' header: expected application/json, but got "
+                      "'text/plain'"),
+    "coding": Row(members={}, status=415, is_http=True, headers={"content-encoding": "gzip"},
+                  names="Invalid 'Content-Encoding' header: expected a body that is not "
+                  "compressed, but got 'gzip'"),
 }  # fmt: skip
 
 
@@ -135,18 +203,23 @@ class World:
     stack: AccountsStack
     keys: dict[Key, str] = field(default_factory=dict)
 
-    @property
-    def base_url(self) -> str:
-        """The base URL of the SDKs."""
-        return f"http://{self.stack.bridge.address}/v1"
+    def base_url(self, one: Row) -> str:
+        """Return the base URL of the SDKs."""
+        return f"http://{self.stack.bridge.address}{one.base}"
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with accounts_stack({"default": priced()}) as running:
+    account = priced(upstream_model="sim-fault:401")
+    models = {"default": priced(), "account": account}
+    async with accounts_stack(models, max_request_bytes=2**20) as running:
         books = running.books
         revoked: Team = books.team()
         books.directory.revoke_key(revoked.name, revoked.key_name)
+        suspended = books.team()
+        books.directory.lifecycle.suspend_key(suspended.name, suspended.key_name)
+        spent = books.team()
+        books.directory.budgets.set(spent.name, changes=[BudgetChange(Window.DAY, 1)])
         limited = books.team(requests_per_minute=1)
         await running.ask("grpc", limited.key, "default")
         yield World(
@@ -159,6 +232,9 @@ async def world() -> AsyncIterator[World]:
                 "other model": books.team(models=("other",)).key,
                 "unknown": UNKNOWN,
                 "revoked": revoked.key,
+                "expired": books.team(expires_at=1).key,
+                "suspended": suspended.key,
+                "spent budget": spent.key,
             },
         )
 
@@ -169,25 +245,45 @@ def request_of(one: Row) -> dict[str, Any]:
 
 async def test_the_python_sdk_shows_the_parameter(world: World) -> None:
     for name, one in ROWS.items():
-        request = request_of(one)
-        own = {member: request.pop(member) for member in ("model", "messages")}
         async with openai.AsyncOpenAI(
-            base_url=world.base_url, api_key=world.keys[one.key], max_retries=0, timeout=PATIENCE
+            base_url=world.base_url(one),
+            api_key=world.keys[one.key],
+            max_retries=0,
+            timeout=PATIENCE,
         ) as client:
             with pytest.raises(openai.APIStatusError) as caught:
-                await client.chat.completions.create(**own, extra_body=request)
+                await _ask(client, one)
         assert one.names in str(caught.value), name
         assert caught.value.status_code == one.status, name
+
+
+async def _ask(client: openai.AsyncOpenAI, one: Row) -> None:
+    request = request_of(one)
+    headers = {
+        name: openai.Omit() if value is None else value for name, value in one.headers.items()
+    }
+    if one.route is None:
+        own = {member: request.pop(member) for member in ("model", "messages")}
+        more: Any = {"extra_body": request, "extra_headers": headers}
+        await client.chat.completions.create(**own, **more)
+    else:
+        method, path = one.route
+        body = {} if method == "get" else {"body": request}
+        await getattr(client, method)(path, cast_to=httpx.Response, **body)
 
 
 @pytest.mark.parametrize("sdk", SDKS)
 async def test_the_node_sdk_shows_the_parameter(world: World, sdk: str) -> None:
     requests = [
-        {"options": {"apiKey": world.keys[one.key]}, "members": request_of(one), "headers": {}}
+        {
+            "options": {"apiKey": world.keys[one.key], "baseURL": world.base_url(one)},
+            "members": request_of(one),
+            "headers": one.headers,
+            "route": one.route,
+        }
         for one in ROWS.values()
     ]
     options = {
-        "baseURL": world.base_url,
         "apiKey": "-",
         "maxRetries": 0,
         "timeout": PATIENCE * 1000,
@@ -202,6 +298,8 @@ async def test_the_node_sdk_shows_the_parameter(world: World, sdk: str) -> None:
 
 async def test_grpc_shows_the_parameter_and_the_field(world: World) -> None:
     for name, one in ROWS.items():
+        if one.is_http:
+            continue
         error = await _refused(world, one, params(request_of(one)))
         found = failed(error)
         assert one.names in str(error), name
@@ -213,7 +311,14 @@ async def _refused(world: World, one: Row, request: ChatCompletionParams) -> grp
     stub = ChatCompletionServiceStub(world.stack.channel)
     call: Any = stub.CreateChatCompletion(
         CreateChatCompletionRequest(params=request),
-        metadata=(("authorization", f"Bearer {world.keys[one.key]}"),),
+        metadata=tuple(
+            (name, value)
+            for name, value in {
+                "authorization": f"Bearer {world.keys[one.key]}",
+                **one.headers,
+            }.items()
+            if value is not None
+        ),
         timeout=PATIENCE,
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -227,9 +332,8 @@ async def test_a_wrong_value_in_extra_json_names_its_member(world: World) -> Non
     request.extra_json["top_k"] = "{"
     error = await _refused(world, ROWS["range"], request)
 
-    assert "Invalid 'top_k': The value of a member in 'extra_json' is not one JSON value." in str(
-        error
-    )
+    expected = "expected the text of one JSON value in 'extra_json', but got another text."
+    assert f"Invalid 'top_k': {expected}" in str(error)
     assert failed(error).violations == ('params.extra_json["top_k"]',)
     assert failed(error).error.param == "top_k"
 

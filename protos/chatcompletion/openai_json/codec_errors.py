@@ -13,6 +13,8 @@
 The messages contain names of fields and offsets, never values that a caller sent.
 """
 
+from typing import Final
+
 
 class CodecError(ValueError):
     """A document that cannot become a message, or a message that cannot become a document.
@@ -37,3 +39,18 @@ class DecodeError(CodecError):
 
 class EncodeError(CodecError):
     """A message cannot be written as JSON."""
+
+
+_KINDS: Final = {"[": "an array", '"': "a string", "n": "null", "t": "a boolean", "f": "a boolean"}
+
+
+def not_an_object(first: str) -> DecodeError:
+    """Return the error for a JSON text of another kind.
+
+    Args:
+        first: The first character of the text after white space.
+    """
+    got = _KINDS.get(first, "a number")
+    return DecodeError(
+        f"Invalid type for the JSON: expected an object, but got {got}.", code="invalid_type"
+    )

@@ -31,7 +31,7 @@ from chatcompletion.openai_json.canonical import (
     is_empty,
     is_set,
 )
-from chatcompletion.openai_json.codec_errors import DecodeError, EncodeError
+from chatcompletion.openai_json.codec_errors import DecodeError, EncodeError, not_an_object
 from chatcompletion.openai_json.document_limits import (
     MAX_DEPTH,
     MAX_UNKNOWN,
@@ -168,12 +168,14 @@ def _members(data: bytes) -> tuple[dict[str, Any], bool]:
     except msgspec.DecodeError:
         if lenient_values.CUT_PAIR.search(data):
             return lenient_values.document(data), False
+    if not data.strip():
+        raise _malformed("expected an object, but got no text")
     # msgspec reports the wrong type before it checks the syntax.
     try:
         strict_values.whole(data)
     except msgspec.DecodeError as error:
         raise _malformed(str(error).removeprefix("JSON is malformed: ")) from None
-    raise DecodeError("The JSON is not an object.", code="invalid_type")
+    raise not_an_object(chr(data.lstrip()[0]))
 
 
 def _malformed(reason: str) -> DecodeError:

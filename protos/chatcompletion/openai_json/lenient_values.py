@@ -14,7 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, NoReturn
 
 from chatcompletion.openai_json import verbatim
-from chatcompletion.openai_json.codec_errors import DecodeError
+from chatcompletion.openai_json.codec_errors import DecodeError, not_an_object
 from chatcompletion.openai_json.numbers import INT64_MAX, INT64_MIN, says
 from chatcompletion.openai_json.shapes import Form
 from chatcompletion.openai_json.strict_values import MisfitError
@@ -55,7 +55,7 @@ def document(data: bytes) -> dict[str, str]:
             "The JSON is malformed: NaN or an infinity.", code="invalid_json"
         ) from None
     if whole[begin] != "{":
-        raise DecodeError("The JSON is not an object.", code="invalid_type")
+        raise not_an_object(whole[begin])
     return members(whole[begin:end])
 
 

@@ -113,7 +113,7 @@ def _with_extra(members: dict[str, Any], extra: Mapping[str, str]) -> dict[str, 
             )
         if not verbatim.is_value(text):
             raise EncodeError(
-                f"The value of a member in '{EXTRA}' is not one JSON value.",
+                f"Expected the text of one JSON value in '{EXTRA}', but got another text.",
                 code="invalid_json",
                 param=name,
             )

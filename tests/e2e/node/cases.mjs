@@ -143,9 +143,15 @@ export const cases = {
   // Several concurrent requests with different options, each of which fails.
   async failures({ OpenAI, options }, { requests }) {
     return await Promise.all(
-      requests.map(async ({ options: own, members, headers }) => {
+      requests.map(async ({ options: own, members, headers, route }) => {
+        const client = new OpenAI({ ...options, ...own });
         try {
-          await new OpenAI({ ...options, ...own }).chat.completions.create(members, { headers });
+          if (route) {
+            const [method, path] = route;
+            await client[method](path, method === "get" ? {} : { body: members });
+          } else {
+            await client.chat.completions.create(members, { headers });
+          }
         } catch (error) {
           return described(error);
         }

@@ -146,6 +146,31 @@ def test_invalid_documents_are_refused(data: bytes) -> None:
     assert refused.value.param is None
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b" []", "an array"),
+        (b'"\\ud83d"', "a string"),
+        (b"\n-1", "a number"),
+        (b"null", "null"),
+        (b"true", "a boolean"),
+        (b"false", "a boolean"),
+    ],
+)
+def test_the_message_names_the_kind_that_is_no_object(data: bytes, kind: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        decode_request(data)
+    assert refused.value.message == (
+        f"Invalid type for the JSON: expected an object, but got {kind}."
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b" \n", b"\xef\xbb\xbf"])
+def test_an_empty_document_is_named_so(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="expected an object, but got no text"):
+        decode_request(data)
+
+
 @pytest.mark.parametrize("data", NOT_OBJECTS)
 def test_documents_that_are_no_objects_are_refused(data: bytes) -> None:
     with pytest.raises(DecodeError) as refused:

@@ -18,6 +18,7 @@ CHAT = "/v1/chat/completions"
         "/v1/v1/v1/chat/completions",
         "//v1//chat/completions",
         "/v1/chat/completions/chat/completions",
+        "/V1/Chat/Completions",
     ],
 )
 def test_a_wrong_base_url_is_corrected(path: str) -> None:
@@ -29,6 +30,21 @@ def test_a_wrong_base_url_is_corrected(path: str) -> None:
 @pytest.mark.parametrize("path", ["/models", "/v1/models/", "/v1/v1/models", "/models/a/b"])
 def test_so_is_that_of_the_models(path: str) -> None:
     assert "Use GET /v1/models: the base URL" in message("GET", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/health/", "GET /health"),
+        ("/v1/health", "GET /health"),
+        ("/healthz/", "GET /healthz"),
+        ("/v1/readyz", "GET /readyz"),
+        ("/credits", "GET /v1/credits"),
+        ("/chat/completions/quote/", "POST /v1/chat/completions/quote"),
+    ],
+)
+def test_so_are_those_of_other_routes(path: str, right: str) -> None:
+    assert message("GET", path) == f"Invalid URL (GET {path}). Use {right}."
 
 
 @pytest.mark.parametrize(
@@ -60,7 +76,7 @@ def test_whoever_can_select_chat_completions_is_told_how(path: str) -> None:
     assert all(name in page for name in named)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/V1/models", "/x", "/v1/chat"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/V1/x", "/x", "/v1/chat"])
 def test_any_other_url_gets_what_is_offered(path: str) -> None:
     assert message("GET", path) == (
         f"Invalid URL (GET {path}). This server offers POST {CHAT} and GET /v1/models; "

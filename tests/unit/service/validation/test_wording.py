@@ -30,6 +30,21 @@ def test_a_path_is_shortened_and_printable() -> None:
     assert len(found.message) < 120
 
 
+def test_a_missing_member_can_have_the_names_of_its_fields() -> None:
+    assert wording.missing("a").message == "Missing required parameter: 'a'."
+    assert wording.missing("a", "a_text").message == (
+        "Missing required parameter: 'a' (a_text in gRPC)."
+    )
+
+
+def test_an_unsupported_value_is_quoted_with_the_supported_ones() -> None:
+    found = wording.unsupported_value("tier", ("a", "b", "c"), "d" * 100, "models.m.allowed")
+    assert found.message == (
+        f"Unsupported value for 'tier': the model supports 'a', 'b' and 'c', but got '{'d' * 63}…'."
+    )
+    assert (found.code, found.setting) == ("unsupported_value", "models.m.allowed")
+
+
 def test_an_uncounted_excess_is_more() -> None:
     assert wording.too_long("stop", 4, "entries").message == (
         "Invalid 'stop': expected at most 4 entries, but got more."
