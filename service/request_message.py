@@ -9,6 +9,7 @@ from __future__ import annotations  # the types of grpc are generic for type che
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
@@ -36,13 +37,21 @@ async def receive(context: _Context | InProcessContext) -> Any:
         InvalidRequest: There is no message or more than one, the message has another type, or it
             takes too long.
     """
+    reading = _receive(cast("_Context", context))
     if isinstance(context, InProcessContext):
-        return await _receive(cast("_Context", context))  # it is there
+        return await reading  # it is there
+    arrived = _arrival(reading)
+    timer = arrived.get_loop().call_later(LONGEST, _end_late, arrived)
     try:
-        async with asyncio.timeout(LONGEST):
-            return await to_its_end(_receive(context))
-    except TimeoutError as error:
-        raise too_late() from error
+        return await arrived
+    finally:
+        timer.cancel()
+        del arrived  # an exception has this frame, and the future the exception: a cycle
+
+
+def _end_late(arrived: asyncio.Future[Any]) -> None:
+    if not arrived.done():
+        arrived.set_exception(too_late())
 
 
 async def _receive(context: _Context) -> Any:
@@ -63,15 +72,29 @@ async def to_its_end(reading: Coroutine[Any, Any, _T]) -> _T:
 
     grpc.aio leaks a message that arrives for a cancelled read. The read ends with its call.
     """
+    return await _arrival(reading)
+
+
+def _arrival(reading: Coroutine[Any, Any, _T]) -> asyncio.Future[_T]:
+    """Return a future of the result of a read, which continues if the future is cancelled."""
     task = asyncio.create_task(reading)
-    task.add_done_callback(_forget)
-    return await asyncio.shield(task)
+    arrived: asyncio.Future[_T] = task.get_loop().create_future()
+    task.add_done_callback(partial(_pass_on, arrived))
+    return arrived
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception of a task, so that asyncio does not log it."""
-    if not task.cancelled():
-        task.exception()
+def _pass_on(arrived: asyncio.Future[_T], task: asyncio.Task[_T]) -> None:
+    """Give the result of a read to its future. Retrieve each exception: asyncio logs the others."""
+    if task.cancelled():
+        arrived.cancel()
+        return
+    error = task.exception()
+    if arrived.done():
+        return
+    if error is None:
+        arrived.set_result(task.result())
+    else:
+        arrived.set_exception(error)
 
 
 def too_late() -> errors.InvalidRequest:
