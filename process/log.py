@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,6 +37,7 @@ SILENT_GRPC: Final = ("GRPC_VERBOSITY", "NONE")
 must be set before grpc is imported. What the core reports is in our own errors and log lines."""
 
 _FIELDS: Final = "chat_fields"
+_NOTHING: Final[dict[str, object]] = {}
 _LONGEST_EVENT: Final = 512
 _MOST_LINES: Final = 1000
 _OURS: Final = ("service", "restbridge")
@@ -56,6 +58,38 @@ def fields(**members: object) -> dict[str, dict[str, object]]:
 def event(logger: str, name: str, **members: object) -> None:
     """Log one event at level info."""
     logging.getLogger(logger).info(name, extra=fields(**members))
+
+
+def line(logger: logging.Logger, level: int, event: str, members: dict[str, object]) -> None:
+    """Log an event of each request, at half the cost of the methods of a logger.
+
+    Args:
+        logger: The logger.
+        level: A level of `logging`.
+        event: The event.
+        members: The members of the line.
+    """
+    if logger.isEnabledFor(level):
+        logger.handle(_Record(logger.name, level, event, members))
+
+
+_NOWHERE: Final = vars(logging.LogRecord("", 0, "", 0, "", (), None))
+"""The attributes of a record that says nothing."""
+
+
+class _Record(logging.LogRecord):
+    """A record without what our lines do not have: its place in the source, thread and process."""
+
+    def __init__(self, name: str, level: int, event: str, members: dict[str, object]) -> None:
+        # Without the constructor of the class, which takes a path apart.
+        said = _NOWHERE.copy()
+        said["name"] = name
+        said["msg"] = event
+        said["levelno"] = level
+        said["levelname"] = logging.getLevelName(level)
+        said["created"] = time.time()
+        said[_FIELDS] = members
+        self.__dict__ = said
 
 
 def exception_members(
@@ -82,16 +116,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its line break."""
+        members: dict[str, Any] | None = getattr(record, _FIELDS, None)
         line: dict[str, object] = {
             "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": _event_of(record),
+            **self._members,
+            **(members or _NOTHING),
         }
-        line.update(self._members)
-        members: dict[str, Any] | None = getattr(record, _FIELDS, None)
-        if members:
-            line.update(members)
         if record.exc_info and record.exc_info[0] is not None:
             line.update(exception_members(record.exc_info[0], record.exc_info[2]))
         try:

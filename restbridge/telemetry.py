@@ -133,7 +133,7 @@ class Telemetry:
             self._events.inc(exchange.events)
             members["first_event_ms"] = round(to_first * _MILLISECONDS, 1)
             members["events"] = exchange.events
-        _log.info("request", extra=log.fields(**members))
+        log.line(_log, logging.INFO, "request", members)
         if exchange.trace is not None:
             exchange.trace.end(
                 method=method,

@@ -341,7 +341,7 @@ class Telemetry:
             level = self._note_failure(call, call.upstream_report, members)
         elif call.reason in _ERRORS:
             level = logging.ERROR
-        _log.log(level, "call", extra=log.fields(**members))
+        log.line(_log, level, "call", members)
 
     def _end_costs(self, call: CallRecord, label: str, members: dict[str, object]) -> None:
         """Record what a call cost: a charge, and the time of the upstream."""

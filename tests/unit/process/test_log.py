@@ -207,3 +207,26 @@ def test_the_time_has_milliseconds(stream: io.StringIO) -> None:
         "1970-01-01T00:00:02.500+00:00",
         "1970-01-01T00:00:01.250+00:00",
     ]
+
+
+def test_a_line_of_each_request_is_as_every_other(stream: io.StringIO) -> None:
+    logger = logging.getLogger("service.telemetry")
+    logger.info("call", extra=log.fields(status=200))
+    log.line(logger, logging.INFO, "call", {"status": 200})
+    log.line(logger, logging.DEBUG, "call", {"status": 200})
+
+    usual, quick = ({**line, "time": ""} for line in read(stream))
+    assert quick == usual
+
+
+def test_a_record_of_a_line_has_every_attribute_of_a_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger().addHandler(caplog.handler)
+    logging.getLogger("service").setLevel(logging.INFO)
+    log.line(logging.getLogger("service"), logging.INFO, "call", {"status": 200})
+    usual = logging.LogRecord("service", logging.INFO, "", 0, "call", (), None)
+
+    (record,) = caplog.records
+    assert all(hasattr(record, name) for name in vars(usual))
+    assert record.getMessage() == "call"
