@@ -152,7 +152,7 @@ class InProcessContext:
         self._metadata = metadata
         self._deadline = None if timeout is None else self._loop.time() + timeout
         self._done: list[Callable[[Any], None]] | None = []
-        self.initial_metadata = Metadata()
+        self.initial_metadata: MetadataPairs = ()
         """The initial metadata that the handler sent."""
         self.trailing_metadata: MetadataPairs = ()
         """The trailing metadata of a call that succeeds."""
@@ -178,7 +178,7 @@ class InProcessContext:
             raise TypeError("the method answers with one message")
         return self.take(messages)
 
-    async def send_initial_metadata(self, metadata: Metadata) -> None:
+    async def send_initial_metadata(self, metadata: MetadataPairs) -> None:
         """Send the initial metadata to the caller."""
         self.initial_metadata = metadata
 
@@ -193,7 +193,8 @@ class InProcessContext:
         trailing_metadata: MetadataPairs = (),
     ) -> NoReturn:
         """Raise an `AioRpcError` that ends the call with this status."""
-        raise AioRpcError(code, self.initial_metadata, Metadata(*trailing_metadata), details)
+        initial = Metadata(*self.initial_metadata)
+        raise AioRpcError(code, initial, Metadata(*trailing_metadata), details)
 
     def invocation_metadata(self) -> MetadataPairs:
         """Return the caller's metadata."""
@@ -239,7 +240,7 @@ class _Call:
         self._method = method
         self._context = context
 
-    async def initial_metadata(self) -> Metadata:
+    async def initial_metadata(self) -> MetadataPairs:
         """Return the initial metadata that the handler has sent so far."""
         return self._context.initial_metadata
 

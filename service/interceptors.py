@@ -22,13 +22,12 @@ import asyncio
 import logging
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
@@ -36,7 +35,7 @@ from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import Message
-from grpc.aio import Metadata, ServicerContext
+from grpc.aio import ServicerContext
 
 from chatcompletion import charges
 from chatcompletion.openai_json import TextChunk
@@ -163,12 +162,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, handler: Callable[[Any, _Context], Awaitable[_Response]]
     ) -> Callable[[object, _Context], Awaitable[_Response]]:
         async def serve(_: object, context: _Context) -> _Response:
-            async with self._call(method, context) as call:
-                request = await self._receive(call, context)
-                response = await handler(request, context)
-                await self._look_at_limits(call)
-                await self._begin_response(call, context)
-                return response
+            return await self._run(method, context, answer)
+
+        async def answer(call: Call, context: _Context) -> _Response:
+            request = await self._receive(call, context)
+            response = await handler(request, context)
+            await self._look_at_limits(call)
+            await self._begin_response(call, context)
+            return response
 
         return serve
 
@@ -179,14 +180,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         serialize: Callable[[_Response], bytes],
     ) -> Callable[[object, _Context], Awaitable[None]]:
         async def serve(_: object, context: _Context) -> None:
-            async with self._call(method, context) as call:
-                # The handler owns the request: a stream does without it while it waits.
-                stream = handler(await self._receive(call, context), context)
-                async with aclosing(stream):
-                    async for responses in stream:
-                        if not call.begun:
-                            await self._begin_response(call, context)
-                        await write_all(context, responses, serialize)
+            await self._run(method, context, answer)
+
+        async def answer(call: Call, context: _Context) -> None:
+            # The handler owns the request: a stream does without it while it waits.
+            stream = handler(await self._receive(call, context), context)
+            async with aclosing(stream):
+                async for responses in stream:
+                    if not call.begun:
+                        await self._begin_response(call, context)
+                    await write_all(context, responses, serialize)
 
         return serve
 
@@ -214,11 +217,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _begin_response(self, call: Call, context: _Context) -> None:
         """Send the initial metadata, after which clients and proxies do not retry the call."""
         call.begun = True
-        await context.send_initial_metadata(self._initial_metadata(call))
+        await context.send_initial_metadata(cast("Any", self._initial_metadata(call)))
 
-    def _initial_metadata(self, call: Call) -> Metadata:
+    def _initial_metadata(self, call: Call) -> tuple[tuple[str, str], ...]:
         elapsed = self._clock() - call.record.started
-        return Metadata(
+        return (
             (request_ids.HEADER, call.record.request_id),
             ("openai-processing-ms", str(round(elapsed * 1000))),
             *call.rate_limit,
@@ -232,8 +235,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return ()
         return ((UPSTREAM, quote(call.record.upstream, safe=_PLAIN)),)
 
-    @asynccontextmanager
-    async def _call(self, method: str, context: _Context) -> AsyncIterator[Call]:
+    async def _run(
+        self,
+        method: str,
+        context: _Context,
+        answer: Callable[[Call, _Context], Awaitable[_Response]],
+    ) -> _Response:
+        """Run a call from its arrival to its end, and return its response.
+
+        Args:
+            method: The name of its method.
+            context: Its context.
+            answer: Reads the request, and sends or returns the response.
+        """
         call = self._begin(method, context)
         token = CURRENT.set(call)
         self._calls.add(call)
@@ -246,10 +260,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with asyncio.timeout_at(call.deadline):
                 await self._calls.enter()
                 await self._authenticate(call)
-                yield call
+                response = await answer(call, context)
                 if cost := self._cost_of(call):
                     context.set_trailing_metadata(cast("Any", cost))
                 await self._calls.leave()
+            return response
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
             await self._fail(error, call, context)
         finally:

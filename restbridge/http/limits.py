@@ -13,10 +13,8 @@ bodies in flight, bytes    503         here
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -69,23 +67,17 @@ class InFlight:
         self._maximum = maximum
         self._running = 0
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold one place, or raise `RefusedError` if none is free."""
-        if self._running >= self._maximum:
-            raise RefusedError(of_reason("OVERLOADED"))
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        """Return the application with the limit."""
+        """Return the application with the limit. It raises `RefusedError` if no place is free."""
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-            with self.one():
+            if self._running >= self._maximum:
+                raise RefusedError(of_reason("OVERLOADED"))
+            self._running += 1
+            try:
                 await app(scope, receive, send)
+            finally:
+                self._running -= 1
 
         return bounded
 
@@ -124,20 +116,19 @@ class Bodies:
         self._limits = limits
         self._held = 0
 
-    @contextmanager
-    def holding(self) -> Iterator["Body"]:
-        """Yield a reader. The bytes that it reads count until the context ends."""
-        body = Body(self, self._limits)
-        try:
-            yield body
-        finally:
-            self._held -= body.size
+    def holding(self) -> "Body":
+        """Return a reader. The bytes that it reads count until its context ends."""
+        return Body(self, self._limits)
 
     def hold(self, size: int) -> None:
         """Count `size` more bytes, or raise `RefusedError` if they are too many."""
         if self._held + size > self._limits.bodies_bytes:
             raise RefusedError(of_reason("OVERLOADED"))
         self._held += size
+
+    def let_go(self, size: int) -> None:
+        """Count `size` fewer bytes."""
+        self._held -= size
 
 
 class Body:
@@ -148,6 +139,12 @@ class Body:
         self._limits = limits
         self.size = 0
         """The number of bytes that were read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.let_go(self.size)
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the body to its end.

@@ -7,7 +7,7 @@ finish   what follows the last event of a stream
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, closing, suppress
+from contextlib import closing, suppress
 from typing import Final, cast
 
 import httpx
@@ -15,6 +15,7 @@ import httpx
 from service import errors
 from service.upstream.client_failures import CLIENT_ERRORS, cause_of, failure_of
 from service.upstream.silence import Silence
+from service.upstream.transport.http11 import ResponseBody
 
 _LARGEST_REST: Final = 64 * 1024
 _LONGEST_REST: Final = 0.1
@@ -33,12 +34,20 @@ async def read(body: httpx.AsyncByteStream, limit: int, *, first: float, idle: f
     Raises:
         Failure: The upstream is silent for too long, or the body breaks off.
     """
+    if isinstance(body, ResponseBody) and (whole := body.take_whole()) is not None:
+        return whole  # it arrived with its head, as most do
+    rest = aiter(body)
     found = bytearray()
-    async with aclosing(pieces(body, first=first, idle=idle)) as arriving:
-        async for piece in arriving:
-            found += piece
-            if len(found) > limit:
+    with closing(Silence(first)) as silence:
+        while len(found) <= limit:
+            try:
+                with silence:
+                    found += await anext(rest)
+            except StopAsyncIteration:
                 break
+            except (TimeoutError, *CLIENT_ERRORS) as error:
+                raise _failure_of(error) from error
+            silence.longest = idle
     return bytes(found)
 
 

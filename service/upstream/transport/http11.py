@@ -75,7 +75,7 @@ class Http11Transport(httpx.AsyncBaseTransport):
         return httpx.Response(
             parser.status,
             headers=headers,
-            stream=_Body(connection, pool, read),
+            stream=ResponseBody(connection, pool, read),
             extensions={"http_version": parser.version, "reason_phrase": parser.reason},
         )
 
@@ -84,15 +84,16 @@ class Http11Transport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
 
-class _Body(httpx.AsyncByteStream):
+class ResponseBody(httpx.AsyncByteStream):
     """The body of a response, as it arrives."""
 
-    __slots__ = ("_connection", "_ended", "_pool", "_read")
+    __slots__ = ("_begun", "_connection", "_ended", "_pool", "_read")
 
     def __init__(self, connection: Connection, pool: Pool, read: float | None) -> None:
         self._connection: Connection | None = connection
         self._pool = pool
         self._read = read
+        self._begun = False
         self._ended = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -102,6 +103,7 @@ class _Body(httpx.AsyncByteStream):
         connection = self._connection
         if connection is None:
             raise StopAsyncIteration if self._ended else httpx.StreamClosed
+        self._begun = True
         try:
             data = await connection.read(self._read)
         except BaseException:
@@ -114,6 +116,17 @@ class _Body(httpx.AsyncByteStream):
         self._connection = None
         self._pool.give_back(connection)
         raise StopAsyncIteration
+
+    def take_whole(self) -> bytes | None:
+        """Return the body and end it, if nothing of it was read and all of it has arrived."""
+        connection = self._connection
+        if connection is None or self._begun or not connection.parser.complete:
+            return None
+        self._ended = True
+        self._connection = None
+        data = connection.parser.take()
+        self._pool.give_back(connection)
+        return data
 
     async def aclose(self) -> None:
         """Return the connection to the pool, or close it if the body was not read to its end."""

@@ -9,6 +9,7 @@ from typing import Final
 import httpx
 import pytest
 
+from service.upstream.transport.http11 import ResponseBody
 from tests.faults.transport.carriers import HTTPXS, OURS, Carrier, Received, pieces
 from tests.faults.transport.cases import CASES, CHUNKED, OK, Broken, Case, Outcome, Whole
 from tests.faults.transport.scripted_server import Peer, serving
@@ -162,3 +163,26 @@ async def test_a_large_body_is_whole(carrier: Carrier) -> None:
             assert await client.ask(server.url) == Received(
                 200, [(sent.split(b"\r\n")[1].partition(b": ")[::2])], data
             )
+
+
+async def test_a_body_that_arrived_with_its_head_is_taken_at_once(ours: Carrier) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK + b"content-length: 5\r\n\r\nwhole")
+        await peer.request()
+        await peer.send(OK + b"content-length: 5\r\n\r\n", b"again")
+        await peer.left()
+
+    async with serving(script) as server, ours.client() as client:
+        first = await client.open(server.url)
+        assert isinstance(first.stream, ResponseBody)
+        assert first.stream.take_whole() == b"whole"
+        assert first.stream.take_whole() is None
+        assert [piece async for piece in pieces(first)] == []
+        await first.aclose()
+
+        second = await client.open(server.url)  # on the same connection
+        assert isinstance(second.stream, ResponseBody)
+        assert b"".join([piece async for piece in pieces(second)]) == b"again"
+        assert second.stream.take_whole() is None
+        await second.aclose()
