@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -35,6 +35,18 @@ from tests.support.odd_answers import (
     whole,
 )
 
+
+def erring(error: Any) -> list[dict[str, Any]]:
+    """Return the choices of a whole answer, with an error in the choice."""
+    return [{**whole()["choices"][0], "error": error}]
+
+
+def erring_chunk(text: str, error: Any) -> dict[str, Any]:
+    """Return a chunk with an error in its choice."""
+    made = chunk(text)
+    return {**made, "choices": [{**made["choices"][0], "error": error}]}
+
+
 KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
     "content type": (
         *both("none", kind=None),
@@ -52,6 +64,24 @@ KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
         *(row for status in (201, 202, 203, 206, 299) for row in both(f"{status}", status=status)),
         fails(unary, "204", code=INVALID, response={"status": 204, "framing": "close"}),
         fails(unary, "302", WHOLE, code=INVALID, response={"status": 302}),
+    ),
+    "headers": (
+        *both("9,000 bytes", headers=[b"content-security-policy: " + b"a" * 9000]),
+        *both("60,000 bytes", headers=[b"x-a: " + b"a" * 60_000]),
+        *both("60,000 bytes in six", headers=[b"x-%d: " % n + b"a" * 10_000 for n in range(6)]),
+        *both("150", headers=[b"x-%d: value" % n for n in range(150)]),
+        *both("990", headers=[b"x-%d: value" % n for n in range(990)]),
+        *both("990 of one name", headers=[b"set-cookie: a=b"] * 990),
+        *both("without a value", headers=[b"x-a:", b"x-b: "]),
+        *both("bytes that are no text", headers=[b"x-a: caf\xe9 \xf0\x9f"]),
+        *(
+            fails(make, name, *body, code=INVALID, response={"headers": headers})
+            for name, headers in (
+                ("66,000 bytes", [b"x-a: " + b"a" * 66_000]),
+                ("1,001", [b"x-a: b"] * 1001),
+            )
+            for make, body in ((stream, STREAM), (unary, (WHOLE,)))
+        ),
     ),
     "content encoding": (
         *both("none", coding="none"),
@@ -172,6 +202,40 @@ KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
                     event(chunk("Blue", error=some)),
                     DONE,
                     code="upstream_error",
+                ),
+            )
+        ),
+    ),
+    "error in a choice": (
+        *(
+            row
+            for none in FALSY
+            for row in (
+                unary(f"{none!r}", json.dumps(whole(choices=erring(none))).encode()),
+                stream(f"{none!r}", event(erring_chunk("Blue", none)), *STREAM[1:]),
+            )
+        ),
+        *(
+            row
+            for some, code in (
+                ({"code": 502, "message": "Idle."}, "upstream_error"),
+                ({"code": 429, "message": "Slow."}, "upstream_rate_limited"),
+                ({"code": 503, "message": "Busy."}, "upstream_unavailable"),
+                ({"message": "Broke."}, "upstream_error"),
+                ("Broke.", "upstream_error"),
+            )
+            for row in (
+                fails(
+                    unary, f"{some!r}", json.dumps(whole(choices=erring(some))).encode(), code=code
+                ),
+                fails(stream, f"{some!r}", event(erring_chunk("", some)), DONE, code=code),
+                fails(
+                    stream,
+                    f"{some!r} after some text",
+                    *(*PIECES, event(erring_chunk("", some)), DONE),
+                    code=code,
+                    text="Blue whale",
+                    used=PARTIAL,
                 ),
             )
         ),

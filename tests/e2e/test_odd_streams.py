@@ -301,6 +301,15 @@ KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
                 b'{"error":{"message":"No.","code":"insufficient_quota"}}',
                 "upstream_account",
             ),
+            (
+                "429 alone",
+                b'{"code":429,"message":"Exhausted (check quota)."}',
+                "upstream_rate_limited",
+            ),
+            ("429 in a list", b'[{"code":429,"message":"Slow."}]', "upstream_rate_limited"),
+            ("503 alone", b'{"code":"503","message":"Lost."}', "upstream_unavailable"),
+            ("a message alone", b'{"message":"Broke."}', "upstream_error"),
+            ("a detail alone", b'{"detail":"Broke."}', "upstream_error"),
             ("an array", b"[1, 2]", INVALID),
             ("no error", b'{"detail":{}}', INVALID),
         )

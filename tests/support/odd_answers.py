@@ -47,9 +47,10 @@ def http(
     coding: str | None = None,
     framing: Framing = "chunked",
     cut: bool = False,
+    headers: Sequence[bytes] = (),
 ) -> bytes:
     """Return the bytes of a response; `cut` leaves out the end of its body."""
-    lines = [b"HTTP/1.1 %d Fine" % status, b"connection: close"]
+    lines = [b"HTTP/1.1 %d Fine" % status, b"connection: close", *headers]
     if kind is not None:
         lines.append(b"content-type: " + kind.encode())
     if coding is not None:
