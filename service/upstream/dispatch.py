@@ -360,15 +360,18 @@ class Dispatcher:
         headers = response.headers
         # Without the decoding of httpx, which looks at every header.
         codings = [value for name, value in headers.raw if name.lower() == b"content-encoding"]
-        if codings and not _NO_CODINGS.issuperset(
+        is_coded = bool(codings) and not _NO_CODINGS.issuperset(
             coding.strip() for coding in b",".join(codings).lower().split(b",")
-        ):
-            return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
-        if response.is_success:
+        )
+        if response.is_success and not is_coded:
             return None  # the body tells what it is
-        idle = self._limits.idle_of(model)
-        stream = bodies.stream_of(response)
-        body = await bodies.read(stream, _LARGEST_ERROR_BODY, first=idle, idle=idle)
+        if response.is_success:
+            return errors.UpstreamInvalidResponse(dispatched=True).because("encoding")
+        body = b""  # of a compressed refusal, the status has to do
+        if not is_coded:
+            idle = self._limits.idle_of(model)
+            stream = bodies.stream_of(response)
+            body = await bodies.read(stream, _LARGEST_ERROR_BODY, first=idle, idle=idle)
         told = error_bodies.read(body, plain=True)
         wait = refusals.retry_after(headers, self._now())
         return refusals.failure(response.status_code, told, wait, model)

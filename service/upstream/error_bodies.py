@@ -9,6 +9,7 @@ Pure, with limits, because the upstream chooses the body.
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -28,6 +29,14 @@ _MOST_FOUND: Final = 32
 _LONGEST_NAME: Final = 64
 _LONGEST_TEXT: Final = 512
 """Maximum characters of a text; the rest is cut."""
+
+_DATA: Final = b"data:"
+_EVENTS: Final = (_DATA, b"event:")
+"""How an event stream begins."""
+_MESSAGE: Final = re.compile(
+    rb'"(?:message|msg|detail|error)"\s*:\s*"((?:[^"\\]|\\.){1,%d})' % _LONGEST_TEXT, re.DOTALL
+)
+"""Finds the first text of an error, also one that is cut."""
 
 _INSIDE: Final = (
     *("error", "errors", "detail", "details", "innererror", "inner_error", "base_resp"),
@@ -64,11 +73,12 @@ def read(body: bytes, *, plain: bool = False) -> ErrorBody | None:
 
     Args:
         body: The body.
-        plain: Whether a body that is not JSON can be a text for people.
+        plain: Whether a body that is not JSON can be an event, the beginning of JSON, or a text
+            for people.
     """
     document = _document(body)
     if document is None and plain:
-        document = _plain_text(body)
+        document = _event(body) or _beginning(body) or _plain_text(body)
     error = error_object(document)
     names: list[str] = []
     texts = [document[:_LONGEST_TEXT]] if isinstance(document, str) else []
@@ -92,6 +102,28 @@ def read(body: bytes, *, plain: bool = False) -> ErrorBody | None:
     )
 
 
+def _event(body: bytes) -> Any:
+    """Return the document of the first event with one, if the body is an event stream."""
+    if len(body) <= _LARGEST and body.lstrip().startswith(_EVENTS):
+        for line in body.splitlines():
+            document = _document(line.removeprefix(_DATA)) if line.startswith(_DATA) else None
+            if document is not None:
+                return document
+    return None
+
+
+def _beginning(body: bytes) -> Any:
+    """Return the message of a body that is too large, such as one that quotes the request."""
+    found = _MESSAGE.search(body[:_LARGEST]) if len(body) > _LARGEST else None
+    if found is None:
+        return None
+    # The text can be cut within an escape.
+    for text in (found[1], found[1].rpartition(b"\\")[0]):
+        with suppress(ValueError):
+            return {"message": json.loads(f'"{text.decode(errors="replace")}"', strict=False)}
+    return None
+
+
 def _plain_text(body: bytes) -> str | None:
     """Return a body that is a short text for people, and no page."""
     text = body[:_LARGEST_PLAIN].decode(errors="replace").strip()
@@ -103,9 +135,10 @@ def _plain_text(body: bytes) -> str | None:
 def _document(body: bytes) -> Any:
     if len(body) > _LARGEST:
         return None
-    # A number can have too many digits, the nesting can be too deep, the bytes can be no text.
+    # A number can have too many digits, the nesting can be too deep.
     with suppress(ValueError, RecursionError):
-        return json.loads(body, parse_constant=lambda _: None)
+        text = body.decode(json.detect_encoding(body), "replace")
+        return json.loads(text, parse_constant=lambda _: None)
     return None
 
 

@@ -238,13 +238,48 @@ _BY_STATUS: Final[Mapping[int, _Make]] = {
 
 
 def status_of(error: ErrorObject) -> int:
-    """Return the HTTP status in the code of an error object, or 500 if there is none."""
-    told = error.code if isinstance(error.code, int) else _number(error.code or "")
-    return told if 400 <= told <= 599 else 500
+    """Return the HTTP status that an error object under a success status stands for.
+
+    It is the code or the status if that is a number, otherwise that of the name of the code, the
+    status or the type, and 500 if there is none.
+    """
+    told = (error.code, *(error.members.get(name) for name in ("status", "status_code")))
+    for number in map(_number, told):
+        if 400 <= number <= 599:
+            return number
+    for name in (*told, error.type):
+        status = _BY_NAME.get(name.casefold()) if isinstance(name, str) else None
+        if status is not None:
+            return status
+    return 500
 
 
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) == 3 else 0
+def _number(value: object) -> int:
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) == 3 else 0
+    return value if isinstance(value, int) else 0
+
+
+_BY_NAME: Final[Mapping[str, int]] = {
+    # OpenAI, vLLM
+    "rate_limit_exceeded": 429,
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    # Anthropic
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+    "request_too_large": 413,
+    # Google
+    "resource_exhausted": 429,
+    "invalid_argument": 400,
+    "unavailable": 503,
+    # others
+    "too_many_requests": 429,
+    "service_unavailable": 503,
+    "server_overloaded": 503,
+}
+"""The statuses of codes, statuses and types, in lower case."""
 
 
 _MOST_LOGGED: Final = 4

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -46,12 +46,14 @@ class Row:
     code: str | int = "invalid_value"
     members: Mapping[str, Any] = field(default_factory=dict)
     retryable: bool = False
+    coding: str | None = None
+    """The content coding that the response names."""
 
     @property
     def answer(self) -> bytes:
         """The bytes of the response."""
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-        return json_answer(body, status=self.status)
+        return json_answer(body, status=self.status, coding=self.coding)
 
     def failure(self) -> Failure:
         """The failure for the caller."""
@@ -66,6 +68,8 @@ class Row:
 INNER: Final = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {}}}
 PROBLEM: Final = {"type": "int_parsing", "loc": ["body", "top_k"], "msg": "Not an integer"}
 OTHER: Final = {"type": "missing", "loc": ["body", "messages", 0, "role"], "msg": "Missing"}
+TOO_LONG: Final = b'data: {"error":"Too long."}\n\n'
+MANY: Final = "a" * 2**17
 LONG: Final = {f"m{number}": "x" * 200 for number in range(50)}
 
 REASONS: Final = (
@@ -218,6 +222,41 @@ REASONS: Final = (
         message="Content violates usage guidelines. Team: [redacted], Model: m",
         code="content_filter",
     ),
+    # Events.
+    *(
+        Row(name=f"{kind} event", body=body, message="Too long.")
+        for kind, body in (
+            ("an", TOO_LONG),
+            ("a named", b"event: error\n" + TOO_LONG),
+            ("a finished", TOO_LONG + b"data: [DONE]\n\n"),
+            ("a late", b"data: {no}\n\n" + TOO_LONG),
+        )
+    ),
+    # Bytes that are no text, and bodies that quote a large request.
+    Row(name="Latin-1", body=b'{"error":"Too l\xf6ng."}', message="Too l\ufffdng."),
+    Row(name="NaN", body=b'{"error":"Too long.","code":NaN}', message="Too long."),
+    Row(
+        name="a quoted request",
+        body={"detail": [{**PROBLEM, "input": MANY}]},
+        status=422,
+        message="Not an integer",
+    ),
+    Row(
+        name="a long message",
+        body={"error": {"message": f"Long: {MANY}"}},
+        message="Long: " + "a" * 506,
+    ),
+    Row(
+        name="a long escape",
+        body={"error": {"message": "a" * 510 + "\ud83d\ude00" + MANY}},
+        message="a" * 510,
+    ),
+    Row(name="a large page", body=b"<html>" + MANY.encode(), message="The request is not valid."),
+    # Compressed, although the service asks for no coding.
+    *(
+        Row(name=coding, body=b"?", coding=coding, message="The request is not valid.")
+        for coding in ("gzip", "br")
+    ),
     # Nothing is said.
     Row(name="a page", body=b"<html>Bad</html>", message="The request is not valid."),
     Row(name="the status", body=b"Bad Request", message="The request is not valid."),
@@ -265,6 +304,7 @@ OPERATORS: Final = (
     ours("title", 422, {"title": "Your project has been archived.", "status": 422}),
     ours("fault", 400, {"fault": {"faultstring": "Invalid API Key"}}),
     ours("project", 400, {"error": {"message": "The project has been archived."}}),
+    replace(ours("compressed", 401, b"?"), coding="gzip"),
     ours("permission", 403, {"error": {"message": "No."}}),
     no_model("OpenAI", 404, {"error": {"message": "No.", "code": "model_not_found"}}),
     no_model("vLLM", 404, {"object": "error", "message": "The model `1` does not exist."}),
@@ -296,6 +336,7 @@ BUSY: Final = (
     busy("llama.cpp", 503, {"error": {"message": "Loading model", "code": 503}}),
     busy("Anthropic", 529, {"type": "error", "error": {"type": "overloaded_error"}}),
     busy("a page", 503, b"<html>503</html>"),
+    replace(busy("compressed", 503, b"?"), coding="gzip"),
 )
 
 

@@ -270,6 +270,33 @@ KINDS: Final[Mapping[str, tuple[Row, ...]]] = {
             used=Used(completion=0),
         ),
     ),
+    "error by name": tuple(
+        row
+        for members, code in (
+            ({"type": "requests", "code": "rate_limit_exceeded"}, "upstream_rate_limited"),
+            ({"type": "rate_limit_error"}, "upstream_rate_limited"),
+            ({"status": "RESOURCE_EXHAUSTED"}, "upstream_rate_limited"),
+            ({"type": "overloaded_error"}, "upstream_unavailable"),
+            ({"status": 503}, "upstream_unavailable"),
+            ({"type": "invalid_request_error", "code": "tool_use_failed"}, "tool_use_failed"),
+            ({"code": "context_length_exceeded"}, "context_length_exceeded"),
+            ({"type": "server_error"}, "upstream_error"),
+            ({"code": "odd"}, "upstream_error"),
+        )
+        for body in (json.dumps({"error": {"message": "No.", **members}}).encode(),)
+        for row in (
+            fails(unary, f"{members}", body, code=code),
+            fails(stream, f"{members}", event(body), DONE, code=code),
+            fails(
+                stream,
+                f"{members} after some text",
+                *(*PIECES, event(body), DONE),
+                code=code,
+                text="Blue whale",
+                used=PARTIAL,
+            ),
+        )
+    ),
     "flagged prompt": (
         *(
             fails(

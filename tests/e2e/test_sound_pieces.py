@@ -133,7 +133,7 @@ async def test_pieces_are_not_tokens(kind: str, requested: bool) -> None:
 async def test_without_a_report_nothing_is_cut_either(kind: str) -> None:
     sent = STREAMS[kind]
     body = http(*map(event, sent), DONE)
-    members = {**ASKED, **({"n": 2} if "two" in kind else {})}
+    members: dict[str, Any] = {**ASKED, **({"n": 2} if "two" in kind else {})}
     for said, charge, hold in await answers(body, streamed=True, **members):
         assert choices(said) == choices(sent)
         [told] = [one["usage"] for one in said if one.get("usage") is not None]
