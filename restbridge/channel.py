@@ -86,6 +86,9 @@ def options(
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", 8 * 1024),
         ("grpc.http2.max_frame_size", 64 * 1024),
+        # gRPC reads a connection into blocks of 64 KiB, and keeps a block for as long as it has a
+        # byte of a message that is not read. Up to 12 KiB at a time, its blocks have 8 KiB.
+        ("grpc.experimental.tcp_max_read_buffer_size", 8 * 1024),
         # Only the settings determine the address of the service, not a proxy variable.
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),

@@ -26,7 +26,7 @@ CROWD: Final = 500
 IDLE_CONNECTIONS: Final = 10
 """Connections to the upstream that the service may keep for its next calls."""
 WARM: Final = 20
-MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 320 * 1024, 100_000: 640 * 1024}
+MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 256 * 1024, 100_000: 640 * 1024}
 """Maximum memory of one reader in both processes together, by the size of chunks, in bytes."""
 MOST_LEFT: Final = 96 * 1024
 """Maximum memory that stays of each reader of a crowd, in both processes together, in bytes."""

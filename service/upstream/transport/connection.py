@@ -15,7 +15,7 @@ import httpx
 
 from service.upstream.transport.parser import ResponseParser
 
-MOST_BUFFERED: Final = 16 * 1024
+MOST_BUFFERED: Final = 8 * 1024
 """Buffered bytes of a body above which the socket is not read."""
 
 SOON: Final = 1.0
