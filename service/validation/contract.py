@@ -309,7 +309,11 @@ def _tool_choice(params: ChatCompletionParams) -> Iterator[Violation]:
         choice = params.tool_choice_object
         names = {(tool.type, tool.function.name or tool.custom.name) for tool in params.tools}
         for kind, name in (("function", choice.function.name), ("custom", choice.custom.name)):
-            if choice.type == kind and (kind, name) not in names:
+            if choice.type != kind or (kind, name) in names:
+                continue
+            if not name:
+                yield missing(f"tool_choice.{kind}.name")
+            else:
                 yield invalid(f"tool_choice.{kind}.name", f"{quoted(name)} {_NO_TOOL}")
         for index, tool in enumerate(choice.allowed_tools.tools):
             name = tool.function.name or tool.custom.name

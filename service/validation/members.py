@@ -13,7 +13,8 @@
 
 The columns are the values of the model's `unknown_members`. Nested members have separate tables.
 If a rejected member has a value without effect (false, "", [] or {}, which frameworks send), it is
-removed from the request instead, so that its meaning at the upstream does not matter.
+removed from the request instead, so that its meaning at the upstream does not matter; except one of
+dialects.HARMLESS, which has a known meaning with such a value.
 
 A request without unknown members costs one walk over its objects.
 """
@@ -99,11 +100,12 @@ def take_out_what_says_nothing(params: ChatCompletionParams, model: Model) -> No
     """
     extra = params.extra_json
     for name in list(extra):
-        if name in model.allowed_members or _is_harmless(name, model) or extra[name] == "null":
+        # A member of the contract can be here with an empty array.
+        if name in _CONTRACT or name in dialects.HARMLESS or name in model.allowed_members:
             continue
         plain = folded(name)
-        reason = _reason(plain, model) or _by_prefix(name) or _by_word(name)
-        if reason and _says_nothing(plain, extra[name]):
+        is_rejected = model.unknown != "forward" or _table_reason(name, plain, model)
+        if extra[name] != "null" and is_rejected and _says_nothing(plain, extra[name]):
             del extra[name]
 
 
@@ -224,13 +226,11 @@ def _at_the_top(found: openai_json.Unknown, model: Model) -> Iterator[Violation]
         text = found.owner.extra_json[name]
         if name not in model.allowed_members and not _is_harmless(name, model):
             plain = folded(name)
-            reason = _reason(plain, model)
-            reason = reason or _by_prefix(name) or _by_word(name)
-            if reason and _says_nothing(plain, text):
-                continue
-            reason = reason or ("" if model.unknown == "forward" else _unknown_reason(name, model))
-            if reason:
-                yield _unsupported(name, reason, _setting(model, "allowed"))
+            reason = _table_reason(name, plain, model)
+            if reason or model.unknown != "forward":
+                if name in dialects.HARMLESS or not _says_nothing(plain, text):
+                    reason = reason or _unknown_reason(name, model)
+                    yield _unsupported(name, reason, _setting(model, "allowed"))
                 continue
         if name == _TEMPLATE or (model.unknown == "forward" and folded(name) == _FOLDED_TEMPLATE):
             yield from _in_template(name, text, model)
@@ -243,11 +243,19 @@ def _is_harmless(name: str, model: Model) -> bool:
     return name in dialects.HARMLESS and model.unknown != "refuse"
 
 
-def _reason(plain: str, model: Model) -> str:
-    """Return the reason why the tables reject a folded name; "" if they do not."""
+def _table_reason(name: str, plain: str, model: Model) -> str:
+    """Return the reason why the tables reject a name; "" if they do not.
+
+    Args:
+        name: The name.
+        plain: The name, folded.
+        model: The model.
+    """
     if plain in _REFUSED:
         return _REFUSED[plain]
-    return dialects.CHARGED_REASON if plain in _CHARGED and not model.is_free else ""
+    if plain in _CHARGED and not model.is_free:
+        return dialects.CHARGED_REASON
+    return _by_prefix(name) or _by_word(name)
 
 
 def _not_accepted(model: Model) -> str:
@@ -260,7 +268,8 @@ def _unknown_reason(name: str, model: Model) -> str:
     return f"Did you mean '{similar[0]}'?" if similar else _not_accepted(model)
 
 
-_KNOWN: Final = sorted(openai_json.member_names(ChatCompletionParams) | dialects.HARMLESS)
+_CONTRACT: Final = openai_json.member_names(ChatCompletionParams)
+_KNOWN: Final = sorted(_CONTRACT | dialects.HARMLESS)
 _SIMILAR: Final = 0.8
 
 

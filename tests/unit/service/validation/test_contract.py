@@ -304,7 +304,7 @@ REFUSED: list[tuple[dict[str, Any], Found]] = [
         choose({"type": "function", "function": {"name": "f"}}, WEATHER),
         [("tool_choice.function.name", VALUE)],
     ),
-    (choose({"type": "function"}, WEATHER), [("tool_choice.function.name", VALUE)]),
+    (choose({"type": "function"}, WEATHER), [("tool_choice.function.name", MISSING)]),
     (
         choose({"type": "function", "function": {"name": "python"}}, WEATHER, PYTHON),
         [("tool_choice.function.name", VALUE)],

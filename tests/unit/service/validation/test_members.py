@@ -83,8 +83,9 @@ def test_the_price_of_a_model_decides_where_its_entry_does_not() -> None:
         ({"top_k": None}, ""),
         ({"x": 1}, "hr"),
         ({"Top_K": 5}, "hr"),
-        ({"x": False}, "hr"),
-        ({"x": []}, "hr"),
+        ({"x": False}, ""),
+        ({"x": []}, ""),
+        ({"x": 0}, "hr"),
         ({"documents": [{"text": "x"}]}, "hr"),
         ({"best_of": 2}, "hfr"),
         ({"Best_Of": 2}, "hfr"),
@@ -110,6 +111,7 @@ def test_the_price_of_a_model_decides_where_its_entry_does_not() -> None:
         ({"\ud83d": 1}, "hr"),
         # Variables of chat templates.
         (kwargs(), "r"),
+        ({"enable_thinking": False}, "r"),
         (kwargs(enable_thinking=True), "r"),
         (kwargs(x=True, y=False, z=None), "r"),
         (kwargs(thinking_budget=512, reasoning_effort="high"), "r"),
@@ -457,6 +459,20 @@ def kept(members: dict[str, Any], of: Model) -> dict[str, Any]:
 )
 def test_what_says_nothing_is_taken_out(member: dict[str, Any], of: Model) -> None:
     assert kept({**member, "temperature": 0.5}, of) == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize("of", [priced(), refuse()], ids=["harmless", "refuse"])
+@pytest.mark.parametrize("value", [False, "", [], {}], ids=str)
+def test_so_is_an_unknown_member_that_would_be_rejected(value: Any, of: Model) -> None:
+    assert kept({"x": value, "temperature": 0.5}, of) == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize(
+    "of", [priced(), forward(), refuse()], ids=["harmless", "forward", "refuse"]
+)
+def test_an_empty_member_of_the_contract_stays(of: Model) -> None:
+    members = {"tools": [], "stop": [], "metadata": {}, "logit_bias": {}, "user": ""}
+    assert kept(members, of) == members
 
 
 @pytest.mark.parametrize(
