@@ -117,11 +117,13 @@ class ChatCompletions:
             timeout=self._service.timeout,
         )
         del params  # as above
+        self._telemetry.streams.inc()
         try:
-            with Departure(exchange, receive), self._telemetry.streams.track_inprogress():
+            with Departure(exchange, receive):
                 async with self._events(exchange, send, has_ids=bool(key)) as events:
                     await relay(call, events)
         finally:
+            self._telemetry.streams.dec()
             call.cancel()
 
     def _events(self, exchange: Exchange, send: Send, *, has_ids: bool) -> EventStream:

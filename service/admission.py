@@ -12,9 +12,9 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from types import TracebackType
 from typing import Final, Protocol
 
 from chatcompletion.credit_amounts import to_text
@@ -40,6 +40,7 @@ from service.ledger.store import StoreError
 from service.metering.bound import Bound, bound_of, largest_output
 from service.metering.price import most
 from service.metering.progress import Progress
+from service.models import Model
 from service.request import AcceptedRequest
 from service.settlement import Settlement, ending_of, release, unkept
 
@@ -108,8 +109,7 @@ class Admission:
         self.open_holds = 0
         """The number of holds that were placed and are not settled."""
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self,
         caller: Caller,
         call: Call,
@@ -117,7 +117,7 @@ class Admission:
         *,
         wants_usage: bool,
         recording: HoldRecording | None = None,
-    ) -> AsyncIterator[Progress]:
+    ) -> "_Admitted":
         """Hold the maximum cost of a call. Settle its usage when the context ends in any way.
 
         Args:
@@ -127,14 +127,26 @@ class Admission:
             wants_usage: Whether the caller requested the usage chunk.
             recording: The idempotency key and the answer to store; None for a call without a key.
 
-        Yields:
-            The progress of the response, which counts its usage.
+        Returns:
+            A context, in which there is the progress of the response, which counts its usage.
 
         Raises:
             ClaimedError: Another call has the idempotency key. Nothing is held.
             Failure: The call is rejected and nothing is held; or, at the end of a complete call,
                 neither the store nor the journal could save the settlement.
         """
+        holding = self._hold(caller, call, request, wants_usage=wants_usage, recording=recording)
+        return _Admitted(self, call, holding, recording)
+
+    async def _hold(
+        self,
+        caller: Caller,
+        call: Call,
+        request: AcceptedRequest,
+        *,
+        wants_usage: bool,
+        recording: HoldRecording | None,
+    ) -> tuple[Place, Model, Progress]:
         now = self._wall_clock()
         request = priced_at(request, now)
         model = request.model
@@ -168,35 +180,41 @@ class Admission:
             raise ClaimedError(outcome)
         if recording is not None:
             recording.placed(place.hold_id)
-        del request  # an open stream does without it
-        failed = True
         call.gives_receipt = self._gives_receipts
         self.open_holds += 1
+        return place, model, progress
+
+    async def settle(self, call: Call, ending: Ending, *, streamed: bool, failed: bool) -> None:
+        """End the hold of a call.
+
+        Args:
+            call: The call, which learns what it used and its receipt.
+            ending: What ends the hold.
+            streamed: Whether the response is a stream.
+            failed: Whether the call has failed.
+
+        Raises:
+            StoreUnavailable: The call has not failed, but neither the store nor the journal could
+                save the settlement.
+        """
+        if isinstance(ending, Settle):
+            call.record.prompt_tokens = ending.prompt_tokens
+            call.record.completion_tokens = ending.completion_tokens
+            call.record.estimated = ending.estimated
+            call.record.charge = ending.charge
+        # The caller has received the chunks of a stream, but no part of a unary response.
+        otherwise = unkept(ending, streamed=streamed)
         try:
-            yield progress
-            failed = False
-        finally:
-            ending = ending_of(place, progress, model, failed=failed)
-            if recording is not None:
-                ending = recording.ending(ending, progress)
-            if isinstance(ending, Settle):
-                call.record.prompt_tokens = ending.prompt_tokens
-                call.record.completion_tokens = ending.completion_tokens
-                call.record.estimated = ending.estimated
-                call.record.charge = ending.charge
-            # The caller has received the chunks of a stream, but no part of a unary response.
-            otherwise = unkept(ending, streamed=progress.is_streamed)
-            try:
-                charged = await self._settlement.end(ending, otherwise)
-            except asyncio.CancelledError:
-                # A second cancellation ends this wait, not the settlement: a hold is settled once.
-                again = self._settlement.end(ending, otherwise)
-                self._settlement.start(again, otherwise).add_done_callback(self._settled)
-                raise
-            self.open_holds -= 1
-            if call.gives_receipt and charged is not None:
-                call.charge = receipts.charge_of(ending, charged, self.worth)
-        if charged is None:
+            charged = await self._settlement.end(ending, otherwise)
+        except asyncio.CancelledError:
+            # A second cancellation ends this wait, not the settlement: a hold is settled once.
+            again = self._settlement.end(ending, otherwise)
+            self._settlement.start(again, otherwise).add_done_callback(self._settled)
+            raise
+        self.open_holds -= 1
+        if call.gives_receipt and charged is not None:
+            call.charge = receipts.charge_of(ending, charged, self.worth)
+        if charged is None and not failed:
             raise errors.StoreUnavailable(
                 "What the request used cannot be recorded.", dispatched=True
             )
@@ -226,6 +244,52 @@ class Admission:
         if answered and isinstance(waiter.result(), (Refused, Claimed)):
             return 0
         return await self._settlement.end(release(place), release(place))
+
+
+class _Admitted:
+    """An admitted call as a context, from its hold to its settlement.
+
+    A generator in its place would take three times the memory in each open stream.
+
+    Args:
+        admission: The admission.
+        call: The call.
+        holding: Places the hold.
+        recording: The idempotency key and the answer to store; None for a call without a key.
+    """
+
+    __slots__ = ("_admission", "_call", "_holding", "_model", "_place", "_progress", "_recording")
+
+    def __init__(
+        self,
+        admission: Admission,
+        call: Call,
+        holding: Coroutine[object, object, tuple[Place, Model, Progress]],
+        recording: HoldRecording | None,
+    ) -> None:
+        self._admission = admission
+        self._call = call
+        self._holding = holding
+        self._recording = recording
+
+    async def __aenter__(self) -> Progress:
+        self._place, self._model, self._progress = await self._holding
+        del self._holding
+        return self._progress
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        progress, failed = self._progress, kind is not None
+        ending = ending_of(self._place, progress, self._model, failed=failed)
+        if self._recording is not None:
+            ending = self._recording.ending(ending, progress)
+        await self._admission.settle(
+            self._call, ending, streamed=progress.is_streamed, failed=failed
+        )
 
 
 def _wants_totals(request: AcceptedRequest) -> bool:

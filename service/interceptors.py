@@ -21,16 +21,15 @@ from __future__ import annotations  # the types of grpc are generic for type che
 import asyncio
 import logging
 from collections.abc import (
-    AsyncGenerator,
     Awaitable,
     Callable,
     Collection,
     Mapping,
 )
-from contextlib import aclosing
+from contextvars import Token
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 from urllib.parse import quote
 
 import grpc
@@ -54,7 +53,6 @@ from service.upstream_report import UpstreamReport
 if TYPE_CHECKING:  # imported only if spans are exported
     from process.tracing import Tracing
 
-_Response = TypeVar("_Response")
 # Quoted, because these are generic for type checkers only.
 _Context: TypeAlias = "ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -149,47 +147,61 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # `write_all` serializes the responses; without a serializer, they are bytes.
             serialize = _or_text_chunk(serialize or cast("Any", _as_is))
             return grpc.stream_stream_rpc_method_handler(
-                self._streamed(method, cast("Any", handler.unary_stream), serialize),
+                self._serving(method, cast("Any", handler.unary_stream), serialize),
                 request_deserializer=deserialize,
             )
         return grpc.stream_unary_rpc_method_handler(
-            self._unary(method, cast("Any", handler.unary_unary)),
+            self._serving(method, cast("Any", handler.unary_unary), None),
             request_deserializer=deserialize,
             response_serializer=serialize,
         )
 
-    def _unary(
-        self, method: str, handler: Callable[[Any, _Context], Awaitable[_Response]]
-    ) -> Callable[[object, _Context], Awaitable[_Response]]:
-        async def serve(_: object, context: _Context) -> _Response:
-            return await self._run(method, context, answer)
-
-        async def answer(call: Call, context: _Context) -> _Response:
-            request = await self._receive(call, context)
-            response = await handler(request, context)
-            await self._look_at_limits(call)
-            await self._begin_response(call, context)
-            return response
-
-        return serve
-
-    def _streamed(
+    def _serving(
         self,
         method: str,
-        handler: Callable[[Any, _Context], AsyncGenerator[list[_Response]]],
-        serialize: Callable[[_Response], bytes],
-    ) -> Callable[[object, _Context], Awaitable[None]]:
-        async def serve(_: object, context: _Context) -> None:
-            await self._run(method, context, answer)
+        handler: Callable[[Any, _Context], Any],
+        serialize: Callable[[Any], bytes] | None,
+    ) -> Callable[[object, _Context], Awaitable[Any]]:
+        """Return the wrapped handler of a method.
 
-        async def answer(call: Call, context: _Context) -> None:
-            # The handler owns the request: a stream does without it while it waits.
-            stream = handler(await self._receive(call, context), context)
-            async with aclosing(stream):
-                async for responses in stream:
-                    if not call.begun:
+        It is one function for both kinds of methods, because each coroutine, generator or context
+        manager that is left out saves memory in every open stream.
+
+        Args:
+            method: The name of the method.
+            handler: A coroutine function, or for a stream a generator of lists of responses.
+            serialize: Serializes the responses of a stream; None for a unary method.
+        """
+
+        async def serve(_: object, context: _Context) -> Any:
+            call, token = self._arrive(method, context)
+            try:
+                async with asyncio.timeout_at(call.deadline):
+                    await self._calls.enter()
+                    await self._authenticate(call)
+                    # The handler owns the request: a stream does without it while it waits.
+                    answer = handler(await self._receive(call, context), context)
+                    response = None
+                    if serialize is None:
+                        response = await answer
+                        await self._look_at_limits(call)
                         await self._begin_response(call, context)
-                    await write_all(context, responses, serialize)
+                    else:
+                        try:
+                            async for responses in answer:
+                                if not call.begun:
+                                    await self._begin_response(call, context)
+                                await write_all(context, responses, serialize)
+                        finally:
+                            await answer.aclose()
+                    if cost := self._cost_of(call):
+                        context.set_trailing_metadata(cast("Any", cost))
+                    await self._calls.leave()
+                    return response
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
+                await self._fail(error, call, context)
+            finally:
+                self._depart(call, token)
 
         return serve
 
@@ -235,19 +247,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return ()
         return ((UPSTREAM, quote(call.record.upstream, safe=_PLAIN)),)
 
-    async def _run(
-        self,
-        method: str,
-        context: _Context,
-        answer: Callable[[Call, _Context], Awaitable[_Response]],
-    ) -> _Response:
-        """Run a call from its arrival to its end, and return its response.
-
-        Args:
-            method: The name of its method.
-            context: Its context.
-            answer: Reads the request, and sends or returns the response.
-        """
+    def _arrive(self, method: str, context: _Context) -> tuple[Call, Token[Call]]:
+        """Count a call that begins. Return it, and what `_depart` needs."""
         call = self._begin(method, context)
         token = CURRENT.set(call)
         self._calls.add(call)
@@ -256,28 +257,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._telemetry.begin(call.record)
         if self._load is not None:
             self._load.begin()
-        try:
-            async with asyncio.timeout_at(call.deadline):
-                await self._calls.enter()
-                await self._authenticate(call)
-                response = await answer(call, context)
-                if cost := self._cost_of(call):
-                    context.set_trailing_metadata(cast("Any", cost))
-                await self._calls.leave()
-            return response
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (_fail raises again)
-            await self._fail(error, call, context)
-        finally:
-            self._calls.end(call)
-            self._telemetry.end(call.record, self._clock())
-            if call.trace is not None:
-                call.trace.end(call.record)
-            if self._load is not None:
-                self._load.end(call.record)
-            # The task's context and gRPC's have the call, which has both: otherwise, only a garbage
-            # collection would free them.
-            CURRENT.reset(token)
-            call.peer = call.identity = str
+        return call, token
+
+    def _depart(self, call: Call, token: Token[Call]) -> None:
+        """Record the end of a call."""
+        self._calls.end(call)
+        self._telemetry.end(call.record, self._clock())
+        if call.trace is not None:
+            call.trace.end(call.record)
+        if self._load is not None:
+            self._load.end(call.record)
+        # The task's context and gRPC's have the call, which has both: otherwise, only a garbage
+        # collection would free them.
+        CURRENT.reset(token)
+        call.peer = call.identity = str
 
     def _begin(self, method: str, context: _Context) -> Call:
         metadata = _single_values(context)

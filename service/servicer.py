@@ -6,7 +6,7 @@ settles the usage when it ends.
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
@@ -127,10 +127,12 @@ class ChatCompletionServicer(chat_completion_service_pb2_grpc.ChatCompletionServ
             in_process = isinstance(context, InProcessContext)
             stream = self._upstream.stream(accepted, call, progress, in_process=in_process)
             del accepted
-            async with aclosing(stream):
+            try:
                 async for responses in stream:
                     call.record.note_chunks(len(responses), self._clock())
                     yield responses
+            finally:
+                await stream.aclose()
         if progress.kept is not None and call.charge is not None:
             call.record.note_chunks(1, self._clock())
             receipts.add(progress.kept.chunk.usage, call.charge)

@@ -1,14 +1,14 @@
 """The body of a response, within the timeouts for silence.
 
 read     the whole body of a unary response, or of a refusal
-pieces   that of a stream, as it arrives
+Pieces   that of a stream, as it arrives
 finish   what follows the last event of a stream
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import closing, suppress
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import httpx
 
@@ -51,31 +51,46 @@ async def read(body: httpx.AsyncByteStream, limit: int, *, first: float, idle: f
     return bytes(found)
 
 
-async def pieces(
-    body: httpx.AsyncByteStream, *, first: float, idle: float
-) -> AsyncGenerator[bytes]:
-    """Yield the body as it arrives. Arguments and errors are those of `read`.
+class Pieces:
+    """The body as it arrives: an asynchronous iterator over its pieces. Close it at the end.
 
     No reference to a piece is kept: a caller who does not read would keep the piece in memory.
+
+    Args:
+        body: The body.
+        first: Maximum seconds before the first piece.
+        idle: Maximum seconds before each later piece.
+
+    Raises:
+        Failure: As for `read`.
     """
-    rest = aiter(body)
-    arrived: list[bytes] = []
-    is_first = True
-    with closing(Silence(first)) as silence:
+
+    __slots__ = ("_idle", "_is_first", "_rest", "_silence")
+
+    def __init__(self, body: httpx.AsyncByteStream, *, first: float, idle: float) -> None:
+        self._rest = aiter(body)
+        self._idle = idle
+        self._is_first = True
+        self._silence = Silence(first)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         while True:
             try:
-                with silence:
-                    arrived.append(await anext(rest))
-            except StopAsyncIteration:
-                return
+                with self._silence:
+                    piece = await anext(self._rest)
             except (TimeoutError, *CLIENT_ERRORS) as error:
                 raise _failure_of(error) from error
-            if is_first:
-                is_first, silence.longest = False, idle
-            if arrived[0]:
-                yield arrived.pop()
-            else:
-                arrived.clear()
+            if self._is_first:
+                self._is_first, self._silence.longest = False, self._idle
+            if piece:
+                return piece
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self._silence.close()
 
 
 async def finish(rest: AsyncIterator[bytes]) -> None:

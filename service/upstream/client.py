@@ -17,7 +17,7 @@ of a unary response. After a complete response, the connection is kept; otherwis
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import closing
 from datetime import datetime
 from typing import Final
 
@@ -143,48 +143,51 @@ class UpstreamClient:
         """
         limits = self._limits
         deliver = together if in_process else apart
-        with self._telemetry.upstream_streams.track_inprogress():
-            try:
-                opening = self._dispatcher.open(request, call, streamed=True)
-                del request  # an open stream does without it
-                async with opening as visit:
-                    model = visit.model
-                    progress.cached_outside = model.dialect.cached_tokens == "outside"
-                    reader = ChunkReader(
-                        model,
-                        progress,
-                        call.record,
-                        max_event_bytes=limits.max_response_bytes,
-                        trace=call.trace,
-                        keeps_usage=call.gives_receipt,
-                    )
-                    arriving = bodies.pieces(
+        self._telemetry.upstream_streams.inc()
+        opening = self._dispatcher.open(request, call, streamed=True)
+        del request  # an open stream does without it
+        try:
+            async with opening as visit:
+                model = visit.model
+                progress.cached_outside = model.dialect.cached_tokens == "outside"
+                reader = ChunkReader(
+                    model,
+                    progress,
+                    call.record,
+                    max_event_bytes=limits.max_response_bytes,
+                    trace=call.trace,
+                    keeps_usage=call.gives_receipt,
+                )
+                with closing(
+                    bodies.Pieces(
                         visit.body,
                         first=limits.first_byte_of(model),
                         idle=limits.idle_of(model),
                     )
-                    async with aclosing(arriving) as pieces:
-                        async for piece in pieces:
-                            ready = reader.take(piece)
-                            del piece  # a caller who does not read would keep it in memory
-                            for responses in deliver(ready):
-                                is_full = len(responses) >= MOST_TOGETHER
-                                yield responses
-                                if is_full:
-                                    await asyncio.sleep(0)
-                            if reader.is_cut:
-                                return
-                            if reader.is_done:
-                                await bodies.finish(pieces)
-                                return
-                            if visit.is_probe():
-                                visit.answered(asyncio.get_running_loop().time())
-                    for responses in deliver(reader.finish()):
-                        yield responses
-            except errors.Failure:
-                if progress.kept is not None:  # a failed call has its receipt in the trailers
-                    yield [progress.kept]
-                raise
+                ) as pieces:
+                    async for piece in pieces:
+                        ready = reader.take(piece)
+                        del piece  # a caller who does not read would keep it in memory
+                        for responses in deliver(ready):
+                            is_full = len(responses) >= MOST_TOGETHER
+                            yield responses
+                            if is_full:
+                                await asyncio.sleep(0)
+                        if reader.is_cut:
+                            return
+                        if reader.is_done:
+                            await bodies.finish(pieces)
+                            return
+                        if visit.is_probe():
+                            visit.answered(asyncio.get_running_loop().time())
+                for responses in deliver(reader.finish()):
+                    yield responses
+        except errors.Failure:
+            if progress.kept is not None:  # a failed call has its receipt in the trailers
+                yield [progress.kept]
+            raise
+        finally:
+            self._telemetry.upstream_streams.dec()
 
 
 def _completion(data: bytes, model: Model, call: Call) -> ChatCompletion:

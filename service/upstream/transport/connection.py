@@ -8,7 +8,7 @@ of a body; beyond that, the socket is not read. Every wait has at most one timer
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 import httpx
@@ -287,20 +287,15 @@ class Connection(asyncio.BufferedProtocol):
 
     # ---- waiting ----
 
-    async def _wait(self, patience: float | None, expired: type[httpx.TimeoutException]) -> None:
-        """Wait for the next event of the connection."""
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = None if patience is None else loop.call_later(patience, _expire, waiter, expired)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+    def _wait(
+        self, patience: float | None, expired: type[httpx.TimeoutException]
+    ) -> Awaitable[None]:
+        """Return what is done with the next event of the connection."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        return waiter if patience is None else _timely(waiter, patience, expired)
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -325,6 +320,16 @@ class Connection(asyncio.BufferedProtocol):
             elif not parser.finish():
                 self._failure = BodyCut("The server sent no complete body.")
         self._wake()
+
+
+async def _timely(
+    waiter: asyncio.Future[None], patience: float, expired: type[httpx.TimeoutException]
+) -> None:
+    timer = asyncio.get_running_loop().call_later(patience, _expire, waiter, expired)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
 
 
 def _expire(waiter: asyncio.Future[None], expired: type[httpx.TimeoutException]) -> None:
