@@ -1,6 +1,6 @@
 """Returns memory that the process has freed to the system.
 
-    every 10 s: unused memory grew by 8 MiB -> malloc_trim
+    after the start, and every 10 s if unused memory grew by 8 MiB -> malloc_trim
 
 glibc keeps freed memory for later allocations, also after a crowd of callers has left. Unused
 memory is what is resident, less what malloc has handed out. It includes Python's own arenas, stacks
@@ -95,6 +95,7 @@ async def keep_returning(interval: float = INTERVAL) -> NoReturn:
     except (OSError, AttributeError):
         await asyncio.Event().wait()
         raise AssertionError("nobody sets the event") from None
+    heap.trim()  # the start has freed some megabytes
     least = heap.unused()
     while True:
         await asyncio.sleep(interval)

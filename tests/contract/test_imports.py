@@ -355,6 +355,12 @@ def test_the_simulator_imports_none_of_ours() -> None:
     ] == []
 
 
+def test_only_a_store_on_postgresql_imports_its_dialect() -> None:
+    name = "sqlalchemy.dialects.postgresql"
+    program = f"import sys, service.server; sys.exit({name!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
+
+
 def test_the_simulator_is_imported_only_where_it_runs() -> None:
     program = "import sys, service.server; sys.exit('service.simulator' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603

@@ -1,10 +1,12 @@
+import asyncio
 import ctypes
 import sys
 from dataclasses import dataclass, field
 
 import pytest
 
-from process.free_memory import SPARE, Glibc, look
+from process import free_memory
+from process.free_memory import SPARE, Glibc, keep_returning, look
 
 MIB = 1024 * 1024
 
@@ -58,6 +60,15 @@ def test_growth_counts_from_the_least() -> None:
     heap.freed = SPARE + MIB
     look(heap, least)
     assert heap.trims == [SPARE + MIB]
+
+
+async def test_what_the_start_freed_is_returned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    heap = Fake(freed=1)
+    monkeypatch.setattr(free_memory, "Glibc", lambda: heap)
+    returning = asyncio.create_task(keep_returning(3600))
+    await asyncio.sleep(0)
+    returning.cancel()
+    assert heap.trims == [1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is the C library of Linux")
