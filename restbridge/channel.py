@@ -14,9 +14,9 @@ This module sets every option that matters, so that a new default of grpcio chan
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -107,10 +107,12 @@ class Stubs:
     completions: "ChatCompletionServiceAsyncStub"
     models: "ModelServiceAsyncStub"
     credits: "CreditServiceAsyncStub"
-    chunks: grpc.aio.UnaryStreamMultiCallable[StreamChatCompletionRequest, bytes]
+    chunks: "_Chunks"
     """StreamChatCompletion without parsing. A service in this process sends no bytes."""
     health: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse]
 
+
+_Chunks: TypeAlias = Callable[..., Any]  # as a grpc.aio.UnaryStreamMultiCallable
 
 Channel: TypeAlias = "grpc.aio.Channel | InProcessChannel"
 """A channel that stubs can use."""
@@ -189,6 +191,28 @@ def _dial(
     return grpc.aio.secure_channel(settings.service_target, credentials, options=given)
 
 
+class _Unsent:
+    """A request message, until gRPC serializes it. grpc.aio would keep the message in its call."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: StreamChatCompletionRequest) -> None:
+        self._request = request
+
+    def serialized(self) -> bytes:
+        """Return the bytes of the message, once."""
+        data = self._request.SerializeToString()
+        del self._request
+        return data
+
+
+def _chunks(channel: "Channel") -> "_Chunks":
+    if isinstance(channel, InProcessChannel):
+        return channel.unary_stream(_STREAM)
+    method: _Chunks = channel.unary_stream(_STREAM, request_serializer=_Unsent.serialized)
+    return lambda request, **options: method(_Unsent(request), **options)
+
+
 def _stubs(channel: "Channel") -> Stubs:
     through = cast(
         "grpc.aio.Channel", channel
@@ -198,9 +222,7 @@ def _stubs(channel: "Channel") -> Stubs:
         completions=chat_completion_service_pb2_grpc.ChatCompletionServiceStub(through),
         models=model_service_pb2_grpc.ModelServiceStub(through),
         credits=credit_service_pb2_grpc.CreditServiceStub(through),
-        chunks=through.unary_stream(
-            _STREAM, request_serializer=StreamChatCompletionRequest.SerializeToString
-        ),
+        chunks=_chunks(channel),
         health=through.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -35,9 +35,10 @@ async def opened(running: Stack) -> AsyncIterator[None]:
         yield
 
 
-async def test_a_stream_in_one_process_forgets_its_request() -> None:
+@pytest.mark.parametrize("via", ["wire", "in-process"])
+async def test_a_stream_forgets_its_request(via: str) -> None:
     messages = (AcceptedRequest, ChatCompletionParams, StreamChatCompletionRequest)
-    async with stack([MODEL], via="in-process") as running:
+    async with stack([MODEL], via=via) as running:  # type: ignore[arg-type] # one of them
         before = count(*messages)
         async with opened(running):
             assert count(*messages) == before
