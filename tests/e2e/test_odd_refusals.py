@@ -410,48 +410,47 @@ async def test_a_reason_reaches_the_caller(kind: str) -> None:
     assert await outcomes(rows) == {row.name: [row.failure()] for row in rows}
 
 
+@pytest.mark.parametrize("row", OPERATORS, ids=[row.name for row in OPERATORS])
 async def test_a_mistake_of_the_operator_is_not_the_callers(
-    caplog: pytest.LogCaptureFixture,
+    row: Row, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="service")
-    for row in OPERATORS:
-        caplog.clear()
-        found = await outcomes((row,))
-        wanted = row.failure()
-        for failure in found[row.name]:
-            text = failure.error["message"]
-            assert text.startswith(f"{row.message} Contact the operator and give request id "), row
-            assert {**failure.error, "message": row.message} == wanted.error
-            assert (failure.status, failure.retryable) == (502, False)
-        formatter = JsonFormatter()
-        lines = [json.loads(formatter.format(record)) for record in caplog.records]
-        calls = [line for line in lines if line["event"] == "call"]
-        assert len(calls) == 6
-        for line in calls:
-            assert (line["level"], line["upstream"]) == ("error", "raw")
-            assert line["upstream_status"] == row.status
-            cause = "account" if row.message == ACCOUNT else "model"
-            assert line["cause"] == cause
-            assert line.get("upstream_model") == (TRUE_NAME if cause == "model" else None)
+    found = await outcomes((row,))
+    wanted = row.failure()
+    for failure in found[row.name]:
+        text = failure.error["message"]
+        assert text.startswith(f"{row.message} Contact the operator and give request id "), row
+        assert {**failure.error, "message": row.message} == wanted.error
+        assert (failure.status, failure.retryable) == (502, False)
+    formatter = JsonFormatter()
+    lines = [json.loads(formatter.format(record)) for record in caplog.records]
+    calls = [line for line in lines if line["event"] == "call"]
+    assert len(calls) == 6
+    for line in calls:
+        assert (line["level"], line["upstream"]) == ("error", "raw")
+        assert line["upstream_status"] == row.status
+        cause = "account" if row.message == ACCOUNT else "model"
+        assert line["cause"] == cause
+        assert line.get("upstream_model") == (TRUE_NAME if cause == "model" else None)
 
 
-async def test_a_busy_upstream_is_asked_once_more() -> None:
+@pytest.mark.parametrize("row", BUSY, ids=[row.name for row in BUSY])
+async def test_a_busy_upstream_is_asked_once_more(row: Row) -> None:
     sound = http(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n')
-    for row in BUSY:
-        async with (
-            raw_server([(row.answer, sound)]) as upstream,
-            accounts_stack(
-                {"m": priced(upstream_model="0", upstream="raw")}, base_urls={"raw": upstream.url}
-            ) as stack,
-        ):
-            team = stack.books.team()
-            failure, said = await call(stack, "rest", team.key, document("m"), streamed=True)
-            assert failure is None
-            assert [each["choices"][0]["delta"]["content"] for each in said] == ["a"]
-            assert len(upstream.bodies) == 2
-            await stack.rests()
-            assert len(stack.books.charges(team)) == 1
-            assert stack.service.metric("chat_upstream_retries_total") == 1
+    async with (
+        raw_server([(row.answer, sound)]) as upstream,
+        accounts_stack(
+            {"m": priced(upstream_model="0", upstream="raw")}, base_urls={"raw": upstream.url}
+        ) as stack,
+    ):
+        team = stack.books.team()
+        failure, said = await call(stack, "rest", team.key, document("m"), streamed=True)
+        assert failure is None
+        assert [each["choices"][0]["delta"]["content"] for each in said] == ["a"]
+        assert len(upstream.bodies) == 2
+        await stack.rests()
+        assert len(stack.books.charges(team)) == 1
+        assert stack.service.metric("chat_upstream_retries_total") == 1
 
 
 @pytest.mark.parametrize(

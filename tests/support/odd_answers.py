@@ -233,7 +233,7 @@ async def ask(stack: AccountsStack, door: DoorName, number: int, row: Row) -> tu
     ]
     usages = tuple(one["usage"] for one in said if one.get("usage") is not None)
     timings = sum("timings" in one for one in said)
-    await stack.service.rests()
+    await stack.rests()
     told = (code, "".join(texts), usages, timings, stack.books.charges(team))
     sound: tuple[Any, ...] = () if row.streamed else (usage(),)
     wanted = (
