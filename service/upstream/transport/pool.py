@@ -53,7 +53,9 @@ class Pool:
         self._resting: dict[Origin, dict[Connection, None]] = {}
         """The idle connections of each origin, the one that is idle for longest first."""
         self._waiting: deque[_Waiter] = deque()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.Handle | None = None
+        self._sweep_at = 0.0
+        """When it runs, by the event loop's clock. uvloop's handle of a due call has no `when`."""
         self._closed = False
 
     async def acquire(
@@ -194,9 +196,10 @@ class Pool:
     def _sweep_by(self, end: float) -> None:
         """Close expired connections at a time of the event loop's clock, or earlier."""
         if self._sweep is not None:
-            if self._sweep.when() <= end:
+            if self._sweep_at <= end:
                 return
             self._sweep.cancel()
+        self._sweep_at = end
         self._sweep = asyncio.get_running_loop().call_at(end, self._close_expired)
 
     def _oldest(self) -> Connection | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -10,11 +11,13 @@ import httpx
 import pytest
 
 from service.upstream.transport.connection import IdleConnectionLost, ServerDisconnected
+from service.upstream.transport.pool import Origin, Pool
 from tests.faults.transport.carriers import Carrier, Client
 from tests.faults.transport.scripted_server import Peer, cancel, saying, serving, silent
 from tests.support.waiting import PATIENCE, until
 
 HI: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+GET: Final = b"GET / HTTP/1.1\r\nhost: any\r\n\r\n"
 
 
 # ------------------------------------------------------------------------------------------- reuse
@@ -49,6 +52,22 @@ async def test_a_connection_that_is_kept_longer_delays_no_other(ours: Carrier) -
         await client.ask(hasty.url, extensions={"keepalive": 0.05})
         await until(lambda: hasty.open == 0)
         assert patient.open == 1
+
+
+async def test_connections_that_expire_at_once_are_given_back_together() -> None:
+    async with serving(saying(HI)) as server:
+        url = httpx.URL(server.url)
+        origin = Origin(secure=False, host=url.host, port=url.port or 0, keepalive=0.0001)
+        pool = Pool(ssl.create_default_context(), size=3)
+        taken = [await pool.acquire(origin, wait=None, connect=None) for _ in range(3)]
+        for connection in taken:
+            await connection.exchange(GET, b"", bodiless=False, read=None, write=None)
+            assert await connection.read(None) == b"hi"
+            assert await connection.read(None) == b""
+        for connection in taken:
+            pool.give_back(connection)
+        await until(lambda: server.open == 0)
+        await pool.aclose()
 
 
 async def test_a_request_that_an_idle_connection_loses_is_named(ours: Carrier) -> None:
