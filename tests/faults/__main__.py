@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     began = time.monotonic()
     with TemporaryDirectory(prefix="f", dir=_place()) as directory:
+        os.chmod(directory, 0o711)  # noqa: S103  (PgBouncer and PostgreSQL run as another user)
         results = Path(directory) / "results"
         results.touch()
         passed = []

@@ -614,10 +614,11 @@ async def test_no_member_of_a_request_leads_elsewhere() -> None:
             "extra_body": {"model": "expensive"},
             "custom_llm_provider": "elsewhere",
             "proxy": url,
+            "callback": url,
             "timeout": 0,
         }
         # They are vendors' parameters, which the upstream can support.
-        members = {"webhook": url, "callback": url}
+        members = {"webhook": url, "notify_url": url}
         content = [
             {"type": "image_url", "image_url": {"url": f"{url}/image.png"}},
             {"type": "file", "file": {"file_id": f"{url}/file"}},

@@ -310,6 +310,7 @@ async def test_a_wrong_models_file_is_named(tmp_path: Path) -> None:
         "it must be the model's name at the upstream",
         "CHAT_MODELS_FILE: models.m.maximum_output_tokens is missing: "
         "it must be an integer from 1 to 10000000",
+        'CHAT_MODELS_FILE: models.m.upstream must be one of u; found "x"',
     ]
 
 

@@ -145,7 +145,7 @@ async def test_an_event_arrives_signed_and_once(house: House) -> None:
         (302, "HTTP 302"),
         ("hang", "timeout"),
         ("close", "closed"),
-        ("reset", "reset or protocol"),
+        ("reset", "reset or truncated"),
     ],
 )
 async def test_an_event_that_fails_is_sent_again_with_the_same_id(
