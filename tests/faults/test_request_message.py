@@ -97,7 +97,8 @@ async def test_a_message_that_does_not_arrive_is_waited_for_no_longer_than_a_cal
 ) -> None:
     if method in HEALTH:
         monkeypatch.setattr(request_message, "LONGEST", 0.2)
-    async with _service(request_timeout=0.2) as (running, upstream, before):
+    # Also the first call, which reaches the upstream, ends within this time on a busy machine.
+    async with _service(request_timeout=0.5) as (running, upstream, before):
         async with dial(running.address) as raw:
             stream = raw.begin(method, end=False, key=KEY)
             if sent:
