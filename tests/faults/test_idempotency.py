@@ -37,7 +37,7 @@ __all__ = ["outage"]
 MODELS: Final = {
     "default": priced(upstream_model="sim:tokens=8"),
     "slow": priced(upstream_model="sim:tokens=8,itd=0.1"),
-    "endless": priced(upstream_model="sim:tokens=1000,itd=0.02"),
+    "endless": priced(upstream_model="sim:tokens=1000,itd=0.1"),
     "hanging": priced(upstream_model="sim-fault:hang-mid-stream=3,tokens=8"),
 }
 FORMS: Final = pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
