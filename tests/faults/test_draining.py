@@ -1,7 +1,6 @@
 """Callers who keep calling while a replica drains, without a pause and without health checks.
 
-each of their calls ends with OK or with a retryable DRAINING; gRPC cancels only the few that cross
-the GOAWAY, which are more, the busier the machine is
+each of their calls ends with OK or with a retryable DRAINING; none is cancelled
 each DRAINING comes after GOAWAY, so that the call after it goes to another replica
 """
 
@@ -30,8 +29,6 @@ ROUND_ROBIN: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 )
-MOST_CROSSING: Final = 10
-"""The most calls that cross the GOAWAY of a replica, of 200 callers; mostly, there is none."""
 FOREVER: Final = "600"
 CREATE: Final = "/chatcompletion.v1.ChatCompletionService/CreateChatCompletion"
 LIST: Final = "/chatcompletion.v1.ModelService/ListModels"
@@ -96,7 +93,6 @@ async def test_no_call_is_cancelled_while_the_listener_closes(grace: str) -> Non
             await asyncio.gather(*callers)
             for channel in channels:
                 await channel.close()
-    assert outcomes.pop("CANCELLED: CANCELLED", 0) <= MOST_CROSSING
     assert outcomes.keys() == {"OK", "DRAINING"}
 
 
