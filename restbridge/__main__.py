@@ -207,6 +207,7 @@ def _main(arguments: Sequence[str], *, usage_of: str) -> int:
         return _run(partial(serve, allow_connections(settings), worker))
     of_service = both.service.upstream_max_connections + both.service.max_concurrent_calls
     both.settings = allow_connections(settings, others=of_service)
+    both.report_handshakes(os.environ)
     return _run(partial(both.serve, worker))
 
 

@@ -5,7 +5,7 @@ file of the bridge imports the service, and only `--standalone` imports this fil
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
@@ -23,6 +23,7 @@ from process.workers.ports import TakenError, hold_all, unshareable
 from process.workers.worker import Worker
 from restbridge.config import Settings, listens
 from restbridge.start_text import start_text
+from service import handshake_reports
 from service.accounts.bootstrap_key import KeyFile, KeyFileError, path_of
 from service.config import Settings as ServiceSettings
 from service.config import listeners as service_listeners
@@ -58,6 +59,7 @@ class Standalone:
         wrong += tls.wrong(ServerFiles.of(values, "bridge_tls"))
         self.environment = environment
         self._key = ""
+        self._reports_handshakes = False
         try:
             self.service, self.catalogue = load(self.environment, simulates=True)
         except SettingsError as error:
@@ -67,6 +69,14 @@ class Standalone:
             raise SettingsError(*wrong)
         self.settings = Settings(**values)
         """The settings of the bridge."""
+
+    def report_handshakes(self, environment: MutableMapping[str, str]) -> None:
+        """Have `serve` log failed TLS handshakes of gRPC. Call it before anything imports grpc.
+
+        Args:
+            environment: The environment of the process.
+        """
+        self._reports_handshakes = handshake_reports.prepare(environment, self.listeners())
 
     async def serve(self, worker: Worker | None = None) -> None:
         """Run both until the first signal, then drain the bridge, then the service.
@@ -86,7 +96,8 @@ class Standalone:
                     self._hold_ports(held)
                 except TakenError as error:
                     raise ListenError(str(error)) from error
-            await self._serve(worker)
+            with handshake_reports.reported(self._reports_handshakes):
+                await self._serve(worker)
 
     def _hold_ports(self, held: ExitStack) -> None:
         """Hold all ports before anything is written, as a supervisor does for its workers."""

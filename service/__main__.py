@@ -31,7 +31,7 @@ from process.workers.arguments import ARGUMENTS, parse
 from process.workers.plan import Plan
 from process.workers.ports import shareable
 from process.workers.worker import Worker
-from service import cli, cli_arguments
+from service import cli, cli_arguments, handshake_reports
 from service.config import Settings, listeners, listens, load
 from service.models import Catalogue
 from service.start_error import StartError
@@ -43,6 +43,8 @@ async def serve(
     catalogue: Catalogue,
     environment: Mapping[str, str],
     worker: Worker | None = None,
+    *,
+    reports_handshakes: bool = False,
 ) -> None:
     """Run a service until the first signal, then drain it.
 
@@ -51,6 +53,7 @@ async def serve(
         catalogue: The models.
         environment: The environment, with the keys of the upstreams.
         worker: This process as a worker, or None if it is the only one.
+        reports_handshakes: What `handshake_reports.prepare` returned.
 
     Raises:
         StartError: An address cannot be listened on.
@@ -61,20 +64,21 @@ async def serve(
     log.report_exceptions(asyncio.get_running_loop())
     signals = Signals(worker)
     server = Server(settings, catalogue, shares_ports=worker is not None)
-    await server.start()
-    settle()
-    log.event(
-        "service",
-        "serving",
-        address=server.address,
-        metrics_port=server.metrics_port,
-        upstream=catalogue.upstream_description,
-        models=start_lines(catalogue),
-    )
-    if worker is not None:
-        worker.serving(server.registry)
-    reload = Reloading(server, settings, environment)
-    await signals.drain("service", server.stop, server.hurry, reload)
+    with handshake_reports.reported(reports_handshakes):
+        await server.start()
+        settle()
+        log.event(
+            "service",
+            "serving",
+            address=server.address,
+            metrics_port=server.metrics_port,
+            upstream=catalogue.upstream_description,
+            models=start_lines(catalogue),
+        )
+        if worker is not None:
+            worker.serving(server.registry)
+        reload = Reloading(server, settings, environment)
+        await signals.drain("service", server.stop, server.hurry, reload)
 
 
 def plan(settings: Settings, catalogue: Catalogue, environment: Mapping[str, str]) -> Plan:
@@ -137,7 +141,9 @@ def main() -> int:
         return supervise(plan(settings, catalogue, asked.environment))
     # Callers with a connection for each call need the most.
     descriptors.allow(settings.upstream_max_connections + settings.max_concurrent_calls)
-    return _run(partial(serve, settings, catalogue, asked.environment, worker))
+    reports = handshake_reports.prepare(os.environ, listeners(settings))
+    serving = partial(serve, settings, catalogue, asked.environment, worker)
+    return _run(partial(serving, reports_handshakes=reports))
 
 
 def admin() -> int:

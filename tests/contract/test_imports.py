@@ -97,8 +97,8 @@ LAYERS = {
         },
         {"upstream_metrics", "webhook_metrics"},
         {
-            *("certificate_identity", "credit_worth", "model_names", "orca_messages"),
-            *("time_zones", "upstream_dialect", "upstream_report"),
+            *("certificate_identity", "credit_worth", "handshake_reports", "model_names"),
+            *("orca_messages", "time_zones", "upstream_dialect", "upstream_report"),
         },
     ),
     "service.ledger": (

@@ -17,7 +17,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -182,32 +181,49 @@ async def test_grpc_requires_the_certificate_of_a_client(place: Place) -> None:
         assert "ALPN protocol: h2" in output
 
 
-async def test_grpc_names_the_cause_of_each_failed_handshake_if_it_may_write(place: Place) -> None:
-    """gRPC has no function that reports a handshake; its own lines on stderr are all there is."""
+@pytest.mark.parametrize("program", ["service", "standalone"])
+async def test_each_failed_handshake_of_grpc_has_a_log_line(place: Place, program: str) -> None:
     old = written(place.folder, OURS, "old", "localhost", expired=True)
     causes = {
-        "PEER_DID_NOT_RETURN_A_CERTIFICATE": place.credentials(client=None),
-        "CERTIFICATE_VERIFY_FAILED: unable to get local issuer": place.credentials(
-            client=place.stranger
-        ),
-        "CERTIFICATE_VERIFY_FAILED: certificate has expired": place.credentials(client=old),
-        "WRONG_VERSION_NUMBER": None,
+        "the client has no certificate": place.credentials(client=None),
+        "is not accepted: unable to get local issuer": place.credentials(client=place.stranger),
+        "is not accepted: certificate has expired": place.credentials(client=old),
+        "the client sent plaintext": None,
     }
-    for verbosity in ("NONE", "INFO"):
-        async with process("service", place.service(GRPC_VERBOSITY=verbosity)) as running:
-            target = await running.address()
-            for cause, credentials in causes.items():
-                with pytest.raises(grpc.aio.AioRpcError):
-                    await _models(target, credentials)
-                if verbosity == "INFO":
-                    await until(partial(_has, running.lines, cause), cause)
-            assert await _models(target, place.credentials(client=place.client)) == ["default"]
-        if verbosity == "NONE":
-            assert all(line.startswith("{") for line in running.lines)
+    async with _with_grpc_tls(place, program) as (running, target):
+        for cause, credentials in causes.items():
+            with pytest.raises(grpc.aio.AioRpcError):
+                await _models(target, credentials)
+            await _failed(running, cause)
+        assert await _models(target, place.credentials(client=place.client)) == ["default"]
+        failed = running.events("tls handshake failed")
+        assert len(failed) == len(causes)
+        # The core's lines are not passed on.
+        assert not any("ssl_transport_security" in line for line in running.lines)
 
 
-def _has(lines: list[str], cause: str) -> bool:
-    return any(cause in line for line in lines)
+@asynccontextmanager
+async def _with_grpc_tls(place: Place, program: str) -> AsyncIterator[tuple[Process, str]]:
+    if program == "service":
+        async with process("service", place.service()) as running:
+            yield running, await running.address()
+        return
+    bridge = {"CHAT_BRIDGE_LISTEN": "127.0.0.1:0", "CHAT_BRIDGE_METRICS_LISTEN": "none"}
+    async with process(
+        "restbridge", place.service(**bridge, CHAT_BRIDGE_DRAIN_DELAY="0"), "--standalone"
+    ) as running:
+        serving = await running.event("serving")
+        yield running, serving["service"]
+
+
+async def test_grpc_writes_its_own_lines_if_the_operator_wants_them(place: Place) -> None:
+    async with process("service", place.service(GRPC_VERBOSITY="INFO")) as running:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await _models(await running.address(), place.credentials(client=None))
+        await until(
+            lambda: any("Handshake failed" in line for line in running.lines), "a line of gRPC"
+        )
+        assert not running.events("tls handshake failed")
 
 
 async def test_grpcurl_shows_a_certificate(place: Place) -> None:
