@@ -181,7 +181,7 @@ async def test_grpc_requires_the_certificate_of_a_client(place: Place) -> None:
         assert "ALPN protocol: h2" in output
 
 
-@pytest.mark.parametrize("program", ["service", "standalone"])
+@pytest.mark.parametrize("program", ["service", "workers", "standalone"])
 async def test_each_failed_handshake_of_grpc_has_a_log_line(place: Place, program: str) -> None:
     old = written(place.folder, OURS, "old", "localhost", expired=True)
     causes = {
@@ -204,8 +204,9 @@ async def test_each_failed_handshake_of_grpc_has_a_log_line(place: Place, progra
 
 @asynccontextmanager
 async def _with_grpc_tls(place: Place, program: str) -> AsyncIterator[tuple[Process, str]]:
-    if program == "service":
-        async with process("service", place.service()) as running:
+    if program != "standalone":
+        workers = ("--workers", "2") if program == "workers" else ()
+        async with process("service", place.service(), *workers) as running:
             yield running, await running.address()
         return
     bridge = {"CHAT_BRIDGE_LISTEN": "127.0.0.1:0", "CHAT_BRIDGE_METRICS_LISTEN": "none"}
