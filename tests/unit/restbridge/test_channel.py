@@ -48,6 +48,7 @@ def test_every_channel_has_these_options() -> None:
         "grpc.http2.bdp_probe": 0,
         "grpc.http2.lookahead_bytes": 8_192,
         "grpc.http2.max_frame_size": 65_536,
+        "grpc.experimental.tcp_max_read_buffer_size": 8_192,
         "grpc.enable_http_proxy": 0,
         "grpc.service_config_disable_resolution": 1,
         "grpc.service_config": json.dumps(ROUND_ROBIN),
