@@ -318,7 +318,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.record.upstream_report = UpstreamReport(cause=failure.default_cause)
         if context.done() or isinstance(failure, errors.Cancelled):
             # The caller is gone. gRPC would log any other exception.
-            raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
+            try:
+                raise error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError
+            finally:
+                # The traceback has this frame: with the frame's own reference, it is a cycle.
+                del error, failure
         if isinstance(failure, errors.InvalidApiKey):
             call.limits = None  # a revoked key has none
         if failure.rule.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:

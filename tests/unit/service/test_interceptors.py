@@ -2,6 +2,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,11 +145,16 @@ async def test_a_response_passes_with_its_metadata() -> None:
     assert house.ended("")
 
 
-def test_a_call_that_ended_is_freed_without_a_garbage_collection() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_call_that_ended_is_freed_without_a_garbage_collection(leaves: bool) -> None:
     async def main() -> bool:
-        serve = await House().unary(answer)
+        serve = await House().unary(wait if leaves else answer)
         task = asyncio.create_task(serve("question", FakeContext()))
-        await task
+        if leaves:
+            await asyncio.sleep(0)
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
         ended = weakref.ref(task)
         del task
         await asyncio.sleep(0)
