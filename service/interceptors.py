@@ -252,8 +252,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method, context)
         token = CURRENT.set(call)
         self._calls.add(call)
-        # gRPC calls this after it has sent the end, for which the caller must read.
-        context.add_done_callback(cast("Any", lambda _: self._calls.discard(call)))
+        # gRPC calls this after it has sent the end, for which the caller must read. It keeps the
+        # callback in a cycle, which must not keep the call as well.
+        unread = [call]
+        context.add_done_callback(cast("Any", lambda _: self._calls.discard(unread.pop())))
         self._telemetry.begin(call.record)
         if self._load is not None:
             self._load.begin()

@@ -169,19 +169,27 @@ class Batches:
         loop = asyncio.get_running_loop()
         quiet = loop.create_future()
         end = loop.time() + self._gather_within
-        seen, turns = len(self._pending), 0
-
-        def look() -> None:
-            nonlocal seen, turns
-            turns = turns + 1 if len(self._pending) == seen else 0
-            seen = len(self._pending)
-            if turns < _QUIET_TURNS and seen < LARGEST_BATCH and loop.time() < end:
-                loop.call_soon(look)
-            elif not quiet.done():
-                quiet.set_result(None)
-
-        loop.call_soon(look)
+        loop.call_soon(self._look_for_more, quiet, end, len(self._pending), 0)
         await quiet
+
+    def _look_for_more(
+        self, quiet: "asyncio.Future[None]", end: float, seen: int, turns: int
+    ) -> None:
+        """End the wait of `_quiet`, or check again in the next iteration of the event loop.
+
+        Args:
+            quiet: What `_quiet` waits for.
+            end: When it ends at the latest, by the event loop's clock.
+            seen: The number of pending operations at the last check.
+            turns: The number of checks in a row without a new operation.
+        """
+        loop = asyncio.get_running_loop()
+        pending = len(self._pending)
+        turns = turns + 1 if pending == seen else 0
+        if turns < _QUIET_TURNS and pending < LARGEST_BATCH and loop.time() < end:
+            loop.call_soon(self._look_for_more, quiet, end, pending, turns)
+        elif not quiet.done():
+            quiet.set_result(None)
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         if self._running is not run:

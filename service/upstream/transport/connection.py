@@ -138,6 +138,7 @@ class Connection(asyncio.BufferedProtocol):
         """End the current exchange."""
         self._gone = True
         self._end(error)
+        self.parser.close()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 

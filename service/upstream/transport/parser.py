@@ -118,6 +118,14 @@ class ResponseParser:
             self.complete = True
         return self.complete
 
+    def close(self) -> None:
+        """Drop the parser of httptools, after which nothing can be fed.
+
+        It has references to this object. Otherwise, only a garbage collection would free both, and
+        the body that nobody took.
+        """
+        del self._parser
+
     def take(self) -> bytes:
         """Return the bytes of the body since the last call, or b"" if there are none."""
         pieces = self.pieces

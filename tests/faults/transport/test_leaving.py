@@ -1,12 +1,16 @@
 """Cancellations and timeouts: the work at the server ends, and nothing is left behind."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Final
 
 import httpx
 import pytest
 
+from service.upstream.transport import connection
+from service.upstream.transport.parser import ResponseParser
 from tests.faults.transport.carriers import Carrier, Client, pieces
 from tests.faults.transport.scripted_server import Peer, cancel, saying, serving, silent
 from tests.support.waiting import until, wait
@@ -28,6 +32,38 @@ async def test_a_response_that_is_not_read_to_its_end_is_closed(carrier: Carrier
                 assert await anext(pieces(response)) == b"hi"
             await response.aclose()
             await until(lambda: server.open == 0)
+
+
+class Watched(ResponseParser):
+    __slots__ = ("__weakref__",)
+
+
+async def test_a_closed_connection_is_freed_without_a_garbage_collection(
+    ours: Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED + b"2\r\nhi\r\n")
+        await peer.left()
+
+    made: list[weakref.ref[Watched]] = []
+
+    def make() -> Watched:
+        parser = Watched()
+        made.append(weakref.ref(parser))
+        return parser
+
+    monkeypatch.setattr(connection, "ResponseParser", make)
+    gc.disable()
+    try:
+        async with serving(script) as server, ours.client(size=1) as client:
+            response = await client.open(server.url)
+            await response.aclose()
+            del response
+            await until(lambda: server.open == 0 and made[0]() is None)
+            assert len(made) == 1
+    finally:
+        gc.enable()
 
 
 async def test_a_complete_response_that_nobody_reads_keeps_its_connection(ours: Carrier) -> None:

@@ -149,7 +149,8 @@ async def test_a_response_passes_with_its_metadata() -> None:
 def test_a_call_that_ended_is_freed_without_a_garbage_collection(leaves: bool) -> None:
     async def main() -> bool:
         serve = await House().unary(wait if leaves else answer)
-        task = asyncio.create_task(serve("question", FakeContext()))
+        context = FakeContext()  # gRPC keeps it and its callbacks in a cycle
+        task = asyncio.create_task(serve("question", context))
         if leaves:
             await asyncio.sleep(0)
             task.cancel()

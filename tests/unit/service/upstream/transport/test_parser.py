@@ -1,6 +1,8 @@
 """Parsing at every split; tests/faults/transport/test_responses.py has the table of responses."""
 
+import gc
 import random
+import weakref
 from typing import Final
 
 import httpx
@@ -190,3 +192,21 @@ def test_noise_raises_one_error_or_none() -> None:
         except httpx.RemoteProtocolError:
             continue
         assert parser.complete or not parser.keep_alive
+
+
+class Watched(ResponseParser):
+    __slots__ = ("__weakref__",)
+
+
+def test_a_closed_parser_is_freed_without_a_garbage_collection() -> None:
+    gc.disable()
+    try:
+        parser = Watched()
+        parser.feed(CHUNKED + b"2\r\nhe")
+        parser.close()
+        assert parser.take() == b"he"
+        watched = weakref.ref(parser)
+        del parser
+        assert watched() is None
+    finally:
+        gc.enable()
