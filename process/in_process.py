@@ -32,6 +32,8 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar, cast
 import grpc
 from grpc.aio import AioRpcError, Metadata
 
+from process.whole_operations import to_its_end
+
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Serve: TypeAlias = Callable[[None, "InProcessContext"], Awaitable[Any]]
 _Take: TypeAlias = Callable[[Sequence[Any]], Awaitable[None]]
@@ -306,6 +308,22 @@ async def _each_of(call: Readable, take: _Take) -> None:
         await taking
 
 
+def when_done(context: Any, callback: Callable[[Any], None]) -> None:
+    """Call a function, with one argument, once the end of this task's call was sent or it failed.
+
+    On the wire, that is the end of the task. gRPC's own `add_done_callback` would make a cycle of
+    the call and its context, with all that gRPC's core has for the call.
+
+    Args:
+        context: The call's context.
+        callback: The function.
+    """
+    if isinstance(context, InProcessContext):
+        context.add_done_callback(callback)
+    else:
+        cast("asyncio.Task[Any]", asyncio.current_task()).add_done_callback(callback)
+
+
 def write_all(
     context: Any, messages: list[_T], serialize: Callable[[_T], bytes]
 ) -> Awaitable[None]:
@@ -327,4 +345,4 @@ def write_all(
 async def _write_each(context: Any, messages: list[_T], serialize: Callable[[_T], bytes]) -> None:
     messages.reverse()
     while messages:
-        await context.write(serialize(messages.pop()))
+        await to_its_end(context.write(serialize(messages.pop())))

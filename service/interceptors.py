@@ -40,7 +40,8 @@ from chatcompletion import charges
 from chatcompletion.openai_json import TextChunk
 from process import log, trace_context
 from process import request_id as request_ids
-from process.in_process import write_all
+from process.in_process import when_done, write_all
+from process.whole_operations import to_its_end
 from service import errors
 from service.call import CURRENT, Call, Calls
 from service.call_trace import CallTrace, method_attributes
@@ -229,7 +230,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _begin_response(self, call: Call, context: _Context) -> None:
         """Send the initial metadata, after which clients and proxies do not retry the call."""
         call.begun = True
-        await context.send_initial_metadata(cast("Any", self._initial_metadata(call)))
+        metadata = cast("Any", self._initial_metadata(call))
+        await to_its_end(context.send_initial_metadata(metadata))
 
     def _initial_metadata(self, call: Call) -> tuple[tuple[str, str], ...]:
         elapsed = self._clock() - call.record.started
@@ -252,10 +254,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._begin(method, context)
         token = CURRENT.set(call)
         self._calls.add(call)
-        # gRPC calls this after it has sent the end, for which the caller must read. It keeps the
-        # callback in a cycle, which must not keep the call as well.
-        unread = [call]
-        context.add_done_callback(cast("Any", lambda _: self._calls.discard(unread.pop())))
+        # The caller must read until the end can be sent.
+        when_done(context, lambda _: self._calls.discard(call))
         self._telemetry.begin(call.record)
         if self._load is not None:
             self._load.begin()
@@ -269,10 +269,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.trace.end(call.record)
         if self._load is not None:
             self._load.end(call.record)
-        # The task's context and gRPC's have the call, which has both: otherwise, only a garbage
-        # collection would free them.
+        # The task's context has the call, which has the task: otherwise, only a garbage collection
+        # would free them.
         CURRENT.reset(token)
-        call.peer = call.identity = str
 
     def _begin(self, method: str, context: _Context) -> Call:
         metadata = _single_values(context)
@@ -342,7 +341,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # upstream would generate twice.
                 await self._begin_response(call, context)
             self._calls.end(call)  # sending the status can wait for a caller who does not read
-            await context.abort(status.code, status.details, trailers)
+            await to_its_end(context.abort(status.code, status.details, trailers))
         except grpc.aio.InternalError:
             # The connection is lost and the caller is gone, as above.
             raise asyncio.CancelledError from None

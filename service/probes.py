@@ -23,9 +23,11 @@ import grpc
 from grpc.aio import ServicerContext
 
 from process import request_id as request_ids
+from process.in_process import when_done
+from process.whole_operations import to_its_end
 from service import errors
 from service.probe_bounds import ProbeBound
-from service.request_message import LONGEST, forgiving, receive, to_its_end
+from service.request_message import LONGEST, forgiving, receive
 
 MOST_CHECKS: Final = 200
 MOST_WATCHES: Final = 1000
@@ -122,7 +124,7 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
         async def serve(_: object, context: _Context) -> None:
             async with self._bounded(self._reflections, context, LONGEST):
                 async for response in handler(_messages(context), context):
-                    await context.write(response)
+                    await to_its_end(context.write(response))
 
         return serve
 
@@ -134,7 +136,7 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
         # The call counts until gRPC has sent its end, for which the caller must read.
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         bound.add(task, context.peer())
-        context.add_done_callback(cast("Any", lambda _: bound.discard(task)))
+        when_done(context, lambda _: bound.discard(task))
         try:
             bound.check(task)
             async with asyncio.timeout(longest):
@@ -160,7 +162,7 @@ async def _fail(error: BaseException, bound: ProbeBound, context: _Context) -> N
         failure = why
     status = errors.status(failure, request_ids.accept(None))
     try:
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        await to_its_end(context.abort(status.code, status.details, status.trailing_metadata))
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
 

@@ -8,8 +8,7 @@ for a stream of requests runs as soon as the headers arrive. The two are the sam
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
 from process.in_process import InProcessContext
+from process.whole_operations import to_its_end
 from service import errors
 
 LONGEST: Final = 30.0
@@ -40,7 +40,7 @@ async def receive(context: _Context | InProcessContext) -> Any:
     reading = _receive(cast("_Context", context))
     if isinstance(context, InProcessContext):
         return await reading  # it is there
-    arrived = _arrival(reading)
+    arrived = to_its_end(reading)
     timer = arrived.get_loop().call_later(LONGEST, _end_late, arrived)
     try:
         return await arrived
@@ -65,36 +65,6 @@ async def _receive(context: _Context) -> Any:
     if await context.read() is not grpc.aio.EOF:
         raise errors.InvalidRequest("The call has more than one request message.")
     return request
-
-
-async def to_its_end(reading: Coroutine[Any, Any, _T]) -> _T:
-    """Await a read of a message. If this task is cancelled, the read continues.
-
-    grpc.aio leaks a message that arrives for a cancelled read. The read ends with its call.
-    """
-    return await _arrival(reading)
-
-
-def _arrival(reading: Coroutine[Any, Any, _T]) -> asyncio.Future[_T]:
-    """Return a future of the result of a read, which continues if the future is cancelled."""
-    task = asyncio.create_task(reading)
-    arrived: asyncio.Future[_T] = task.get_loop().create_future()
-    task.add_done_callback(partial(_pass_on, arrived))
-    return arrived
-
-
-def _pass_on(arrived: asyncio.Future[_T], task: asyncio.Task[_T]) -> None:
-    """Give the result of a read to its future. Retrieve each exception: asyncio logs the others."""
-    if task.cancelled():
-        arrived.cancel()
-        return
-    error = task.exception()
-    if arrived.done():
-        return
-    if error is None:
-        arrived.set_result(task.result())
-    else:
-        arrived.set_exception(error)
 
 
 def too_late() -> errors.InvalidRequest:

@@ -52,7 +52,7 @@ LAYERS = {
         {"descriptors", "unix_sockets", "otel_settings", "free_memory"},
         {"trace_context"},
         {"log", "request_id", "settings", "command_line", "launch"},
-        {"found_values", "randomness", "variables", "log_text", "interrupts"},
+        {"found_values", "randomness", "variables", "log_text", "interrupts", "whole_operations"},
     ),
     "process.tls": (
         {"watching", "plaintext"},

@@ -28,9 +28,9 @@ IDLE_CONNECTIONS: Final = 10
 WARM: Final = 20
 MOST_OF_ONE: Final = {4: 256 * 1024, 1000: 256 * 1024, 32_000: 256 * 1024, 100_000: 640 * 1024}
 """Maximum memory of one reader in both processes together, by the size of chunks, in bytes."""
-MOST_LEFT: Final = 96 * 1024
+MOST_LEFT: Final = 64 * 1024
 """Maximum memory that stays of each reader of a crowd, in both processes together, in bytes."""
-MOST_MORE: Final = 24 * 1024
+MOST_MORE: Final = 16 * 1024
 """Maximum memory that stays of each reader of a second crowd in addition, in bytes."""
 TOTAL: Final = 16 * 1024 * 1024
 """The least bytes of a stream, more than the buffers of all sockets on its way."""

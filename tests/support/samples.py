@@ -206,18 +206,9 @@ class FakeContext:
         self.aborted: errors.Status | None = None
         self.requests: list[Any] = []
         """The messages that `read` returns before the end."""
-        self._callbacks: list[Any] = []
 
     async def read(self) -> Any:
         return self.requests.pop(0) if self.requests else grpc.aio.EOF
-
-    def add_done_callback(self, callback: Any) -> None:
-        self._callbacks.append(callback)
-
-    def finish(self) -> None:
-        """Run the callbacks, as gRPC does when the call has ended."""
-        for callback in self._callbacks:
-            callback(self)
 
     def peer(self) -> str:
         return "in-process"

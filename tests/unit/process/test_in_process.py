@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
 
-from process.in_process import InProcessChannel, InProcessContext, each, write_all
+from process.in_process import InProcessChannel, InProcessContext, each, when_done, write_all
 
 UNARY = "/a.Service/Unary"
 STREAM = "/a.Service/Stream"
@@ -140,6 +140,41 @@ async def test_on_the_wire_only_the_bytes_of_a_message_wait_for_the_caller() -> 
     await write_all(Context(), messages, str.encode)
 
     assert left == [(b"a", ["b"]), (b"b", [])]
+
+
+async def test_on_the_wire_a_write_ends_although_its_caller_left() -> None:
+    core: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    freed = asyncio.Event()
+
+    class Context:
+        async def write(self, message: object) -> None:
+            await core
+            freed.set()
+
+    async def serve() -> None:
+        await write_all(Context(), ["a"], str.encode)
+
+    task = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    core.set_result(None)
+    async with asyncio.timeout(5):
+        await freed.wait()
+
+
+async def test_on_the_wire_a_call_is_done_when_its_task_is() -> None:
+    done = asyncio.Event()
+
+    async def serve() -> None:
+        when_done(object(), lambda _: done.set())
+
+    task = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    await task
+    async with asyncio.timeout(5):
+        await done.wait()
 
 
 async def test_a_message_belongs_to_its_receiver_alone() -> None:

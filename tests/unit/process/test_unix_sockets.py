@@ -33,6 +33,15 @@ def test_user_and_group_can_connect_and_the_file_ends_with_the_listener(place: U
     assert not Path(place.path).exists()
 
 
+def test_nobody_else_can_connect_until_the_file_has_its_mode(
+    stack: ExitStack, place: UnixAddress
+) -> None:
+    with placed(place):
+        _bound(stack, place)
+        assert stat.S_IMODE(Path(place.path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(place.path).stat().st_mode) == MODE
+
+
 def test_the_file_of_a_dead_process_is_replaced(stack: ExitStack, place: UnixAddress) -> None:
     _bound(stack, place).close()
     assert is_stale(place)
