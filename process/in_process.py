@@ -302,7 +302,7 @@ def each(call: Readable | StreamCall, take: _Take) -> Coroutine[Any, Any, None]:
 
 async def _each_of(call: Readable, take: _Take) -> None:
     # An iteration over the call would keep each message until the next one.
-    while (message := await call.read()) is not grpc.aio.EOF:
+    while (message := await to_its_end(call.read(), is_read=True)) is not grpc.aio.EOF:
         taking = take((message,))
         del message  # it belongs to `take`, which can wait
         await taking

@@ -16,20 +16,27 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-def to_its_end(operation: Coroutine[Any, Any, _T]) -> "asyncio.Future[_T]":
+def to_its_end(
+    operation: Coroutine[Any, Any, _T], *, is_read: bool = False
+) -> "asyncio.Future[_T]":
     """Begin an operation. Return a future of its result; if it is cancelled, nothing else is.
 
     A task would do the same for three times the CPU. The operation must not need a task, as
     `asyncio.timeout` does.
+
+    Args:
+        operation: The operation.
+        is_read: Whether a failure is no exception but the end of messages: the call has a status.
     """
     result: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-    _continue(operation, result)
+    _continue(operation, result, is_read)
     return result
 
 
 def _continue(
     operation: Coroutine[Any, Any, _T],
     result: "asyncio.Future[_T]",
+    is_read: bool,
     awaited: "asyncio.Future[Any] | None" = None,
 ) -> None:
     """Run an operation until it awaits a future, and again when that is done."""
@@ -38,13 +45,13 @@ def _continue(
         # By PEP 380, StopIteration from what the operation awaits is its success.
         waits_for = operation.throw(StopIteration()) if failure else operation.send(None)
     except StopIteration as end:
-        _tell(result, end.value, failure)
+        _tell(result, end.value, None if is_read else failure)
     except asyncio.CancelledError:
         result.cancel()
     except Exception as error:  # noqa: BLE001  (the caller gets it)
-        _tell(result, None, failure or error)
+        _tell(result, None, error if is_read else failure or error)
     else:
-        again = partial(_continue, operation, result)
+        again = partial(_continue, operation, result, is_read)
         if waits_for is None:  # `asyncio.sleep(0)`
             result.get_loop().call_soon(again)
         else:

@@ -168,7 +168,7 @@ async def _fail(error: BaseException, bound: ProbeBound, context: _Context) -> N
 
 
 async def _messages(context: _Context) -> AsyncIterator[Any]:
-    while (request := await to_its_end(context.read())) is not grpc.aio.EOF:
+    while (request := await to_its_end(context.read(), is_read=True)) is not grpc.aio.EOF:
         if request is None:
             raise errors.InvalidRequest("The request is not a message of this method.")
         yield request

@@ -40,7 +40,7 @@ async def receive(context: _Context | InProcessContext) -> Any:
     reading = _receive(cast("_Context", context))
     if isinstance(context, InProcessContext):
         return await reading  # it is there
-    arrived = to_its_end(reading)
+    arrived = to_its_end(reading, is_read=True)
     timer = arrived.get_loop().call_later(LONGEST, _end_late, arrived)
     try:
         return await arrived

@@ -116,6 +116,23 @@ async def test_an_operation_goes_on_after_what_failed_without_it(
     assert (await result, waits.freed) == ("end", 2)
 
 
+async def test_a_read_that_fails_ends_as_it_does_without_a_failure(
+    core: "asyncio.Future[str]",
+) -> None:
+    read, refused = Operation(core), LookupError("the status of the call")
+
+    async def reads() -> None:
+        await read.run()
+        raise refused
+
+    ended, raised = to_its_end(read.run(), is_read=True), to_its_end(reads(), is_read=True)
+    core.set_exception(FailedError())
+    assert await ended is None
+    with pytest.raises(LookupError) as caught:
+        await raised
+    assert (caught.value, read.freed) == (refused, 2)
+
+
 async def test_an_operation_that_is_cancelled_itself(core: "asyncio.Future[str]") -> None:
     result = to_its_end(Operation(core).run())
     core.cancel()
