@@ -31,6 +31,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 from grpc.aio import AioRpcError, Metadata
+from grpc.aio._call import Call
 
 from process.whole_operations import to_its_end
 
@@ -278,6 +279,22 @@ class StreamCall(_Call):
         """
         self._context.take = take
         return self._method.serve(self._context)
+
+
+async def answer_of(call: grpc.aio.UnaryUnaryCall[Any, _T] | UnaryCall) -> _T:
+    """Return the response of a unary call, in-process or on the wire.
+
+    Raises:
+        AioRpcError: The call failed.
+    """
+    if isinstance(call, UnaryCall):
+        return cast("_T", await call)
+    answer = to_its_end(call.__await__())
+    try:
+        return await answer
+    finally:
+        # The method of the class itself would stop the operation in Python instead of in the core.
+        Call.cancel(cast("Any", call))  # does nothing after its end
 
 
 class Readable(Protocol):

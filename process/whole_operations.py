@@ -9,7 +9,7 @@ The core ends every operation of a call with the call, so that none continues fo
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 def to_its_end(
-    operation: Coroutine[Any, Any, _T], *, is_read: bool = False
+    operation: Coroutine[Any, Any, _T] | Generator[Any, Any, _T], *, is_read: bool = False
 ) -> "asyncio.Future[_T]":
     """Begin an operation. Return a future of its result; if it is cancelled, nothing else is.
 
@@ -34,7 +34,7 @@ def to_its_end(
 
 
 def _continue(
-    operation: Coroutine[Any, Any, _T],
+    operation: Coroutine[Any, Any, _T] | Generator[Any, Any, _T],
     result: "asyncio.Future[_T]",
     is_read: bool,
     awaited: "asyncio.Future[Any] | None" = None,

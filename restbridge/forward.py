@@ -6,6 +6,7 @@ from typing import TypeVar
 import grpc.aio
 from starlette.types import Receive, Scope, Send
 
+from process.in_process import answer_of
 from restbridge import headers
 from restbridge.answers import answer
 from restbridge.http.exchange import Departure, exchange_of
@@ -49,7 +50,7 @@ async def forward(
         timeout=deadline,
     )
     with Departure(exchange, receive):
-        response = await call
+        response = await answer_of(call)
     exchange.called()
     told = headers.answer(await call.initial_metadata(), await call.trailing_metadata())
     await answer(scope, receive, send, status=200, body=encode(response), headers=[*told, *besides])

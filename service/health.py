@@ -11,6 +11,8 @@ import grpc
 from grpc.aio import ServicerContext
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from process.whole_operations import to_its_end
+
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -39,7 +41,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """Return the health of a name."""
         status = self._states.get(request.service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no health of this name.")
+            text = "There is no health of this name."
+            await to_its_end(context.abort(grpc.StatusCode.NOT_FOUND, text))
         return health_pb2.HealthCheckResponse(status=status)
 
     async def List(  # noqa: N802  (named by the protocol)
@@ -63,6 +66,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             status = self._states.get(request.service, _UNKNOWN)
             if status != last:
                 last = status
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                response = health_pb2.HealthCheckResponse(status=status)
+                await to_its_end(context.write(response))
             else:
                 await changed.wait()

@@ -15,6 +15,7 @@ from grpc._cython import cygrpc
 from grpc.aio import _server as aio
 
 from process.in_process import InProcessChannel
+from process.whole_operations import to_its_end
 
 Options: TypeAlias = Sequence[tuple[str, int]]
 """Channel arguments of gRPC: pairs of name and value."""
@@ -133,7 +134,8 @@ async def _unimplemented(call: Any) -> None:
     context = cygrpc._ServicerContext(call, None, None, asyncio.get_running_loop())
     with suppress(grpc.aio.InternalError):  # the connection may be lost
         try:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+            code = grpc.StatusCode.UNIMPLEMENTED
+            await to_its_end(context.abort(code, "Method not found!", ()))
         except grpc.aio.AbortError as error:
             # The call keeps the error, whose traceback keeps the call: a circle, which would hold
             # the stream open until the next search for garbage.

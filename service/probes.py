@@ -23,7 +23,7 @@ import grpc
 from grpc.aio import ServicerContext
 
 from process import request_id as request_ids
-from process.in_process import when_done
+from process.in_process import InProcessContext, when_done
 from process.whole_operations import to_its_end
 from service import errors
 from service.probe_bounds import ProbeBound
@@ -98,18 +98,21 @@ class ProbeInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(
                 self._conversation(cast("Any", handler.stream_stream)), **codecs
             )
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._watch(cast("Any", handler.unary_stream)), **codecs
-            )
-        return grpc.stream_unary_rpc_method_handler(
-            self._check(cast("Any", handler.unary_unary)), **codecs
+        serve = (
+            self._watch(cast("Any", handler.unary_stream))
+            if handler.response_streaming
+            else self._check(cast("Any", handler.unary_unary))
         )
+        return grpc.stream_stream_rpc_method_handler(serve, **codecs)
 
     def _check(self, handler: _Serve) -> _Serve:
         async def serve(_: object, context: _Context) -> Any:
             async with self._bounded(self._checks, context, LONGEST):
-                return await handler(await receive(context), context)
+                response = await handler(await receive(context), context)
+                if isinstance(context, InProcessContext):
+                    return response
+                # gRPC would not run this write to its end, which a stranger can prevent.
+                return await to_its_end(context.write(response))
 
         return serve
 

@@ -22,6 +22,7 @@ class Cutter:
         self._after = list(after)
         self.connections = 0
         self._server: asyncio.Server | None = None
+        self._relays: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> str:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -30,23 +31,37 @@ class Cutter:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for relay in self._relays:
+            relay.cancel()
+        if self._relays:
+            await asyncio.wait(self._relays)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         left = self._after.pop(0) if self._after else None
+        # Nothing else has a reference to it.
+        relay = asyncio.create_task(self._relay(reader, writer, left))
+        self._relays.add(relay)
+        relay.add_done_callback(self._relays.discard)
+
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int | None
+    ) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         sending = asyncio.create_task(_pump(reader, back))
-        with suppress(OSError):
-            while data := await there.read(65536):
-                if left is not None and len(data) > left:
-                    writer.write(data[:left])
-                    break
-                left = None if left is None else left - len(data)
-                writer.write(data)
-                await writer.drain()
-        sending.cancel()
-        writer.transport.abort()
-        back.transport.abort()
+        try:
+            with suppress(OSError):
+                while data := await there.read(65536):
+                    if left is not None and len(data) > left:
+                        writer.write(data[:left])
+                        break
+                    left = None if left is None else left - len(data)
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            sending.cancel()
+            writer.transport.abort()
+            back.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,14 +3,21 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any
 
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
 
-from process.in_process import InProcessChannel, InProcessContext, each, when_done, write_all
+from process.in_process import (
+    InProcessChannel,
+    InProcessContext,
+    answer_of,
+    each,
+    when_done,
+    write_all,
+)
 
 UNARY = "/a.Service/Unary"
 STREAM = "/a.Service/Stream"
@@ -162,6 +169,65 @@ async def test_on_the_wire_a_write_ends_although_its_caller_left() -> None:
     core.set_result(None)
     async with asyncio.timeout(5):
         await freed.wait()
+
+
+async def test_on_the_wire_a_read_ends_although_its_caller_left() -> None:
+    core: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    freed = asyncio.Event()
+
+    class Call:
+        async def read(self) -> object:
+            await core
+            freed.set()
+            return grpc.aio.EOF
+
+    async def take(_: Sequence[object]) -> None:
+        raise AssertionError("there is no message")
+
+    task = asyncio.create_task(each(Call(), take))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    core.set_exception(LookupError())
+    async with asyncio.timeout(5):
+        await freed.wait()
+
+
+class Unary:
+    """A unary call on the wire, which gRPC's core ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.core: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.freed = False
+
+    def __await__(self) -> Generator[Any, None, str]:
+        answer = yield from self.core
+        self.freed = True
+        return answer
+
+    def _cancel(self, details: str) -> bool:
+        if not self.core.done():
+            self.core.set_result(details)
+        return True
+
+
+async def test_on_the_wire_a_unary_call_ends_although_its_caller_left() -> None:
+    call: Any = Unary()
+    task = asyncio.create_task(answer_of(call))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert call.core.result() == "Locally cancelled by application!"
+    assert call.freed
+
+
+async def test_on_the_wire_the_answer_of_a_unary_call_is_returned() -> None:
+    call: Any = Unary()
+    call.core.set_result("answer")
+    assert await answer_of(call) == "answer"
 
 
 async def test_on_the_wire_a_call_is_done_when_its_task_is() -> None:
