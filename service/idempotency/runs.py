@@ -161,7 +161,8 @@ class Run:
         try:
             with self._log.reading(position) as reader:
                 yield reader
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
+            # The latter if the call was cancelled while it wrote.
             if call.draining:
                 self._cut()
                 await asyncio.wait((self._task,))

@@ -19,14 +19,16 @@ import pytest
 import sqlalchemy as sa
 from openai import APIError, AsyncOpenAI, ConflictError
 
+from chatcompletion.v1.chat_completion_service_pb2 import StreamChatCompletionRequest
 from service.ledger.schema import answers
 from service.ledger.store import Timeouts
 from tests.support.accounts_stack import AccountsStack, accounts_stack, service_process
-from tests.support.asking import DOORS, DoorName, document
+from tests.support.asking import DOORS, DoorName, document, params
 from tests.support.cutter import Cutter
 from tests.support.idempotent_asking import KeyedAnswer, ask_channel, ask_keyed
 from tests.support.outages import NOT_SERVING, SERVING, Outage, is_ready, outage, outages
 from tests.support.priced_models import CREDIT, models, priced
+from tests.support.raw_http2 import dial
 from tests.support.running_bridge import PATH
 from tests.support.running_service import Running, service
 from tests.support.stack import HELLO
@@ -40,6 +42,7 @@ MODELS: Final = {
     "endless": priced(upstream_model="sim:tokens=1000,itd=0.1"),
     "hanging": priced(upstream_model="sim-fault:hang-mid-stream=3,tokens=8"),
 }
+STREAM: Final = "/chatcompletion.v1.ChatCompletionService/StreamChatCompletion"
 FORMS: Final = pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
 ALL_DOORS: Final = pytest.mark.parametrize("door", DOORS)
 SLOW: Final = document("slow", stream_options={"include_usage": True})
@@ -361,6 +364,25 @@ async def test_a_drain_ends_a_run_and_its_answer_says_so(database: str, door: Do
         [charge] = stack.books.charges(team)
         assert ended.charge == again.charge
         assert ended.charge.startswith(f"nano-credits={charge.amount}")
+        assert len(stack.upstream.records) == 1
+
+
+async def test_a_drain_ends_a_run_whose_caller_does_not_read(database: str) -> None:
+    async with accounts_stack(MODELS, database=database) as stack:
+        team = stack.books.team(credit=CREDIT)
+        asked = document("hanging")
+        message = StreamChatCompletionRequest(params=params(asked)).SerializeToString()
+        async with replica(stack, database) as second, dial(second.address, window=0) as raw:
+            stream = raw.begin(STREAM, message, key=team.key, headers={"idempotency-key": "one"})
+            # Then the first message waits for the caller.
+            await until(lambda: raw.is_answered(stream))
+            second.server.hurry()
+            await second.server.stop()
+        again = await ask_keyed(stack, "grpc", team.key, "one", asked, streamed=True)
+
+        assert again.code == "draining"
+        [charge] = stack.books.charges(team)
+        assert charge.partial
         assert len(stack.upstream.records) == 1
 
 

@@ -70,6 +70,7 @@ class Raw:
         self._settled = asyncio.Event()
         self._ended: dict[int, asyncio.Future[Ended]] = {}
         self._data: dict[int, bytearray] = {}
+        self._answered: set[int] = set()
         self.goaway = asyncio.Event()
         """Set when the service has sent GOAWAY."""
 
@@ -150,6 +151,10 @@ class Raw:
         """Whether a call has ended."""
         return self._ended[stream].done()
 
+    def is_answered(self, stream: int) -> bool:
+        """Whether the headers of the response have arrived."""
+        return stream in self._answered
+
     def data(self, stream: int) -> bytes:
         """Return the data of a call so far, with gRPC's prefixes."""
         return bytes(self._data[stream])
@@ -175,6 +180,8 @@ class Raw:
         if isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
             found = {bytes(k).decode(): bytes(v) for k, v in event.headers or ()}
             stream = event.stream_id
+            if stream is not None:
+                self._answered.add(stream)
             if stream is not None and _TRAILERS in found and not self._ended[stream].done():
                 code, message = (
                     int(found[_TRAILERS]),
