@@ -236,7 +236,8 @@ async def test_deadlines_in_silence_cut_it_off() -> None:
             failure = await running.client.refusal(HANGS, deadline=0.5)
             assert failure.reason in ("", "DEADLINE_EXCEEDED")  # gRPC's own clock can be first
             await running.rests()
-        assert len(upstream.records) == 5
+        assert state(running) == "open"
+        assert len(upstream.records) >= 5  # more if a deadline passed soon after the request
 
 
 async def test_those_who_wait_are_refused_when_it_is_cut_off() -> None:
