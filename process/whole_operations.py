@@ -21,8 +21,8 @@ def to_its_end(
 ) -> "asyncio.Future[_T]":
     """Begin an operation. Return a future of its result; if it is cancelled, nothing else is.
 
-    A task would do the same for three times the CPU. The operation must not need a task, as
-    `asyncio.timeout` does.
+    It adds 1.8 µs to an operation; a task and a future would add 3.6. The operation must not need a
+    task, as `asyncio.timeout` does.
 
     Args:
         operation: The operation.
