@@ -24,7 +24,7 @@ _SHARED: Final[Options] = (
     # gRPC keeps a header value that it cannot parse, with its error, in the HPACK table of the
     # connection. Later values of that header then fail with the same error, and behind a proxy
     # they belong to other callers. Without a table, a bad value fails only its own call, and each
-    # call sends its headers in full, which costs some 250 bytes and 5 µs of CPU.
+    # call sends its headers in full, which costs some 300 bytes and 5 µs of CPU.
     ("grpc.http2.hpack_table_size.decoder", 0),
     # Both limits are the same, because gRPC rejects calls between them at random. Of a crowd of
     # calls with larger headers, no more is held. A bridge sends up to 9 KiB.
