@@ -152,6 +152,10 @@ def work_until_killed(url: str, team: Team, journal: Path, ready: Connection) ->
 
 
 async def _work(url: str, team: Team, journal: Path, ready: Connection) -> None:
+    test = multiprocessing.parent_process()
+    assert test is not None
+    # If the test itself is killed, nobody else ends this process, which would fill the disk.
+    asyncio.get_running_loop().add_reader(test.sentinel, os._exit, 1)
     batches = Batches(Store(url))
     notes = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     chance = random.Random()  # noqa: S311  (a test's)
