@@ -90,7 +90,10 @@ def pids(running: Process) -> dict[int, int]:
     supervisor = running.process.pid
     found = {}
     for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
-        command = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
         if "--worker" in command:
             number = command[command.index("--worker") + 1].partition(":")[0]
             found[int(number)] = int(child)
