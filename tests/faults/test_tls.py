@@ -11,6 +11,7 @@ settings                                  all that is wrong in one list, for sta
 from __future__ import annotations  # the types of grpc are generic for type checkers only
 
 import asyncio
+import os
 import shutil
 import signal
 import ssl
@@ -230,7 +231,10 @@ async def test_grpc_writes_its_own_lines_if_the_operator_wants_them(place: Place
 async def test_grpcurl_shows_a_certificate(place: Place) -> None:
     grpcurl = shutil.which("grpcurl", path=str(TOOLS)) or shutil.which("grpcurl")
     if grpcurl is None:
-        pytest.skip("grpcurl is not installed: make conformance")
+        missing = "grpcurl is missing: run `make conformance`"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
     async with process("service", place.service()) as running:
         target = await running.address()
         verified = (grpcurl, "-cacert", place.ca, "-max-time", "10")
